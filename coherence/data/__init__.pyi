@@ -1,0 +1,15 @@
+from .bundled import digits as digits
+from .dataset import Dataset as Dataset
+from .fetching import FETCHABLE as FETCHABLE
+from .fetching import fetch as fetch
+from .idx import mnist as mnist
+from .labels import corrupt_labels as corrupt_labels
+from .settings import MNIST as MNIST
+from .settings import Digits as Digits
+from .settings import LabelNoise as LabelNoise
+from .settings import Learnable as Learnable
+from .settings import Memorizable as Memorizable
+from .settings import Npz as Npz
+from .toy import learnable as learnable
+from .toy import memorizable as memorizable
+from .user_file import npz as npz

@@ -1,0 +1,88 @@
+"""Data sets as settings: plain values that can be compared and written to JSON, and `build()` to load them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from coherence.data.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class Digits:
+    """scikit-learn's handwritten digits: 1,437 + 360 images of 8 x 8 pixels; bundled."""
+
+    def build(self) -> Dataset:
+        from coherence.data.bundled import digits
+
+        return digits()
+
+
+@dataclass(frozen=True)
+class MNIST:
+    """Handwritten digits: 60,000 + 10,000 images of 28 x 28 pixels; downloaded if need be."""
+
+    examples: int | None = None
+    """Use the first so many training examples (None: all)."""
+
+    def build(self) -> Dataset:
+        from coherence.data.idx import mnist
+
+        return mnist(self.examples)
+
+
+@dataclass(frozen=True)
+class Npz:
+    """A user's own file with keys x_train, y_train, x_test, y_test and perhaps classes."""
+
+    path: str
+
+    def build(self) -> Dataset:
+        from coherence.data.user_file import npz
+
+        return npz(self.path)
+
+
+@dataclass(frozen=True)
+class Learnable:
+    """The six-feature set with a shared feature."""
+
+    def build(self) -> Dataset:
+        from coherence.data.toy import learnable
+
+        return learnable()
+
+
+@dataclass(frozen=True)
+class Memorizable:
+    """The six-feature set without a shared feature."""
+
+    def build(self) -> Dataset:
+        from coherence.data.toy import memorizable
+
+        return memorizable()
+
+
+@dataclass(frozen=True)
+class LabelNoise:
+    """Random labels for a fraction of the training examples; test labels stay clean."""
+
+    fraction: float = 0.0
+    how: Literal["permute", "redraw"] = "permute"
+    """Permute labels among the chosen examples, or draw them again uniformly."""
+
+    def __post_init__(self):
+        if not 0 <= self.fraction <= 1:
+            raise ValueError(f"LabelNoise(fraction): the fraction of examples given random labels is in [0, 1], got {self.fraction}.")
+
+    def apply(self, dataset: Dataset, *, seed: int) -> tuple[Dataset, np.ndarray]:
+        """The data set with noisy training labels, and which training examples are corrupt (bool `[n]`)."""
+        from coherence.data.labels import corrupt_labels
+
+        if not dataset.classes:
+            raise ValueError(f"LabelNoise: {dataset.name} has targets, not classes; only class labels can be made noisy.")
+        noisy, corrupt = corrupt_labels(dataset.y_train, self.fraction, seed=seed, how=self.how, classes=len(dataset.classes))
+        return dataclasses.replace(dataset, y_train=noisy), corrupt
