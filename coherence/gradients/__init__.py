@@ -1,0 +1,5 @@
+"""Per-example gradients as factors: tracing, rules, reductions. The only place that differentiates per example."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,13 @@
+from .factors import Factored as Factored
+from .factors import Recomputed as Recomputed
+from .factors import Stacked as Stacked
+from .reductions import dot as dot
+from .reductions import gram as gram
+from .reductions import materialize as materialize
+from .reductions import mean as mean
+from .reductions import rows as rows
+from .reductions import squared_norms as squared_norms
+from .reductions import total as total
+from .reductions import weighted_sum as weighted_sum
+from .transform import RecomputedWarning as RecomputedWarning
+from .transform import per_example_value_and_grad as per_example_value_and_grad

@@ -1,0 +1,78 @@
+"""How a parameter reaches the place where it meets data: a chain of linear steps, and the way back for gradients.
+
+A layout is a tuple of steps, hashable and comparable, so that it can be static in a pytree. Applied forward it turns a
+parameter into the operand of a meeting; transposed it turns a gradient of that operand into a gradient of the parameter.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+# Pure rearrangements, and embeddings when transposed: they keep the norm of a gradient on its way back.
+_ISOMETRIES = frozenset({"transpose", "reshape", "squeeze", "expand_dims", "rev", "slice", "dynamic_slice", "convert_element_type", "copy"})
+_SCALINGS = {"neg": lambda: -1.0, "mul": lambda c: c, "div": lambda c: 1.0 / c}
+STEPS = _ISOMETRIES | _SCALINGS.keys() | {"broadcast_in_dim"}
+
+
+class Step(NamedTuple):
+    """One primitive of one tensor; `literals` are its other operands, `None` marks the tensor's own place."""
+
+    primitive: Any
+    params: tuple
+    literals: tuple
+
+    def __call__(self, x):
+        return self.primitive.bind(*(x if c is None else np.asarray(*c) for c in self.literals), **dict(self.params))
+
+
+def step(primitive, params, literals, shape, size):
+    """A `Step` from a tensor of `size` to one of `shape` where the primitive is linear in the tensor, else `None`."""
+    name, place = primitive.name, literals.index(None)
+    if name not in STEPS or (name == "div" and place == 1):
+        return None
+    if name == "broadcast_in_dim" and math.prod(shape) == size:
+        return reshaping(shape)
+    return Step(primitive, tuple(sorted(params.items())), literals)
+
+
+def transposition(axes):
+    return Step(jax.lax.transpose_p, (("permutation", tuple(axes)),), (None,))
+
+
+def reshaping(shape):
+    return Step(jax.lax.reshape_p, (("dimensions", None), ("new_sizes", tuple(shape)), ("sharding", None)), (None,))
+
+
+def forward(layout, x):
+    """The operand that the parameter `x` becomes."""
+    for one in layout:
+        x = one(x)
+    return x
+
+
+def pull_back(layout, parameter, gradient):
+    """The parameter's gradient from its operand's; `parameter` gives shape and dtype (a `ShapeDtypeStruct` will do)."""
+    if not layout:
+        return gradient
+    operand = jax.eval_shape(lambda x: forward(layout, x), parameter)
+    (result,) = jax.linear_transpose(lambda x: forward(layout, x), parameter)(gradient.astype(operand.dtype))
+    return result
+
+
+def scale(layout):
+    """The factor by which `pull_back` stretches every gradient's norm, `None` where that depends on the gradient."""
+    factor = 1.0
+    for primitive, params, literals in layout:
+        constants = [float(np.asarray(*c)) for c in literals if c is not None]
+        if primitive.name in _SCALINGS:
+            factor *= abs(_SCALINGS[primitive.name](*constants))
+        elif primitive.name == "broadcast_in_dim":
+            return None
+    return factor
+
+
+def is_rearrangement(layout):
+    """True where every coordinate of the parameter's gradient is one coordinate of the operand's, or zero for all examples."""
+    return all(one.primitive.name in _ISOMETRIES for one in layout)

@@ -1,0 +1,245 @@
+"""Reductions of per-example gradients: all that metrics and optimizers ask, without the examples x parameters array.
+
+Every function takes a tree of `Factored`, `Stacked` and `Recomputed` nodes, or a plain tree whose leaves have a leading
+example axis. Sums are kept in at least float32.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from ..trees import leaf as leaf_name
+from . import layout, recomputed
+from .factors import Factored, Outer, Recomputed, Stacked, accumulator, form, is_node
+
+
+def nodes(gradients):
+    """`[(path, node)]` and the tree's structure; plain arrays count as `Stacked`.
+
+    Raises:
+        ValueError: no leaves, a leaf without an example axis, or leaves that disagree about the number of examples.
+    """
+    paths, treedef = jax.tree.flatten_with_path(gradients, is_leaf=is_node)
+    if not paths:
+        raise ValueError("gradients hold no leaf: there is nothing to reduce.")
+    found, sizes = [], {}
+    for path, x in paths:
+        if not is_node(x):
+            if not jnp.ndim(x):
+                raise ValueError(
+                    f"leaf {leaf_name(path)} has no example axis, got a scalar. Per-example gradients have a leading axis of m examples."
+                )
+            if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+                raise TypeError(f"leaf {leaf_name(path)} is {jnp.result_type(x)}: gradients need floats.")
+            x = Stacked(jnp.asarray(x))
+        found.append((path, x))
+        sizes[leaf_name(path)] = x.m
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"leaves disagree about the number of examples (their first axis): {sizes}.")
+    if not next(iter(sizes.values())):
+        raise ValueError("gradients are of 0 examples: there is nothing to reduce.")
+    return found, treedef
+
+
+def each_leaf(gradients, leaf, group):
+    """One result a leaf: `leaf(node)` for factors and rows, `group(nodes) -> list` for the recomputed ones, which share passes."""
+    found, treedef = nodes(gradients)
+    results = [None if isinstance(node, Recomputed) else leaf(node) for _, node in found]
+    again = [i for i, (_, node) in enumerate(found) if isinstance(node, Recomputed)]
+    if again:
+        for i, result in zip(again, group([found[i][1] for i in again])):
+            results[i] = result
+    return results, found, treedef
+
+
+def count(gradients):
+    """How many examples count: m, or the mask's sum."""
+    found, _ = nodes(gradients)
+    node = found[0][1]
+    return node.m if node.mask is None else jnp.sum(node.mask)
+
+
+def mask(gradients):
+    """The mask the gradients carry, bool [m], or `None`."""
+    found, _ = nodes(gradients)
+    return found[0][1].mask
+
+
+def weighted_sum(gradients, weights):
+    """sum_i w_i g_i in the parameters' shapes, `weights` [m]. From the factors at hand: no second backward pass."""
+    results, found, treedef = _weighted(gradients, jnp.asarray(weights))
+    return treedef.unflatten([r.astype(node.dtype) for r, (_, node) in zip(results, found)])
+
+
+def total(gradients):
+    """sum_i g_i, in the parameters' shapes and dtypes."""
+    found, _ = nodes(gradients)
+    return weighted_sum(gradients, jnp.ones(found[0][1].m, accumulator(found[0][1].dtype)))
+
+
+def mean(gradients):
+    """(1/m) sum_i g_i: the gradient of the mean loss (of the examples the mask keeps), in the parameters' shapes and dtypes."""
+    found, _ = nodes(gradients)
+    m, dtype = found[0][1].m, accumulator(found[0][1].dtype)
+    return weighted_sum(gradients, jnp.full(m, 1.0, dtype) / jnp.asarray(count(gradients), dtype))
+
+
+def squared_norms(gradients):
+    """||g_i||^2 for each example, over all leaves: [m]."""
+    return sum(result for _, result in leaf_squared_norms(gradients))
+
+
+def leaf_squared_norms(gradients):
+    """`[(path, [m])]`: each leaf's share of ||g_i||^2."""
+    results, found, _ = each_leaf(gradients, _leaf_squared_norms, recomputed.squared_norms)
+    return [(path, result) for (path, _), result in zip(found, results)]
+
+
+def leaf_weighted_sums(gradients, weights):
+    """`[(path, sum_i w_i g_i)]`, kept in at least float32."""
+    results, found, _ = _weighted(gradients, weights)
+    return [(path, result) for (path, _), result in zip(found, results)]
+
+
+def dot(gradients, tree):
+    """g_i . v for each example: [m]; `tree` is v, in the parameters' shapes."""
+    found, _ = nodes(gradients)
+    vectors = jax.tree.leaves(tree)
+    shapes = [tuple(node.shape) for _, node in found]
+    if [jnp.shape(v) for v in vectors] != shapes:
+        raise ValueError(f"dot(gradients, tree): tree must have the parameters' shapes {shapes}, got {[jnp.shape(v) for v in vectors]}.")
+    parts = [_leaf_dot(node, v) for (_, node), v in zip(found, vectors) if not isinstance(node, Recomputed)]
+    again = [(node, v) for (_, node), v in zip(found, vectors) if isinstance(node, Recomputed)]
+    if again:
+        parts.append(recomputed.dot(*map(list, zip(*again))))
+    return sum(parts)
+
+
+def gram(gradients):
+    """g_i . g_j for each pair of examples: [m, m]."""
+    found, _ = nodes(gradients)
+    parts = [_leaf_gram(node) for _, node in found if not isinstance(node, Recomputed)]
+    again = [node for _, node in found if isinstance(node, Recomputed)]
+    if again:
+        parts.append(recomputed.gram(again))
+    return sum(parts)
+
+
+def rows(gradients, index):
+    """The formed gradients of a few examples: leaves [len(index), ...]."""
+    index = jnp.asarray(index)
+    results, _, treedef = each_leaf(gradients, lambda node: _form(_take(node, index)), lambda group: recomputed.rows(group, index))
+    return treedef.unflatten(results)
+
+
+def materialize(gradients):
+    """The formed gradients of every example, leaves [m, ...]: the array the rest of this file avoids."""
+    results, _, treedef = each_leaf(gradients, _form, recomputed.materialize)
+    return treedef.unflatten(results)
+
+
+# One leaf. a = inputs [m, B, T, K], d = cotangents [m, B, T, N].
+
+
+def _weighted(gradients, weights):
+    return each_leaf(gradients, lambda node: _leaf_weighted(node, weights), lambda group: recomputed.weighted_sum(group, weights))
+
+
+def _leaf_weighted(node, weights):
+    """sum_i w_i a_i^T d_i: one product over examples and positions together."""
+    dtype = accumulator(node.dtype)
+    w = weights.astype(dtype)
+    if isinstance(node, Stacked):
+        # XLA's CPU reduction over a leading axis is slow; a product with the weights is not.
+        return (w @ node.values.reshape(node.m, -1).astype(dtype)).reshape(node.shape)
+    parameter = jax.ShapeDtypeStruct(node.shape, dtype)
+    result = jnp.zeros(node.shape, dtype)
+    for term in node.terms:
+        a, d = term.inputs, term.cotangents
+        weighted = d * w[:, None, None, None].astype(d.dtype)  # d is the smaller side of most layers
+        summed = jnp.einsum("mbtk,mbtn->bkn", a, weighted, preferred_element_type=dtype)
+        pulled = layout.pull_back(term.layout, parameter, summed)
+        result = pulled if len(node.terms) == 1 else result + pulled
+    return result
+
+
+def _leaf_squared_norms(node):
+    if isinstance(node, Stacked):
+        values = node.values.reshape(node.m, -1).astype(accumulator(node.dtype))
+        return jnp.einsum("mp,mp->m", values, values)
+    if len(node.terms) > 1 or any(layout.scale(term.layout) is None for term in node.terms):
+        square = lambda g: jnp.sum(jnp.square(g.astype(accumulator(g.dtype))))
+        return _streamed(node, square)
+    return sum((_term_squared_norms(term) for term in node.terms), jnp.zeros(node.m, accumulator(node.dtype)))
+
+
+def _term_squared_norms(term):
+    """||a^T d||^2 = sum_{t,u} (a_t . a_u)(d_t . d_u), by T x T Gram matrices where that is cheaper than forming a^T d."""
+    _, _, t, k, n = term.dims
+    a, d = (x.astype(accumulator(x.dtype)) for x in (term.inputs, term.cotangents))
+    if t == 1:
+        squares = jnp.sum(jnp.sum(a * a, (2, 3)) * jnp.sum(d * d, (2, 3)), 1)
+    elif 2 * t * t <= k * n:
+        squares = jnp.einsum("mbtu,mbtu->m", jnp.einsum("mbtk,mbuk->mbtu", a, a), jnp.einsum("mbtn,mbun->mbtu", d, d))
+    else:
+        one = lambda pair: jnp.sum(jnp.square(jnp.einsum("btk,btn->bkn", *pair)))
+        squares = jax.lax.map(one, (a, d), batch_size=max(1, 2**22 // (k * n)))
+    return squares * layout.scale(term.layout) ** 2
+
+
+def _leaf_dot(node, vector):
+    dtype = accumulator(node.dtype)
+    if isinstance(node, Stacked):
+        return node.values.reshape(node.m, -1).astype(dtype) @ jnp.ravel(vector).astype(dtype)
+    result = jnp.zeros(node.m, dtype)
+    for term in node.terms:
+        v = layout.forward(term.layout, jnp.asarray(vector, node.dtype))
+        result += jnp.einsum("mbtk,bkn,mbtn->m", term.inputs, v, term.cotangents, preferred_element_type=dtype, optimize="optimal")
+    return result
+
+
+def _leaf_gram(node):
+    dtype = accumulator(node.dtype)
+    if (
+        isinstance(node, Factored)
+        and len(node.terms) == 1
+        and node.terms[0].dims[2] == 1
+        and layout.scale(node.terms[0].layout) is not None
+    ):
+        (term,) = node.terms
+        a, d = term.inputs[:, :, 0].astype(dtype), term.cotangents[:, :, 0].astype(dtype)
+        both = jnp.einsum("mbk,lbk->bml", a, a) * jnp.einsum("mbn,lbn->bml", d, d)
+        return both.sum(0) * layout.scale(term.layout) ** 2
+    if isinstance(node, Factored):
+        return _streamed(node, lambda g: _leaf_dot(node, g))
+    values = node.values.reshape(node.m, -1).astype(dtype)
+    return values @ values.T
+
+
+def _streamed(node, reduce):
+    """`reduce(gradient of one example)` for every example, a few formed rows at a time."""
+    size = max(1, 2**22 // max(1, math.prod(node.shape)))
+    each = lambda terms: reduce(_form_one(node, terms))
+    if not node.terms:
+        return jnp.stack([reduce(jnp.zeros(node.shape, node.dtype))] * node.m)
+    return jax.vmap(each)(node.terms) if size >= node.m else jax.lax.map(each, node.terms, batch_size=size)
+
+
+def _form_one(node, terms):
+    return sum(form(term, node.parameter) for term in terms)
+
+
+def _form(node):
+    if isinstance(node, Stacked):
+        return node.values
+    if not node.terms:
+        return jnp.zeros((node.m, *node.shape), node.dtype)
+    return jax.vmap(lambda terms: _form_one(node, terms))(node.terms)
+
+
+def _take(node, index):
+    if isinstance(node, Stacked):
+        return Stacked(node.values[index])
+    terms = tuple(Outer(t.inputs[index], t.cotangents[index], t.layout) for t in node.terms)
+    return Factored(terms, None, node.shape, node.dtype, index.shape[0])

@@ -1,0 +1,184 @@
+"""`per_example_value_and_grad`: a per-example loss in, per-example gradients as factors out."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+
+from ..trees import leaf as leaf_name
+from .factors import Factored, Outer, Recomputed, Stacked, combine, form
+from .tracing import Walk
+
+
+class RecomputedWarning(UserWarning):
+    """Some leaves have no rule: exact, but each reduction differentiates them again."""
+
+
+def per_example_value_and_grad(loss, *, has_aux=False, microbatch_size=None):
+    r"""Every example's loss and its gradient, the gradients as factors instead of an examples x parameters array.
+
+    The result is a function `(params, batch, mask=None) -> (losses, gradients)`, with `has_aux` `((losses, aux), gradients)`.
+    g_i is the gradient of the *unscaled* loss of example i: the mean loss has gradient `mean(gradients)`, without any 1/m to undo.
+
+    Works by tracing `loss` for one example (no layer list, no wrapper): where a parameter meets data in a primitive with a rule
+    (`coherence.gradients.rules`), the factors are that data and the output's cotangent, for all examples from one backward pass.
+    A leaf without a rule is `Recomputed`: exact, said once by a `RecomputedWarning`, and differentiated again by each reduction.
+
+    Args:
+        loss: `(params, example) -> scalar` for ONE example, with `has_aux` `-> (scalar, aux)`. Pure; any JAX model.
+        has_aux: whether the loss returns auxiliary values; they come back with a leading example axis.
+        microbatch_size: how many examples are differentiated at a time; bounds activations and recomputed leaves, not factors.
+
+    Returns:
+        A function of `params` (a pytree of floating-point arrays), `batch` (a pytree whose leaves share a leading axis of m
+        examples; for randomness put a key per example into it) and `mask` (bool [m] or `None`: examples to leave out; the gradients
+        carry it and everything downstream honours it). `losses` is [m], 0 where masked; `gradients` has the containers of `params` with one node
+        (`Factored`, `Stacked` or `Recomputed`) at each leaf.
+
+    Raises:
+        TypeError: a parameter is not floating-point, or a batch leaf is no array.
+        ValueError: the loss is no scalar; batch or mask disagree about m, or are empty; `microbatch_size` < 1.
+
+    >>> losses, g = per_example_value_and_grad(lambda w, x: jnp.dot(w, x))(jnp.ones(2), jnp.eye(2))
+    >>> losses
+    Array([1., 1.], dtype=float32)
+    """
+    if microbatch_size is not None and microbatch_size < 1:
+        raise ValueError(f"microbatch_size must be at least 1 example, or None for the whole batch, got {microbatch_size}.")
+
+    scalar_loss = (lambda params, example: loss(params, example)[0]) if has_aux else loss
+
+    def value_and_grad(params, batch, mask=None):
+        _check_params(params)
+        m = _check_batch(batch, mask)
+        trace = _Trace(loss, has_aux, params, batch)
+        if mask is not None:
+            batch = _without_masked(batch, mask)
+        one = lambda pair: trace.one(jax.tree.leaves(params), *pair)
+        if microbatch_size is None or microbatch_size >= m:
+            losses, aux, factors = jax.vmap(one)((batch, mask))
+        else:
+            losses, aux, factors = jax.lax.map(one, (batch, mask), batch_size=microbatch_size)
+        again = lambda index: Recomputed(params, batch, mask, scalar_loss, index, microbatch_size)
+        gradients = trace.gradients(factors, m, mask, again)
+        return ((losses, aux) if has_aux else losses), gradients
+
+    return value_and_grad
+
+
+class _Trace:
+    """The jaxpr of one example's loss and what the walk over it found."""
+
+    def __init__(self, loss, has_aux, params, batch):
+        self.has_aux = has_aux
+        self.paths, self.treedef = jax.tree.flatten_with_path(params)
+        example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), batch)
+        self.closed, self.out = jax.make_jaxpr(loss, return_shape=True)(params, example)
+        _check_loss_output(self.out, has_aux)
+        walk = Walk()
+        leaves = [leaf for _, leaf in self.paths]
+        run = lambda p, e: walk.loss(self.closed.jaxpr, self.closed.consts, p, jax.tree.leaves(e))
+        jax.eval_shape(run, leaves, example)
+        self.given_up = walk.given_up
+        self.meetings = walk.meetings
+        if self.given_up:
+            names = ", ".join(f"{leaf_name(self.paths[i][0])} ({why})" for i, why in sorted(self.given_up.items()))
+            warnings.warn(
+                f"no rule where these parameters meet their first data: {names}. "
+                "Their per-example gradients are exact but recomputed by every reduction.",
+                RecomputedWarning,
+                stacklevel=4,
+            )
+
+    def one(self, leaves, example, keep):
+        """Loss, aux and the factors of every meeting, for one example; `keep` is its entry of the mask, or `None`."""
+
+        def perturbed(perturbations):
+            walk = Walk(perturbations)
+            out = walk.loss(self.closed.jaxpr, self.closed.consts, leaves, jax.tree.leaves(example))
+            value, *aux = out
+            value = value if keep is None else jnp.where(keep, value, 0)
+            return value, (value, aux, walk.operands)
+
+        zeros = [jnp.zeros(meeting.output.shape, meeting.output.dtype) for meeting in self.meetings]
+        cotangents, (value, aux, operands) = jax.grad(perturbed, has_aux=True)(zeros)
+        factors = {}
+        for i, meeting in enumerate(self.meetings):
+            if meeting.leaf in self.given_up:
+                continue
+            factors[str(i)] = meeting.factors(operands[i], cotangents[i])
+        aux = jax.tree.unflatten(jax.tree.structure(self.out), [value, *aux])[1] if self.has_aux else None
+        return value, aux, factors
+
+    def gradients(self, factors, m, mask, recomputed):
+        """The tree of nodes; `recomputed(index)` makes the node of a leaf without a rule."""
+        terms: dict[int, list[Outer]] = {i: [] for i in range(len(self.paths))}
+        for i, (inputs, cotangents) in factors.items():
+            meeting = self.meetings[int(i)]
+            terms[meeting.leaf].append(Outer(inputs, cotangents, meeting.layout))
+        nodes = [
+            recomputed(i) if i in self.given_up else _node(terms[i], jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), m, mask)
+            for i, (_, leaf) in enumerate(self.paths)
+        ]
+        return jax.tree.unflatten(self.treedef, nodes)
+
+
+def _node(terms, parameter, m, mask):
+    """`Stacked` where the factors are no smaller than the rows they make (K = 1: biases, scales), else `Factored`."""
+    if not terms or any(term.dims[3] > 1 for term in terms):
+        return Factored(combine(terms), mask, parameter.shape, parameter.dtype, m)
+    return Stacked(sum(jax.vmap(lambda one: form(one, parameter))(term) for term in terms), mask)
+
+
+def _without_masked(batch, mask):
+    """Masked examples replaced by one that is kept: padding of any content, nan too, then cannot reach a sum as 0 * nan."""
+    index = jnp.where(mask, jnp.arange(mask.shape[0]), jnp.argmax(mask))
+    return jax.tree.map(lambda x: x[index], batch)
+
+
+def _check_params(params):
+    for path, leaf in jax.tree.leaves_with_path(params):
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(
+                f"leaf {leaf_name(path)} is {dtype}: gradients need floats. "
+                "With Flax NNX, split with a filter: nnx.split(model, nnx.Param, ...)."
+            )
+
+
+def _check_batch(batch, mask):
+    sizes = {}
+    for path, leaf in jax.tree.leaves_with_path(batch):
+        if not hasattr(leaf, "shape") or leaf.ndim == 0:
+            raise TypeError(
+                f"batch leaf {leaf_name(path)} has no example axis, got {leaf!r}. Every leaf needs a leading axis of m examples."
+            )
+        sizes[leaf_name(path)] = leaf.shape[0]
+    if not sizes:
+        raise ValueError("batch holds no array: there is nothing to take examples from.")
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"batch leaves disagree about the number of examples (their first axis): {sizes}.")
+    m = next(iter(sizes.values()))
+    if m == 0:
+        raise ValueError("batch is empty (0 examples): coherence needs at least one.")
+    if mask is not None and (jnp.shape(mask) != (m,) or jnp.result_type(mask) != jnp.bool_):
+        raise ValueError(f"mask must be bool [{m}], one entry an example, got {jnp.result_type(mask)} {list(jnp.shape(mask))}.")
+    return m
+
+
+def _check_loss_output(out, has_aux):
+    if has_aux and not (isinstance(out, tuple) and len(out) == 2):
+        raise ValueError(f"with has_aux=True the loss must return (scalar, aux) for one example, got {jax.tree.structure(out)}.")
+    value = out[0] if has_aux else out
+    shape = getattr(value, "shape", None)
+    if shape is None:
+        raise ValueError(
+            f"loss must return a scalar for one example, got a {type(value).__name__}. If it returns (scalar, aux), pass has_aux=True."
+        )
+    if shape != ():
+        raise ValueError(
+            f"loss must return a scalar for one example, got shape {shape}. "
+            "Did you pass a loss of the whole batch? Write it for one example; coherence adds the batch."
+        )
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ValueError(f"loss must return a float for one example, got {value.dtype}: there is nothing to differentiate.")

@@ -1,0 +1,5 @@
+"""Coherence of per-example gradients, one file an idea."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,123 @@
+"""Every reduction of every odd model equals what a Python loop of `jax.grad` gives."""
+
+import contextlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import coherence as co
+from tests import reference, zoo
+
+NODES = (co.Factored, co.Stacked, co.Recomputed)
+
+
+def recomputed_leaves(gradients):
+    paths = jax.tree.leaves_with_path(gradients, is_leaf=lambda x: isinstance(x, NODES))
+    return {co.leaf(path) for path, node in paths if isinstance(node, co.Recomputed)}
+
+
+def per_example(model, **kwargs):
+    loss, params, batch = model()
+    expected = pytest.warns(co.RecomputedWarning) if model in zoo.FALLBACK else contextlib.nullcontext()
+    with expected:
+        losses, gradients = co.per_example_value_and_grad(loss, **kwargs)(params, batch)
+    return losses, gradients, reference.gradients(loss, params, batch)
+
+
+def agree(ours, truth, rtol=2e-5):
+    ours, truth = np.asarray(ours), np.asarray(truth)
+    np.testing.assert_allclose(ours, truth, rtol=rtol, atol=rtol * max(1e-6, np.abs(truth).max()))
+
+
+@pytest.mark.parametrize("model", [*zoo.FAST, *zoo.FALLBACK], ids=lambda model: model.__name__)
+def test_every_reduction_equals_the_loop(model):
+    losses, gradients, truth = per_example(model)
+    loss, params, batch = model()
+    g = reference.flat(truth)
+    m = len(g)
+    agree(losses, [loss(params, jax.tree.map(lambda x: x[i], batch)) for i in range(m)])
+    agree(reference.flat(co.materialize(gradients)), g)
+    agree(co.squared_norms(gradients), (g**2).sum(1))
+    agree(co.gram(gradients), g @ g.T)
+    weights = np.linspace(-1, 2, m)
+    whole = lambda tree: reference.flat(jax.tree.map(lambda x: x[None], tree))[0]
+    agree(whole(co.weighted_sum(gradients, weights)), weights @ g)
+    agree(whole(co.mean(gradients)), g.mean(0))
+    agree(whole(co.total(gradients)), g.sum(0))
+    agree(co.dot(gradients, params), g @ whole(params))
+    agree(reference.flat(co.rows(gradients, [2, 0])), g[[2, 0]])
+
+
+@pytest.mark.parametrize("model", zoo.FAST, ids=lambda model: model.__name__)
+def test_models_with_rules_are_never_recomputed(model):
+    assert recomputed_leaves(per_example(model)[1]) == set()
+
+
+@pytest.mark.parametrize("model", zoo.FALLBACK, ids=lambda model: model.__name__)
+def test_only_the_leaves_without_a_rule_are_recomputed(model):
+    assert recomputed_leaves(per_example(model)[1]) == zoo.FALLBACK[model]
+
+
+@pytest.mark.parametrize("model", [zoo.dense, zoo.tied, zoo.convolution], ids=lambda model: model.__name__)
+@pytest.mark.parametrize("size", [1, 2, 4, 100])
+def test_microbatches_change_nothing(model, size):
+    _, gradients, truth = per_example(model, microbatch_size=size)
+    g = reference.flat(truth)
+    agree(co.squared_norms(gradients), (g**2).sum(1))
+    agree(reference.flat(jax.tree.map(lambda x: x[None], co.mean(gradients)))[0], g.mean(0))
+
+
+@pytest.mark.parametrize("model", [zoo.dense, zoo.sliced_weights, zoo.convolution, zoo.norm_layer], ids=lambda model: model.__name__)
+def test_masked_examples_might_as_well_not_be_there(model):
+    loss, params, batch = model()
+    m = jax.tree.leaves(batch)[0].shape[0]
+    keep = np.arange(m) != 1
+    poisoned = jax.tree.map(lambda x: x.at[1].set(jnp.nan), batch)
+    expected = pytest.warns(co.RecomputedWarning) if model in zoo.FALLBACK else contextlib.nullcontext()
+    with expected:
+        _, gradients = co.per_example_value_and_grad(loss)(params, poisoned, jnp.asarray(keep))
+    g = reference.flat(reference.gradients(loss, params, jax.tree.map(lambda x: x[keep], batch)))
+    agree(co.squared_norms(gradients)[keep], (g**2).sum(1))
+    assert co.squared_norms(gradients)[1] == 0
+    agree(reference.flat(jax.tree.map(lambda x: x[None], co.mean(gradients)))[0], g.mean(0))
+    agree(co.alpha(gradients), reference.alpha(g))
+
+
+def test_float64_agrees_to_twelve_digits():
+    with jax.enable_x64(True):
+        for model in (zoo.dense, zoo.sequence, zoo.long_sequence, zoo.tied):
+            loss, params, batch = jax.tree.map(lambda x: x if callable(x) else jnp.asarray(x, jnp.float64), model())
+            _, gradients = co.per_example_value_and_grad(loss)(params, batch)
+            g = reference.flat(reference.gradients(loss, params, batch))
+            agree(co.squared_norms(gradients), (g**2).sum(1), rtol=1e-12)
+            agree(co.gram(gradients), g @ g.T, rtol=1e-12)
+
+
+def test_bfloat16_sums_are_kept_in_float32():
+    loss, params, batch = zoo.dense()
+    half = lambda tree: jax.tree.map(lambda x: x.astype(jnp.bfloat16), tree)
+    _, gradients = co.per_example_value_and_grad(loss)(half(params), half(batch))
+    assert co.squared_norms(gradients).dtype == jnp.float32
+    assert {leaf.dtype for leaf in jax.tree.leaves(co.mean(gradients))} == {jnp.dtype(jnp.bfloat16)}
+    g = reference.flat(reference.gradients(loss, params, batch))
+    agree(co.squared_norms(gradients), (g**2).sum(1), rtol=5e-2)
+
+
+def test_aux_comes_back_with_an_example_axis():
+    loss, params, batch = zoo.dense()
+    with_aux = lambda p, e: (loss(p, e), {"first": e[0][0]})
+    (losses, aux), gradients = co.per_example_value_and_grad(with_aux, has_aux=True)(params, batch)
+    agree(aux["first"], batch[0][:, 0])
+    agree(losses, co.per_example_value_and_grad(loss)(params, batch)[0])
+    agree(co.squared_norms(gradients), (reference.flat(reference.gradients(loss, params, batch)) ** 2).sum(1))
+
+
+def test_a_plain_tree_of_rows_is_reduced_alike():
+    loss, params, batch = zoo.dense()
+    _, gradients = co.per_example_value_and_grad(loss)(params, batch)
+    rows = jax.tree.map(jnp.asarray, reference.gradients(loss, params, batch))
+    for reduce in (co.squared_norms, co.gram, co.mean, co.alpha):
+        for ours, plain in zip(jax.tree.leaves(reduce(gradients)), jax.tree.leaves(reduce(rows))):
+            agree(ours, plain)

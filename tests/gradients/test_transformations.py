@@ -1,0 +1,128 @@
+"""Per-example gradients pass through JAX's transformations and frameworks' parameter containers."""
+
+import equinox as eqx
+import flax.linen as linen
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from jax import export
+
+import coherence as co
+from tests import reference, zoo
+
+
+def test_jit_scan_and_vmap_over_parameters_give_the_same_numbers():
+    loss, params, batch = zoo.dense()
+    alpha = lambda p: co.alpha(co.per_example_value_and_grad(loss)(p, batch)[1])
+    expected = reference.alpha(reference.flat(reference.gradients(loss, params, batch)))
+    np.testing.assert_allclose(jax.jit(alpha)(params), expected, rtol=1e-5)
+    replicas = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), params)
+    np.testing.assert_allclose(jax.vmap(alpha)(replicas)[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(jax.lax.scan(lambda c, p: (c, alpha(p)), 0, replicas)[1][0], expected, rtol=1e-5)
+
+
+def test_gradients_are_a_pytree_that_crosses_jit_without_retracing():
+    loss, params, batch = zoo.dense()
+    traces = []
+
+    @jax.jit
+    def norms(gradients):
+        traces.append(1)
+        return co.squared_norms(gradients)
+
+    make = jax.jit(co.per_example_value_and_grad(loss))
+    for _ in range(3):
+        result = norms(make(params, batch)[1])
+    assert len(traces) == 1
+    np.testing.assert_allclose(result, (reference.flat(reference.gradients(loss, params, batch)) ** 2).sum(1), rtol=1e-5)
+
+
+def test_a_metric_of_the_gradients_can_be_differentiated():
+    loss, params, batch = zoo.dense()
+    norm = lambda p: co.squared_norms(co.per_example_value_and_grad(loss)(p, batch)[1]).sum()
+    by_rows = lambda p: sum(jnp.sum(g**2) for g in jax.tree.leaves(jax.vmap(jax.grad(loss), (None, 0))(p, batch)))
+    for ours, theirs in zip(jax.tree.leaves(jax.grad(norm)(params)), jax.tree.leaves(jax.grad(by_rows)(params))):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+class _Linen(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dense(3)(linen.relu(linen.Dense(8)(x)))
+
+
+class _NNX(nnx.Module):
+    def __init__(self, rngs):
+        self.first, self.second = nnx.Linear(5, 8, rngs=rngs), nnx.Linear(8, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.second(nnx.relu(self.first(x)))
+
+
+def _linen():
+    model = _Linen()
+    return model.apply, model.init(jax.random.key(0), jnp.ones(5))
+
+
+def _nnx():
+    graph, params = nnx.split(_NNX(nnx.Rngs(0)), nnx.Param)
+    return lambda p, x: nnx.merge(graph, p)(x), params
+
+
+def _equinox():
+    model = eqx.nn.MLP(5, 3, 8, 1, key=jax.random.key(0))
+    params, rest = eqx.partition(model, eqx.is_inexact_array)
+    return lambda p, x: eqx.combine(p, rest)(x), params
+
+
+def _plain():
+    params = [(zoo.normal(0, 5, 8), zoo.normal(1, 8)), (zoo.normal(2, 8, 3), zoo.normal(3, 3))]
+
+    def apply(p, x):
+        (w1, b1), (w2, b2) = p
+        return jax.nn.relu(x @ w1 + b1) @ w2 + b2
+
+    return apply, params
+
+
+@pytest.mark.parametrize("framework", [_linen, _nnx, _equinox, _plain])
+def test_every_framework_keeps_its_containers_and_gets_exact_factors(framework):
+    apply, params = framework()
+    x, y = zoo.normal(5, 6, 5), jnp.arange(6) % 3
+    loss = lambda p, e: optax.losses.softmax_cross_entropy_with_integer_labels(apply(p, e[0]), e[1])
+    _, gradients = jax.jit(co.per_example_value_and_grad(loss))(params, (x, y))
+    mean = co.mean(gradients)
+    assert jax.tree.structure(mean) == jax.tree.structure(params)
+    exact = jax.grad(lambda p: jax.vmap(loss, (None, 0))(p, (x, y)).mean())(params)
+    for ours, theirs in zip(jax.tree.leaves(mean), jax.tree.leaves(exact)):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    node = lambda g: isinstance(g, co.Factored | co.Stacked | co.Recomputed)
+    assert not any(isinstance(g, co.Recomputed) for g in jax.tree.leaves(gradients, is_leaf=node))
+    assert len(co.alpha(gradients, by=co.layer)) == 2
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_norms_and_alpha_lower_for_every_platform(platform):
+    loss, params, batch = zoo.dense()
+
+    def step(p, b):
+        _, gradients = co.per_example_value_and_grad(loss)(p, b)
+        return co.squared_norms(gradients), co.alpha(gradients, by=co.layer), co.mean(gradients)
+
+    assert export.export(jax.jit(step), platforms=[platform])(params, batch).platforms == (platform,)
+
+
+def test_the_examples_x_parameters_array_is_never_formed():
+    params = {"w": jnp.zeros((400, 300)), "b": jnp.zeros(300)}
+    loss = lambda p, e: jnp.sum(jnp.tanh(e @ p["w"] + p["b"]) ** 2)
+
+    def everything(p, b):
+        _, gradients = co.per_example_value_and_grad(loss)(p, b)
+        return co.squared_norms(gradients), co.gram(gradients), co.alpha(gradients, by=co.layer), co.mean(gradients)
+
+    memory = jax.jit(everything).lower(params, jnp.ones((64, 400))).compile().memory_analysis()
+    parameters = 400 * 300 + 300
+    assert memory.temp_size_in_bytes + memory.output_size_in_bytes < 4 * 3 * parameters  # the array alone would be 4 * 64 * parameters

@@ -1,0 +1,138 @@
+"""Odd models, one a rule or a composition: `name: (loss, params, batch)` with what each leaf is expected to become."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def normal(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def _half(prediction, y):
+    return 0.5 * jnp.sum((prediction - y) ** 2)
+
+
+def dense():
+    params = {"w": normal(0, 5, 3), "b": normal(1, 3)}
+    return lambda p, e: _half(jnp.tanh(e[0] @ p["w"] + p["b"]), e[1]), params, (normal(2, 6, 5), normal(3, 6, 3))
+
+
+def transposed():
+    return lambda p, e: _half(p["w"] @ e[0], e[1]), {"w": normal(0, 3, 5)}, (normal(2, 6, 5), normal(3, 6, 3))
+
+
+def transposed_view():
+    return lambda p, e: _half(e[0] @ p["w"].T, e[1]), {"w": normal(0, 3, 5)}, (normal(2, 6, 5), normal(3, 6, 3))
+
+
+def sequence():
+    """The same weights at every position: few positions, so that Gram matrices are the cheap way."""
+    return lambda p, e: _half(jnp.tanh(e[0] @ p["w"]), e[1]), {"w": normal(0, 9, 8)}, (normal(2, 4, 3, 9), normal(3, 4, 3, 8))
+
+
+def long_sequence():
+    """Many positions: forming one example's gradient is the cheap way."""
+    return lambda p, e: _half(jnp.tanh(e[0] @ p["w"]), e[1]), {"w": normal(0, 4, 3)}, (normal(2, 5, 20, 4), normal(3, 5, 20, 3))
+
+
+def heads():
+    """An attention projection: weights [heads, d, k], an einsum with two free dimensions."""
+    loss = lambda p, e: _half(jnp.einsum("td,hdk->htk", e[0], p["w"]), e[1])
+    return loss, {"w": normal(0, 2, 4, 3)}, (normal(2, 5, 6, 4), normal(3, 5, 2, 6, 3))
+
+
+def stacked_weights():
+    """A batch dimension of the product: each group has its own weights."""
+    loss = lambda p, e: _half(jnp.einsum("gd,gdk->gk", e[0], p["w"]), e[1])
+    return loss, {"w": normal(0, 3, 4, 2)}, (normal(2, 5, 3, 4), normal(3, 5, 3, 2))
+
+
+def scaled_weights():
+    """The width-independent parametrization: w / sqrt(n)."""
+    return lambda p, e: _half(e[0] @ (p["w"] / 5**0.5) * 2, e[1]), {"w": normal(0, 5, 3)}, (normal(2, 6, 5), normal(3, 6, 3))
+
+
+def sliced_weights():
+    """One leaf cut in two that meet different data, and a part that meets none."""
+    loss = lambda p, e: _half(e[0] @ p["w"][:5] + jnp.tanh(e[0]) @ p["w"][5:10], e[1])
+    return loss, {"w": normal(0, 11, 3)}, (normal(2, 6, 5), normal(3, 6, 3))
+
+
+def tied():
+    """An autoencoder with tied weights: used as w and as its transpose."""
+    return lambda p, e: _half(jnp.tanh(e @ p["w"]) @ p["w"].T, e), {"w": normal(0, 5, 3)}, normal(2, 6, 5)
+
+
+def siamese():
+    """The same layer on two inputs."""
+    loss = lambda p, e: _half(jnp.tanh(e[0] @ p["w"] + p["b"]), jnp.tanh(e[1] @ p["w"] + p["b"]))
+    return loss, {"w": normal(0, 5, 3), "b": normal(1, 3)}, (normal(2, 6, 5), normal(3, 6, 5))
+
+
+def norm_layer():
+    def loss(p, e):
+        x, y = e
+        z = (x - x.mean()) / jnp.sqrt(x.var() + 1e-5)
+        return _half((1 + p["scale"]) * z - p["shift"], y)
+
+    return loss, {"scale": normal(0, 5), "shift": normal(1, 5)}, (normal(2, 6, 5), normal(3, 6, 5))
+
+
+def inside_jit_and_remat():
+    layer = jax.checkpoint(jax.jit(lambda w, x: jnp.tanh(x @ w)))
+    loss = lambda p, e: _half(layer(p["w2"], layer(p["w1"], e[0])), e[1])
+    return loss, {"w1": normal(0, 5, 4), "w2": normal(1, 4, 3)}, (normal(2, 6, 5), normal(3, 6, 3))
+
+
+def frozen():
+    """A leaf behind stop_gradient and one that is never used: zero gradients."""
+    loss = lambda p, e: _half(e[0] @ jax.lax.stop_gradient(p["w"]) + p["b"], e[1])
+    return loss, {"w": normal(0, 5, 3), "b": normal(1, 3), "unused": normal(2, 2, 2)}, (normal(2, 6, 5), normal(3, 6, 3))
+
+
+def low_rank():
+    """Parameter meets parameter."""
+    loss = lambda p, e: _half(e[0] @ (p["u"] @ p["v"]) + p["b"], e[1])
+    return loss, {"u": normal(0, 5, 2), "v": normal(1, 2, 3), "b": normal(4, 3)}, (normal(2, 6, 5), normal(3, 6, 3))
+
+
+def penalized():
+    """Weight decay inside the loss."""
+    loss = lambda p, e: _half(e[0] @ p["w"], e[1]) + 0.1 * jnp.sum(p["w"] ** 2)
+    return loss, {"w": normal(0, 5, 3)}, (normal(2, 6, 5), normal(3, 6, 3))
+
+
+def convolution():
+    def loss(p, e):
+        x = jax.lax.conv_general_dilated(e[0][None], p["k"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return _half(jnp.tanh(x).mean((0, 1, 2)) + p["b"], e[1])
+
+    return loss, {"k": normal(0, 3, 3, 2, 4), "b": normal(1, 4)}, (normal(2, 3, 5, 5, 2), normal(3, 3, 4))
+
+
+def recurrent():
+    def loss(p, e):
+        step = lambda h, x: (jnp.tanh(x @ p["w"] + h @ p["u"]), None)
+        return _half(jax.lax.scan(step, jnp.zeros(3), e[0])[0], e[1])
+
+    return loss, {"w": normal(0, 2, 3), "u": normal(1, 3, 3)}, (normal(2, 4, 6, 2), normal(3, 4, 3))
+
+
+FAST = (
+    dense,
+    transposed,
+    transposed_view,
+    sequence,
+    long_sequence,
+    heads,
+    stacked_weights,
+    scaled_weights,
+    sliced_weights,
+    tied,
+    siamese,
+    norm_layer,
+    inside_jit_and_remat,
+    frozen,
+)
+FALLBACK = {low_rank: {"u", "v"}, penalized: {"w"}, convolution: {"k"}, recurrent: {"w", "u"}}
