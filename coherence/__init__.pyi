@@ -1,3 +1,4 @@
+from . import metrics as metrics
 from .gradients import Factored as Factored
 from .gradients import Recomputed as Recomputed
 from .gradients import RecomputedWarning as RecomputedWarning
@@ -11,7 +12,6 @@ from .gradients import rows as rows
 from .gradients import squared_norms as squared_norms
 from .gradients import total as total
 from .gradients import weighted_sum as weighted_sum
-from . import metrics as metrics
 from .metrics import alpha as alpha
 from .metrics import alpha_from_minibatches as alpha_from_minibatches
 from .metrics import alpha_unbiased as alpha_unbiased

@@ -132,6 +132,12 @@ class Run:
             self._lock.release()
             self._lock = None
 
+    def annotate(self, **facts) -> None:
+        """Add to the manifest what turned out worth knowing; it does not count for what run this is."""
+        self._check_open()
+        self.manifest |= json.loads(_to_json(facts, "manifest"))
+        _write_json(self.path / "manifest.json", self.manifest)
+
     @property
     def done(self) -> bool:
         return (self.path / "DONE").exists()

@@ -326,3 +326,10 @@ def test_a_run_killed_at_any_moment_reads_whole_and_goes_on(tmp_path):
     assert reached > 0
     with Run.open(folder, {"rate": 0.1}, seed=0):
         assert not list(folder.glob(".*.tmp"))
+
+
+def test_facts_are_added_to_the_manifest(tmp_path):
+    with Run.open(tmp_path / "run", {"steps": 1}, seed=0) as run:
+        run.annotate(device="a chip")
+    assert Run.read(tmp_path / "run").manifest["device"] == "a chip"
+    assert Run.open(tmp_path / "run", {"steps": 1}, seed=0).config == {"steps": 1}

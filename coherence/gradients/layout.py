@@ -64,7 +64,7 @@ def pull_back(layout, parameter, gradient):
 def scale(layout):
     """The factor by which `pull_back` stretches every gradient's norm, `None` where that depends on the gradient."""
     factor = 1.0
-    for primitive, params, literals in layout:
+    for primitive, _, literals in layout:
         constants = [float(np.asarray(*c)) for c in literals if c is not None]
         if primitive.name in _SCALINGS:
             factor *= abs(_SCALINGS[primitive.name](*constants))

@@ -31,9 +31,9 @@ def per_example_value_and_grad(loss, *, has_aux=False, microbatch_size=None):
 
     Returns:
         A function of `params` (a pytree of floating-point arrays), `batch` (a pytree whose leaves share a leading axis of m
-        examples; for randomness put a key per example into it) and `mask` (bool [m] or `None`: examples to leave out; the gradients
-        carry it and everything downstream honours it). `losses` is [m], 0 where masked; `gradients` has the containers of `params` with one node
-        (`Factored`, `Stacked` or `Recomputed`) at each leaf.
+        examples; for randomness put a key per example into it) and `mask` (bool [m] or `None`: examples to leave out; the
+        gradients carry it and everything downstream honours it). `losses` is [m], 0 where masked; `gradients` has the containers
+        of `params` with one node (`Factored`, `Stacked` or `Recomputed`) at each leaf.
 
     Raises:
         TypeError: a parameter is not floating-point, or a batch leaf is no array.

@@ -1,0 +1,154 @@
+"""What a file in `experiments/` is: a claim, settings with presets, a grid of runs, what they add up to, and a judge.
+
+Nothing here imports JAX: a run's own settings do, when they build. Data flows one way: settings -> arms -> runs -> recorded
+arrays -> verdicts, table and figure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from . import claims, runs
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """One finding.
+
+    Args:
+        name: the file's stem.
+        claims: what the sources say, fixed before any run.
+        presets: `{name: settings}`: frozen dataclasses of plain values with a field `seeds`; `smoke` takes seconds.
+        arms: settings -> `{arm: run settings}`. Run settings have `build(seed) -> Problem`, `describe()`, `schedule()`, `steps` and
+            `batch_size`; the first arm is the one described in verdicts.
+        record: `(settings, {arm: [Run, ...]}) -> {name: array}`: the small arrays that verdicts, table and figure are made from.
+        judge: recorded arrays -> `{claim name: (differences by seed, precondition or None)}`.
+        table: recorded arrays -> text.
+        at_source_scale: settings -> whether they are the source's own.
+    """
+
+    name: str
+    claims: tuple[claims.Claim, ...]
+    presets: dict[str, Any]
+    arms: Callable
+    record: Callable
+    judge: Callable
+    table: Callable
+    at_source_scale: Callable = lambda settings: False
+
+    def judgements(self, recorded):
+        """The verdict of every claim, Holm-adjusted over the experiment."""
+        found = self.judge(recorded)
+        scale, at_source_scale = str(recorded["scale"]), bool(recorded["at_source_scale"])
+        return claims.holm(
+            [
+                claims.judge(claim, differences, scale=scale, at_source_scale=at_source_scale, precondition=precondition)
+                for claim in self.claims
+                for differences, precondition in [found[claim.name]]
+            ]
+        )
+
+
+def plain(settings):
+    """Settings as JSON-able values; every dataclass names itself, so that a choice between several can be told apart."""
+    if dataclasses.is_dataclass(settings):
+        values = {f.name: plain(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
+        return {"kind": type(settings).__name__, **values}
+    if isinstance(settings, tuple | list):
+        return [plain(x) for x in settings]
+    return settings
+
+
+def variant(preset, settings, default):
+    """A folder's name for a preset with changed fields: `cpu`, `cpu,steps=100`."""
+    changes = []
+
+    def compare(a, b, path):
+        if dataclasses.is_dataclass(a) and type(a) is type(b):
+            for f in dataclasses.fields(a):
+                if not (path == () and f.name == "seeds"):
+                    compare(getattr(a, f.name), getattr(b, f.name), (*path, f.name))
+        elif a != b:
+            changes.append(f"{path[-1]}={_slug(a)}")
+
+    compare(settings, default, ())
+    return ",".join([preset, *changes])
+
+
+def _slug(value):
+    if dataclasses.is_dataclass(value):
+        inner = "-".join(_slug(getattr(value, f.name)) for f in dataclasses.fields(value))
+        return f"{type(value).__name__.lower()}{'-' + inner if inner else ''}"
+    if isinstance(value, tuple | list):
+        return "+".join(_slug(x) for x in value)
+    return "".join(c if c.isalnum() or c in "._" else "-" for c in str(value))
+
+
+def perform(experiment, settings, folder):
+    """Train what is missing, in `folder/ARM/seed=K`, and return the recorded arrays (also written to `folder/recorded.npz`).
+
+    Killed at any moment, the same call goes on where it stopped and ends at the same arrays.
+    """
+    from tqdm import tqdm
+
+    from .training.loop import train
+
+    arms = experiment.arms(settings)
+    finished = {}
+    total = sum(one.steps for one in arms.values()) * settings.seeds
+    with tqdm(total=total, unit="step", unit_scale=True, mininterval=0.5, dynamic_ncols=True) as bar:
+        for arm, one in arms.items():
+            bar.set_description(f"{experiment.name} · {arm}")
+            opened = [_open(folder / arm / f"seed={seed}", one, seed) for seed in range(settings.seeds)]
+            done = sum(run.done for run in opened)
+            bar.update(done * one.steps)
+            if done < len(opened):
+                problems = [None if run.done else one.build(run.seed) for run in opened]
+                train(
+                    problems,
+                    opened,
+                    steps=one.steps,
+                    batch_size=one.batch_size,
+                    schedule=one.schedule(),
+                    progress=bar.update,
+                )
+            finished[arm] = opened
+    recorded = {
+        **experiment.record(settings, finished),
+        "scale": f"{next(iter(arms.values())).describe()}, {settings.seeds} seeds",
+        "at_source_scale": experiment.at_source_scale(settings),
+        "settings": json.dumps(plain(settings)),
+    }
+    runs.save_arrays(folder / "recorded.npz", **recorded)
+    return runs.load_arrays(folder / "recorded.npz")
+
+
+def _open(path, settings, seed):
+    return runs.Run.open(path, plain(settings), seed=seed)
+
+
+def load(path):
+    """The module of a file in `experiments/` or `paper_figures/`, imported by path.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}.")
+    name = f"_coherence_{path.parent.name}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    sys.path.insert(0, str(path.parent))  # figures import their shared style
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    return module

@@ -1,0 +1,78 @@
+"""Figures from recorded arrays: PNG to look at, PDF to print, CSV with what was drawn. Never imports JAX."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from pathlib import Path
+
+from . import runs
+from .experiment import load
+
+FORMATS = ("png", "pdf", "csv")
+
+
+def checkout():
+    """The folder with `experiments/` and `paper_figures/`: the working directory or the nearest one above it."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "experiments").is_dir() and (folder / "paper_figures").is_dir():
+            return folder
+    raise FileNotFoundError(
+        f"no experiments/ and paper_figures/ in {here} or above it. They live in the project's repository: clone it and work inside."
+    )
+
+
+def names(checkout):
+    """The figures of a checkout: stems of the files with recorded arrays."""
+    return sorted(path.stem for path in (checkout / "paper_figures" / "recorded").glob("*.npz"))
+
+
+def stale(checkout, name):
+    """Why a figure must be redrawn, or `None`: its file, the shared style or the recorded arrays changed since it was drawn."""
+    folder = checkout / "paper_figures"
+    missing = [f"{name}.{suffix}" for suffix in FORMATS if not (folder / "drawn" / f"{name}.{suffix}").exists()]
+    if missing:
+        return f"{missing[0]} is missing"
+    drawn = _stamp(folder / "drawn" / f"{name}.png")
+    changed = [label for label, digest in _sources(folder, name, folder / "recorded" / f"{name}.npz").items() if digest not in drawn]
+    return f"{' and '.join(changed)} changed" if changed else None
+
+
+def draw(checkout, name, recorded=None, folder=None):
+    """Draw one figure from recorded arrays (the committed ones, or a file of a run) into `folder`; the paths written."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    home = checkout / "paper_figures"
+    recorded, folder = recorded or home / "recorded" / f"{name}.npz", folder or home / "drawn"
+    module = load(home / f"{name}.py")
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.{suffix}" for suffix in FORMATS]
+    with plt.style.context(home / "house.mplstyle"):
+        figure = module.draw(runs.load_arrays(recorded))
+        # No dates: an unchanged figure is unchanged bytes.
+        figure.savefig(paths[0], metadata={"Software": None, "Source": " ".join(_sources(home, name, recorded).values())})
+        figure.savefig(paths[1], metadata={"CreationDate": None, "Producer": None, "Creator": None})
+    with open(paths[2], "w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([("panel", "curve", "x", "y", "low", "high"), *getattr(figure, "drawn", [])])
+    plt.close(figure)
+    return paths
+
+
+def _sources(home, name, recorded):
+    files = {
+        f"{name}.py": [home / f"{name}.py"],
+        "style": [home / "style.py", home / "house.mplstyle"],
+        "recorded arrays": [Path(recorded)],
+    }
+    return {label: hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16] for label, paths in files.items()}
+
+
+def _stamp(png):
+    from PIL import Image
+
+    with Image.open(png) as image:
+        return image.info.get("Source", "")

@@ -1,0 +1,17 @@
+from . import stopping as stopping
+from .aggregation import Aggregator as Aggregator
+from .aggregation import aggregator as aggregator
+from .averaging import average as average
+from .chaining import chain as chain
+from .decay import l1_decay as l1_decay
+from .decay import l2_decay as l2_decay
+from .decay import soft_threshold as soft_threshold
+from .medians import median as median
+from .settings import SGD as SGD
+from .settings import Average as Average
+from .settings import L1Decay as L1Decay
+from .settings import L2Decay as L2Decay
+from .settings import Median as Median
+from .settings import SoftThreshold as SoftThreshold
+from .settings import Winsorize as Winsorize
+from .winsorizing import winsorize as winsorize

@@ -1,0 +1,35 @@
+"""`chain`: an aggregator and what follows it."""
+
+import optax
+
+from .aggregation import Aggregator
+
+
+def chain(aggregator, *rest):
+    """`optax.chain` that begins with an aggregator: per-example gradients go in, parameter updates come out.
+
+    Refuses anything in front of the aggregator, which would map over factors (scaling both sides of a product by 2 scales it by 4),
+    and a second aggregator behind it, which would get one gradient instead of many. To accumulate steps, do so after the aggregation:
+    `chain(winsorize(2), optax.MultiSteps(optax.sgd(0.1), 4).gradient_transformation())`.
+
+    >>> import jax.numpy as jnp
+    >>> from coherence.optim import median
+    >>> tx = chain(median(), optax.sgd(0.1))
+    >>> tx.update(jnp.array([[0.0], [1.0], [50.0]]), tx.init(jnp.zeros(1)))[0]
+    Array([-0.1], dtype=float32)
+    """
+    if not isinstance(aggregator, Aggregator):
+        raise TypeError(
+            f"chain(aggregator, *rest) starts with an aggregator such as average(), winsorize(2) or median(), got {_describe(aggregator)}. "
+            "What comes before it would act on factors, not on gradients: put it behind, or start with average()."
+        )
+    for place, one in enumerate(rest, 2):
+        if isinstance(one, Aggregator):
+            raise TypeError(
+                f"chain: argument {place} is a second aggregator, but the first leaves one gradient and no examples to aggregate. Keep one."
+            )
+    return Aggregator(*optax.with_extra_args_support(optax.chain(aggregator, *rest)))
+
+
+def _describe(x):
+    return "an optax transformation that takes one gradient" if isinstance(x, optax.GradientTransformation) else f"{type(x).__name__}"

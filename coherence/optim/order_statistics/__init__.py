@@ -1,0 +1,5 @@
+"""Exact order statistics over examples, coordinate by coordinate, without the examples x parameters array."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,6 @@
+from .clipping import clipped_mean as clipped_mean
+from .coordinates import Formed as Formed
+from .coordinates import Products as Products
+from .leaves import coordinatewise as coordinatewise
+from .ranks import leaf_rank as leaf_rank
+from .ranks import rank as rank

@@ -1,0 +1,169 @@
+"""The one loop. It advances, measures, records and checkpoints; it knows no model, no data set and no optimizer."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .checkpoints import from_arrays, to_arrays
+from .order import batches
+from .step import TRACKED, convolves, make_advance, make_step
+
+CHUNK = 200  # most steps between two looks of the host
+
+
+def train(problems, runs, *, steps, batch_size, schedule, vmapped=None, checkpoint_seconds=20.0, progress=None):
+    """Train one problem a seed, each recorded in its own run, or go on where a killed process left off.
+
+    The trajectory does not depend on what is measured, on the schedule or on where it was interrupted: on CPU a resumed run ends
+    at the same bits.
+
+    Args:
+        problems: one `Problem` a seed, alike but for values.
+        runs: one open `coherence.runs.Run` a problem; its `seed` orders the batches. Finished ones are left alone.
+        steps, batch_size: how many steps of how many examples.
+        schedule: steps at which `measure` is recorded (`log_spaced`).
+        vmapped: compute the seeds side by side in one program; `None` lets `side_by_side` decide.
+        checkpoint_seconds: how often to write a checkpoint; one is always written at the end.
+        progress: called with the number of (seed) steps done since the last call, or `None`.
+    """
+    pending = [(problem, run) for problem, run in zip(problems, runs) if not run.done]
+    if not pending:
+        return
+    examples = jax.tree.leaves(pending[0][0].data["train"])[0].shape[0]
+    if not 1 <= batch_size <= examples:
+        raise ValueError(f"batch_size must be between 1 and the {examples} training examples, got {batch_size}.")
+    if vmapped is None:
+        vmapped = side_by_side(pending[0][0])
+    groups = [pending] if vmapped and len(pending) > 1 else [[pair] for pair in pending]
+    program = _Program(groups[0], batch_size, min(CHUNK, steps))
+    for group in groups:
+        for _, run in group:
+            run.annotate(device=jax.devices()[0].device_kind, seeds_side_by_side=[run.seed for _, run in group])
+        _Group(program, *zip(*group), steps, batch_size, tuple(schedule), progress).run(checkpoint_seconds)
+
+
+def side_by_side(problem):
+    """Whether computing seeds in one program pays: on accelerators, not on CPU.
+
+    There XLA multiplies batches of small matrices in a loop's body by its slow path, and order statistics already fill the vector
+    units and the cache with one seed (`benchmarks/training_loop.py` measures both). Early stopping ends each seed at its own step,
+    so those run in turn everywhere.
+    """
+    return problem.stopping is None and jax.default_backend() != "cpu"
+
+
+class _Program:
+    """The two compiled functions that all groups share: the problems differ in values alone."""
+
+    def __init__(self, group, batch_size, chunk):
+        problems = [problem for problem, _ in group]
+        one, self.many = problems[0], len(problems) > 1
+        step = make_step(one)
+        slow_in_loops = jax.default_backend() == "cpu" and convolves(step, _initial(one), one.data, np.zeros(batch_size, np.int32))
+        self.chunk = 1 if slow_in_loops else chunk
+        advance, measure = make_advance(step, self.chunk), one.measure
+        if self.many:
+            axes = _stack([problem.data for problem in problems])[1]
+            advance, measure = jax.vmap(advance, (0, axes, 0, None)), jax.vmap(measure, (0, axes))
+        self.advance, self.measure = jax.jit(advance, donate_argnums=0), jax.jit(measure)
+
+
+class _Group:
+    """Seeds that advance together."""
+
+    def __init__(self, program, problems, runs, steps, batch_size, schedule, progress):
+        self.program, self.many, self.chunk = program, program.many, program.chunk
+        self.runs, self.steps, self.batch_size, self.schedule = runs, steps, batch_size, schedule
+        self.progress = progress or (lambda n: None)
+        self.one = problems[0]
+        self.data = _stack([p.data for p in problems])[0] if self.many else jax.tree.map(jnp.asarray, self.one.data)
+        self.examples = jax.tree.leaves(self.one.data["train"])[0].shape[0]
+        states = [_initial(problem) for problem in problems]
+        self.state = jax.tree.map(lambda *x: jnp.stack(x), *states) if self.many else states[0]
+        self.tracked = np.full((len(runs), steps, len(TRACKED)), np.nan, np.float32)
+
+    def run(self, checkpoint_seconds):
+        position = self._resume()
+        if position == 0:
+            self._record(0)
+        saved, stopped = time.monotonic(), self._stopped()
+        while position < self.steps and not stopped:
+            goal = min(position + self.chunk, *(s for s in (*self.schedule, self.steps) if s > position))
+            self._advance(position, goal)
+            self.progress((goal - position) * len(self.runs))
+            position = goal
+            if position in self.schedule:
+                self._record(position)
+                stopped = self._stopped()
+            if time.monotonic() - saved > checkpoint_seconds and not stopped and position < self.steps:
+                self._checkpoint(position)
+                saved = time.monotonic()
+        self._checkpoint(position)
+        for run, params in zip(self.runs, self._each(self.state["params"])):
+            run.save("params", **to_arrays(params))
+            run.finish({"step": position})
+
+    def _each(self, tree):
+        """One tree a seed."""
+        return [jax.tree.map(lambda x: x[i], tree) for i in range(len(self.runs))] if self.many else [tree]
+
+    def _advance(self, position, goal):
+        order = [batches(run.seed, position, goal, examples=self.examples, batch_size=self.batch_size) for run in self.runs]
+        indices = np.zeros((len(self.runs), self.chunk, self.batch_size), np.int32)
+        indices[:, : goal - position] = order
+        n = goal - position
+        self.state, tracked = self.program.advance(self.state, self.data, indices if self.many else indices[0], n)
+        self.tracked[:, position:goal] = np.asarray(tracked).reshape(len(self.runs), self.chunk, -1)[:, :n]
+
+    def _record(self, position):
+        measured = jax.device_get(self.program.measure(self.state["params"], self.data))
+        for run, values in zip(self.runs, self._each(measured)):
+            run.append({"step": position, **{name: np.asarray(value).tolist() for name, value in values.items()}})
+        if self.one.stopping is not None:
+            rule, name = self.one.stopping
+            self.state["stopping"] = rule.update(self.state["stopping"], measured[name], self.state["params"])
+
+    def _stopped(self):
+        return self.one.stopping is not None and bool(self.state["stopping"].should_stop)
+
+    def _checkpoint(self, position):
+        for i, (run, state) in enumerate(zip(self.runs, self._each(self.state))):
+            run.save("batches", **dict(zip(TRACKED, self.tracked[i, :position].T)))
+            run.checkpoint(position, to_arrays(state))
+
+    def _resume(self):
+        """Put every seed at the newest step that all have a checkpoint of; 0 where there is none."""
+        common = set.intersection(*(set(run.checkpoints()) for run in self.runs))
+        position = max(common, default=0)
+        for run in self.runs:
+            run.truncate(position if common else -1)
+        if not common:
+            return 0
+        states = []
+        for i, (run, state) in enumerate(zip(self.runs, self._each(self.state))):
+            states.append(from_arrays(state, run.restore(position)))
+            kept = run.load("batches")
+            self.tracked[i, :position] = np.stack([kept[name][:position] for name in TRACKED], -1)
+        self.state = jax.tree.map(lambda *x: jnp.stack(x), *states) if self.many else states[0]
+        self.progress(position * len(self.runs))
+        return position
+
+
+def _initial(problem):
+    params = jax.tree.map(lambda x: jnp.array(x, copy=True), problem.params)  # the state is donated, the problem is not
+    state = {"params": params, "opt_state": problem.optimizer.init(params)}
+    if problem.stopping is not None:
+        state["stopping"] = problem.stopping[0].init(params)
+    return state
+
+
+def _stack(trees):
+    """Seeds' data in one tree, what they share held once, and the axes to vmap over."""
+    leaves, treedef = zip(*(jax.tree.flatten(tree) for tree in trees))
+    shared = [all(x is column[0] for x in column) for column in zip(*leaves)]
+    stacked = [
+        jnp.asarray(column[0]) if same else jnp.stack([jnp.asarray(x) for x in column]) for same, column in zip(shared, zip(*leaves))
+    ]
+    return treedef[0].unflatten(stacked), treedef[0].unflatten([None if same else 0 for same in shared])

@@ -1,0 +1,46 @@
+"""The six-feature sets: learnable left, memorizable right; what descends, what moves, and the gradients it moves by."""
+
+import style
+
+SETS = {"learnable": "real", "memorizable": "random"}
+METHODS = {"mean": "-", "median": "--"}
+
+
+def draw(recorded):
+    figure, axes = style.figure(4, 2, height=1.9, sharey="row")
+    steps = recorded["step"]
+    for column, (name, colour) in enumerate(SETS.items()):
+        loss, weights, mean, each = axes[:, column]
+        colour = style.COLOUR[colour]
+        other = style.COLOUR["neutral"]
+        for method, dashes in METHODS.items():
+            arm = f"{name}-{method}"
+            get = lambda key, arm=arm: recorded[f"{arm}/{key}"][0]
+            style.curve(loss, steps, get("train_loss"), f"train, {method}", colour=colour, style=dashes, panel=f"{name}: loss")
+            style.curve(loss, steps, get("test_loss"), f"test, {method}", colour=other, style=dashes, panel=f"{name}: loss")
+            for key, panel, what in (("weights", weights, "weight"), ("mean_gradient", mean, "mean gradient")):
+                style.curve(panel, steps, get(key)[:, 5], f"shared, {method}", colour=colour, style=dashes, panel=f"{name}: {what}")
+                style.curve(panel, steps, get(key)[:, 0], f"private, {method}", colour=other, style=dashes, panel=f"{name}: {what}")
+        gradients = recorded[f"{name}-mean/gradients"][0, 0]
+        for i, row in enumerate(gradients):
+            style.bars(
+                each,
+                range(1, 7),
+                row[None],
+                f"example {i + 1}",
+                colour=style.SEQUENCE[i],
+                offset=(i - 1.5) * 0.2,
+                width=0.18,
+                panel=f"{name}: gradients",
+            )
+        each.set_xticks(range(6), [*map(str, range(1, 6)), "6 (shared)"])
+        each.set_xlabel("coordinate")
+        loss.set_title(f"{name} set")
+        for panel in (loss, weights, mean):
+            panel.set(xlabel="step", xlim=(0, min(100, steps[-1])))
+    for row, label in enumerate(("loss", "weight", "mean gradient\n(at the weights)", "per-example\ngradient at the start")):
+        axes[row, 0].set_ylabel(label)
+        axes[row, 1].legend(fontsize=7, ncols=2, loc="best")
+    axes[0, 0].legend(fontsize=7, ncols=2)
+    axes[1, 0].legend(fontsize=7, ncols=2)
+    return figure

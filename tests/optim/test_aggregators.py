@@ -1,0 +1,455 @@
+"""Every aggregator is one row of a table: itself, its numpy twin, its promises."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from coherence.gradients import Factored, Recomputed, Stacked, per_example_value_and_grad
+from coherence.optim import Aggregator, average, chain, median, winsorize
+
+
+def winsorized(g, c):
+    """As the paper writes it, one coordinate at a time, in float64; ranks as in the docstring."""
+    m = len(g)
+    k = max(0, math.ceil(c * (m - 1) / 100 - 0.5))
+    columns = np.asarray(g, np.float64).reshape(m, -1).T
+    result = []
+    for column in columns:
+        if np.isnan(column).any():
+            result.append(np.nan)
+            continue
+        ranked = sorted(column)
+        with np.errstate(invalid="ignore"):  # inf - inf is nan, as it should be
+            result.append(sum(min(max(x, ranked[k]), ranked[m - 1 - k]) for x in column) / m)
+    return np.array(result).reshape(np.shape(g)[1:])
+
+
+def middle(g):
+    with np.errstate(invalid="ignore"):
+        return np.median(np.asarray(g, np.float64), 0)
+
+
+ODD, SCALES, SHIFTS, PERMUTES, ROBUST = "negating negates", "scales", "shifts", "order is irrelevant", "a few examples cannot move it far"
+EVERY = {ODD, SCALES, SHIFTS, PERMUTES}
+AGGREGATORS = {
+    "average": (average, lambda g: winsorized(g, 0), EVERY),
+    "winsorize(0)": (lambda: winsorize(0), lambda g: winsorized(g, 0), EVERY),
+    "winsorize(2.5)": (lambda: winsorize(2.5), lambda g: winsorized(g, 2.5), EVERY),
+    "winsorize(10)": (lambda: winsorize(10), lambda g: winsorized(g, 10), EVERY | {ROBUST}),
+    "median": (median, middle, EVERY | {ROBUST}),
+}
+ROBUST_SHARE = {"winsorize(10)": 0.1, "median": 0.5}
+
+
+def rows(*promised):
+    wanted = [name for name, (_, _, promises) in AGGREGATORS.items() if set(promised) <= promises]
+    return pytest.mark.parametrize("name", wanted)
+
+
+def run(name, g, params=None):
+    tx = AGGREGATORS[name][0]()
+    update = jax.jit(lambda g: tx.update(g, tx.init(params), params)[0])
+    return update(g)
+
+
+def random(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@rows()
+@pytest.mark.parametrize("m", [1, 2, 6, 21, 100, 131])
+def test_it_is_its_definition(name, m):
+    g = {"w": random(m, 3, 5), "b": random(m, seed=1)}
+    result = run(name, g)
+    for leaf in g:
+        np.testing.assert_allclose(result[leaf], AGGREGATORS[name][1](g[leaf]), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("m", range(1, 34))
+def test_small_batches_follow_the_rank_rule(m):
+    g = random(m, 7)
+    for c in (2, 10, 25, 50):
+        tx = winsorize(c)
+        expected = winsorized(g, c)
+        with jax.disable_jit():  # every m compiled would take minutes
+            np.testing.assert_allclose(tx.update(jnp.asarray(g), tx.init(None))[0], expected, rtol=1e-5, atol=1e-6)
+
+
+@rows()
+def test_ties_infinities_and_signed_zeros_are_values_like_others(name):
+    g = np.random.default_rng(0).choice([-np.inf, -2.0, -1.0, -0.0, 0.0, 1.0, 1.0, np.inf], size=(20, 400)).astype(np.float32)
+    np.testing.assert_allclose(run(name, g), AGGREGATORS[name][1](g), rtol=1e-6)
+
+
+@rows()
+@pytest.mark.parametrize("m", [9, 131])
+def test_a_nan_spoils_its_own_coordinate_and_no_other(name, m):
+    g = random(m, 6)
+    g[2, 1], g[3, 4] = np.nan, -np.nan
+    assert np.isnan(run(name, g)).tolist() == [False, True, False, False, True, False]
+
+
+@rows(PERMUTES)
+def test_order_is_irrelevant(name):
+    g = random(20, 9)
+    np.testing.assert_allclose(run(name, g[::-1]), run(name, g), rtol=1e-5, atol=1e-7)
+
+
+@rows(ODD)
+def test_negating_the_gradients_negates_the_result(name):
+    for m in (20, 21):  # numpy's "nearest" percentiles break this at c = 50 and even m
+        g = random(m, 9)
+        np.testing.assert_array_equal(run(name, -g), -run(name, g))
+
+
+@rows(SCALES)
+def test_scaling_the_gradients_scales_the_result(name):
+    g = random(20, 9)
+    np.testing.assert_array_equal(run(name, 4 * g), 4 * run(name, g))
+
+
+@rows(SHIFTS)
+def test_a_common_part_passes_through(name):
+    g, common = random(20, 9), random(9, seed=1)
+    np.testing.assert_allclose(run(name, g + common), run(name, g) + common, rtol=1e-5, atol=1e-6)
+
+
+@rows(ROBUST)
+def test_a_few_examples_cannot_move_it_far(name):
+    g = random(41, 9)
+    inside = math.ceil(ROBUST_SHARE[name] * 40 - 0.5)
+    bad = g.copy()
+    bad[:inside] = 1e30
+    assert np.all(run(name, bad) <= g[inside:].max(0))
+
+
+def test_one_example_moves_the_mean_anywhere():
+    g = random(41, 9)
+    g[0] = 1e30
+    assert np.all(average().update(g, None)[0] > 1e28)
+
+
+def test_at_zero_percent_it_is_the_mean_to_the_last_bit():
+    g = random(20, 9)
+    np.testing.assert_array_equal(run("winsorize(0)", g), run("average", g))
+
+
+def test_at_fifty_percent_it_is_the_median_to_the_last_bit():
+    for m in (20, 21):
+        g = jnp.asarray(random(m, 9))
+        np.testing.assert_array_equal(winsorize(50).update(g, None)[0], median().update(g, None)[0])
+
+
+def test_the_median_of_huge_opposites_does_not_overflow():
+    assert run("median", np.array([[3e38], [3.2e38]], np.float32))[0] == pytest.approx(3.1e38)
+
+
+@rows()
+def test_bfloat16_is_compared_exactly_and_summed_in_float32(name):
+    g = jnp.asarray(random(33, 50)).astype(jnp.bfloat16)
+    result = run(name, g)
+    assert result.dtype == jnp.bfloat16
+    expected = jnp.asarray(AGGREGATORS[name][1](g.astype(jnp.float32)), jnp.float32)
+    np.testing.assert_allclose(result.astype(jnp.float32), expected, rtol=2**-8, atol=1e-6)
+
+
+@rows()
+@pytest.mark.parametrize("m", [12, 131])
+def test_float64_stays_float64(name, m):
+    with jax.enable_x64(True):
+        g = np.random.default_rng(0).normal(size=(m, 9))
+        result = run(name, g)
+        assert result.dtype == jnp.float64
+        np.testing.assert_allclose(result, AGGREGATORS[name][1](g), rtol=1e-13, atol=1e-15)
+
+
+# From here on: gradients of a network, as the engine makes them.
+
+
+def loss(params, example):
+    x, y = example
+    hidden = jnp.tanh(x @ params["first"] + params["bias"])
+    return jnp.sum((hidden @ params["second"] - y) ** 2)
+
+
+def network(m, inputs=5, hidden=7):
+    params = {"first": random(inputs, hidden), "bias": random(hidden, seed=1), "second": random(hidden, 2, seed=2)}
+    return jax.tree.map(jnp.asarray, params), (random(m, inputs, seed=3), random(m, 2, seed=4))
+
+
+def sequence_loss(params, example):
+    """Four positions share the weights; `scale` meets itself, so it has no rule."""
+    return jnp.sum(jnp.tanh(example @ params["shared"]) ** 2) * jnp.sum(params["scale"] ** 3)
+
+
+def assert_close(got, expected, **tolerance):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), got, expected)
+
+
+@rows()
+@pytest.mark.parametrize("m", [10, 130])
+def test_factors_and_plain_gradients_give_the_same_step(name, m):
+    params, batch = network(m)
+    _, g = per_example_value_and_grad(loss)(params, batch)
+    plain = jax.vmap(jax.grad(loss), (None, 0))(params, batch)
+    assert {type(node) for node in g.values()} == {Factored, Stacked}
+    assert_close(run(name, g, params), run(name, plain, params), rtol=1e-4, atol=1e-5)
+
+
+@rows()
+@pytest.mark.filterwarnings("ignore::coherence.gradients.RecomputedWarning")
+def test_sequences_and_recomputed_leaves_too(name, monkeypatch):
+    monkeypatch.setattr("coherence.optim.order_statistics.leaves._FORMED", 150)  # small slabs, nothing joined
+    params, batch = {"shared": jnp.asarray(random(3, 6)), "scale": jnp.asarray(random(200, seed=1))}, random(10, 4, 3, seed=2)
+    _, g = per_example_value_and_grad(sequence_loss)(params, batch)
+    assert {leaf: type(node) for leaf, node in g.items()} == {"shared": Factored, "scale": Recomputed}
+    plain = jax.vmap(jax.grad(sequence_loss), (None, 0))(params, batch)
+    assert_close(run(name, g, params), run(name, plain, params), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("m", [12, 140])
+def test_nothing_is_joined_and_equal_shapes_are_stacked(monkeypatch, m):
+    monkeypatch.setattr("coherence.optim.order_statistics.leaves._FORMED", 0)
+    square = lambda params, x: jnp.sum(jnp.tanh(jnp.tanh(x @ params["a"]) @ params["b"]) @ params["c"])
+    params = {name: jnp.asarray(random(6, 6, seed=i)) for i, name in enumerate("abc")} | {"unused": jnp.ones(3)}
+    batch = random(m, 6)
+    _, g = per_example_value_and_grad(square)(params, batch)
+    plain = jax.vmap(jax.grad(square), (None, 0))(params, batch)
+    assert_close(run("winsorize(10)", g), run("winsorize(10)", plain), rtol=1e-4, atol=1e-5)
+
+
+@rows()
+def test_masked_examples_do_not_count(name):
+    params, batch = network(20)
+    mask = np.arange(20) % 3 != 0
+    _, masked = per_example_value_and_grad(loss)(params, batch, mask)
+    kept = jax.vmap(jax.grad(loss), (None, 0))(params, jax.tree.map(lambda x: x[mask], batch))
+    expected = {leaf: AGGREGATORS[name][1](np.asarray(g)) for leaf, g in kept.items()}
+    assert_close(run(name, masked), expected, rtol=1e-4, atol=1e-5)
+
+
+@rows()
+def test_a_masked_nan_does_not_count(name):
+    values, mask = random(5, 3), np.array([True, True, False, True, True])
+    result = run(name, Stacked(jnp.asarray(values * mask[:, None]), jnp.asarray(mask)))
+    np.testing.assert_allclose(result, AGGREGATORS[name][1](values[mask]), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_an_overflowing_layer_spoils_the_coordinates_it_reaches(joined, monkeypatch):
+    monkeypatch.setattr("coherence.optim.order_statistics.leaves._FORMED", 2**22 if joined else 0)
+    params, (x, y) = {"w": jnp.ones((4, 3))}, (random(9, 4), random(9, 3, seed=1))
+    linear = lambda params, example: jnp.dot(example[0] @ params["w"], example[1])
+    x[2, 1], x[3, 0], y[3, 2], y[4, 0] = np.inf, 0.0, np.nan, -np.inf
+    x[4, 3] = 0.0
+    plain = jax.vmap(jax.grad(linear), (None, 0))(params, (x, y))
+    _, g = per_example_value_and_grad(linear)(params, (x, y))
+    expected = AGGREGATORS["winsorize(10)"][1](plain["w"])
+    assert np.isnan(expected).sum() == 5  # column 2 and one 0 * inf
+    np.testing.assert_allclose(run("winsorize(10)", g)["w"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tx", [winsorize(2), median()], ids=["winsorize", "median"])
+def test_the_examples_x_parameters_array_is_never_formed(tx):
+    params, batch = network(100, inputs=400, hidden=500)
+
+    def step(params, batch):
+        _, g = per_example_value_and_grad(loss)(params, batch)
+        return tx.update(g, tx.init(params), params)[0]
+
+    memory = jax.jit(step).lower(params, batch).compile().memory_analysis()
+    everything = 4 * 100 * sum(p.size for p in params.values())
+    assert memory.temp_size_in_bytes + memory.output_size_in_bytes < everything / 15
+
+
+def test_large_batches_are_bisected_in_bounded_memory():
+    g = jax.ShapeDtypeStruct((200, 100_000), jnp.float32)
+    tx = median()
+    memory = jax.jit(lambda g: tx.update(g, tx.init(None))[0]).lower(g).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 4 * 200 * 100_000 / 4
+
+
+# The socket: optax.
+
+
+@pytest.mark.parametrize("rest", [optax.sgd(0.1), optax.adam(1e-2), optax.sgd(optax.linear_schedule(0.1, 0.0, 5), momentum=0.9)])
+def test_training_compiles_one_step_and_descends(rest):
+    params, batch = network(10)
+    tx = chain(winsorize(10), rest)
+    traces = []
+
+    @jax.jit
+    def step(params, state):
+        traces.append(1)
+        losses, g = per_example_value_and_grad(loss)(params, batch)
+        updates, state = tx.update(g, state, params)
+        return optax.apply_updates(params, updates), state, losses.mean()
+
+    state = tx.init(params)
+    shapes = jax.tree.map(lambda x: (x.shape, x.dtype), params)
+    params, state, before = step(params, state)
+    for _ in range(5):
+        params, state, after = step(params, state)
+    assert after < before
+    assert len(traces) == 1
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), params) == shapes
+
+
+def test_scanned_steps_are_steps():
+    params, batch = network(10)
+    tx = chain(median(), optax.sgd(0.1, momentum=0.9))
+
+    def step(carry, _):
+        params, state = carry
+        _, g = per_example_value_and_grad(loss)(params, batch)
+        updates, state = tx.update(g, state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    start = (params, tx.init(params))
+    scanned, _ = jax.lax.scan(step, start, length=2)
+    once = jax.jit(lambda carry: step(carry, None)[0])
+    assert_close(scanned, once(once(start)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("formed", [0, 2**22])
+def test_replicas_side_by_side_are_each_alone(formed, monkeypatch):
+    monkeypatch.setattr("coherence.optim.order_statistics.leaves._FORMED", formed)
+    params, batch = network(10)
+    replicas = jax.tree.map(lambda p: jnp.stack([p, 2 * p]), params)
+    tx = winsorize(10)
+
+    def update(params):
+        _, g = per_example_value_and_grad(loss)(params, batch)
+        return tx.update(g, tx.init(params), params)[0]
+
+    both = jax.jit(jax.vmap(update))(replicas)
+    for i in range(2):
+        alone = update(jax.tree.map(lambda p: p[i], replicas))
+        assert_close(jax.tree.map(lambda u: u[i], both), alone, rtol=1e-4, atol=1e-5)
+
+
+def test_extra_arguments_reach_the_optimizers_that_take_them():
+    seen = []
+
+    def update(updates, state, params=None, *, value, **extra):
+        seen.append(value)
+        return updates, state
+
+    spy = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+    tx = chain(median(), spy, optax.sgd(0.1))
+    tx.update(random(3, 2), tx.init(jnp.zeros(2)), jnp.zeros(2), value=7)
+    assert seen == [7]
+
+
+def test_the_average_of_a_batch_gradient_is_itself():
+    params = {"w": jnp.ones((3, 2))}
+    g = {"w": jnp.asarray(random(3, 2))}
+    assert average().update(g, None, params)[0] is g
+
+
+@pytest.mark.parametrize(("tx", "name"), [(median(), r"median\(\)"), (winsorize(2), r"winsorize\(2\)")])
+def test_robust_aggregators_refuse_a_batch_gradient(tx, name):
+    params = {"w": jnp.ones((3, 2))}
+    with pytest.raises(ValueError, match=rf"{name} needs per-example gradients, got a batch gradient .*per_example_value_and_grad\(loss\)"):
+        tx.update(params, None, params)
+
+
+def test_updates_have_the_parameters_dtype():
+    params = jnp.ones(4, jnp.bfloat16)
+    assert median().update(random(5, 4), None, params)[0].dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("g", [random(3), random(4, 3), random(4, 2, 2, 2)])
+def test_a_leaf_of_another_shape_is_named(g):
+    with pytest.raises(ValueError, match=r"median\(\): leaf w has shape \[.*\], but its parameter \[2, 2\]. Per-example gradients have"):
+        median().update({"w": g}, None, {"w": jnp.ones((2, 2))})
+
+
+def test_factors_of_other_parameters_are_named():
+    params, batch = network(4)
+    _, g = per_example_value_and_grad(loss)(params, batch)
+    with pytest.raises(ValueError, match=r"median\(\): leaf first has shape one example's \[5, 7\], but its parameter \[1, 1\]"):
+        median().update(g, None, params | {"first": jnp.ones((1, 1))})
+
+
+def test_another_structure_is_refused():
+    with pytest.raises(ValueError, match=r"average\(\): gradients and params differ in structure: .*'w'.*'v'"):
+        average().update({"w": random(4, 2)}, None, {"v": jnp.ones(2)})
+
+
+def test_a_mixture_of_batch_and_per_example_is_refused():
+    with pytest.raises(ValueError, match=r"average\(\): leaf b has its parameter's shape, others have one more axis. Give per-example"):
+        average().update({"b": random(2), "w": random(4, 2)}, None, {"b": jnp.ones(2), "w": jnp.ones(2)})
+
+
+def test_no_examples_are_refused():
+    with pytest.raises(ValueError, match="gradients are of 0 examples: there is nothing to reduce."):
+        median().update(random(0, 3), None)
+
+
+@pytest.mark.parametrize("c", [60, -1, 50.5, math.nan])
+def test_percents_beyond_fifty_are_refused(c):
+    with pytest.raises(ValueError, match=rf"winsorize\(c\): c is in percent of the examples, in \[0, 50\], got {c}\."):
+        winsorize(c)
+
+
+@pytest.mark.parametrize("c", ["2", None, jnp.float32(2)])
+def test_percents_are_plain_numbers(c):
+    with pytest.raises(TypeError, match=r"winsorize\(c\): c is a plain number \(percent of the examples, in \[0, 50\]\), got "):
+        winsorize(c)
+
+
+def test_a_chain_starts_with_an_aggregator():
+    with pytest.raises(
+        TypeError, match=r"chain\(aggregator, \*rest\) starts with an aggregator .*got an optax transformation that takes one"
+    ):
+        chain(optax.scale(2.0), average())
+    with pytest.raises(TypeError, match=r"starts with an aggregator such as average\(\), winsorize\(2\) or median\(\), got float"):
+        chain(0.1)
+
+
+def test_a_chain_has_one_aggregator():
+    with pytest.raises(TypeError, match=r"chain: argument 3 is a second aggregator, but the first leaves one gradient .*Keep one\."):
+        chain(winsorize(2), optax.scale(1.0), median())
+
+
+def test_a_chain_can_start_a_chain():
+    tx = chain(chain(median(), optax.scale(2.0)), optax.scale(3.0))
+    assert isinstance(tx, Aggregator)
+    np.testing.assert_allclose(tx.update(jnp.ones((3, 2)), tx.init(jnp.ones(2)))[0], [6.0, 6.0])
+
+
+def test_steps_are_accumulated_behind_the_aggregator():
+    tx = chain(median(), optax.MultiSteps(optax.sgd(1.0), 2).gradient_transformation())
+    params = jnp.zeros(1)
+    state = tx.init(params)
+    first, state = tx.update(jnp.array([[1.0], [2.0], [9.0]]), state, params)
+    second, _ = tx.update(jnp.array([[3.0], [4.0], [9.0]]), state, params)
+    assert (first.item(), second.item()) == (0.0, -3.0)
+
+
+def test_the_median_learns_what_is_shared_and_nothing_else():
+    """The six-feature sets: feature 6 is the label in one and absent from the other; features 1-4 are private to an example."""
+    y = jnp.array([1.0, -1.0, -1.0, 1.0])
+    square = lambda w, example: (example[0] @ w - example[1]) ** 2 / 2
+    tx = chain(median(), optax.sgd(0.1))
+
+    def train(shared):
+        x = jnp.concatenate([jnp.diag(y), jnp.zeros((4, 1)), (shared * y)[:, None]], 1)
+        w, state = jnp.zeros(6), tx.init(jnp.zeros(6))
+        step = jax.jit(lambda w, state: tx.update(per_example_value_and_grad(square)(w, (x, y))[1], state, w))
+        for _ in range(20):
+            updates, state = step(w, state)
+            w = optax.apply_updates(w, updates)
+        return w, jnp.mean((x @ w - y) ** 2) / 2
+
+    w, final = train(shared=1.0)
+    np.testing.assert_allclose(w, [0, 0, 0, 0, 0, 1 - 0.9**20], rtol=1e-5)
+    assert final == pytest.approx(0.0074, abs=5e-5)
+    w, final = train(shared=0.0)
+    np.testing.assert_array_equal(w, np.zeros(6))
+    assert final == 0.5
