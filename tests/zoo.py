@@ -112,11 +112,74 @@ def convolution():
 
 
 def recurrent():
-    def loss(p, e):
-        step = lambda h, x: (jnp.tanh(x @ p["w"] + h @ p["u"]), None)
-        return _half(jax.lax.scan(step, jnp.zeros(3), e[0])[0], e[1])
+    """Shared weights, used at every time step; the initial state is learned, too."""
 
-    return loss, {"w": normal(0, 2, 3), "u": normal(1, 3, 3)}, (normal(2, 4, 6, 2), normal(3, 4, 3))
+    def loss(p, e):
+        step = lambda h, x: (jnp.tanh(x @ p["w"] + h @ p["u"] + p["b"]), h[0] * p["s"])
+        h, out = jax.lax.scan(step, p["h"], e[0])
+        return _half(h, e[1]) + out.sum()
+
+    params = {"w": normal(0, 2, 3), "u": normal(1, 3, 3), "b": normal(4, 3), "h": normal(5, 3), "s": normal(6)}
+    return loss, params, (normal(2, 4, 6, 2), normal(3, 4, 3))
+
+
+def backwards_in_time():
+    def loss(p, e):
+        step = lambda h, x: (h @ p["u"] + x, jnp.tanh(h @ p["v"]))
+        h, out = jax.lax.scan(step, jnp.zeros(3), e, reverse=True)
+        return jnp.sum(h**2) + jnp.sum(out)
+
+    return loss, {"u": normal(0, 3, 3), "v": normal(1, 3, 2)}, normal(2, 4, 5, 3)
+
+
+def scanned_layers():
+    """Stacked weights: each step of the scan is a layer."""
+
+    def loss(p, e):
+        layer = lambda x, w: (jnp.tanh(x @ w["kernel"].T + w["bias"]), None)
+        return _half(jax.lax.scan(layer, e[0], p)[0], e[1])
+
+    return loss, {"kernel": normal(0, 4, 3, 3), "bias": normal(1, 4, 3)}, (normal(2, 5, 3), normal(3, 5, 3))
+
+
+def scanned_layers_over_time():
+    """A scan in a scan: stacked recurrent layers, and one weight all layers and times share."""
+
+    def loss(p, e):
+        def layer(x, w):
+            step = lambda h, z: ((h := jnp.tanh(z @ w + h @ p["shared"])), h)
+            return jax.lax.scan(step, jnp.zeros(3), x)[1], None
+
+        return jnp.sum(jax.lax.scan(layer, e, p["stacked"])[0] ** 2)
+
+    return loss, {"stacked": normal(0, 2, 3, 3), "shared": normal(1, 3, 3)}, normal(2, 4, 5, 3)
+
+
+def branches():
+    """A branch an example takes by its own data."""
+
+    def loss(p, e):
+        return _half(jax.lax.cond(e[0][0] > 0, lambda x: x @ p["w"], lambda x: jnp.tanh(x @ p["v"] + p["b"]), e[0]), e[1])
+
+    return loss, {"w": normal(0, 5, 3), "v": normal(1, 5, 3), "b": normal(4, 3)}, (normal(2, 6, 5), normal(3, 6, 3))
+
+
+def custom_derivative():
+    """A parameter inside a function with a derivative rule of its own, which must be kept (this one is wrong on purpose)."""
+
+    @jax.custom_jvp
+    def prelu(x, slope):
+        return jnp.where(x > 0, x, slope * x)
+
+    prelu.defjvp(lambda xs, ts: (prelu(*xs), ts[0] + 7 * xs[0] * ts[1]))
+    loss = lambda p, e: _half(prelu(e[0] @ p["w"], p["slope"]), e[1])
+    return loss, {"w": normal(0, 5, 3), "slope": normal(1, 3)}, (normal(2, 6, 5), normal(3, 6, 3))
+
+
+def noise_level():
+    """A small parameter through functions no rule knows."""
+    loss = lambda p, e: jnp.sum((e[0] - p["mean"]) ** 2 / jnp.exp(p["log_variance"]) + jnp.sin(p["log_variance"]))
+    return loss, {"mean": normal(0, 5), "log_variance": normal(1, 5)}, (normal(2, 6, 5),)
 
 
 FAST = (
@@ -134,5 +197,12 @@ FAST = (
     norm_layer,
     inside_jit_and_remat,
     frozen,
+    recurrent,
+    backwards_in_time,
+    scanned_layers,
+    scanned_layers_over_time,
+    branches,
+    custom_derivative,
+    noise_level,
 )
-FALLBACK = {low_rank: {"u", "v"}, penalized: {"w"}, convolution: {"k"}, recurrent: {"w", "u"}}
+FALLBACK = {low_rank: {"u", "v"}, penalized: {"w"}, convolution: {"k"}}

@@ -27,6 +27,16 @@ class Step(NamedTuple):
         return self.primitive.bind(*(x if c is None else np.asarray(*c) for c in self.literals), **dict(self.params))
 
 
+class Mapped(NamedTuple):
+    """A layout of each slice of a stacked parameter, one a step of a scan, the slices joined along the first dimension."""
+
+    layout: tuple
+
+    def __call__(self, x):
+        y = jax.vmap(lambda one: forward(self.layout, one))(x)
+        return y.reshape(-1, *y.shape[2:])
+
+
 def step(primitive, params, literals, shape, size):
     """A `Step` from a tensor of `size` to one of `shape` where the primitive is linear in the tensor, else `None`."""
     name, place = primitive.name, literals.index(None)
@@ -64,7 +74,14 @@ def pull_back(layout, parameter, gradient):
 def scale(layout):
     """The factor by which `pull_back` stretches every gradient's norm, `None` where that depends on the gradient."""
     factor = 1.0
-    for primitive, _, literals in layout:
+    for one in layout:
+        if isinstance(one, Mapped):
+            inner = scale(one.layout)
+            if inner is None:
+                return None
+            factor *= inner
+            continue
+        primitive, _, literals = one
         constants = [float(np.asarray(*c)) for c in literals if c is not None]
         if primitive.name in _SCALINGS:
             factor *= abs(_SCALINGS[primitive.name](*constants))
@@ -75,4 +92,4 @@ def scale(layout):
 
 def is_rearrangement(layout):
     """True where every coordinate of the parameter's gradient is one coordinate of the operand's, or zero for all examples."""
-    return all(one.primitive.name in _ISOMETRIES for one in layout)
+    return all(is_rearrangement(one.layout) if isinstance(one, Mapped) else one.primitive.name in _ISOMETRIES for one in layout)

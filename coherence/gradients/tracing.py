@@ -1,8 +1,9 @@
 """Walk the jaxpr of one example's loss and find where each parameter meets data.
 
 A parameter is followed through layout-only steps as a `Tracked` value. Where a primitive with a rule joins it with data, the
-walk adds a perturbation to the output: the loss's derivative there is the cotangent the rule asks for. Everything else a
-parameter runs into gives that leaf up: it is recomputed, exactly, elsewhere.
+walk adds a perturbation to the output: the loss's derivative there is the cotangent the rule asks for. A small parameter that
+runs into anything else is perturbed itself: its rows are then the cotangents. A large one is given up, and recomputed, exactly,
+elsewhere.
 """
 
 import dataclasses
@@ -35,26 +36,28 @@ class Meeting:
     output: jax.ShapeDtypeStruct
 
 
+ROWS = 4096  # numbers of a parameter whose gradient may be formed for each example where no rule applies: vectors, not matrices
+
+
 class Walk:
     """One evaluation of the loss of one example.
 
     Args:
-        perturbations: one array a meeting, added to its output; `None` on the first, abstract walk, which finds the meetings.
-        given_up: filled with `{leaf: primitive name}` of the leaves without a rule.
+        perturbations: one array a meeting, added where it says; `None` on the first, abstract walk, which finds the meetings.
 
-    After it `meetings` and `operands` (the data each one met) have one entry a meeting, in the order of the walk.
+    After it `meetings` and `operands` (the data each one met) have one entry a meeting, in the order of the walk, and `given_up`
+    is `{leaf: primitive name}` of the leaves without a rule.
     """
 
     def __init__(self, perturbations=None):
         self.perturbations = perturbations
         self.meetings: list[Meeting] = []
         self.operands: list[Any] = []
-        self.given_up: dict[int, str] = {}
+        self.given_up: dict[Any, str] = {}
 
-    def loss(self, jaxpr, consts, parameters, rest):
-        """Outputs of the jaxpr whose first inputs are the parameter leaves."""
-        tracked = [Tracked(i, (), p) for i, p in enumerate(parameters)]
-        return [self._give_up(out, "return") for out in self._jaxpr(jaxpr, consts, [*tracked, *rest])]
+    def run(self, jaxpr, consts, args):
+        """Outputs of the jaxpr; `Tracked` arguments are the parameters."""
+        return [self._plain(out, "return") for out in self._jaxpr(jaxpr, consts, args)]
 
     def _jaxpr(self, jaxpr, consts, args):
         values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args)))
@@ -70,20 +73,22 @@ class Walk:
         if (called := _jax.inner(equation)) is not None:
             return self._jaxpr(*called, operands)
         name = equation.primitive.name
-        plain = [x.value if isinstance(x, Tracked) else x for x in operands]
-        outputs = [v.aval for v in equation.outvars]
-        if name == "stop_gradient" or not any(jnp.issubdtype(o.dtype, jnp.inexact) for o in outputs):
-            return _jax.evaluate(equation, plain)  # nothing to differentiate
+        if name == "stop_gradient" or not any(jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in equation.outvars):
+            return _jax.evaluate(equation, [_value(x) for x in operands])  # nothing to differentiate
+        if name == "scan":
+            return self._scan(equation, operands)
+        if name == "cond" and not isinstance(operands[0], Tracked):
+            return self._cond(equation, operands)
         if len(places) == 1:
             (place,) = places
+            plain = [_value(x) for x in operands]
             if (moved := self._move(equation, operands, place)) is not None:
                 return [Tracked(operands[place].leaf, moved, *_jax.evaluate(equation, plain))]
             rule = RULES.get(name)
             if rule is not None and (met := rule(equation, place)) is not None:
-                return [self._meet(equation, operands[place], operands[1 - place], plain, *met)]
-        for i in places:
-            self._give_up(operands[i], name)
-        return _jax.evaluate(equation, plain)
+                (out,) = _jax.evaluate(equation, plain)
+                return [self._meet(operands[place], out, operands[1 - place], *met)]
+        return _jax.evaluate(equation, [self._plain(x, name) for x in operands])
 
     def _move(self, equation, operands, place):
         """The layout after this equation where it moves the parameter linearly without meeting data, else `None`."""
@@ -100,16 +105,86 @@ class Walk:
         step = layout.step(equation.primitive, equation.params, literals, equation.outvars[0].aval.shape, aval.size)
         return None if step is None else (*tracked.layout, step)
 
-    def _meet(self, equation, tracked, data, plain, steps, factors):
-        (out,) = _jax.evaluate(equation, plain)
+    def _meet(self, tracked, out, data, steps, factors):
+        """`out` perturbed, and the meeting noted."""
         if self.perturbations is not None:
             out = out + self.perturbations[len(self.meetings)]
-        self.meetings.append(Meeting(tracked.leaf, (*tracked.layout, *steps), factors, jax.ShapeDtypeStruct(out.shape, out.dtype)))
-        self.operands.append(data)
+        self._note(Meeting(tracked.leaf, (*tracked.layout, *steps), factors, jax.ShapeDtypeStruct(out.shape, out.dtype)), data)
         return out
 
-    def _give_up(self, x, name):
+    def _note(self, meeting, data):
+        self.meetings.append(meeting)
+        self.operands.append(data)
+
+    def _plain(self, x, name):
+        """The value of an operand that goes where no rule is: perturbed itself if small, else its leaf is given up."""
         if not isinstance(x, Tracked):
             return x
-        self.given_up.setdefault(x.leaf, name)
-        return x.value
+        size = np.size(x.value)
+        if size > ROWS:
+            self.given_up.setdefault(x.leaf, name)
+            return x.value
+        row = lambda _, cotangent: (jnp.ones((1, 1, 1), cotangent.dtype), cotangent.reshape(1, 1, size))
+        return self._meet(x, x.value, (), (layout.reshaping((1, 1, size)),), row)
+
+    def _cond(self, equation, operands):
+        """Every branch is walked, as under `vmap`, and the outputs selected: meetings of the others get zero cotangents."""
+        index, *rest = operands
+        outputs = [
+            [self._plain(out, "cond") for out in self._jaxpr(branch.jaxpr, branch.consts, rest)] for branch in equation.params["branches"]
+        ]
+        return [jax.lax.select_n(index, *outs) for outs in zip(*outputs)]
+
+    def _scan(self, equation, operands):
+        """A parameter the steps share (time) has one more sum over positions, one they divide (layers) one more batch dimension."""
+        p = equation.params
+        constants, carries = p["num_consts"], p["num_carry"]
+        first = constants + carries  # consts, initial carry, scanned inputs
+        rest = [self._plain(x, "scan") if constants <= i < first else x for i, x in enumerate(operands)]
+        inside = [
+            Tracked(i, (), None) if isinstance(x, Tracked) else None for i, x in enumerate(rest)
+        ]  # a body's parameters are numbered by operand
+        body_jaxpr = p["jaxpr"]
+
+        def body(perturbations, carry, scanned):
+            walk = Walk(perturbations)
+            values = [*map(_value, rest[:constants]), *carry, *scanned]
+            args = [x if t is None else dataclasses.replace(t, value=x) for t, x in zip(inside, values)]
+            outputs = walk.run(body_jaxpr.jaxpr, body_jaxpr.consts, args)
+            return walk, outputs[:carries], outputs[carries:]
+
+        carry, scanned = rest[constants:first], [_value(x) for x in rest[first:]]
+        found: list[Walk] = []
+        jax.eval_shape(lambda c, s: found.append(body(None, c, s)[0]), carry, [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in scanned])
+        (abstract,) = found
+        start, n = len(self.meetings), len(abstract.meetings)
+        perturbations = None if self.perturbations is None else list(self.perturbations[start : start + n])
+
+        def step(carry, xs):
+            walk, carry, outputs = body(xs[0], carry, xs[1])
+            return carry, (outputs, walk.operands)
+
+        carry, (outputs, met) = jax.lax.scan(step, carry, (perturbations, scanned), p["length"], p["reverse"], p["unroll"])
+        for meeting, data in zip(abstract.meetings, met):
+            self._note(_repeated(meeting, rest[meeting.leaf], p["length"], stacked=meeting.leaf >= first), data)
+        for i, name in abstract.given_up.items():
+            self.given_up.setdefault(rest[i].leaf, name)
+        return [*carry, *outputs]
+
+
+def _repeated(meeting, tracked, length, *, stacked):
+    """The meeting of all steps of a scan, from one step's; data and cotangents have a leading axis of `length`."""
+
+    def factors(data, cotangent):
+        a, d = jax.vmap(meeting.factors)(data, cotangent)  # [length, B, T, K], [length, B, T, N]
+        if stacked:
+            return tuple(x.reshape(-1, *x.shape[2:]) for x in (a, d))
+        return tuple(jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, x.shape[3]) for x in (a, d))
+
+    steps = (layout.Mapped(meeting.layout),) if stacked else meeting.layout
+    output = jax.ShapeDtypeStruct((length, *meeting.output.shape), meeting.output.dtype)
+    return Meeting(tracked.leaf, (*tracked.layout, *steps), factors, output)
+
+
+def _value(x):
+    return x.value if isinstance(x, Tracked) else x

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 
 from ..trees import leaf as leaf_name
 from .factors import Factored, Outer, Recomputed, Stacked, combine, form
-from .tracing import Walk
+from .tracing import Tracked, Walk
 
 
 class RecomputedWarning(UserWarning):
     """Some leaves have no rule: exact, but each reduction differentiates them again."""
 
 
-def per_example_value_and_grad(loss, *, has_aux=False, microbatch_size=None):
+def per_example_value_and_grad(loss, *, has_aux=False, microbatch_size=None, only=None):
     r"""Every example's loss and its gradient, the gradients as factors instead of an examples x parameters array.
 
     The result is a function `(params, batch, mask=None) -> (losses, gradients)`, with `has_aux` `((losses, aux), gradients)`.
@@ -27,6 +27,8 @@ def per_example_value_and_grad(loss, *, has_aux=False, microbatch_size=None):
     Args:
         loss: `(params, example) -> scalar` for ONE example, with `has_aux` `-> (scalar, aux)`. Pure; any JAX model.
         has_aux: whether the loss returns auxiliary values; they come back with a leading example axis.
+        only: a function from a leaf's key path to whether its gradients are wanted (`None`: all). The others count as frozen: their
+            gradients are zero and cost nothing.
         microbatch_size: how many examples are differentiated at a time; bounds activations and recomputed leaves, not factors.
 
     Returns:
@@ -51,7 +53,7 @@ def per_example_value_and_grad(loss, *, has_aux=False, microbatch_size=None):
     def value_and_grad(params, batch, mask=None):
         _check_params(params)
         m = _check_batch(batch, mask)
-        trace = _Trace(loss, has_aux, params, batch)
+        trace = _Trace(loss, has_aux, only, params, batch)
         if mask is not None:
             batch = _without_masked(batch, mask)
         one = lambda pair: trace.one(jax.tree.leaves(params), *pair)
@@ -69,16 +71,15 @@ def per_example_value_and_grad(loss, *, has_aux=False, microbatch_size=None):
 class _Trace:
     """The jaxpr of one example's loss and what the walk over it found."""
 
-    def __init__(self, loss, has_aux, params, batch):
+    def __init__(self, loss, has_aux, only, params, batch):
         self.has_aux = has_aux
         self.paths, self.treedef = jax.tree.flatten_with_path(params)
         example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), batch)
         self.closed, self.out = jax.make_jaxpr(loss, return_shape=True)(params, example)
         _check_loss_output(self.out, has_aux)
+        self.measured = [only is None or bool(only(path)) for path, _ in self.paths]
         walk = Walk()
-        leaves = [leaf for _, leaf in self.paths]
-        run = lambda p, e: walk.loss(self.closed.jaxpr, self.closed.consts, p, jax.tree.leaves(e))
-        jax.eval_shape(run, leaves, example)
+        jax.eval_shape(lambda p, e: self.outputs(walk, p, e), [leaf for _, leaf in self.paths], example)
         self.given_up = walk.given_up
         self.meetings = walk.meetings
         if self.given_up:
@@ -90,13 +91,17 @@ class _Trace:
                 stacklevel=4,
             )
 
+    def outputs(self, walk, leaves, example):
+        """What the loss returns for one example, flat, by way of `walk`."""
+        tracked = [Tracked(i, (), leaf) if measured else leaf for i, (leaf, measured) in enumerate(zip(leaves, self.measured))]
+        return walk.run(self.closed.jaxpr, self.closed.consts, [*tracked, *jax.tree.leaves(example)])
+
     def one(self, leaves, example, keep):
         """Loss, aux and the factors of every meeting, for one example; `keep` is its entry of the mask, or `None`."""
 
         def perturbed(perturbations):
             walk = Walk(perturbations)
-            out = walk.loss(self.closed.jaxpr, self.closed.consts, leaves, jax.tree.leaves(example))
-            value, *aux = out
+            value, *aux = self.outputs(walk, leaves, example)
             value = value if keep is None else jnp.where(keep, value, 0)
             return value, (value, aux, walk.operands)
 

@@ -8,9 +8,17 @@ import numpy as np
 import pytest
 
 import coherence as co
+from coherence.gradients import tracing
 from tests import reference, zoo
 
 NODES = (co.Factored, co.Stacked, co.Recomputed)
+
+
+@pytest.fixture(autouse=True)
+def large(request, monkeypatch):
+    """The models are small; where one is to show what happens to large parameters, none counts as small."""
+    if getattr(request.node, "callspec", None) and request.node.callspec.params.get("model") in zoo.FALLBACK:
+        monkeypatch.setattr(tracing, "ROWS", 0)
 
 
 def recomputed_leaves(gradients):
@@ -103,6 +111,23 @@ def test_bfloat16_sums_are_kept_in_float32():
     assert {leaf.dtype for leaf in jax.tree.leaves(co.mean(gradients))} == {jnp.dtype(jnp.bfloat16)}
     g = reference.flat(reference.gradients(loss, params, batch))
     agree(co.squared_norms(gradients), (g**2).sum(1), rtol=5e-2)
+
+
+@pytest.mark.parametrize("model", zoo.FALLBACK, ids=lambda model: model.__name__)
+def test_small_parameters_without_a_rule_are_not_recomputed(model, monkeypatch):
+    monkeypatch.setattr(tracing, "ROWS", 4096)
+    loss, params, batch = model()
+    _, gradients = co.per_example_value_and_grad(loss)(params, batch)
+    assert recomputed_leaves(gradients) == set()
+    agree(co.gram(gradients), (g := reference.flat(reference.gradients(loss, params, batch))) @ g.T)
+
+
+def test_leaves_can_be_left_out_and_count_as_frozen():
+    loss, params, batch = zoo.siamese()
+    _, gradients = co.per_example_value_and_grad(loss, only=lambda path: co.leaf(path) == "w")(params, batch)
+    truth = reference.gradients(loss, params, batch)
+    agree(co.squared_norms(gradients), (reference.flat({"w": truth["w"]}) ** 2).sum(1))
+    assert not co.mean(gradients)["b"].any()
 
 
 def test_aux_comes_back_with_an_example_axis():
