@@ -155,6 +155,33 @@ def scanned_layers_over_time():
     return loss, {"stacked": normal(0, 2, 3, 3), "shared": normal(1, 3, 3)}, normal(2, 4, 5, 3)
 
 
+def _joined(axis, shape, equation, out):
+    """Two parameters concatenated before they meet data."""
+
+    def loss(p, e):
+        w = jnp.concatenate([p["u"], p["v"]], axis)
+        return _half(jnp.einsum(equation, e[0], w), e[1])
+
+    n = shape["x"][0]
+    return loss, {"u": normal(0, *shape["u"]), "v": normal(1, *shape["v"])}, (normal(2, *shape["x"]), normal(3, n, *out))
+
+
+def joined_outputs():
+    return _joined(1, {"u": (5, 3), "v": (5, 2), "x": (6, 4, 5)}, "td,dk->tk", (4, 5))
+
+
+def joined_inputs():
+    return _joined(0, {"u": (3, 4), "v": (2, 4), "x": (6, 5)}, "d,dk->k", (4,))
+
+
+def joined_outputs_first():
+    return _joined(0, {"u": (3, 5), "v": (2, 5), "x": (6, 4, 5)}, "td,kd->kt", (5, 4))
+
+
+def joined_batch():
+    return _joined(0, {"u": (2, 5, 3), "v": (1, 5, 3), "x": (6, 3, 5)}, "gd,gdk->gk", (3, 3))
+
+
 def branches():
     """A branch an example takes by its own data."""
 
@@ -201,6 +228,10 @@ FAST = (
     backwards_in_time,
     scanned_layers,
     scanned_layers_over_time,
+    joined_outputs,
+    joined_inputs,
+    joined_outputs_first,
+    joined_batch,
     branches,
     custom_derivative,
     noise_level,

@@ -15,6 +15,7 @@ import numpy as np
 
 from . import _jax, layout
 from .rules import RULES
+from .rules.dot_general import dot_general_of_parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +28,28 @@ class Tracked:
 
 
 @dataclasses.dataclass(frozen=True)
-class Meeting:
-    """A place where a parameter meets data: how to make its factors, and the shape of the perturbation."""
+class Joined:
+    """Parameters concatenated along one axis: a fused projection, the gates of a recurrent cell."""
 
-    leaf: int
+    parts: tuple[Tracked, ...]
+    axis: int
+    value: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """A leaf's part in a meeting: `factors(data, cotangent)` make its gradient, through `layout`."""
+
+    leaf: Any
     layout: tuple
     factors: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Meeting:
+    """A place where parameters meet data: what each gets from it, and the shape of the perturbation."""
+
+    shares: tuple[Share, ...]
     output: jax.ShapeDtypeStruct
 
 
@@ -67,7 +84,7 @@ class Walk:
         return [v.val if isinstance(v, _jax.Literal) else values[v] for v in jaxpr.outvars]
 
     def _equation(self, equation, operands):
-        places = [i for i, x in enumerate(operands) if isinstance(x, Tracked)]
+        places = [i for i, x in enumerate(operands) if isinstance(x, Tracked | Joined)]
         if not places:
             return _jax.evaluate(equation, operands)
         if (called := _jax.inner(equation)) is not None:
@@ -77,17 +94,19 @@ class Walk:
             return _jax.evaluate(equation, [_value(x) for x in operands])  # nothing to differentiate
         if name == "scan":
             return self._scan(equation, operands)
-        if name == "cond" and not isinstance(operands[0], Tracked):
+        if name == "cond" and 0 not in places:
             return self._cond(equation, operands)
+        if name == "concatenate" and all(isinstance(x, Tracked) and np.size(x.value) > ROWS for x in operands):
+            return [Joined(tuple(operands), equation.params["dimension"], *_jax.evaluate(equation, [x.value for x in operands]))]
         if len(places) == 1:
             (place,) = places
-            plain = [_value(x) for x in operands]
-            if (moved := self._move(equation, operands, place)) is not None:
-                return [Tracked(operands[place].leaf, moved, *_jax.evaluate(equation, plain))]
-            rule = RULES.get(name)
-            if rule is not None and (met := rule(equation, place)) is not None:
+            x = operands[place]
+            plain = [_value(y) for y in operands]
+            if isinstance(x, Tracked) and (moved := self._move(equation, operands, place)) is not None:
+                return [Tracked(x.leaf, moved, *_jax.evaluate(equation, plain))]
+            if shares := _shares(equation, place, x):
                 (out,) = _jax.evaluate(equation, plain)
-                return [self._meet(operands[place], out, operands[1 - place], *met)]
+                return [self._meet(out, operands[1 - place], shares)]
         return _jax.evaluate(equation, [self._plain(x, name) for x in operands])
 
     def _move(self, equation, operands, place):
@@ -105,11 +124,11 @@ class Walk:
         step = layout.step(equation.primitive, equation.params, literals, equation.outvars[0].aval.shape, aval.size)
         return None if step is None else (*tracked.layout, step)
 
-    def _meet(self, tracked, out, data, steps, factors):
+    def _meet(self, out, data, shares):
         """`out` perturbed, and the meeting noted."""
         if self.perturbations is not None:
             out = out + self.perturbations[len(self.meetings)]
-        self._note(Meeting(tracked.leaf, (*tracked.layout, *steps), factors, jax.ShapeDtypeStruct(out.shape, out.dtype)), data)
+        self._note(Meeting(shares, jax.ShapeDtypeStruct(out.shape, out.dtype)), data)
         return out
 
     def _note(self, meeting, data):
@@ -118,6 +137,8 @@ class Walk:
 
     def _plain(self, x, name):
         """The value of an operand that goes where no rule is: perturbed itself if small, else its leaf is given up."""
+        if isinstance(x, Joined):
+            return jnp.concatenate([self._plain(part, name) for part in x.parts], x.axis)
         if not isinstance(x, Tracked):
             return x
         size = np.size(x.value)
@@ -125,7 +146,7 @@ class Walk:
             self.given_up.setdefault(x.leaf, name)
             return x.value
         row = lambda _, cotangent: (jnp.ones((1, 1, 1), cotangent.dtype), cotangent.reshape(1, 1, size))
-        return self._meet(x, x.value, (), (layout.reshaping((1, 1, size)),), row)
+        return self._meet(x.value, None, (Share(x.leaf, (*x.layout, layout.reshaping((1, 1, size))), row),))
 
     def _cond(self, equation, operands):
         """Every branch is walked, as under `vmap`, and the outputs selected: meetings of the others get zero cotangents."""
@@ -140,7 +161,7 @@ class Walk:
         p = equation.params
         constants, carries = p["num_consts"], p["num_carry"]
         first = constants + carries  # consts, initial carry, scanned inputs
-        rest = [self._plain(x, "scan") if constants <= i < first else x for i, x in enumerate(operands)]
+        rest = [self._plain(x, "scan") if constants <= i < first or isinstance(x, Joined) else x for i, x in enumerate(operands)]
         inside = [
             Tracked(i, (), None) if isinstance(x, Tracked) else None for i, x in enumerate(rest)
         ]  # a body's parameters are numbered by operand
@@ -166,25 +187,39 @@ class Walk:
 
         carry, (outputs, met) = jax.lax.scan(step, carry, (perturbations, scanned), p["length"], p["reverse"], p["unroll"])
         for meeting, data in zip(abstract.meetings, met):
-            self._note(_repeated(meeting, rest[meeting.leaf], p["length"], stacked=meeting.leaf >= first), data)
+            shares = tuple(_repeated(share, rest[share.leaf], stacked=share.leaf >= first) for share in meeting.shares)
+            output = jax.ShapeDtypeStruct((p["length"], *meeting.output.shape), meeting.output.dtype)
+            self._note(Meeting(shares, output), data)
         for i, name in abstract.given_up.items():
             self.given_up.setdefault(rest[i].leaf, name)
         return [*carry, *outputs]
 
 
-def _repeated(meeting, tracked, length, *, stacked):
-    """The meeting of all steps of a scan, from one step's; data and cotangents have a leading axis of `length`."""
+def _shares(equation, place, x):
+    """What the parameters at `place` get from meeting data in this equation; empty where no rule applies."""
+    if isinstance(x, Joined):
+        if equation.primitive.name != "dot_general":
+            return ()
+        sizes = [np.shape(part.value)[x.axis] for part in x.parts]
+        parts = dot_general_of_parts(equation, place, x.axis, sizes)
+        return tuple(Share(part.leaf, (*part.layout, *steps), factors) for part, (steps, factors) in zip(x.parts, parts))
+    rule = RULES.get(equation.primitive.name)
+    met = rule(equation, place) if rule is not None else None
+    return () if met is None else (Share(x.leaf, (*x.layout, *met[0]), met[1]),)
+
+
+def _repeated(share, tracked, *, stacked):
+    """A leaf's share in a meeting that all steps of a scan repeat; data and cotangents have a leading axis of its length."""
 
     def factors(data, cotangent):
-        a, d = jax.vmap(meeting.factors)(data, cotangent)  # [length, B, T, K], [length, B, T, N]
+        a, d = jax.vmap(share.factors)(data, cotangent)  # [length, B, T, K], [length, B, T, N]
         if stacked:
             return tuple(x.reshape(-1, *x.shape[2:]) for x in (a, d))
         return tuple(jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, x.shape[3]) for x in (a, d))
 
-    steps = (layout.Mapped(meeting.layout),) if stacked else meeting.layout
-    output = jax.ShapeDtypeStruct((length, *meeting.output.shape), meeting.output.dtype)
-    return Meeting(tracked.leaf, (*tracked.layout, *steps), factors, output)
+    steps = (layout.Mapped(share.layout),) if stacked else share.layout
+    return Share(tracked.leaf, (*tracked.layout, *steps), factors)
 
 
 def _value(x):
-    return x.value if isinstance(x, Tracked) else x
+    return x.value if isinstance(x, Tracked | Joined) else x

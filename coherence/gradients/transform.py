@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ..trees import leaf as leaf_name
+from . import batch_statistics
 from .factors import Factored, Outer, Recomputed, Stacked, combine, form
 from .tracing import Tracked, Walk
 
@@ -14,7 +15,7 @@ class RecomputedWarning(UserWarning):
     """Some leaves have no rule: exact, but each reduction differentiates them again."""
 
 
-def per_example_value_and_grad(loss, *, has_aux=False, microbatch_size=None, only=None):
+def per_example_value_and_grad(loss, *, has_aux=False, microbatch_size=None, only=None, allow_batch_statistics=False):
     r"""Every example's loss and its gradient, the gradients as factors instead of an examples x parameters array.
 
     The result is a function `(params, batch, mask=None) -> (losses, gradients)`, with `has_aux` `((losses, aux), gradients)`.
@@ -30,6 +31,7 @@ def per_example_value_and_grad(loss, *, has_aux=False, microbatch_size=None, onl
         only: a function from a leaf's key path to whether its gradients are wanted (`None`: all). The others count as frozen: their
             gradients are zero and cost nothing.
         microbatch_size: how many examples are differentiated at a time; bounds activations and recomputed leaves, not factors.
+        allow_batch_statistics: do not refuse a loss that looks as if a batch norm in it normalized one example by itself.
 
     Returns:
         A function of `params` (a pytree of floating-point arrays), `batch` (a pytree whose leaves share a leading axis of m
@@ -39,7 +41,8 @@ def per_example_value_and_grad(loss, *, has_aux=False, microbatch_size=None, onl
 
     Raises:
         TypeError: a parameter is not floating-point, or a batch leaf is no array.
-        ValueError: the loss is no scalar; batch or mask disagree about m, or are empty; `microbatch_size` < 1.
+        ValueError: the loss is no scalar; batch or mask disagree about m, or are empty; `microbatch_size` < 1; the loss needs statistics
+            of a batch (training-mode batch norm), which one example does not have.
 
     >>> losses, g = per_example_value_and_grad(lambda w, x: jnp.dot(w, x))(jnp.ones(2), jnp.eye(2))
     >>> losses
@@ -53,7 +56,7 @@ def per_example_value_and_grad(loss, *, has_aux=False, microbatch_size=None, onl
     def value_and_grad(params, batch, mask=None):
         _check_params(params)
         m = _check_batch(batch, mask)
-        trace = _Trace(loss, has_aux, only, params, batch)
+        trace = _Trace(loss, has_aux, only, allow_batch_statistics, params, batch)
         if mask is not None:
             batch = _without_masked(batch, mask)
         one = lambda pair: trace.one(jax.tree.leaves(params), *pair)
@@ -71,12 +74,17 @@ def per_example_value_and_grad(loss, *, has_aux=False, microbatch_size=None, onl
 class _Trace:
     """The jaxpr of one example's loss and what the walk over it found."""
 
-    def __init__(self, loss, has_aux, only, params, batch):
+    def __init__(self, loss, has_aux, only, allow_batch_statistics, params, batch):
         self.has_aux = has_aux
         self.paths, self.treedef = jax.tree.flatten_with_path(params)
         example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), batch)
-        self.closed, self.out = jax.make_jaxpr(loss, return_shape=True)(params, example)
+        try:
+            self.closed, self.out = jax.make_jaxpr(loss, return_shape=True)(params, example)
+        except NameError as error:
+            raise batch_statistics.unbound(error) or error from error
         _check_loss_output(self.out, has_aux)
+        if not allow_batch_statistics:
+            batch_statistics.refuse(self.closed, len(self.paths))
         self.measured = [only is None or bool(only(path)) for path, _ in self.paths]
         walk = Walk()
         jax.eval_shape(lambda p, e: self.outputs(walk, p, e), [leaf for _, leaf in self.paths], example)
@@ -109,18 +117,18 @@ class _Trace:
         cotangents, (value, aux, operands) = jax.grad(perturbed, has_aux=True)(zeros)
         factors = {}
         for i, meeting in enumerate(self.meetings):
-            if meeting.leaf in self.given_up:
-                continue
-            factors[str(i)] = meeting.factors(operands[i], cotangents[i])
+            for j, share in enumerate(meeting.shares):
+                if share.leaf not in self.given_up:
+                    factors[i, j] = share.factors(operands[i], cotangents[i])
         aux = jax.tree.unflatten(jax.tree.structure(self.out), [value, *aux])[1] if self.has_aux else None
         return value, aux, factors
 
     def gradients(self, factors, m, mask, recomputed):
         """The tree of nodes; `recomputed(index)` makes the node of a leaf without a rule."""
         terms: dict[int, list[Outer]] = {i: [] for i in range(len(self.paths))}
-        for i, (inputs, cotangents) in factors.items():
-            meeting = self.meetings[int(i)]
-            terms[meeting.leaf].append(Outer(inputs, cotangents, meeting.layout))
+        for (i, j), (inputs, cotangents) in factors.items():
+            share = self.meetings[i].shares[j]
+            terms[share.leaf].append(Outer(inputs, cotangents, share.layout))
         nodes = [
             recomputed(i) if i in self.given_up else _node(terms[i], jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), m, mask)
             for i, (_, leaf) in enumerate(self.paths)
