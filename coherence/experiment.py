@@ -121,7 +121,7 @@ def perform(experiment, settings, folder):
             finished[arm] = opened
     recorded = {
         **experiment.record(settings, finished),
-        "scale": f"{next(iter(arms.values())).describe()}, {settings.seeds} seeds",
+        "scale": f"{next(iter(arms.values())).describe()}, {settings.seeds} seed{'s' * (settings.seeds > 1)}",
         "at_source_scale": experiment.at_source_scale(settings),
         "settings": json.dumps(plain(settings)),
     }

@@ -35,14 +35,14 @@ class Classification:
     """Record the norms of every batch's gradients: coherence at every step."""
 
     def describe(self):
-        """What was run, in a few words: `digits, MLP 64-256-10`."""
+        """What was run, in a few words: `digits (1,437 examples), MLP 64-256-10`."""
         data = _load(self.data)
         inputs = int(data.x_train[0].size)
         if isinstance(self.model, FullyConnected):
             net = "MLP " + "-".join(map(str, [inputs, *[self.model.width] * self.model.depth, data.outputs]))
         else:
             net = "CNN " + "-".join(map(str, self.model.features))
-        return f"{data.name}, {net}"
+        return f"{data.name} ({len(data.y_train):,} examples), {net}"
 
     def schedule(self):
         """The steps at which to measure."""

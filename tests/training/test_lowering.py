@@ -1,0 +1,38 @@
+"""Every training step and probe lowers for every platform, on a machine that has only one of them."""
+
+import jax
+import numpy as np
+import pytest
+from jax import export
+
+from coherence.data.settings import LabelNoise
+from coherence.models.settings import FullyConnected
+from coherence.optim.settings import Average, Median, Winsorize
+from coherence.training import Classification
+from coherence.training.loop import _initial
+from coherence.training.step import make_advance, make_step
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+@pytest.mark.parametrize("aggregator", [Average(), Winsorize(2.0), Median()], ids=repr)
+def test_a_chunk_of_steps_and_the_probes_lower(aggregator, platform):
+    settings = Classification(model=FullyConnected(16, 1), noise=LabelNoise(0.5), aggregator=aggregator, batch_size=20, sample=50)
+    problem = settings.build(0)
+    advance = jax.jit(make_advance(make_step(problem), 5))
+    indices = np.zeros((5, 20), np.int32)
+    assert export.export(advance, platforms=[platform])(_initial(problem), problem.data, indices, 5)
+    assert export.export(jax.jit(problem.measure), platforms=[platform])(problem.params, problem.data)
+
+
+def test_every_seed_draws_its_own_noise_once_and_shares_the_images():
+    settings = Classification(model=FullyConnected(16, 1), noise=LabelNoise(0.5), sample=50)
+    one, again, other = (settings.build(seed) for seed in (0, 0, 1))
+    assert one.data["train"][0] is other.data["train"][0]
+    np.testing.assert_array_equal(one.data["train"][1], again.data["train"][1])
+    assert not np.array_equal(one.data["train"][1], other.data["train"][1])
+    assert 0.35 < one.data["corrupt"].mean() < 0.5
+
+
+def test_a_sample_larger_than_the_data_is_refused():
+    with pytest.raises(ValueError, match="sample must be between 2 and the 1437 training examples, got 5000"):
+        Classification(sample=5000).build(0)
