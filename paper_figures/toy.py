@@ -40,7 +40,8 @@ def draw(recorded):
             panel.set(xlabel="step", xlim=(0, min(100, steps[-1])))
     for row, label in enumerate(("loss", "weight", "mean gradient\n(at the weights)", "per-example\ngradient at the start")):
         axes[row, 0].set_ylabel(label)
-        axes[row, 1].legend(fontsize=7, ncols=2, loc="best")
-    axes[0, 0].legend(fontsize=7, ncols=2)
-    axes[1, 0].legend(fontsize=7, ncols=2)
+    for panel in (axes[0, 0], axes[0, 1], axes[1, 0], axes[2, 1]):
+        panel.legend(ncols=2)
+    axes[1, 1].legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 0.1))
+    axes[3, 1].legend(loc="lower right")
     return figure

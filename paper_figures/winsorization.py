@@ -17,7 +17,7 @@ def draw(recorded):
                 style.band(panel, steps, recorded[name][column, k], text, colour=style.SEQUENCE[k], panel=f"{label}, noise {share:.0%}")
             if name == "train_accuracy":
                 proper = 1 - share + share / 10
-                style.guide(panel, proper, "true labels fitted" if column else "")
+                style.guide(panel, proper, "only true labels fitted" if column else "", "left")
                 panel.set_title(f"{share:.0%} random labels")
             if name == "corrupt_accuracy" and share == 0:
                 panel.text(
