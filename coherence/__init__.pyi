@@ -1,14 +1,17 @@
 from . import metrics as metrics
+from .checks import check_loss as check_loss
 from .gradients import Factored as Factored
 from .gradients import Recomputed as Recomputed
 from .gradients import RecomputedWarning as RecomputedWarning
 from .gradients import Stacked as Stacked
+from .gradients import alignments as alignments
 from .gradients import dot as dot
 from .gradients import gram as gram
 from .gradients import materialize as materialize
 from .gradients import mean as mean
 from .gradients import per_example_value_and_grad as per_example_value_and_grad
 from .gradients import rows as rows
+from .gradients import squared_norm_total as squared_norm_total
 from .gradients import squared_norms as squared_norms
 from .gradients import total as total
 from .gradients import weighted_sum as weighted_sum

@@ -38,7 +38,7 @@ class Settings:
 
 
 PRESETS = {
-    "smoke": Settings(model=FullyConnected(width=24, depth=1), noise=(0.0, 0.5), c=(0.0, 2.0, 8.0), steps=200, seeds=2),
+    "smoke": Settings(model=FullyConnected(width=24, depth=1), noise=(0.0, 0.5), c=(0.0, 2.0), steps=200, seeds=2),
     "cpu": Settings(),
     "paper": Settings(data=MNIST(), model=FullyConnected(width=256, depth=3), steps=60_000),
 }

@@ -79,6 +79,17 @@ def norm_layer():
     return loss, {"scale": normal(0, 5), "shift": normal(1, 5)}, (normal(2, 6, 5), normal(3, 6, 5))
 
 
+def broadcast_parameters():
+    """Biases and scales of a sequence, a learned position, one number for all: broadcast along some dimensions."""
+
+    def loss(p, e):
+        x = e[0] * p["channel"] + p["position"][:, None] - p["both"]
+        return _half(x * p["all"] + p["position"][:, None] * e[0], e[1])
+
+    params = {"channel": normal(0, 4), "position": normal(1, 3), "both": normal(2, 3, 4), "all": normal(4)}
+    return loss, params, (normal(2, 6, 3, 4), normal(3, 6, 3, 4))
+
+
 def inside_jit_and_remat():
     layer = jax.checkpoint(jax.jit(lambda w, x: jnp.tanh(x @ w)))
     loss = lambda p, e: _half(layer(p["w2"], layer(p["w1"], e[0])), e[1])
@@ -103,12 +114,126 @@ def penalized():
     return loss, {"w": normal(0, 5, 3)}, (normal(2, 6, 5), normal(3, 6, 3))
 
 
+def _convolving(x, *kernel, orders=("NHWC", "HWIO", "NHWC"), m=3, **options):
+    """A convolution of one image x [h, w, c] (or [h, c]); what it makes is compared with noise."""
+
+    def convolve(p, x):
+        return jax.lax.conv_general_dilated(x[None], p["k"], dimension_numbers=orders, **options)
+
+    x, params = normal(2, m, *x), {"k": normal(0, *kernel)}
+    y = normal(3, m, *jax.eval_shape(convolve, params, x[0]).shape)
+    return lambda p, e: _half(jnp.tanh(convolve(p, e[0])), e[1]), params, (x, y)
+
+
 def convolution():
     def loss(p, e):
         x = jax.lax.conv_general_dilated(e[0][None], p["k"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
         return _half(jnp.tanh(x).mean((0, 1, 2)) + p["b"], e[1])
 
     return loss, {"k": normal(0, 3, 3, 2, 4), "b": normal(1, 4)}, (normal(2, 3, 5, 5, 2), normal(3, 3, 4))
+
+
+def convolution_of_a_small_map():
+    """Few positions, many channels: Gram matrices of patches, and factors instead of rows."""
+    return _convolving((3, 3, 24), 3, 3, 24, 20, window_strides=(2, 2), padding="SAME")
+
+
+def convolution_of_a_large_map():
+    """Larger than what is worked on at a time."""
+    return _convolving((32, 32, 3), 5, 5, 3, 4, window_strides=(1, 1), padding="VALID", m=4)
+
+
+def strided_dilated_convolution():
+    return _convolving((9, 8, 2), 3, 2, 2, 4, window_strides=(2, 1), padding=((2, 1), (0, -1)), rhs_dilation=(2, 3))
+
+
+def grouped_convolution():
+    """Channels first, as in other frameworks, in two groups."""
+    orders = ("NCHW", "OIHW", "NCHW")
+    return _convolving((6, 5, 4), 4, 3, 3, 3, orders=orders, window_strides=(1, 2), padding="SAME", feature_group_count=2)
+
+
+def depthwise_convolution():
+    return _convolving((6, 5, 3), 3, 3, 1, 6, window_strides=(1, 1), padding="SAME", feature_group_count=3)
+
+
+def transposed_convolution():
+    def loss(p, e):
+        return _half(jax.lax.conv_transpose(e[0][None], p["k"], (2, 2), "SAME", transpose_kernel=True), e[1])
+
+    return loss, {"k": normal(0, 3, 3, 4, 2)}, (normal(2, 3, 4, 3, 2), normal(3, 3, 1, 8, 6, 4))
+
+
+def convolution_in_one_dimension():
+    return _convolving((11, 3), 4, 3, 2, orders=("NHC", "HIO", "NHC"), window_strides=(3,), padding="VALID")
+
+
+def convolution_in_three_dimensions():
+    orders = ("NDHWC", "DHWIO", "NDHWC")
+    return _convolving((4, 3, 5, 2), 2, 3, 2, 2, 3, orders=orders, window_strides=(1, 1, 2), padding="SAME")
+
+
+def siamese_convolution():
+    """One kernel on two images of a size, and on a third of another."""
+
+    def loss(p, e):
+        convolve = lambda x: jnp.tanh(jax.lax.conv_general_dilated(x, p["k"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")))
+        return _half(convolve(e[0]).mean(0), convolve(e[1][None])[0]) + jnp.sum(convolve(e[2][None]))
+
+    return loss, {"k": normal(0, 2, 2, 2, 3)}, (normal(1, 3, 2, 4, 4, 2), normal(2, 3, 4, 4, 2), normal(3, 3, 3, 2, 2))
+
+
+def _sentence(seed, m, length, words):
+    return jnp.asarray(np.random.default_rng(seed).integers(words, size=(m, length)))
+
+
+def embedding():
+    """Words repeat within a sentence."""
+    loss = lambda p, e: _half(jnp.tanh(jnp.take(p["table"], e[0], axis=0)), e[1])
+    return loss, {"table": normal(0, 40, 6)}, (_sentence(1, 4, 5, 3), normal(2, 4, 5, 6))
+
+
+def embedding_with_few_words():
+    """A table no larger than what is looked up in it."""
+    loss = lambda p, e: _half(jnp.tanh(p["table"][e[0]]), e[1])
+    return loss, {"table": normal(0, 3, 4)}, (_sentence(1, 4, 9, 3), normal(2, 4, 9, 4))
+
+
+def embedding_of_one_word():
+    loss = lambda p, e: _half(p["table"][e[0][0]] + p["other"][:, e[0]].sum(1), e[1])
+    return loss, {"table": normal(0, 40, 4), "other": normal(1, 4, 30)}, (_sentence(1, 5, 2, 30), normal(2, 5, 4))
+
+
+def embedding_out_of_range():
+    """Words outside of the table: dropped or clipped, as the look-up says."""
+
+    def loss(p, e):
+        dropped = jnp.take(p["table"], e[0], axis=0, mode="fill", fill_value=1.0)
+        return _half(dropped + jnp.take(p["table"], 2 * e[0] - 10, axis=0, mode="clip"), e[1])
+
+    return loss, {"table": normal(0, 20, 4)}, (_sentence(1, 5, 3, 30), normal(2, 5, 3, 4))
+
+
+def indexed_by_pairs():
+    """Relative positions and the like: two dimensions of a parameter indexed by data."""
+    loss = lambda p, e: _half(jnp.tanh(p["bias"][:, e[0], e[0][::-1]]), e[1])
+    return loss, {"bias": normal(0, 2, 6, 6)}, (_sentence(1, 4, 7, 6), normal(2, 4, 2, 7))
+
+
+def long_text():
+    """More positions than are compared pair by pair."""
+    loss = lambda p, e: _half(jnp.tanh(p["table"][e[0]]), e[1])
+    return loss, {"table": normal(0, 2000, 2)}, (_sentence(1, 3, 600, 50), normal(2, 3, 600, 2))
+
+
+def tied_embedding():
+    """Looked up at the input, multiplied with at the output."""
+
+    def loss(p, e):
+        hidden = jnp.tanh(p["table"][e] @ p["w"])
+        return -jnp.sum(jax.nn.log_softmax(hidden[:-1] @ p["table"].T)[jnp.arange(4), e[1:]])
+
+    return loss, {"table": normal(0, 20, 6), "w": normal(1, 6, 6)}, _sentence(2, 3, 5, 8)
 
 
 def recurrent():
@@ -222,8 +347,26 @@ FAST = (
     tied,
     siamese,
     norm_layer,
+    broadcast_parameters,
     inside_jit_and_remat,
     frozen,
+    convolution,
+    convolution_of_a_small_map,
+    convolution_of_a_large_map,
+    strided_dilated_convolution,
+    grouped_convolution,
+    depthwise_convolution,
+    transposed_convolution,
+    convolution_in_one_dimension,
+    convolution_in_three_dimensions,
+    siamese_convolution,
+    embedding,
+    embedding_with_few_words,
+    embedding_of_one_word,
+    embedding_out_of_range,
+    indexed_by_pairs,
+    long_text,
+    tied_embedding,
     recurrent,
     backwards_in_time,
     scanned_layers,
@@ -236,4 +379,4 @@ FAST = (
     custom_derivative,
     noise_level,
 )
-FALLBACK = {low_rank: {"u", "v"}, penalized: {"w"}, convolution: {"k"}}
+FALLBACK = {low_rank: {"u", "v"}, penalized: {"w"}}

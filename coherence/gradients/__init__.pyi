@@ -1,3 +1,6 @@
+from .coupled import Estimate as Estimate
+from .coupled import alignments as alignments
+from .coupled import squared_norm_total as squared_norm_total
 from .factors import Factored as Factored
 from .factors import Recomputed as Recomputed
 from .factors import Stacked as Stacked

@@ -1,10 +1,10 @@
 """What stands at each leaf of per-example gradients: `Factored`, `Stacked` or `Recomputed`.
 
-Each is a pytree node, so gradients pass through `jit`, `vmap` and `scan` like any tree. Shapes: m examples, B batch
-dimensions of the product, T positions (a sequence, pixels), K and N the two sides of the weights.
+Each is a pytree node, so gradients pass through `jit`, `vmap` and `scan` like any tree.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,44 +12,20 @@ import jax
 import jax.numpy as jnp
 
 from . import layout as layouts
+from .terms import Outer, Term, accumulator, pairs_are_cheaper, static
 
-
-def static(**kwargs):
-    return dataclasses.field(metadata={"static": True}, **kwargs)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Outer:
-    """One meeting of a parameter with data: G_i[b, k, n] = sum_t inputs_i[b, t, k] cotangents_i[b, t, n].
-
-    `inputs` is [m, B, T, K], `cotangents` [m, B, T, N]; `layout` leads from the parameter to [B, K, N].
-    """
-
-    inputs: jax.Array
-    cotangents: jax.Array
-    layout: tuple = static()
-
-    @property
-    def dims(self):
-        """(m, B, T, K, N)."""
-        return (*self.inputs.shape, self.cotangents.shape[-1])
-
-    @property
-    def is_rank_one(self):
-        """True where G_i is one outer product: no batch dimension, one position."""
-        return self.dims[1] == self.dims[2] == 1
+_LARGER = 2.5  # rows are kept that are at most so many times the numbers of the factors
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Factored:
-    """A leaf's per-example gradients as sums of outer products, never formed; `terms` is empty for an unused leaf.
+    """A leaf's per-example gradients as a sum of terms that are never formed; `terms` is empty for an unused leaf.
 
     `shape` and `dtype` are the parameter's; `m` its number of rows; `mask` bool [m] or `None`. Masked rows are zero.
     """
 
-    terms: tuple[Outer, ...]
+    terms: tuple[Term, ...]
     mask: jax.Array | None
     shape: tuple[int, ...] = static()
     dtype: Any = static()
@@ -62,9 +38,11 @@ class Factored:
     @property
     def rank_one(self):
         """`(inputs [m, K], cotangents [m, N], layout)` where one outer product per example is the leaf rearranged, else `None`."""
-        if len(self.terms) != 1 or not self.terms[0].is_rank_one or not layouts.is_rearrangement(self.terms[0].layout):
+        if len(self.terms) != 1 or not isinstance(self.terms[0], Outer):
             return None
         (term,) = self.terms
+        if not term.is_rank_one or not layouts.is_rearrangement(term.layout):
+            return None
         return term.inputs[:, 0, 0], term.cotangents[:, 0, 0], term.layout
 
 
@@ -127,23 +105,32 @@ def is_node(x):
 
 def combine(terms):
     """Meetings of one parameter through the same layout are one meeting with more positions."""
-    by_layout: dict = {}
+    by_kind: dict = {}
     for term in terms:
-        by_layout.setdefault(term.layout, []).append(term)
-    return tuple(
-        same[0]
-        if len(same) == 1
-        else Outer(jnp.concatenate([t.inputs for t in same], 2), jnp.concatenate([t.cotangents for t in same], 2), key)
-        for key, same in by_layout.items()
-    )
+        by_kind.setdefault(term.kind, []).append(term)
+    return tuple(same[0] if len(same) == 1 else same[0].appended(same) for same in by_kind.values())
 
 
-def form(term, parameter):
-    """The gradient of one example, in the parameter's shape; `term` has lost its example axis to `vmap`."""
-    gradient = jnp.einsum("btk,btn->bkn", term.inputs, term.cotangents)
-    return layouts.pull_back(term.layout, parameter, gradient).astype(parameter.dtype)
+def node(terms, parameter, m, mask):
+    """The node of a leaf from its terms: `Stacked` where rows are the better way, else `Factored`."""
+    terms = combine(terms)
+    if terms and _rows_are_better(terms, math.prod(parameter.shape)):
+        return Stacked(sum(term.rows(parameter) for term in terms), mask)
+    return Factored(terms, mask, parameter.shape, parameter.dtype, m)
 
 
-def accumulator(*dtypes):
-    """At least float32: what sums over examples are kept in."""
-    return jnp.promote_types(jnp.result_type(*dtypes), jnp.float32)
+def _rows_are_better(terms, size):
+    """The one choice by shape: form a leaf's rows at once, or keep its factors?
+
+    Biases and scales (K = 1) are their own rows. Elsewhere rows pay where squared norms form them anyway (many positions, few
+    weights) and they are not much larger than the factors: the mean and every other reduction are then products with them.
+    """
+    if all(term.dims[3] == 1 for term in terms):
+        return True
+    one = terms[0].dims[0]
+    factors = sum(term.inputs.size + term.cotangents.size for term in terms)
+    formed = [not pairs_are_cheaper(*term.dims[2:]) for term in terms]
+    return all(formed) and one * size <= _LARGER * factors
+
+
+__all__ = ["NODES", "Factored", "Recomputed", "Stacked", "accumulator", "combine", "is_node", "node"]

@@ -93,3 +93,24 @@ def scale(layout):
 def is_rearrangement(layout):
     """True where every coordinate of the parameter's gradient is one coordinate of the operand's, or zero for all examples."""
     return all(is_rearrangement(one.layout) if isinstance(one, Mapped) else one.primitive.name in _ISOMETRIES for one in layout)
+
+
+def is_transposed(layout, shape):
+    """Whether the operand lists the entries of a matrix row by row (False) or column by column (True), up to dimensions of size 1.
+
+    `None` where it does neither, or is no rearrangement of a matrix.
+    """
+    if len(shape) != 2 or 1 in shape or not is_rearrangement(layout):
+        return None
+    x, axes = jax.ShapeDtypeStruct(shape, np.float32), [0, 1]  # of each dimension of x larger than 1, which axis it was
+    for one in layout:
+        if isinstance(one, Mapped) or one.primitive.name == "rev":
+            return None
+        moved = jax.eval_shape(lambda x, one=one: one(x), x)
+        if one.primitive.name == "transpose":
+            sizes = [i for i, n in enumerate(x.shape) if n > 1]
+            axes = [axes[sizes.index(i)] for i in dict(one.params)["permutation"] if i in sizes]
+        elif [n for n in moved.shape if n > 1] != [n for n in x.shape if n > 1]:
+            return None
+        x = moved
+    return axes == [1, 0]

@@ -4,6 +4,7 @@ Every function takes a tree of `Factored`, `Stacked` and `Recomputed` nodes, or 
 example axis. Sums are kept in at least float32.
 """
 
+import dataclasses
 import math
 
 import jax
@@ -11,7 +12,8 @@ import jax.numpy as jnp
 
 from ..trees import leaf as leaf_name
 from . import layout, recomputed
-from .factors import Factored, Outer, Recomputed, Stacked, accumulator, form, is_node
+from .factors import Factored, Recomputed, Stacked, accumulator, is_node
+from .terms import Looked, Outer
 
 
 def nodes(gradients):
@@ -85,9 +87,13 @@ def mean(gradients):
     return weighted_sum(gradients, jnp.full(m, 1.0, dtype) / jnp.asarray(count(gradients), dtype))
 
 
-def squared_norms(gradients):
-    """||g_i||^2 for each example, over all leaves: [m]."""
-    return sum(result for _, result in leaf_squared_norms(gradients))
+def squared_norms(gradients, *, by=None):
+    """||g_i||^2 for each example, over all leaves: [m]; with `by` (`coherence.layer`, `coherence.leaf`) `{name: [m]}`."""
+    norms: dict = {}
+    for path, squares in leaf_squared_norms(gradients):
+        name = by(path) if by is not None else None
+        norms[name] = norms[name] + squares if name in norms else squares
+    return norms if by is not None else norms[None]
 
 
 def leaf_squared_norms(gradients):
@@ -139,7 +145,7 @@ def materialize(gradients):
     return treedef.unflatten(results)
 
 
-# One leaf. a = inputs [m, B, T, K], d = cotangents [m, B, T, N].
+# One leaf: rows are a matrix, terms answer for themselves (`coherence.gradients.terms`) and meet through their layouts here.
 
 
 def _weighted(gradients, weights):
@@ -147,99 +153,83 @@ def _weighted(gradients, weights):
 
 
 def _leaf_weighted(node, weights):
-    """sum_i w_i a_i^T d_i: one product over examples and positions together."""
     dtype = accumulator(node.dtype)
     w = weights.astype(dtype)
     if isinstance(node, Stacked):
         # XLA's CPU reduction over a leading axis is slow; a product with the weights is not.
         return (w @ node.values.reshape(node.m, -1).astype(dtype)).reshape(node.shape)
     parameter = jax.ShapeDtypeStruct(node.shape, dtype)
-    result = jnp.zeros(node.shape, dtype)
-    for term in node.terms:
-        a, d = term.inputs, term.cotangents
-        weighted = d * w[:, None, None, None].astype(d.dtype)  # d is the smaller side of most layers
-        summed = jnp.einsum("mbtk,mbtn->bkn", a, weighted, preferred_element_type=dtype)
-        pulled = layout.pull_back(term.layout, parameter, summed)
-        result = pulled if len(node.terms) == 1 else result + pulled
-    return result
+    parts = [layout.pull_back(term.layout, parameter, term.weighted_sum(w)) for term in node.terms]
+    return sum(parts[1:], parts[0]) if parts else jnp.zeros(node.shape, dtype)
 
 
 def _leaf_squared_norms(node):
+    dtype = accumulator(node.dtype)
     if isinstance(node, Stacked):
-        values = node.values.reshape(node.m, -1).astype(accumulator(node.dtype))
+        values = node.values.reshape(node.m, -1).astype(dtype)
         return jnp.einsum("mp,mp->m", values, values)
-    if len(node.terms) > 1 or any(layout.scale(term.layout) is None for term in node.terms):
-        square = lambda g: jnp.sum(jnp.square(g.astype(accumulator(g.dtype))))
-        return _streamed(node, square)
-    return sum((_term_squared_norms(term) for term in node.terms), jnp.zeros(node.m, accumulator(node.dtype)))
-
-
-def _term_squared_norms(term):
-    """||a^T d||^2 = sum_{t,u} (a_t . a_u)(d_t . d_u), by T x T Gram matrices where that is cheaper than forming a^T d."""
-    _, _, t, k, n = term.dims
-    a, d = (x.astype(accumulator(x.dtype)) for x in (term.inputs, term.cotangents))
-    if t == 1:
-        squares = jnp.sum(jnp.sum(a * a, (2, 3)) * jnp.sum(d * d, (2, 3)), 1)
-    elif 2 * t * t <= k * n:
-        squares = jnp.einsum("mbtu,mbtu->m", jnp.einsum("mbtk,mbuk->mbtu", a, a), jnp.einsum("mbtn,mbun->mbtu", d, d))
-    else:
-        one = lambda pair: jnp.sum(jnp.square(jnp.einsum("btk,btn->bkn", *pair)))
-        squares = jax.lax.map(one, (a, d), batch_size=max(1, 2**22 // (k * n)))
-    return squares * layout.scale(term.layout) ** 2
+    if not node.terms:
+        return jnp.zeros(node.m, dtype)
+    if (term := _isometric(node)) is not None:
+        return term.squared_norms() * layout.scale(term.layout) ** 2
+    if (inner := _inner_of_tied(node)) is not None:
+        return sum(term.squared_norms() for term in node.terms) + 2 * inner
+    return _streamed(node, lambda g: jnp.sum(jnp.square(g.astype(dtype))))
 
 
 def _leaf_dot(node, vector):
     dtype = accumulator(node.dtype)
     if isinstance(node, Stacked):
         return node.values.reshape(node.m, -1).astype(dtype) @ jnp.ravel(vector).astype(dtype)
-    result = jnp.zeros(node.m, dtype)
-    for term in node.terms:
-        v = layout.forward(term.layout, jnp.asarray(vector, node.dtype))
-        result += jnp.einsum("mbtk,bkn,mbtn->m", term.inputs, v, term.cotangents, preferred_element_type=dtype, optimize="optimal")
-    return result
+    parts = [term.dot(layout.forward(term.layout, jnp.asarray(vector, node.dtype))) for term in node.terms]
+    return sum(parts, jnp.zeros(node.m, dtype))
 
 
 def _leaf_gram(node):
     dtype = accumulator(node.dtype)
-    if (
-        isinstance(node, Factored)
-        and len(node.terms) == 1
-        and node.terms[0].dims[2] == 1
-        and layout.scale(node.terms[0].layout) is not None
-    ):
-        (term,) = node.terms
-        a, d = term.inputs[:, :, 0].astype(dtype), term.cotangents[:, :, 0].astype(dtype)
-        both = jnp.einsum("mbk,lbk->bml", a, a) * jnp.einsum("mbn,lbn->bml", d, d)
-        return both.sum(0) * layout.scale(term.layout) ** 2
-    if isinstance(node, Factored):
-        return _streamed(node, lambda g: _leaf_dot(node, g))
-    values = node.values.reshape(node.m, -1).astype(dtype)
-    return values @ values.T
+    if isinstance(node, Stacked):
+        values = node.values.reshape(node.m, -1).astype(dtype)
+        return values @ values.T
+    if not node.terms:
+        return jnp.zeros((node.m, node.m), dtype)
+    if (term := _isometric(node)) is not None:
+        return term.gram() * layout.scale(term.layout) ** 2
+    return _streamed(node, lambda g: _leaf_dot(node, g))
+
+
+def _isometric(node):
+    """The leaf's only term where its layout keeps angles and ratios of norms, else `None`."""
+    (term, *others) = node.terms
+    return None if others or layout.scale(term.layout) is None else term
+
+
+def _inner_of_tied(node):
+    """A table looked up and multiplied with, as tied embeddings are: G_i . H_i of its two terms, else `None`."""
+    looked, *others = sorted(node.terms, key=lambda term: not isinstance(term, Looked))
+    if len(others) != 1 or not isinstance(looked, Looked) or not isinstance(others[0], Outer) or others[0].dims[1] != 1:
+        return None
+    (dense,) = others
+    orders = [layout.is_transposed(term.layout, node.shape) for term in (looked, dense)]
+    if None in orders or orders[0]:
+        return None
+    sides = dense.inputs[:, 0], dense.cotangents[:, 0]
+    return looked.dot_outer(*(sides[::-1] if orders[1] else sides))
 
 
 def _streamed(node, reduce):
     """`reduce(gradient of one example)` for every example, a few formed rows at a time."""
     size = max(1, 2**22 // max(1, math.prod(node.shape)))
-    each = lambda terms: reduce(_form_one(node, terms))
-    if not node.terms:
-        return jnp.stack([reduce(jnp.zeros(node.shape, node.dtype))] * node.m)
+    each = lambda terms: reduce(_form(dataclasses.replace(node, terms=jax.tree.map(lambda x: x[None], terms), m=1))[0])
     return jax.vmap(each)(node.terms) if size >= node.m else jax.lax.map(each, node.terms, batch_size=size)
-
-
-def _form_one(node, terms):
-    return sum(form(term, node.parameter) for term in terms)
 
 
 def _form(node):
     if isinstance(node, Stacked):
         return node.values
-    if not node.terms:
-        return jnp.zeros((node.m, *node.shape), node.dtype)
-    return jax.vmap(lambda terms: _form_one(node, terms))(node.terms)
+    return sum((term.rows(node.parameter) for term in node.terms), jnp.zeros((node.m, *node.shape), node.dtype))
 
 
 def _take(node, index):
     if isinstance(node, Stacked):
         return Stacked(node.values[index])
-    terms = tuple(Outer(t.inputs[index], t.cotangents[index], t.layout) for t in node.terms)
-    return Factored(terms, None, node.shape, node.dtype, index.shape[0])
+    return Factored(tuple(term.take(index) for term in node.terms), None, node.shape, node.dtype, index.shape[0])

@@ -43,6 +43,7 @@ class Share:
     leaf: Any
     layout: tuple
     factors: Any
+    formed: bool = False  # a small parameter perturbed itself: the cotangent is its row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,53 +147,58 @@ class Walk:
             self.given_up.setdefault(x.leaf, name)
             return x.value
         row = lambda _, cotangent: (jnp.ones((1, 1, 1), cotangent.dtype), cotangent.reshape(1, 1, size))
-        return self._meet(x.value, None, (Share(x.leaf, (*x.layout, layout.reshaping((1, 1, size))), row),))
+        return self._meet(x.value, None, (Share(x.leaf, (*x.layout, layout.reshaping((1, 1, size))), row, formed=True),))
 
     def _cond(self, equation, operands):
         """Every branch is walked, as under `vmap`, and the outputs selected: meetings of the others get zero cotangents."""
         index, *rest = operands
-        outputs = [
-            [self._plain(out, "cond") for out in self._jaxpr(branch.jaxpr, branch.consts, rest)] for branch in equation.params["branches"]
-        ]
+        outputs = [[self._plain(out, "cond") for out in self._jaxpr(*_jax.opened(branch), rest)] for branch in equation.params["branches"]]
         return [jax.lax.select_n(index, *outs) for outs in zip(*outputs)]
 
     def _scan(self, equation, operands):
         """A parameter the steps share (time) has one more sum over positions, one they divide (layers) one more batch dimension."""
-        p = equation.params
-        constants, carries = p["num_consts"], p["num_carry"]
-        first = constants + carries  # consts, initial carry, scanned inputs
-        rest = [self._plain(x, "scan") if constants <= i < first or isinstance(x, Joined) else x for i, x in enumerate(operands)]
-        inside = [
-            Tracked(i, (), None) if isinstance(x, Tracked) else None for i, x in enumerate(rest)
-        ]  # a body's parameters are numbered by operand
-        body_jaxpr = p["jaxpr"]
-
-        def body(perturbations, carry, scanned):
-            walk = Walk(perturbations)
-            values = [*map(_value, rest[:constants]), *carry, *scanned]
-            args = [x if t is None else dataclasses.replace(t, value=x) for t, x in zip(inside, values)]
-            outputs = walk.run(body_jaxpr.jaxpr, body_jaxpr.consts, args)
-            return walk, outputs[:carries], outputs[carries:]
-
-        carry, scanned = rest[constants:first], [_value(x) for x in rest[first:]]
-        found: list[Walk] = []
-        jax.eval_shape(lambda c, s: found.append(body(None, c, s)[0]), carry, [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in scanned])
-        (abstract,) = found
-        start, n = len(self.meetings), len(abstract.meetings)
-        perturbations = None if self.perturbations is None else list(self.perturbations[start : start + n])
+        scan = _jax.scan(equation)
+        rest = [self._plain(x, "scan") if i in scan.carried or isinstance(x, Joined) else x for i, x in enumerate(operands)]
+        found = _meetings_of_a_step(scan, rest)
+        # Rows formed at every step would be as many as steps; perturbed out here, the backward pass adds them up.
+        early = {share.leaf for meeting in found.meetings for share in meeting.shares if share.formed and share.leaf < scan.constants}
+        if early:
+            rest = [self._plain(x, "scan") if i in early else x for i, x in enumerate(rest)]
+            found = _meetings_of_a_step(scan, rest)
+        start = len(self.meetings)
+        perturbations = None if self.perturbations is None else list(self.perturbations[start : start + len(found.meetings)])
 
         def step(carry, xs):
-            walk, carry, outputs = body(xs[0], carry, xs[1])
+            walk, carry, outputs = _step_of_scan(scan, rest, xs[0], carry, xs[1])
             return carry, (outputs, walk.operands)
 
-        carry, (outputs, met) = jax.lax.scan(step, carry, (perturbations, scanned), p["length"], p["reverse"], p["unroll"])
-        for meeting, data in zip(abstract.meetings, met):
-            shares = tuple(_repeated(share, rest[share.leaf], stacked=share.leaf >= first) for share in meeting.shares)
-            output = jax.ShapeDtypeStruct((p["length"], *meeting.output.shape), meeting.output.dtype)
+        scanned = [_value(x) for x in rest[scan.carried.stop :]]
+        init = [rest[i] for i in scan.carried]
+        carry, (outputs, met) = jax.lax.scan(step, init, (perturbations, scanned), scan.length, scan.reverse, scan.unroll)
+        for meeting, data in zip(found.meetings, met):
+            shares = tuple(_repeated(share, rest[share.leaf], stacked=share.leaf >= scan.carried.stop) for share in meeting.shares)
+            output = jax.ShapeDtypeStruct((scan.length, *meeting.output.shape), meeting.output.dtype)
             self._note(Meeting(shares, output), data)
-        for i, name in abstract.given_up.items():
+        for i, name in found.given_up.items():
             self.given_up.setdefault(rest[i].leaf, name)
         return [*carry, *outputs]
+
+
+def _meetings_of_a_step(scan, rest):
+    """An abstract walk of one step of a scan."""
+    walks: list[Walk] = []
+    slices = [jax.eval_shape(lambda x: x[0], _value(x)) for x in rest[scan.carried.stop :]]
+    jax.eval_shape(lambda c, s: walks.append(_step_of_scan(scan, rest, None, c, s)[0]), [rest[i] for i in scan.carried], slices)
+    return walks[0]
+
+
+def _step_of_scan(scan, rest, perturbations, carry, scanned):
+    """(walk, carry, outputs) of one step; its parameters are numbered by their place among the scan's operands, `rest`."""
+    walk = Walk(perturbations)
+    values = [*map(_value, rest[: scan.constants]), *carry, *scanned]
+    args = [Tracked(i, (), value) if isinstance(rest[i], Tracked) else value for i, value in enumerate(values)]
+    outputs = walk.run(*_jax.opened(scan.jaxpr), args)
+    return walk, outputs[: scan.carries], outputs[scan.carries :]
 
 
 def _shares(equation, place, x):

@@ -1,5 +1,6 @@
 """`per_example_value_and_grad`: a per-example loss in, per-example gradients as factors out."""
 
+import dataclasses
 import warnings
 
 import jax
@@ -7,7 +8,8 @@ import jax.numpy as jnp
 
 from ..trees import leaf as leaf_name
 from . import batch_statistics
-from .factors import Factored, Outer, Recomputed, Stacked, combine, form
+from .factors import Recomputed, node
+from .terms import Outer, Term
 from .tracing import Tracked, Walk
 
 
@@ -77,7 +79,7 @@ class _Trace:
     def __init__(self, loss, has_aux, only, allow_batch_statistics, params, batch):
         self.has_aux = has_aux
         self.paths, self.treedef = jax.tree.flatten_with_path(params)
-        example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), batch)
+        example = jax.eval_shape(lambda batch: jax.tree.map(lambda x: x[0], batch), batch)
         try:
             self.closed, self.out = jax.make_jaxpr(loss, return_shape=True)(params, example)
         except NameError as error:
@@ -125,22 +127,16 @@ class _Trace:
 
     def gradients(self, factors, m, mask, recomputed):
         """The tree of nodes; `recomputed(index)` makes the node of a leaf without a rule."""
-        terms: dict[int, list[Outer]] = {i: [] for i in range(len(self.paths))}
-        for (i, j), (inputs, cotangents) in factors.items():
+        terms: dict[int, list[Term]] = {i: [] for i in range(len(self.paths))}
+        for (i, j), met in factors.items():
             share = self.meetings[i].shares[j]
-            terms[share.leaf].append(Outer(inputs, cotangents, share.layout))
+            term = met if isinstance(met, Term) else Outer(*met)
+            terms[share.leaf].append(dataclasses.replace(term, layout=share.layout))
         nodes = [
-            recomputed(i) if i in self.given_up else _node(terms[i], jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), m, mask)
+            recomputed(i) if i in self.given_up else node(terms[i], jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), m, mask)
             for i, (_, leaf) in enumerate(self.paths)
         ]
         return jax.tree.unflatten(self.treedef, nodes)
-
-
-def _node(terms, parameter, m, mask):
-    """`Stacked` where the factors are no smaller than the rows they make (K = 1: biases, scales), else `Factored`."""
-    if not terms or any(term.dims[3] > 1 for term in terms):
-        return Factored(combine(terms), mask, parameter.shape, parameter.dtype, m)
-    return Stacked(sum(jax.vmap(lambda one: form(one, parameter))(term) for term in terms), mask)
 
 
 def _without_masked(batch, mask):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 
 class LSTM(nn.Module):
@@ -19,5 +20,5 @@ class LSTM(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for layer in range(self.depth):
-            x = nn.RNN(nn.OptimizedLSTMCell(self.width), name=f"lstm_{layer}")(x)
+            x = jnp.asarray(nn.RNN(nn.OptimizedLSTMCell(self.width), name=f"lstm_{layer}")(x))
         return nn.Dense(self.outputs, name="output")(x[..., -1, :])

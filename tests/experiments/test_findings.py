@@ -16,7 +16,7 @@ def experiment(name):
     return load(ROOT / "experiments" / f"{name}.py").EXPERIMENT
 
 
-@pytest.mark.parametrize("name", ["real_vs_random", "winsorization"])
+@pytest.mark.parametrize("name", ["real_vs_random", pytest.param("winsorization", marks=pytest.mark.slow)])
 def test_the_smoke_preset_trains_judges_resumes_and_draws(name, tmp_path):
     one = experiment(name)
     settings = one.presets["smoke"]

@@ -1,6 +1,6 @@
-"""Biases and scales: a parameter of the output's shape (its broadcasting is layout) is added to data or multiplies it.
+"""Biases and scales: a parameter is added to data or multiplies it, broadcast along dimensions where its size is 1.
 
-The gradient of one example is as large as the cotangent, so K = 1: G[0, 0, n] = 1 * d[n].
+Broadcast dimensions are positions to sum over, and K = 1: G[0, 0, n] = sum_t 1 * d[t, n].
 """
 
 import math
@@ -11,13 +11,16 @@ from ..layout import reshaping
 
 
 def _diagonal(equation, place, slope):
-    shape = equation.outvars[0].aval.shape
-    if equation.invars[place].aval.shape != shape:
+    shape, out = equation.invars[place].aval.shape, equation.outvars[0].aval.shape
+    if len(shape) != len(out):
         return None
+    summed = tuple(i for i, (size, whole) in enumerate(zip(shape, out)) if size != whole)
+    kept = tuple(i for i in range(len(out)) if i not in summed)
     n = math.prod(shape)
 
     def factors(x, dy):
-        return jnp.ones((1, 1, 1), dy.dtype), (slope(x) * dy).reshape(1, 1, n)
+        cotangents = (slope(x) * dy).transpose(*summed, *kept).reshape(1, -1, n)
+        return jnp.ones((1, cotangents.shape[1], 1), dy.dtype), cotangents
 
     return (reshaping((1, 1, n)),), factors
 

@@ -92,14 +92,9 @@ def _by_slabs(leaf, function):
     """Sequences and the like: a few output channels formed at a time."""
     (term,) = leaf.terms
     m, b, _, k, n = term.dims
-    width = max(q for q in range(1, n + 1) if n % q == 0 and (q == 1 or m * b * k * q <= _FORMED))
-    slabs = jnp.moveaxis(term.cotangents.reshape(*term.cotangents.shape[:3], n // width, width), 3, 0)
-
-    def slab(cotangents):
-        values = jnp.einsum("mbtk,mbtq->mbkq", term.inputs, cotangents)
-        return function(Formed(values.reshape(m, -1), leaf.mask)).reshape(b, k, width)
-
-    result = slab(slabs[0])[:, :, None] if width == n else jnp.moveaxis(jax.lax.map(slab, slabs), 0, 2)
+    slabs = term.slabs(_FORMED)
+    slab = lambda cotangents: function(Formed(term.form(cotangents).reshape(m, -1), leaf.mask)).reshape(b, k, -1)
+    result = slab(slabs[0])[:, :, None] if len(slabs) == 1 else jnp.moveaxis(jax.lax.map(slab, slabs), 0, 2)
     return _pull_back(leaf, term.layout, result.reshape(b, k, n))
 
 

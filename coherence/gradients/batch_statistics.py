@@ -1,0 +1,174 @@
+"""Batch norm seen from one example: where a loss asks for statistics of a batch that is not there.
+
+Under a per-example loss a training-mode batch norm normalizes one example by itself. Nothing complains: after a dense layer
+x - mean(x) is exactly 0 and so is every gradient before it; after a convolution it silently becomes an instance norm.
+"""
+
+import dataclasses
+
+from jax.extend.core import jaxprs_in_params
+
+from ._jax import Literal
+
+_WAYS_OUT = (
+    "The per-example gradient of such a network is not defined. Ways out: (1) frozen statistics: use_running_average=True "
+    "(the gradients are then those of the evaluated network); (2) another norm: GroupNorm or LayerNorm; (3) the gradients of whole "
+    "mini-batches, inverted by alpha_from_minibatches."
+)
+_OVERRIDE = " If no statistic of a batch is meant, pass allow_batch_statistics=True."
+
+# What a tensor stays itself through, up to a factor and an arrangement.
+_CARRYING = {"reshape", "broadcast_in_dim", "transpose", "squeeze", "expand_dims", "slice", "concatenate", "stack", "copy"}
+_CARRYING |= {"convert_element_type", "reduce_precision", "optimization_barrier", "stop_gradient", "mul", "select_n"}
+# Collectives say where they reduce in one of these; an axis's index or a change of type reduces nothing.
+_AXIS_PARAMS = ("axes", "axis_name")
+_NO_REDUCTION = frozenset({"axis_index", "pvary", "pcast", "pbroadcast"})
+
+
+@dataclasses.dataclass(frozen=True)
+class _Value:
+    """What is known of a tensor.
+
+    `itself` and `means` hold (origin, sign): the tensor is that origin, or its mean over a leading axis of size 1, up to a
+    factor. `data` is whether the example is in it: standardized 1 x 1 kernels are centred over size-1 axes too, and harmless.
+    """
+
+    itself: frozenset = frozenset()
+    means: frozenset = frozenset()
+    data: bool = False
+
+
+def find(closed, parameters):
+    """What the loss of one example does that needs a batch: a list of sentences, empty for most losses.
+
+    Two things are looked for in whatever the loss value depends on, also inside `jit`, `custom_jvp`, `remat`, `scan` and `cond`:
+    a reduction over a named axis, and a mean over a leading axis of size 1 that is subtracted from what it is the mean of
+    while some axis (the features) is kept. Not seen: a batch axis that is not the first (time-major sequences).
+
+    Args:
+        closed: the jaxpr of the loss of one example, the loss its first output.
+        parameters: how many of its inputs, the first ones, are parameters and not data.
+    """
+    walk = _Walk()
+    inputs = [_Value(data=i >= parameters) for i in range(len(closed.jaxpr.invars))]
+    walk.jaxpr(closed.jaxpr, inputs, frozenset(), closed.jaxpr.outvars[:1])
+    return list(dict.fromkeys(walk.seen))
+
+
+def refuse(closed, parameters):
+    """Raises a ValueError that names the ways out where `find` finds something."""
+    if seen := find(closed, parameters):
+        raise ValueError(f"loss of one example needs statistics of a batch: {'; '.join(seen)}. {_WAYS_OUT}{_OVERRIDE}")
+
+
+def unbound(error):
+    """The ValueError for a NameError of a named axis that nothing binds, or `None` for any other NameError."""
+    if "unbound axis name" not in str(error):
+        return None
+    name = str(error).partition("unbound axis name:")[2].partition(".")[0].strip()
+    return ValueError(f"loss of one example needs statistics of a batch: it reduces over the named axis {name}. {_WAYS_OUT}")
+
+
+class _Walk:
+    def __init__(self):
+        self.seen = []
+
+    def jaxpr(self, jaxpr, inputs, bound, outputs):
+        """Values of the outputs; `bound` are the axis names that equations inside the loss bind themselves."""
+        values = {}
+        for var, value in zip(jaxpr.invars, inputs):
+            values[var] = _named(value)
+        read = lambda v: _Value() if isinstance(v, Literal) else values.get(v, _Value())
+        for equation in _live(jaxpr, outputs):
+            operands = [read(v) for v in equation.invars]
+            for var, value in zip(equation.outvars, self.equation(equation, operands, bound)):
+                values[var] = _named(value)
+        return [read(v) for v in jaxpr.outvars]
+
+    def equation(self, equation, operands, bound):
+        name = equation.primitive.name
+        data = any(x.data for x in operands)
+        fresh = [_Value(data=data) for _ in equation.outvars]
+        self.collective(equation, bound)
+        if inner := list(jaxprs_in_params(equation.params)):
+            results = [self.inner(equation, jaxpr, operands, bound) for jaxpr in inner]
+            same = len(results) == 1 and [v.aval.shape for v in inner[0].outvars] == [v.aval.shape for v in equation.outvars]
+            return results[0] if same and name != "scan" else fresh
+        if (name in _CARRYING or name == "neg") and len(fresh) == 1:
+            return [_join(operands, data, -1 if name == "neg" else 1)]
+        if name == "div":
+            return [_join(operands[:1], data)]
+        if name == "reduce_sum" and data and _is_over_a_batch_of_one(equation):
+            return [_Value(means=operands[0].itself, data=True)]
+        if name in ("add", "add_any", "sub"):
+            left, right = operands
+            right = _join([right], right.data, -1 if name == "sub" else 1)
+            if _cancel(left.itself, right.means) or _cancel(right.itself, left.means):
+                self.seen.append(f"a mean over a batch of one example is subtracted from that example{_where(equation)}")
+            return [_Value(means=left.means | right.means, data=data)]
+        return fresh
+
+    def inner(self, equation, jaxpr, operands, bound):
+        """A jaxpr the equation runs; what does not map one to one (slices of a scan, loop state) starts anew."""
+        mesh = equation.params.get("mesh")
+        bound = bound | frozenset(getattr(mesh, "axis_names", ()))
+        anything = any(x.data for x in operands)
+        args = operands[-len(jaxpr.invars) :] if equation.primitive.name != "while" and jaxpr.invars else []
+        args += [_Value(data=anything)] * (len(jaxpr.invars) - len(args))
+        if equation.primitive.name == "scan":
+            args = [_Value(data=anything if i in _carries(equation, jaxpr) else x.data) for i, x in enumerate(args)]
+        return self.jaxpr(jaxpr, args, bound, jaxpr.outvars)
+
+    def collective(self, equation, bound):
+        if equation.primitive.name in _NO_REDUCTION:
+            return
+        for key in _AXIS_PARAMS:
+            axes = equation.params.get(key, ())
+            names = [a for a in (axes if isinstance(axes, (tuple, list, frozenset, set)) else (axes,)) if isinstance(a, str)]
+            names = [a for a in names if a not in bound]
+            if names:
+                self.seen.append(f"{equation.primitive.name} over the named axis {', '.join(names)}{_where(equation)}")
+
+
+def _named(value):
+    """A tensor that is no other one is its own origin. (Variables will not do: two calls of a jitted function share them.)"""
+    return value if value.itself else _Value(frozenset({(object(), 1)}), value.means, value.data)
+
+
+def _join(values, data, sign=1):
+    turned = lambda pairs: frozenset((origin, sign * s) for origin, s in pairs)
+    itself = frozenset().union(*(turned(x.itself) for x in values))
+    return _Value(itself, frozenset().union(*(turned(x.means) for x in values)), data)
+
+
+def _cancel(itself, means):
+    return any((origin, -sign) in means for origin, sign in itself)
+
+
+def _is_over_a_batch_of_one(equation):
+    shape, axes = equation.invars[0].aval.shape, equation.params["axes"]
+    return 0 in axes and shape[0] == 1 and len(axes) < len(shape)
+
+
+def _carries(equation, body):
+    """Which operands of a scan are its state: its results keep their shape, those stacked over the steps gain an axis."""
+    same = lambda outside, inside: sum(x.aval.shape == y.aval.shape for x, y in zip(outside, inside))
+    carries = same(equation.outvars, body.outvars)
+    first = same(equation.invars, body.invars) - carries
+    return range(first, first + carries)
+
+
+def _live(jaxpr, outputs):
+    """The equations that the outputs depend on, in order: statistics only reported are no harm."""
+    needed, kept = {v for v in outputs if not isinstance(v, Literal)}, []
+    for equation in reversed(jaxpr.eqns):
+        if not needed.isdisjoint(equation.outvars):
+            kept.append(equation)
+            needed.update(v for v in equation.invars if not isinstance(v, Literal))
+    return reversed(kept)
+
+
+def _where(equation):
+    """The scope the equation was traced in, where the framework names its layers (Flax does): ` (Net/BatchNorm_0)`."""
+    scope = str(getattr(getattr(equation, "source_info", None), "name_stack", ""))
+    return f" ({scope})" if scope else ""

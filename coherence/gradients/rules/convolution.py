@@ -1,0 +1,32 @@
+"""Convolutions: any strides, padding, dilations (so transposed ones too), feature groups (so depthwise) and dimension order."""
+
+import math
+
+from ..layout import reshaping, transposition
+from ..terms import Convolved, Window
+
+
+def conv_general_dilated(equation, place):
+    """G[b, (o, c), n] = sum_t x[t s + o, b, c] dy[b, t, n]: o places of the window, b feature groups, t positions of the output."""
+    params = equation.params
+    if place != 1 or params["batch_group_count"] != 1:
+        return None
+    numbers, groups = params["dimension_numbers"], params["feature_group_count"]
+    out, channels, *spatial = numbers.rhs_spec  # where the kernel has its dimensions
+    kernel = equation.invars[1].aval.shape
+    size = tuple(kernel[i] for i in spatial)
+    k, n = math.prod(size) * kernel[channels], kernel[out] // groups
+    dilations = params["lhs_dilation"], params["rhs_dilation"]
+    window = Window(size, tuple(params["window_strides"]), tuple(map(tuple, params["padding"])), *map(tuple, dilations))
+
+    def factors(x, dy):
+        images = x.transpose(_channels_last(numbers.lhs_spec))
+        cotangents = dy.transpose(_channels_last(numbers.out_spec)).reshape(-1, groups, n).swapaxes(0, 1)
+        return Convolved(images, cotangents, window=window)
+
+    return (transposition((*spatial, channels, out)), reshaping((k, groups, n)), transposition((1, 0, 2))), factors
+
+
+def _channels_last(spec):
+    """`spec` says where batch, channels and the spatial dimensions are."""
+    return (spec[0], *spec[2:], spec[1])

@@ -1,0 +1,86 @@
+"""Embeddings: rows of a table, looked up by integers. The table-sized gradient of an example is never formed."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from .term import Term, by_examples, static
+
+_PAIRS = 512  # positions up to which comparing all pairs of them beats sorting
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Looked(Term):
+    """G_i[b, v, :] = sum over t with ids_i[b, t] = v of cotangents_i[b, t, :]; `inputs` are the ids [m, B, T], all within the table.
+
+    `size` is the number of rows. Look-ups outside of the table have zero cotangents.
+    """
+
+    size: int = static(default=0)
+
+    positions = (1, 1)
+
+    @property
+    def dims(self):
+        m, b, t, n = self.cotangents.shape
+        return m, b, t, self.size, n
+
+    def form(self, cotangents=None):
+        m, b, _, k, _ = self.dims
+        ids, d = self._of_one_table(self.cotangents if cotangents is None else cotangents)
+        return jax.vmap(lambda ids, d: _scattered(ids, d, b * k))(ids, d).reshape(m, b, k, -1)
+
+    def squared_norms(self):
+        """The rows of a word used twice add up: sum over pairs (t, u) of the same word of d_t . d_u."""
+        ids, d = self._of_one_table(self.cotangents.astype(self.dtype))
+        if ids.shape[1] == 1:
+            return jnp.sum(d * d, (1, 2))
+        if ids.shape[1] <= _PAIRS:
+            same = (ids[:, :, None] == ids[:, None, :]).astype(d.dtype)
+            return jnp.einsum("mtn,mtn->m", jnp.einsum("mtu,mun->mtn", same, d), d)
+        return jnp.sum(jnp.square(jax.vmap(_sums_by_word)(ids, d)), (1, 2))
+
+    def weighted_sum(self, weights):
+        _, b, _, k, n = self.dims
+        ids, d = self._of_one_table(self.cotangents.astype(self.dtype))
+        return _scattered(ids.ravel(), (d * weights[:, None, None].astype(self.dtype)).reshape(-1, n), b * k).reshape(b, k, n)
+
+    def dot(self, vector):
+        ids, d = self._of_one_table(self.cotangents.astype(self.dtype))
+        return jnp.einsum("mtn,mtn->m", vector.astype(self.dtype).reshape(-1, d.shape[-1])[ids], d)
+
+    def gram(self):
+        """Row i against every example: one table at a time."""
+        _, b, _, k, n = self.dims
+        ids, d = self._of_one_table(self.cotangents.astype(self.dtype))
+        return jax.lax.map(lambda one: self.dot(_scattered(*one, b * k).reshape(b, k, n)), (ids, d))
+
+    def dot_outer(self, inputs, cotangents):
+        """G_i . H_i for H_i[v, n] = sum_u inputs_i[u, v] cotangents_i[u, n]: [m]. A tied table's two uses, neither formed."""
+
+        def few(ids, d, inputs, cotangents):
+            at = jnp.take_along_axis(inputs, ids[:, None, :], 2)  # [few, U, T]
+            return jnp.einsum("mut,mut->m", at, jnp.einsum("mun,mtn->mut", cotangents, d))
+
+        arrays = (*self._of_one_table(self.cotangents.astype(self.dtype)), inputs.astype(self.dtype), cotangents.astype(self.dtype))
+        return by_examples(few, arrays, 2 * inputs.shape[1] * arrays[0].shape[1])
+
+    def _of_one_table(self, cotangents):
+        """ids [m, B T] in the B tables below each other, and their cotangents [m, B T, N]."""
+        m, b, t, k, _ = self.dims
+        below = jnp.arange(b, dtype=self.inputs.dtype)[:, None] * k
+        return (self.inputs + below).reshape(m, b * t), cotangents.reshape(m, b * t, -1)
+
+
+def _scattered(ids, d, size):
+    return jnp.zeros((size, d.shape[-1]), d.dtype).at[ids].add(d)
+
+
+def _sums_by_word(ids, d):
+    """The sum of each word used, one a row, and zeros: [T, N]."""
+    order = jnp.argsort(ids)
+    ids, d = ids[order], d[order]
+    word = jnp.cumsum(jnp.concatenate([jnp.zeros(1, bool), ids[1:] != ids[:-1]]))
+    return jnp.zeros_like(d).at[word].add(d, indices_are_sorted=True)

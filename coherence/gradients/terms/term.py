@@ -1,0 +1,142 @@
+"""What all kinds of terms share: three fields, and the reductions that need no more than `form` and `dot`."""
+
+import abc
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from .. import layout as layouts
+
+# Numbers worked on at a time: on CPU what stays in the cache (a convolution's patches written to memory and read back cost
+# 2-4 times the product itself), elsewhere what keeps the device busy.
+_IN_CACHE, _AT_ONCE = 2**17, 2**24
+_SLAB = 2**22  # formed numbers (16 MiB in float32) a reduction may hold
+
+
+def static(**kwargs):
+    return dataclasses.field(metadata={"static": True}, **kwargs)
+
+
+def accumulator(*dtypes):
+    """At least float32: what sums over examples are kept in."""
+    return jnp.promote_types(jnp.result_type(*dtypes), jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Term(abc.ABC):
+    """One meeting of a parameter with data: per-example gradients G [m, B, K, N], linear in `cotangents` [m, B, T, N].
+
+    `inputs` [m, ...] is the data it met; `layout` leads from the parameter to [B, K, N].
+    """
+
+    inputs: jax.Array
+    cotangents: jax.Array
+    layout: tuple = static(default=())
+
+    positions: ClassVar[tuple[int, int]]
+    """The axes of one example's `inputs` and `cotangents` along which further positions are appended: meetings add up."""
+    batches: ClassVar[tuple[int, int]] = (0, 0)
+    """The axes along which groups with weights of their own are appended."""
+
+    @property
+    @abc.abstractmethod
+    def dims(self):
+        """(m, B, T, K, N)."""
+
+    @abc.abstractmethod
+    def form(self, cotangents=None):
+        """G [m, B, K, N], or the columns of it that belong to a slab of the cotangents [m, B, T, q]."""
+
+    @abc.abstractmethod
+    def squared_norms(self):
+        """||G_i||^2: [m], in the accumulator's dtype."""
+
+    @abc.abstractmethod
+    def weighted_sum(self, weights):
+        """sum_i w_i G_i [B, K, N], in the accumulator's dtype."""
+
+    @abc.abstractmethod
+    def dot(self, vector):
+        """G_i . v for v [B, K, N]: [m], in the accumulator's dtype."""
+
+    def gram(self):
+        """G_i . G_j: [m, m], a slab of columns formed at a time."""
+
+        def slab(cotangents):
+            rows = self.form(cotangents).reshape(self.dims[0], -1).astype(self.dtype)
+            return rows @ rows.T
+
+        slabs = self.slabs(_SLAB)
+        return slab(slabs[0]) if len(slabs) == 1 else jax.lax.map(slab, slabs).sum(0)
+
+    def slabs(self, room):
+        """The cotangents [S, m, B, T, N / S] in as few equal slabs of columns as form at most `room` numbers, at least one column."""
+        m, b, t, k, n = self.dims
+        width = max(q for q in range(1, n + 1) if n % q == 0 and (q == 1 or m * b * k * q <= room))
+        return jnp.moveaxis(self.cotangents.reshape(m, b, t, n // width, width), 3, 0)
+
+    def rows(self, parameter):
+        """The gradients in the parameter's shape and dtype: [m, ...]."""
+        pull_back = lambda g: layouts.pull_back(self.layout, parameter, g).astype(parameter.dtype)
+        return jax.vmap(pull_back)(self.form())
+
+    def take(self, index):
+        return dataclasses.replace(self, inputs=self.inputs[index], cotangents=self.cotangents[index])
+
+    @property
+    def dtype(self):
+        """What sums are kept in."""
+        return accumulator(self.cotangents.dtype)
+
+    @property
+    def kind(self):
+        """Terms of one kind can be appended to each other: all but their positions agree."""
+        i, c = self.positions
+        rest = lambda x, axis: (x.shape[: axis + 1], x.shape[axis + 2 :], x.dtype)
+        return type(self), jax.tree.structure(self), rest(self.inputs, i), rest(self.cotangents, c)
+
+    @classmethod
+    def appended(cls, terms):
+        """One term with the positions of all, which are of one `kind`."""
+        join = lambda name, axis: jnp.concatenate([getattr(term, name) for term in terms], axis + 1)
+        inputs, cotangents = cls.positions
+        return dataclasses.replace(terms[0], inputs=join("inputs", inputs), cotangents=join("cotangents", cotangents))
+
+    def of_steps(self, *, stacked):
+        """One example's term of all steps of a scan, from one whose arrays have a leading axis of its length.
+
+        `stacked`: each step has weights of its own (layers), else they share them (time).
+        """
+
+        def merged(x, axis):
+            axis = axis % (x.ndim - 1)
+            x = jnp.moveaxis(x, 0, axis)
+            return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+
+        inputs, cotangents = self.batches if stacked else self.positions
+        return dataclasses.replace(self, inputs=merged(self.inputs, inputs), cotangents=merged(self.cotangents, cotangents))
+
+
+def by_examples(function, arrays, numbers):
+    """`function(arrays)`, all [m, ...], a few examples at a time; `numbers` is how many one example makes it work on."""
+    m = arrays[0].shape[0]
+
+    def chunked(room):
+        size = max(q for q in range(1, m + 1) if m % q == 0 and (q == 1 or q * numbers <= room))
+        if size == m:
+            return lambda *whole: function(*whole)
+
+        def run(*whole):
+            # Flat, for XLA is free in the order of dimensions of size 1, and copies to change it.
+            parts = [x.reshape(m // size, -1) for x in whole]
+            step = lambda flat: function(*(x.reshape(size, *y.shape[1:]) for x, y in zip(flat, whole)))
+            shape = jax.eval_shape(function, *whole).shape
+            return jax.lax.map(lambda flat: step(flat).reshape(-1), parts).reshape(shape)
+
+        return run
+
+    if m * numbers <= _IN_CACHE:
+        return function(*arrays)
+    return jax.lax.platform_dependent(*arrays, cpu=chunked(_IN_CACHE), default=chunked(_AT_ONCE))

@@ -1,0 +1,172 @@
+"""Convolutions and embeddings: never recomputed in whole networks, reduced without patches or tables, and robustly aggregated."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import coherence as co
+from coherence.gradients.terms import Convolved, Looked, term
+from coherence.models import ResNet
+from coherence.tasks import cross_entropy
+from tests import reference, zoo
+
+SHAPES = [
+    zoo.convolution_of_a_small_map,
+    zoo.convolution_of_a_large_map,
+    zoo.grouped_convolution,
+    zoo.transposed_convolution,
+    zoo.siamese_convolution,
+    zoo.embedding,
+    zoo.indexed_by_pairs,
+    zoo.tied_embedding,
+]
+
+
+def nodes(gradients):
+    return jax.tree.leaves(gradients, is_leaf=lambda x: isinstance(x, co.Factored | co.Stacked | co.Recomputed))
+
+
+def gradients_and_truth(model):
+    loss, params, batch = model()
+    _, gradients = jax.jit(co.per_example_value_and_grad(loss))(params, batch)
+    return gradients, reference.flat(reference.gradients(loss, params, batch))
+
+
+@pytest.mark.filterwarnings("error::coherence.gradients.RecomputedWarning")
+def test_a_residual_network_with_group_norm_has_a_rule_for_every_leaf():
+    model = ResNet(width=4, blocks=(1, 1), groups=2)
+    batch = zoo.normal(0, 3, 8, 8, 3), jnp.arange(3)
+    params, loss = model.init(jax.random.key(0), batch[0]), cross_entropy(model)
+    _, gradients = co.per_example_value_and_grad(loss)(params, batch)
+    assert not any(isinstance(node, co.Recomputed) for node in nodes(gradients))
+    g = reference.flat(reference.gradients(loss, params, batch))
+    np.testing.assert_allclose(co.squared_norms(gradients), (g**2).sum(1), rtol=1e-4)
+    np.testing.assert_allclose(reference.flat(co.materialize(gradients)), g, rtol=1e-3, atol=1e-4 * np.abs(g).max())
+
+
+class _Language(nn.Module):
+    """A bag of words whose output layer is its embedding."""
+
+    @nn.compact
+    def __call__(self, ids):
+        embed = nn.Embed(50, 8)
+        return embed.attend(nn.tanh(nn.Dense(8)(embed(ids).mean(-2))))
+
+
+def test_a_tied_flax_embedding_is_exact_and_never_formed():
+    model, ids = _Language(), jnp.asarray(np.random.default_rng(0).integers(50, size=(4, 6)))
+    params, batch = model.init(jax.random.key(0), ids), (ids, ids[:, 0])
+    loss = cross_entropy(model)
+    _, gradients = co.per_example_value_and_grad(loss)(params, batch)
+    assert isinstance(gradients["params"]["Embed_0"]["embedding"], co.Factored)
+    g = reference.flat(reference.gradients(loss, params, batch))
+    np.testing.assert_allclose(co.squared_norms(gradients), (g**2).sum(1), rtol=1e-5)
+    np.testing.assert_allclose(co.gram(gradients), g @ g.T, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", SHAPES, ids=lambda model: model.__name__)
+@pytest.mark.parametrize("room", [1, 40, 10**6])
+def test_how_many_examples_are_worked_on_at_a_time_changes_nothing(model, room, monkeypatch):
+    monkeypatch.setattr(term, "_IN_CACHE", room)
+    monkeypatch.setattr(term, "_SLAB", room)
+    gradients, g = gradients_and_truth(model)
+    np.testing.assert_allclose(reference.flat(co.materialize(gradients)), g, rtol=1e-4, atol=1e-5 * np.abs(g).max())
+    np.testing.assert_allclose(co.squared_norms(gradients), (g**2).sum(1), rtol=1e-5)
+    np.testing.assert_allclose(co.gram(gradients), g @ g.T, rtol=1e-4, atol=1e-5 * (g**2).sum(1).max())
+
+
+@pytest.mark.parametrize("model", SHAPES, ids=lambda model: model.__name__)
+@pytest.mark.parametrize("rows", [0, 10**9])
+def test_factors_and_rows_of_a_leaf_give_the_same_numbers(model, rows, monkeypatch):
+    monkeypatch.setattr("coherence.gradients.factors._LARGER", rows)
+    monkeypatch.setattr("coherence.gradients.factors.pairs_are_cheaper", lambda *_: not rows)
+    gradients, g = gradients_and_truth(model)
+    assert all(isinstance(node, co.Stacked if rows else co.Factored) for node in nodes(gradients))
+    np.testing.assert_allclose(co.squared_norms(gradients), (g**2).sum(1), rtol=1e-5)
+    whole = lambda tree: reference.flat(jax.tree.map(lambda x: x[None], tree))[0]
+    np.testing.assert_allclose(whole(co.mean(gradients)), g.mean(0), rtol=1e-4, atol=1e-5 * np.abs(g).max())
+    np.testing.assert_allclose(co.dot(gradients, co.mean(gradients)), g @ g.mean(0), rtol=1e-4, atol=1e-5 * (g**2).sum(1).max())
+
+
+@pytest.mark.parametrize("model", SHAPES, ids=lambda model: model.__name__)
+def test_order_statistics_of_factors_are_those_of_rows(model, monkeypatch):
+    monkeypatch.setattr("coherence.gradients.factors._LARGER", 0)  # factors, wherever
+    monkeypatch.setattr("coherence.optim.order_statistics.leaves._JOINED", 0)
+    monkeypatch.setattr("coherence.optim.order_statistics.leaves._FORMED", 200)  # a few columns at a time
+    loss, params, batch = model()
+    _, gradients = co.per_example_value_and_grad(loss)(params, batch)
+    rows = jax.tree.map(jnp.asarray, reference.gradients(loss, params, batch))
+    update = lambda g: co.median().update(g, co.median().init(params), params)[0]
+    for ours, plain in zip(jax.tree.leaves(update(gradients)), jax.tree.leaves(update(rows))):
+        np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-5 * float(jnp.abs(plain).max()) + 1e-7)
+
+
+def test_float64_agrees_to_twelve_digits():
+    with jax.enable_x64(True):
+        for model in SHAPES:
+            loss, params, batch = model()
+            wide = lambda x: x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x
+            params, batch = jax.tree.map(wide, (params, batch))
+            _, gradients = co.per_example_value_and_grad(loss)(params, batch)
+            g = reference.flat(reference.gradients(loss, params, batch))
+            np.testing.assert_allclose(co.squared_norms(gradients), (g**2).sum(1), rtol=1e-12)
+            np.testing.assert_allclose(co.gram(gradients), g @ g.T, rtol=1e-12, atol=1e-12 * (g**2).sum(1).max())
+
+
+def test_patches_are_never_kept():
+    """The inputs of a convolution are kept, not its patches, nine times as large."""
+    x, k = jnp.ones((8, 32, 32, 16)), jnp.ones((3, 3, 16, 16))
+    convolve = lambda k, x: jax.lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    loss = lambda k, x: jnp.sum(jnp.tanh(convolve(k, x[None])) ** 2)
+
+    def norms(k, x):
+        _, gradients = co.per_example_value_and_grad(loss)(k, x)
+        return co.squared_norms(gradients), co.mean(gradients)
+
+    memory = jax.jit(norms).lower(k, x).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 6 * 4 * x.size  # the patches alone would be 9 * 4 * x.size
+
+
+def test_a_table_sized_array_an_example_is_never_formed():
+    table, ids = jnp.ones((10_000, 16)), jnp.zeros((32, 8), int)
+
+    def everything(table, ids):
+        _, gradients = co.per_example_value_and_grad(lambda table, ids: jnp.sum(jnp.tanh(table[ids]) ** 2))(table, ids)
+        return co.squared_norms(gradients), co.gram(gradients), co.alpha(gradients, by=co.layer), co.mean(gradients)
+
+    memory = jax.jit(everything).lower(table, ids).compile().memory_analysis()
+    assert memory.temp_size_in_bytes + memory.output_size_in_bytes < 5 * 4 * table.size  # the rows would be 32 * 4 * table.size
+
+
+def test_what_no_rule_covers_is_still_exact():
+    """The parameter as the image, a gather of blocks: recomputed, or formed where small."""
+
+    def loss(p, e):
+        image = jax.lax.conv_general_dilated(p["image"][None], e[0], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        numbers = jax.lax.GatherDimensionNumbers(offset_dims=(0,), collapsed_slice_dims=(), start_index_map=(0,))
+        return jnp.sum(image**2) + jnp.sum(jax.lax.gather(p["line"], e[1][None], numbers, (3,)) ** 2)
+
+    params = {"image": zoo.normal(0, 4, 4, 2), "line": zoo.normal(1, 9)}
+    batch = zoo.normal(2, 3, 2, 2, 2, 3), jnp.array([0, 2, 6])
+    _, gradients = co.per_example_value_and_grad(loss)(params, batch)
+    g = reference.flat(reference.gradients(loss, params, batch))
+    np.testing.assert_allclose(co.squared_norms(gradients), (g**2).sum(1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_terms_of_a_scans_steps_are_one_term(stacked):
+    """Shared over time: positions are appended. Stacked over layers: groups are."""
+    for model, kind in ((zoo.grouped_convolution, Convolved), (zoo.embedding, Looked)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("coherence.gradients.factors._LARGER", 0)
+            loss, params, batch = model()
+            _, gradients = co.per_example_value_and_grad(loss)(params, batch)
+        ((one,),) = (node.terms for node in nodes(gradients))
+        assert isinstance(one, kind)
+        m = one.dims[0]
+        whole = jnp.concatenate(list(one.form())) if stacked else one.form().sum(0)
+        merged = jax.tree.map(lambda x: x[None], one.of_steps(stacked=stacked))  # m examples as the steps of one
+        np.testing.assert_allclose(merged.form()[0], whole, rtol=1e-4, atol=1e-5)
+        assert merged.dims[1 if stacked else 2] == m * one.dims[1 if stacked else 2]

@@ -1,0 +1,122 @@
+"""The documents keep their word: every Python block runs, every link leads somewhere, every command and message exists."""
+
+import ast
+import re
+import shlex
+import warnings
+from pathlib import Path
+
+import pytest
+
+import coherence
+from coherence import cli, runs
+from coherence.experiment import load
+from coherence.gradients.rules import RULES
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+
+
+def blocks(path, language):
+    """`(first line, text)` of every fenced block of a language."""
+    text = path.read_text()
+    for match in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        yield text[: match.start(1)].count("\n"), match[1]
+
+
+def table(path, heading):
+    """The first column of the table under a heading, without backticks."""
+    section = path.read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+    rows = [line.split("|")[1].strip() for line in section.splitlines() if line.startswith("|")]
+    return rows[2:]
+
+
+@page
+def test_python_blocks_run_in_order_without_a_warning(page, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "paper_figures")  # as when the command loads a figure
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.chdir(tmp_path)
+    # Named like the file `coherence run` loads: the blocks define dataclasses, which look their module up.
+    namespace = {"__name__": "__main__"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for line, text in blocks(page, "python"):
+            exec(compile("\n" * line + text, page, "exec"), namespace)
+
+
+@page
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert "://" in target or (page.parent / target).exists(), target
+
+
+def test_the_figure_is_shown_with_the_scale_it_was_recorded_at():
+    text = re.sub(r"\s+", " ", (ROOT / "README.md").read_text())
+    recorded = runs.load_arrays(ROOT / "paper_figures" / "recorded" / "real_vs_random.npz")
+    for part in re.findall(r"[\d,]+ examples|MLP [\d-]+|\d+ seeds", str(recorded["scale"])):
+        assert part.replace(" examples", " training examples") in text, part
+
+
+@page
+def test_named_files_exist(page):
+    for name in re.findall(r"`((?:coherence|experiments|paper_figures|benchmarks|notebooks|docs|tests)/[\w/.]*)`", page.read_text()):
+        assert (ROOT / name).exists() or "mine" in name or name.endswith("recorded/width.npz"), name
+
+
+@page
+def test_console_commands_exist(page):
+    parser, experiments = cli._parser(), {path.stem for path in (ROOT / "experiments").glob("*.py")}
+    for _, text in blocks(page, "console"):
+        for line in text.splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] != ["coherence"]:
+                continue
+            known, rest = parser.parse_known_args(words[1:])
+            assert known.command == "run" or not rest, line
+            if known.command == "run":
+                name, *flags = rest
+                assert name in experiments, line
+                experiment = load(ROOT / "experiments" / f"{name}.py").EXPERIMENT
+                fields = {f"--{field.replace('_', '-')}" for field in vars(experiment.presets["cpu"])}
+                assert {flag for flag in flags if flag.startswith("--")} <= fields | {"--preset", "--help"}, line
+
+
+def test_every_public_name_is_in_a_document():
+    text = "".join(path.read_text() for path in PAGES)
+    assert {name for name in coherence.__all__ if not re.search(rf"\b{name}\b", text)} == set()
+
+
+def test_the_guide_lists_the_rules_that_exist():
+    named = table(ROOT / "docs" / "per_example_gradients.md", "Rules, and what `Recomputed` means")
+    assert set(re.findall(r"`(\w+)`", " ".join(named))) == set(RULES)
+
+
+def test_the_guide_quotes_messages_that_can_be_said():
+    said = "\n".join(_messages(path) for path in (ROOT / "coherence").rglob("*.py"))
+    for row in table(ROOT / "docs" / "per_example_gradients.md", "Errors and their meaning"):
+        assert row.strip("`").strip() in said, row
+
+
+def test_the_design_lists_what_a_run_folder_holds():
+    named = table(ROOT / "docs" / "design.md", "How data flows")
+    assert {"config.json", "manifest.json", "metrics.jsonl", "DONE"} <= set(re.findall(r"`([^`]+)`", " ".join(named)))
+    assert all(name in runs.__doc__ for name in ("config.json", "manifest.json", "metrics.jsonl", "DONE"))
+
+
+@page
+def test_pages_stay_short(page):
+    lines = page.read_text().splitlines()
+    assert len(lines) <= 160
+    assert max(len(line) for line in lines if not line.startswith(("|", "![", "$$"))) <= 140
+
+
+def _messages(path):
+    """Every string of a file, those of f-strings with a gap where a value goes."""
+    texts = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.JoinedStr):
+            texts.append("".join(part.value if isinstance(part, ast.Constant) else "\0" for part in node.values))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            texts.append(node.value)
+    return "\n".join(texts)
