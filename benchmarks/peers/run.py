@@ -149,7 +149,7 @@ def version(name):
 def document(results, nets, peers):
     return f"""# Other libraries on the same nets
 
-Time for the mean gradient and every example's squared gradient norm, over that of the plain gradient of the mean loss in the same framework:
+Time for the mean gradient and every example's squared gradient norm, over the plain gradient of the mean loss, same framework:
 median of the ratios of interleaved pairs with a 95 % interval (the whole range below 6 pairs).
 Made by `benchmarks/peers/run.py`; what is compared: `benchmarks/peers/README.md`.
 
