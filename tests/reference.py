@@ -7,7 +7,8 @@ import numpy as np
 def gradients(loss, params, batch):
     """A Python loop of `jax.grad`, one example at a time: leaves [m, ...], numpy."""
     m = jax.tree.leaves(batch)[0].shape[0]
-    rows = [jax.grad(loss)(params, jax.tree.map(lambda x: x[i], batch)) for i in range(m)]
+    gradient = jax.jit(jax.grad(loss))
+    rows = [gradient(params, jax.tree.map(lambda x: x[i], batch)) for i in range(m)]
     return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *rows)
 
 

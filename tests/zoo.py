@@ -307,6 +307,23 @@ def joined_batch():
     return _joined(0, {"u": (2, 5, 3), "v": (1, 5, 3), "x": (6, 3, 5)}, "gd,gdk->gk", (3, 3))
 
 
+def convolutions_and_words_over_time():
+    """A convolution and a look-up inside a scan."""
+
+    def loss(p, e):
+        images, words = e
+
+        def step(h, xs):
+            x, word = xs
+            y = jax.lax.conv_general_dilated((x + h)[None], p["k"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))[0]
+            return jnp.tanh(y + p["table"][word]), None
+
+        return jnp.sum(jax.lax.scan(step, jnp.zeros((4, 4, 3)), (images, words))[0] ** 2)
+
+    words = jnp.asarray(np.random.default_rng(3).integers(5, size=(3, 2)))
+    return loss, {"k": normal(0, 3, 3, 3, 3), "table": normal(1, 5, 3)}, (normal(2, 3, 2, 4, 4, 3), words)
+
+
 def branches():
     """A branch an example takes by its own data."""
 
@@ -375,6 +392,7 @@ FAST = (
     joined_inputs,
     joined_outputs_first,
     joined_batch,
+    convolutions_and_words_over_time,
     branches,
     custom_derivative,
     noise_level,

@@ -1,6 +1,5 @@
-"""The same nets in JAX: those of `coherence.models`, and a ResNet-18 with group norm."""
+"""The same nets in JAX: those of `coherence.models`."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,29 +7,14 @@ from nets import images, tokens
 
 from coherence.models import CNN, MLP
 from coherence.models.recurrent import LSTM
+from coherence.models.residual import ResNet
 from coherence.models.transformer import Transformer
 from coherence.tasks import cross_entropy
-
-
-class ResNet18(nn.Module):
-    """The variant for 32 x 32 images: a 3 x 3 stem, no pooling before the mean over positions."""
-
-    @nn.compact
-    def __call__(self, x):
-        x = nn.relu(nn.GroupNorm(32)(nn.Conv(64, (3, 3), use_bias=False)(x)))
-        for features, stride in ((64, 1), (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1)):
-            y = nn.relu(nn.GroupNorm(32)(nn.Conv(features, (3, 3), stride, use_bias=False)(x)))
-            y = nn.GroupNorm(32)(nn.Conv(features, (3, 3), use_bias=False)(y))
-            if stride > 1 or features != x.shape[-1]:
-                x = nn.GroupNorm(32)(nn.Conv(features, (1, 1), stride, use_bias=False)(x))
-            x = nn.relu(x + y)
-        return nn.Dense(10)(x.mean((-3, -2)))
-
 
 NETS = {
     "MLP 784-2048-10, m=100": (MLP(width=2048), images(100, 784)),
     "CNN 32-64-64, 32x32x3, m=128": (CNN(), images(128, 32, 32, 3)),
-    "ResNet-18, group norm, m=32": (ResNet18(), images(32, 32, 32, 3)),
+    "ResNet-18, group norm, m=32": (ResNet(), images(32, 32, 32, 3)),
     "transformer 4x256, T=128, m=16": (Transformer(tied=False), tokens(16, 128, 256)),
     "the same, tied embedding": (Transformer(), tokens(16, 128, 256)),
     "LSTM 128, T=64, m=32": (LSTM(), images(32, 64, 32)),

@@ -69,7 +69,7 @@ def in_its_own_process(net, peer, budget, limit):
     try:
         child = subprocess.run(command, capture_output=True, text=True, timeout=limit)
     except subprocess.TimeoutExpired:
-        return {"error": f"not finished after {limit} s"}
+        return {"error": f"not finished after {limit:g} s"}
     try:
         return json.loads(child.stdout.splitlines()[-1])
     except (IndexError, json.JSONDecodeError):
@@ -170,7 +170,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="a few pairs of each; writes nothing")
     parser.add_argument("--nets", nargs="+", metavar="WORD", default=[""], help="only nets whose name has one of these words")
     parser.add_argument("--peers", nargs="+", metavar="WORD", default=[""], help="only libraries whose name has one of these words")
-    parser.add_argument("--limit", type=float, default=900, metavar="SECONDS", help="for one net and library (default 900)")
+    parser.add_argument("--limit", type=float, default=400, metavar="SECONDS", help="for one net and library (default 400)")
     parser.add_argument("--case", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case:

@@ -16,6 +16,7 @@ import numpy as np
 from . import _jax, layout
 from .rules import RULES
 from .rules.dot_general import dot_general_of_parts
+from .terms import Outer, Term
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,10 +219,8 @@ def _repeated(share, tracked, *, stacked):
     """A leaf's share in a meeting that all steps of a scan repeat; data and cotangents have a leading axis of its length."""
 
     def factors(data, cotangent):
-        a, d = jax.vmap(share.factors)(data, cotangent)  # [length, B, T, K], [length, B, T, N]
-        if stacked:
-            return tuple(x.reshape(-1, *x.shape[2:]) for x in (a, d))
-        return tuple(jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, x.shape[3]) for x in (a, d))
+        met = jax.vmap(share.factors)(data, cotangent)
+        return (met if isinstance(met, Term) else Outer(*met)).of_steps(stacked=stacked)
 
     steps = (layout.Mapped(share.layout),) if stacked else share.layout
     return Share(tracked.leaf, (*tracked.layout, *steps), factors)
