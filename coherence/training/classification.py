@@ -103,6 +103,7 @@ class Classification:
             per_example=self.aggregator.per_example,
             measure=measure,
             track_batches=self.track_batches,
+            drawn={"labels": data.y_train, "corrupt": corrupt, "sample": arrays["sample"]},
         )
 
 

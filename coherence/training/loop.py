@@ -39,7 +39,8 @@ def train(problems, runs, *, steps, batch_size, schedule, vmapped=None, checkpoi
     groups = [pending] if vmapped and len(pending) > 1 else [[pair] for pair in pending]
     program = _Program(groups[0], batch_size, min(CHUNK, steps))
     for group in groups:
-        for _, run in group:
+        for problem, run in group:
+            run.save("drawn", **problem.drawn)
             run.annotate(device=jax.devices()[0].device_kind, seeds_side_by_side=[run.seed for _, run in group])
         _Group(program, *zip(*group), steps, batch_size, tuple(schedule), progress).run(checkpoint_seconds)
 

@@ -20,6 +20,7 @@ class Problem:
         per_example: whether the optimizer takes per-example gradients; else it gets the batch's mean gradient.
         measure: `(params, data) -> {name: array}`, jit-able, reads frozen weights: what is recorded at the scheduled steps.
         track_batches: record the loss and the `moments` of every training batch's per-example gradients.
+        drawn: arrays that were drawn at random for this seed and that a reader of the run may ask for, kept with it as `drawn.npz`.
         stopping: an early-stopping rule (`coherence.optim.stopping`) and the name of the measured quantity it watches, or `None`.
     """
 
@@ -31,3 +32,4 @@ class Problem:
     measure: Callable = lambda params, data: {}
     track_batches: bool = False
     stopping: tuple[Any, str] | None = None
+    drawn: dict[str, Any] = dataclasses.field(default_factory=dict)

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from jax import export
 
-from coherence.data.settings import LabelNoise
+from coherence.data.settings import Digits, LabelNoise
 from coherence.models.settings import FullyConnected
 from coherence.optim.settings import Average, Median, Winsorize
-from coherence.training import Classification
+from coherence.runs import Run
+from coherence.training import Classification, train
 from coherence.training.loop import _initial
 from coherence.training.step import make_advance, make_step
 
@@ -31,6 +32,16 @@ def test_every_seed_draws_its_own_noise_once_and_shares_the_images():
     np.testing.assert_array_equal(one.data["train"][1], again.data["train"][1])
     assert not np.array_equal(one.data["train"][1], other.data["train"][1])
     assert 0.35 < one.data["corrupt"].mean() < 0.5
+
+
+def test_the_noisy_labels_are_kept_with_the_run(tmp_path):
+    settings = Classification(model=FullyConnected(8, 1), noise=LabelNoise(0.5), sample=50, steps=1)
+    problem = settings.build(3)
+    with Run.open(tmp_path, {}, seed=3) as run:
+        train([problem], [run], steps=1, batch_size=100, schedule=(0, 1))
+    kept = Run.read(tmp_path).load("drawn")
+    np.testing.assert_array_equal(kept["labels"], problem.data["train"][1])
+    np.testing.assert_array_equal(kept["corrupt"], kept["labels"] != Digits().build().y_train)
 
 
 def test_a_sample_larger_than_the_data_is_refused():
