@@ -37,11 +37,15 @@ def _row(group, example, keep):
     return jax.grad(lambda v: losses(v)[0])(values)
 
 
+def _microbatch(group):
+    """How many examples' rows are held at a time."""
+    size = sum(math.prod(leaf.shape) for leaf in group)
+    return group[0].microbatch_size or max(1, _ROWS_IN_MEMORY // max(size, 1))
+
+
 def over_examples(group, reduce):
     """`reduce(rows of the group for one example)` for every example, a microbatch of rows at a time."""
-    one = group[0]
-    size = sum(math.prod(leaf.shape) for leaf in group)
-    microbatch = one.microbatch_size or max(1, _ROWS_IN_MEMORY // max(size, 1))
+    one, microbatch = group[0], _microbatch(group)
     each = lambda pair: reduce(_row(group, *pair))
     if microbatch >= one.m:
         return jax.vmap(each)((one.batch, one.mask))
@@ -58,24 +62,38 @@ def materialize(group):
 
 def weighted_sum(group, weights):
     """One plain gradient of the weighted loss: sums need no rows."""
-    one = group[0]
 
-    def total(batch, keep, w):
+    def part(batch, keep, w):
         losses, values = _losses(group, batch, keep)
         return jax.grad(lambda v: jnp.sum(losses(v) * w))(values)
 
-    size = one.microbatch_size
+    return _summed(group, weights, part, group[0].microbatch_size)
+
+
+def weighted_sum_of(group, weights, function):
+    """sum_i w_i f(g_i), a microbatch of rows at a time."""
+
+    def part(batch, keep, w):
+        rows = jax.vmap(lambda pair: _row(group, *pair))((batch, keep))
+        return [jnp.einsum("m,m...->...", w, function(r.astype(accumulator(r.dtype)))) for r in rows]
+
+    return _summed(group, weights, part, _microbatch(group))
+
+
+def _summed(group, weights, part, size):
+    """The sum of `part(batch, mask, weights)` over microbatches of `size` examples (`None`: all at once)."""
+    one = group[0]
+    everything = (one.batch, one.mask, weights)
     if size is None or size >= one.m:
-        return total(one.batch, one.mask, weights)
+        return part(*everything)
     whole = one.m - one.m % size
-    head = jax.tree.map(lambda x: x[:whole].reshape(-1, size, *x.shape[1:]), (one.batch, one.mask, weights))
-    zeros = [jnp.zeros(leaf.shape, leaf.dtype) for leaf in group]
-    add = lambda carry, part: (jax.tree.map(jnp.add, carry, total(*part)), None)
+    head = jax.tree.map(lambda x: x[:whole].reshape(-1, size, *x.shape[1:]), everything)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(part, *jax.tree.map(lambda x: x[0], head)))
+    add = lambda carry, few: (jax.tree.map(jnp.add, carry, part(*few)), None)
     result, _ = jax.lax.scan(add, zeros, head)
     if whole == one.m:
         return result
-    tail = jax.tree.map(lambda x: x[whole:], (one.batch, one.mask, weights))
-    return jax.tree.map(jnp.add, result, total(*tail))
+    return jax.tree.map(jnp.add, result, part(*jax.tree.map(lambda x: x[whole:], everything)))
 
 
 def dot(group, vectors):

@@ -15,6 +15,8 @@ from . import layout, recomputed
 from .factors import Factored, Recomputed, Stacked, accumulator, is_node
 from .terms import Looked, Outer
 
+_FORMED = 2**22  # numbers (16 MiB in float32) formed at a time where factors will not do
+
 
 def nodes(gradients):
     """`[(path, node)]` and the tree's structure; plain arrays count as `Stacked`.
@@ -85,6 +87,19 @@ def mean(gradients):
     found, _ = nodes(gradients)
     m, dtype = found[0][1].m, accumulator(found[0][1].dtype)
     return weighted_sum(gradients, jnp.full(m, 1.0, dtype) / jnp.asarray(count(gradients), dtype))
+
+
+def mean_of(gradients, function):
+    """(1/m) sum_i f(g_i), coordinate by coordinate, in the parameters' shapes, at least float32.
+
+    For f with f(x y) = f(x) f(y) and f(0) = 0, such as `jnp.sign`, `jnp.square`, `jnp.abs`: a dense layer then needs no more than
+    f of its factors. Sequences go by slabs of columns, leaves without a rule by microbatches.
+    """
+    found, _ = nodes(gradients)
+    weights = jnp.full(found[0][1].m, 1.0, accumulator(found[0][1].dtype)) / count(gradients)
+    again = lambda group: recomputed.weighted_sum_of(group, weights, function)
+    results, _, treedef = each_leaf(gradients, lambda node: _leaf_weighted_sum_of(node, weights, function), again)
+    return treedef.unflatten(results)
 
 
 def squared_norms(gradients, *, by=None):
@@ -163,6 +178,26 @@ def _leaf_weighted(node, weights):
     return sum(parts[1:], parts[0]) if parts else jnp.zeros(node.shape, dtype)
 
 
+def _leaf_weighted_sum_of(node, weights, function):
+    dtype = accumulator(node.dtype)
+    w = weights.astype(dtype)
+    rows = lambda values: (w @ function(values.reshape(node.m, -1).astype(dtype))).reshape(values.shape[1:])
+    if isinstance(node, Stacked):
+        return rows(node.values)
+    parameter = jax.ShapeDtypeStruct(node.shape, dtype)
+    if len(node.terms) != 1 or not layout.is_rearrangement(node.terms[0].layout):
+        add = lambda carry, pair: (carry + pair[1] * function(_formed_one(node, pair[0]).astype(dtype)), None)
+        return jax.lax.scan(add, jnp.zeros(node.shape, dtype), (node.terms, w))[0]
+    (term,) = node.terms
+    if isinstance(term, Outer) and term.dims[2] == 1:
+        inputs, cotangents = (function(x[:, :, 0].astype(dtype)) for x in (term.inputs, term.cotangents))
+        return layout.pull_back(term.layout, parameter, jnp.einsum("mbk,mbn->bkn", inputs, cotangents * w[:, None, None]))
+    slabs = term.slabs(_FORMED)
+    each = lambda slab: rows(term.form(slab))
+    result = each(slabs[0])[None] if len(slabs) == 1 else jax.lax.map(each, slabs)
+    return layout.pull_back(term.layout, parameter, jnp.moveaxis(result, 0, 2).reshape(term.dims[1], *term.dims[3:]))
+
+
 def _leaf_squared_norms(node):
     dtype = accumulator(node.dtype)
     if isinstance(node, Stacked):
@@ -218,9 +253,14 @@ def _inner_of_tied(node):
 
 def _streamed(node, reduce):
     """`reduce(gradient of one example)` for every example, a few formed rows at a time."""
-    size = max(1, 2**22 // max(1, math.prod(node.shape)))
-    each = lambda terms: reduce(_form(dataclasses.replace(node, terms=jax.tree.map(lambda x: x[None], terms), m=1))[0])
+    size = max(1, _FORMED // max(1, math.prod(node.shape)))
+    each = lambda terms: reduce(_formed_one(node, terms))
     return jax.vmap(each)(node.terms) if size >= node.m else jax.lax.map(each, node.terms, batch_size=size)
+
+
+def _formed_one(node, terms):
+    """One example's gradient from its own part of the terms."""
+    return _form(dataclasses.replace(node, terms=jax.tree.map(lambda x: x[None], terms), mask=None, m=1))[0]
 
 
 def _form(node):

@@ -10,6 +10,7 @@ import pytest
 
 import coherence as co
 from coherence.gradients import tracing
+from coherence.gradients.reductions import mean_of
 from tests import reference, zoo
 
 NODES = (co.Factored, co.Stacked, co.Recomputed)
@@ -53,11 +54,12 @@ def test_every_reduction_equals_the_loop(model):
         losses, g = co.per_example_value_and_grad(loss)(params, batch)
         kinds.append(recomputed_leaves(g))
         sums = [co.weighted_sum(g, weights), co.mean(g), co.total(g)]
-        return losses, co.squared_norms(g), co.gram(g), co.dot(g, params), sums, co.rows(g, [2, 0]), co.materialize(g)
+        powers = mean_of(g, jnp.square), mean_of(g, jnp.abs)
+        return losses, co.squared_norms(g), co.gram(g), co.dot(g, params), sums, powers, co.rows(g, [2, 0]), co.materialize(g)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", co.RecomputedWarning)
-        losses, norms, gram, dots, sums, rows, formed = reduced(params, batch)
+        losses, norms, gram, dots, sums, powers, rows, formed = reduced(params, batch)
     assert kinds == [zoo.FALLBACK.get(model, set())], "a leaf lost its rule, or gained one: say so in the zoo"
     g = reference.flat(reference.gradients(loss, params, batch))
     whole = lambda tree: reference.flat(jax.tree.map(lambda x: x[None], tree))[0]
@@ -66,6 +68,8 @@ def test_every_reduction_equals_the_loop(model):
     agree(gram, g @ g.T)
     agree(dots, g @ whole(params))
     for ours, truth in zip(sums, (np.asarray(weights) @ g, g.mean(0), g.sum(0))):
+        agree(whole(ours), truth)
+    for ours, truth in zip(powers, ((g**2).mean(0), abs(g).mean(0))):
         agree(whole(ours), truth)
     agree(reference.flat(rows), g[[2, 0]])
     agree(reference.flat(formed), g)
