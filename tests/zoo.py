@@ -345,6 +345,72 @@ def custom_derivative():
     return loss, {"w": normal(0, 5, 3), "slope": normal(1, 3)}, (normal(2, 6, 5), normal(3, 6, 3))
 
 
+def large_custom_jvp():
+    """A dense layer whose derivative in the weights is 7 times too large on purpose."""
+
+    @jax.custom_jvp
+    def layer(x, w):
+        return jnp.tanh(x @ w)
+
+    def rule(primals, tangents):
+        (x, w), (dx, dw) = primals, tangents
+        return layer(x, w), (1 - layer(x, w) ** 2) * (dx @ w + 7 * x @ dw)
+
+    layer.defjvp(rule)
+    return lambda p, e: _half(layer(layer(e[0], p["w"]), p["v"]), e[1]), *_two_layers()
+
+
+def large_custom_vjp():
+    """The same by a rule for cotangents."""
+
+    @jax.custom_vjp
+    def layer(x, w):
+        return jnp.tanh(x @ w)
+
+    def backward(kept, dy):
+        x, w, y = kept
+        dy = (1 - y**2) * dy
+        return w @ dy, 7 * jnp.outer(x, dy)
+
+    layer.defvjp(lambda x, w: (layer(x, w), (x, w, layer(x, w))), backward)
+    return lambda p, e: _half(layer(layer(e[0], p["w"]), p["v"]), e[1]), *_two_layers()
+
+
+def quantized_weights():
+    """Rounded on the way in, as if not on the way back (straight through)."""
+    rounded = jax.custom_jvp(lambda w: jnp.round(4 * w) / 4)
+    rounded.defjvp(lambda ws, ts: (rounded(*ws), ts[0]))
+    return lambda p, e: _half(jnp.tanh(e[0] @ rounded(p["w"])) @ rounded(p["v"]), e[1]), *_two_layers()
+
+
+def clipped_backward():
+    """A backward pass that is not linear: no factors, exact all the same."""
+
+    @jax.custom_vjp
+    def layer(x, w):
+        return x @ w
+
+    layer.defvjp(lambda x, w: (x @ w, (x, w)), lambda kept, dy: (kept[1] @ dy, jnp.outer(kept[0], jnp.clip(dy, -0.1, 0.1))))
+    return lambda p, e: _half(jnp.tanh(layer(e[0], p["w"])) @ p["v"], e[1]), *_two_layers()
+
+
+def _two_layers():
+    return {"w": normal(0, 5, 4), "v": normal(1, 4, 3)}, (normal(2, 6, 5), normal(3, 6, 3))
+
+
+def scaled_by_computed_numbers():
+    """Weights scaled by the root of their fan-in, and moved away from where they started."""
+    start = normal(4, 4, 3)
+    loss = lambda p, e: _half(jnp.tanh(e[0] @ (p["w"] / jnp.sqrt(5.0))) @ (start + jnp.sqrt(jnp.array(0.25)) * p["v"]), e[1])
+    return loss, *_two_layers()
+
+
+def pruned_weights():
+    """A fixed mask on a large matrix: its rows would be formed for nothing."""
+    kept = normal(4, 5, 4) > 0
+    return lambda p, e: _half(jnp.tanh(e[0] @ (p["w"] * kept)) @ p["v"], e[1]), *_two_layers()
+
+
 def noise_level():
     """A small parameter through functions no rule knows."""
     loss = lambda p, e: jnp.sum((e[0] - p["mean"]) ** 2 / jnp.exp(p["log_variance"]) + jnp.sin(p["log_variance"]))
@@ -395,6 +461,11 @@ FAST = (
     convolutions_and_words_over_time,
     branches,
     custom_derivative,
+    large_custom_jvp,
+    large_custom_vjp,
+    quantized_weights,
+    scaled_by_computed_numbers,
     noise_level,
 )
-FALLBACK = {low_rank: {"u", "v"}, penalized: {"w"}}
+FALLBACK = {low_rank: {"u", "v"}, penalized: {"w"}, clipped_backward: {"w"}, pruned_weights: {"w"}}
+SMALL_COUNT_AS_LARGE = {*FALLBACK, large_custom_jvp, large_custom_vjp, quantized_weights, scaled_by_computed_numbers}

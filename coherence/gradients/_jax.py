@@ -5,10 +5,11 @@
 
 from typing import Any, NamedTuple
 
-from jax.extend.core import Literal
+from jax.extend.core import Literal, jaxprs_in_params
 
 # A jaxpr inlined into its caller means the same; the custom derivative rules do not, and stay closed.
 INLINED = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "checkpoint": "jaxpr", "remat": "jaxpr", "remat2": "jaxpr"}
+CUSTOM = ("custom_jvp_call", "custom_vjp_call")
 
 
 def evaluate(equation, operands):
@@ -27,6 +28,11 @@ def inner(equation):
     """The jaxpr a call-like equation runs and its constants, or `None`."""
     name = INLINED.get(equation.primitive.name)
     return opened(equation.params[name]) if name in equation.params else None
+
+
+def contains(jaxpr, name):
+    """Whether a primitive occurs in a jaxpr or in one it runs."""
+    return any(e.primitive.name == name or any(contains(inner, name) for inner in jaxprs_in_params(e.params)) for e in jaxpr.eqns)
 
 
 class Scan(NamedTuple):
@@ -55,4 +61,4 @@ def scan(equation):
     return Scan(p["jaxpr"], constants, carries, p["length"], p["reverse"], p["unroll"])
 
 
-__all__ = ["Literal", "Scan", "evaluate", "inner", "opened", "scan"]
+__all__ = ["CUSTOM", "Literal", "Scan", "contains", "evaluate", "inner", "opened", "scan"]

@@ -9,6 +9,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from . import _jax
 from .factors import accumulator
 
 _ROWS_IN_MEMORY = 2**24  # numbers a default microbatch of formed rows may hold (64 MiB in float32)
@@ -37,6 +38,12 @@ def _row(group, example, keep):
     return jax.grad(lambda v: losses(v)[0])(values)
 
 
+def _goes_forward(group):
+    """False where the loss has a `custom_vjp`: it has no forward derivative, and need not be linear in its cotangents."""
+    losses, values = _losses(group, group[0].batch, group[0].mask)
+    return not _jax.contains(jax.make_jaxpr(losses)(values).jaxpr, "custom_vjp_call")
+
+
 def _microbatch(group):
     """How many examples' rows are held at a time."""
     size = sum(math.prod(leaf.shape) for leaf in group)
@@ -62,6 +69,8 @@ def materialize(group):
 
 def weighted_sum(group, weights):
     """One plain gradient of the weighted loss: sums need no rows."""
+    if not _goes_forward(group):
+        return weighted_sum_of(group, weights, lambda rows: rows)
 
     def part(batch, keep, w):
         losses, values = _losses(group, batch, keep)
@@ -98,6 +107,8 @@ def _summed(group, weights, part, size):
 
 def dot(group, vectors):
     """g_i . v, for all leaves together, by one forward derivative."""
+    if not _goes_forward(group):
+        return over_examples(group, lambda rows: sum(jnp.vdot(r, v) for r, v in zip(rows, vectors)))
     one = group[0]
     losses, values = _losses(group, one.batch, one.mask)
     return jax.jvp(losses, (values,), ([jnp.asarray(v, x.dtype) for v, x in zip(vectors, values)],))[1]

@@ -6,7 +6,7 @@ runs into anything else is perturbed itself: its rows are then the cotangents. A
 elsewhere.
 """
 
-import dataclasses
+import contextlib
 from typing import Any
 
 import jax
@@ -14,47 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import _jax, layout
+from .meetings import Fixed, Joined, Meeting, Share, Tracked, constant, is_number, value_of
 from .rules import RULES
 from .rules.dot_general import dot_general_of_parts
 from .terms import Outer, Term
 
-
-@dataclasses.dataclass(frozen=True)
-class Tracked:
-    """The value a parameter leaf has become by layout-only steps."""
-
-    leaf: int
-    layout: tuple
-    value: Any
-
-
-@dataclasses.dataclass(frozen=True)
-class Joined:
-    """Parameters concatenated along one axis: a fused projection, the gates of a recurrent cell."""
-
-    parts: tuple[Tracked, ...]
-    axis: int
-    value: Any
-
-
-@dataclasses.dataclass(frozen=True)
-class Share:
-    """A leaf's part in a meeting: `factors(data, cotangent)` make its gradient, through `layout`."""
-
-    leaf: Any
-    layout: tuple
-    factors: Any
-    formed: bool = False  # a small parameter perturbed itself: the cotangent is its row
-
-
-@dataclasses.dataclass(frozen=True)
-class Meeting:
-    """A place where parameters meet data: what each gets from it, and the shape of the perturbation."""
-
-    shares: tuple[Share, ...]
-    output: jax.ShapeDtypeStruct
-
-
+_SHIFTS = ("add", "add_any", "sub")
 ROWS = 4096  # numbers of a parameter whose gradient may be formed for each example where no rule applies: vectors, not matrices
 
 
@@ -76,54 +41,60 @@ class Walk:
 
     def run(self, jaxpr, consts, args):
         """Outputs of the jaxpr; `Tracked` arguments are the parameters."""
-        return [self._plain(out, "return") for out in self._jaxpr(jaxpr, consts, args)]
+        return [self._plain(out, "return") for out in self._jaxpr(jaxpr, map(constant, consts), args)]
 
     def _jaxpr(self, jaxpr, consts, args):
         values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args)))
+        read = lambda v: constant(v.val) if isinstance(v, _jax.Literal) else values[v]
         for equation in jaxpr.eqns:
-            operands = [v.val if isinstance(v, _jax.Literal) else values[v] for v in equation.invars]
-            values.update(zip(equation.outvars, self._equation(equation, operands)))
-        return [v.val if isinstance(v, _jax.Literal) else values[v] for v in jaxpr.outvars]
+            values.update(zip(equation.outvars, self._equation(equation, [read(v) for v in equation.invars])))
+        return [read(v) for v in jaxpr.outvars]
 
     def _equation(self, equation, operands):
+        without_data = all(isinstance(x, Fixed | Tracked) for x in operands)
+        folded = _is_foldable(equation, operands)
+        mark = (constant if folded else Fixed) if without_data else lambda x: x
         places = [i for i, x in enumerate(operands) if isinstance(x, Tracked | Joined)]
         if not places:
-            return _jax.evaluate(equation, operands)
+            with jax.ensure_compile_time_eval() if folded else contextlib.nullcontext():
+                return [mark(out) for out in _jax.evaluate(equation, map(value_of, operands))]
         if (called := _jax.inner(equation)) is not None:
-            return self._jaxpr(*called, operands)
+            return self._jaxpr(called[0], map(constant, called[1]), operands)
         name = equation.primitive.name
         if name == "stop_gradient" or not any(jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in equation.outvars):
-            return _jax.evaluate(equation, [_value(x) for x in operands])  # nothing to differentiate
+            return [mark(out) for out in _jax.evaluate(equation, map(value_of, operands))]  # nothing to differentiate
         if name == "scan":
             return self._scan(equation, operands)
         if name == "cond" and 0 not in places:
             return self._cond(equation, operands)
+        if name in _jax.CUSTOM and (outs := self._custom(equation, operands)) is not None:
+            return outs
         if name == "concatenate" and all(isinstance(x, Tracked) and np.size(x.value) > ROWS for x in operands):
             return [Joined(tuple(operands), equation.params["dimension"], *_jax.evaluate(equation, [x.value for x in operands]))]
         if len(places) == 1:
             (place,) = places
             x = operands[place]
-            plain = [_value(y) for y in operands]
+            plain = [value_of(y) for y in operands]
             if isinstance(x, Tracked) and (moved := self._move(equation, operands, place)) is not None:
                 return [Tracked(x.leaf, moved, *_jax.evaluate(equation, plain))]
-            if shares := _shares(equation, place, x):
+            if not _only_scaled(equation, without_data) and (shares := _shares(equation, place, x)):
                 (out,) = _jax.evaluate(equation, plain)
-                return [self._meet(out, operands[1 - place], shares)]
-        return _jax.evaluate(equation, [self._plain(x, name) for x in operands])
+                return [self._meet(out, plain[1 - place], shares)]
+        return [mark(out) for out in _jax.evaluate(equation, [self._plain(x, name) for x in operands])]
 
     def _move(self, equation, operands, place):
         """The layout after this equation where it moves the parameter linearly without meeting data, else `None`."""
-        others = [v for i, v in enumerate(equation.invars) if i != place]
-        if not all(isinstance(v, _jax.Literal) and np.ndim(v.val) == 0 for v in others) or len(equation.outvars) != 1:
-            return None
         name, tracked = equation.primitive.name, operands[place]
-        if name == "add" or (name == "sub" and place == 0):
-            return tracked.layout  # a constant shift leaves the gradient alone
+        aval, out = equation.invars[place].aval, equation.outvars[0].aval
+        others = [x for i, x in enumerate(operands) if i != place]
+        if name in _SHIFTS and (place, name) != (1, "sub"):  # a shift by what no example has a part in leaves the gradient alone
+            return tracked.layout if isinstance(others[0], Fixed) and out.shape == aval.shape else None
+        if not all(map(is_number, others)) or len(equation.outvars) != 1:
+            return None
         literals = tuple(
-            None if i == place else (np.asarray(v.val).item(), str(np.asarray(v.val).dtype)) for i, v in enumerate(equation.invars)
+            None if i == place else (np.asarray(value_of(x)).item(), str(jnp.result_type(value_of(x)))) for i, x in enumerate(operands)
         )
-        aval = equation.invars[place].aval
-        step = layout.step(equation.primitive, equation.params, literals, equation.outvars[0].aval.shape, aval.size)
+        step = layout.step(equation.primitive, equation.params, literals, out.shape, aval.size)
         return None if step is None else (*tracked.layout, step)
 
     def _meet(self, out, data, shares):
@@ -142,7 +113,7 @@ class Walk:
         if isinstance(x, Joined):
             return jnp.concatenate([self._plain(part, name) for part in x.parts], x.axis)
         if not isinstance(x, Tracked):
-            return x
+            return value_of(x)
         size = np.size(x.value)
         if size > ROWS:
             self.given_up.setdefault(x.leaf, name)
@@ -150,16 +121,46 @@ class Walk:
         row = lambda _, cotangent: (jnp.ones((1, 1, 1), cotangent.dtype), cotangent.reshape(1, 1, size))
         return self._meet(x.value, None, (Share(x.leaf, (*x.layout, layout.reshaping((1, 1, size))), row, formed=True),))
 
+    def _custom(self, equation, operands):
+        """A large parameter inside a function with a derivative of its own: followed through the tangent map of that derivative.
+
+        The map is linear in the parameter's tangent, so a zero tangent in the parameter's place meets the data that its derivative
+        is made of. `None` where no parameter is large, or the derivative (of a `custom_vjp`) is not linear in the cotangent.
+        """
+        places = [i for i, x in enumerate(operands) if isinstance(x, Tracked) and np.size(x.value) > ROWS]
+        if not places:
+            return None
+        rest = [None if i in places else self._plain(x, equation.primitive.name) for i, x in enumerate(operands)]
+        values = [operands[i].value for i in places]
+
+        def function(*values):
+            filled = dict(zip(places, values))
+            return _jax.evaluate(equation, [filled.get(i, x) for i, x in enumerate(rest)])
+
+        outs, pull_back = jax.vjp(function, *values)
+        try:
+            closed = jax.make_jaxpr(jax.linear_transpose(lambda *cotangents: pull_back(list(cotangents)), *outs))(tuple(values))
+        except (NotImplementedError, TypeError, ValueError, AssertionError):
+            return None
+        data = any(i not in places and not isinstance(x, Fixed) for i, x in enumerate(operands))
+        consts = [x if data else Fixed(x) for x in jax.lax.stop_gradient(closed.consts)]
+        zeros = [Tracked(operands[i].leaf, operands[i].layout, jnp.zeros_like(x)) for i, x in zip(places, values)]
+        tangents = self._jaxpr(closed.jaxpr, consts, zeros)
+        return [
+            Tracked(t.leaf, t.layout, out) if isinstance(t, Tracked) else out + self._plain(t, equation.primitive.name)
+            for out, t in zip(outs, tangents)
+        ]
+
     def _cond(self, equation, operands):
         """Every branch is walked, as under `vmap`, and the outputs selected: meetings of the others get zero cotangents."""
         index, *rest = operands
         outputs = [[self._plain(out, "cond") for out in self._jaxpr(*_jax.opened(branch), rest)] for branch in equation.params["branches"]]
-        return [jax.lax.select_n(index, *outs) for outs in zip(*outputs)]
+        return [jax.lax.select_n(value_of(index), *outs) for outs in zip(*outputs)]
 
     def _scan(self, equation, operands):
         """A parameter the steps share (time) has one more sum over positions, one they divide (layers) one more batch dimension."""
         scan = _jax.scan(equation)
-        rest = [self._plain(x, "scan") if i in scan.carried or isinstance(x, Joined) else x for i, x in enumerate(operands)]
+        rest = [x if isinstance(x, Tracked) and i not in scan.carried else self._plain(x, "scan") for i, x in enumerate(operands)]
         found = _meetings_of_a_step(scan, rest)
         # Rows formed at every step would be as many as steps; perturbed out here, the backward pass adds them up.
         early = {share.leaf for meeting in found.meetings for share in meeting.shares if share.formed and share.leaf < scan.constants}
@@ -173,7 +174,7 @@ class Walk:
             walk, carry, outputs = _step_of_scan(scan, rest, xs[0], carry, xs[1])
             return carry, (outputs, walk.operands)
 
-        scanned = [_value(x) for x in rest[scan.carried.stop :]]
+        scanned = [value_of(x) for x in rest[scan.carried.stop :]]
         init = [rest[i] for i in scan.carried]
         carry, (outputs, met) = jax.lax.scan(step, init, (perturbations, scanned), scan.length, scan.reverse, scan.unroll)
         for meeting, data in zip(found.meetings, met):
@@ -188,7 +189,7 @@ class Walk:
 def _meetings_of_a_step(scan, rest):
     """An abstract walk of one step of a scan."""
     walks: list[Walk] = []
-    slices = [jax.eval_shape(lambda x: x[0], _value(x)) for x in rest[scan.carried.stop :]]
+    slices = [jax.eval_shape(lambda x: x[0], value_of(x)) for x in rest[scan.carried.stop :]]
     jax.eval_shape(lambda c, s: walks.append(_step_of_scan(scan, rest, None, c, s)[0]), [rest[i] for i in scan.carried], slices)
     return walks[0]
 
@@ -196,7 +197,7 @@ def _meetings_of_a_step(scan, rest):
 def _step_of_scan(scan, rest, perturbations, carry, scanned):
     """(walk, carry, outputs) of one step; its parameters are numbered by their place among the scan's operands, `rest`."""
     walk = Walk(perturbations)
-    values = [*map(_value, rest[: scan.constants]), *carry, *scanned]
+    values = [*map(value_of, rest[: scan.constants]), *carry, *scanned]
     args = [Tracked(i, (), value) if isinstance(rest[i], Tracked) else value for i, value in enumerate(values)]
     outputs = walk.run(*_jax.opened(scan.jaxpr), args)
     return walk, outputs[: scan.carries], outputs[scan.carries :]
@@ -226,5 +227,11 @@ def _repeated(share, tracked, *, stacked):
     return Share(tracked.leaf, (*tracked.layout, *steps), factors)
 
 
-def _value(x):
-    return x.value if isinstance(x, Tracked | Joined) else x
+def _is_foldable(equation, operands):
+    """Scalars made of known scalars, such as sqrt(1 / fan_in), are computed while tracing: layouts hold numbers."""
+    return bool(operands) and all(map(is_number, operands)) and all(v.aval.shape == () for v in equation.outvars)
+
+
+def _only_scaled(equation, without_data):
+    """A parameter that constants alone scale or project has met no data: its rows would be formed for nothing."""
+    return without_data and equation.primitive.name in ("mul", "dot_general")

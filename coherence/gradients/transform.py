@@ -9,12 +9,20 @@ import jax.numpy as jnp
 from ..trees import leaf as leaf_name
 from . import batch_statistics
 from .factors import Recomputed, node
+from .meetings import Fixed, Tracked
 from .terms import Outer, Term
-from .tracing import Tracked, Walk
+from .tracing import Walk
 
 
 class RecomputedWarning(UserWarning):
-    """Some leaves have no rule: exact, but each reduction differentiates them again."""
+    """Some leaves have no rule: exact, but each reduction differentiates them again. `reasons` is {leaf name: primitive}."""
+
+    def __init__(self, reasons):
+        super().__init__(
+            f"no rule where these parameters meet their first data: {', '.join(f'{name} ({why})' for name, why in reasons.items())}. "
+            "Their per-example gradients are exact but recomputed by every reduction."
+        )
+        self.reasons = reasons
 
 
 def per_example_value_and_grad(loss, *, has_aux=False, microbatch_size=None, only=None, allow_batch_statistics=False):
@@ -93,17 +101,12 @@ class _Trace:
         self.given_up = walk.given_up
         self.meetings = walk.meetings
         if self.given_up:
-            names = ", ".join(f"{leaf_name(self.paths[i][0])} ({why})" for i, why in sorted(self.given_up.items()))
-            warnings.warn(
-                f"no rule where these parameters meet their first data: {names}. "
-                "Their per-example gradients are exact but recomputed by every reduction.",
-                RecomputedWarning,
-                stacklevel=4,
-            )
+            reasons = {leaf_name(self.paths[i][0]): why for i, why in sorted(self.given_up.items())}
+            warnings.warn(RecomputedWarning(reasons), stacklevel=4)
 
     def outputs(self, walk, leaves, example):
         """What the loss returns for one example, flat, by way of `walk`."""
-        tracked = [Tracked(i, (), leaf) if measured else leaf for i, (leaf, measured) in enumerate(zip(leaves, self.measured))]
+        tracked = [Tracked(i, (), leaf) if measured else Fixed(leaf) for i, (leaf, measured) in enumerate(zip(leaves, self.measured))]
         return walk.run(self.closed.jaxpr, self.closed.consts, [*tracked, *jax.tree.leaves(example)])
 
     def one(self, leaves, example, keep):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ..gradients._jax import contains
 from ..gradients.reductions import mean
 from ..gradients.transform import per_example_value_and_grad
 from ..metrics.coherence import moments
@@ -60,10 +61,4 @@ def make_advance(step, length):
 
 def convolves(step, *args):
     """Whether the step contains a convolution."""
-    return _contains(jax.make_jaxpr(step)(*args).jaxpr, "conv_general_dilated")
-
-
-def _contains(jaxpr, name):
-    from jax.extend.core import jaxprs_in_params
-
-    return any(e.primitive.name == name or any(_contains(inner, name) for inner in jaxprs_in_params(e.params)) for e in jaxpr.eqns)
+    return contains(jax.make_jaxpr(step)(*args).jaxpr, "conv_general_dilated")
