@@ -5,10 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from nets import images, tokens
 
-from coherence.models import CNN, MLP
-from coherence.models.recurrent import LSTM
-from coherence.models.residual import ResNet
-from coherence.models.transformer import Transformer
+from coherence.models import CNN, LSTM, MLP, ResNet, Transformer
 from coherence.tasks import cross_entropy
 
 NETS = {

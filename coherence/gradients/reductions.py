@@ -201,8 +201,7 @@ def _leaf_weighted_sum_of(node, weights, function):
 def _leaf_squared_norms(node):
     dtype = accumulator(node.dtype)
     if isinstance(node, Stacked):
-        values = node.values.reshape(node.m, -1).astype(dtype)
-        return jnp.einsum("mp,mp->m", values, values)
+        return jnp.sum(jnp.square(node.values.reshape(node.m, -1).astype(dtype)), 1)
     if not node.terms:
         return jnp.zeros(node.m, dtype)
     if (term := _isometric(node)) is not None:

@@ -29,10 +29,11 @@ class Outer(Term):
 
     def squared_norms(self):
         """||a^T d||^2 = sum_{t,u} (a_t . a_u)(d_t . d_u), by T x T Gram matrices where that is cheaper than forming a^T d."""
-        _, _, t, k, n = self.dims
+        m, b, t, k, n = self.dims
         a, d = (x.astype(self.dtype) for x in (self.inputs, self.cotangents))
-        if t == 1:
-            return jnp.sum(jnp.sum(a * a, (2, 3)) * jnp.sum(d * d, (2, 3)), 1)
+        if t == 1:  # as matrices: XLA copies to reorder dimensions of size 1
+            squares = lambda x: jnp.sum(jnp.square(x.reshape(m * b, -1)), 1).reshape(m, b)
+            return jnp.sum(squares(a) * squares(d), 1)
         if pairs_are_cheaper(t, k, n):
             return jnp.einsum("mbtu,mbtu->m", jnp.einsum("mbtk,mbuk->mbtu", a, a), jnp.einsum("mbtn,mbun->mbtu", d, d))
         square = lambda a, d: jnp.sum(jnp.square(jnp.einsum("mbtk,mbtn->mbkn", a, d)), (1, 2, 3))
@@ -40,6 +41,9 @@ class Outer(Term):
 
     def weighted_sum(self, weights):
         weighted = self.cotangents * weights[:, None, None, None].astype(self.cotangents.dtype)  # the smaller side of most layers
+        if self.dims[1] == 1:  # one product of matrices: XLA copies to reorder dimensions of size 1
+            a, d = (x.reshape(-1, x.shape[-1]) for x in (self.inputs, weighted))
+            return jnp.einsum("ik,in->kn", a, d, preferred_element_type=self.dtype)[None]
         return jnp.einsum("mbtk,mbtn->bkn", self.inputs, weighted, preferred_element_type=self.dtype)
 
     def dot(self, vector):

@@ -1,0 +1,30 @@
+"""Every network we ship gets all its per-example gradients from rules: none is recomputed, at the sizes people use."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import coherence as co
+from coherence.models import CNN, LSTM, MLP, ResNet, Transformer
+from coherence.tasks import cross_entropy
+
+NETWORKS = {
+    "MLP": (MLP(width=2048), (784,), ()),
+    "CNN": (CNN(), (32, 32, 3), ()),
+    "ResNet-18": (ResNet(), (32, 32, 3), ()),
+    "transformer": (Transformer(tied=False), (128,), (128,)),
+    "transformer, tied": (Transformer(), (128,), (128,)),
+    "LSTM": (LSTM(), (64, 32), ()),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_leaf_is_recomputed(name):
+    model, shape, labels = NETWORKS[name]
+    x = jnp.zeros((2, *shape), jnp.float32 if not labels else jnp.int32)
+    losses = cross_entropy(model)
+    loss = lambda params, example: jnp.mean(losses(params, example))
+    params = jax.eval_shape(model.init, jax.random.key(0), x)
+    _, nodes = jax.eval_shape(co.per_example_value_and_grad(loss), params, (x, jnp.zeros((2, *labels), jnp.int32)))  # warnings are errors
+    kinds = jax.tree.map(type, nodes, is_leaf=lambda x: isinstance(x, co.Factored | co.Stacked | co.Recomputed))
+    assert set(jax.tree.leaves(kinds)) <= {co.Factored, co.Stacked}
