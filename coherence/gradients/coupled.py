@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from ..trees import leaf as leaf_name
+from .arguments import check_params
 from .factors import accumulator
-from .transform import _check_params
 
 _UNROLLED = 32  # probes up to which the loop is unrolled: on CPU, convolutions inside a loop body take a path 200 times slower
 
@@ -141,7 +141,7 @@ def _estimate(squares, population):
 
 def _checked(name, losses, params, batch):
     """`params -> losses` and what it returns, where that is one float an example."""
-    _check_params(params)
+    check_params(params)
     of_params = lambda p: losses(p, batch)
     out = jax.eval_shape(of_params, params)
     shape = getattr(out, "shape", None)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from ..trees import leaf as leaf_name
 from . import batch_statistics
+from .arguments import check_batch, check_loss_output, check_params
 from .factors import Recomputed, node
 from .meetings import Fixed, Tracked
 from .terms import Outer, Term
@@ -64,8 +65,8 @@ def per_example_value_and_grad(loss, *, has_aux=False, microbatch_size=None, onl
     scalar_loss = (lambda params, example: loss(params, example)[0]) if has_aux else loss
 
     def value_and_grad(params, batch, mask=None):
-        _check_params(params)
-        m = _check_batch(batch, mask)
+        check_params(params)
+        m = check_batch(batch, mask)
         trace = _Trace(loss, has_aux, only, allow_batch_statistics, params, batch)
         if mask is not None:
             batch = _without_masked(batch, mask)
@@ -92,7 +93,7 @@ class _Trace:
             self.closed, self.out = jax.make_jaxpr(loss, return_shape=True)(params, example)
         except NameError as error:
             raise batch_statistics.unbound(error) or error from error
-        _check_loss_output(self.out, has_aux)
+        check_loss_output(self.out, has_aux)
         if not allow_batch_statistics:
             batch_statistics.refuse(self.closed, len(self.paths))
         self.measured = [only is None or bool(only(path)) for path, _ in self.paths]
@@ -146,51 +147,3 @@ def _without_masked(batch, mask):
     """Masked examples replaced by one that is kept: padding of any content, nan too, then cannot reach a sum as 0 * nan."""
     index = jnp.where(mask, jnp.arange(mask.shape[0]), jnp.argmax(mask))
     return jax.tree.map(lambda x: x[index], batch)
-
-
-def _check_params(params):
-    for path, leaf in jax.tree.leaves_with_path(params):
-        dtype = jnp.result_type(leaf)
-        if not jnp.issubdtype(dtype, jnp.floating):
-            raise TypeError(
-                f"leaf {leaf_name(path)} is {dtype}: gradients need floats. "
-                "With Flax NNX, split with a filter: nnx.split(model, nnx.Param, ...)."
-            )
-
-
-def _check_batch(batch, mask):
-    sizes = {}
-    for path, leaf in jax.tree.leaves_with_path(batch):
-        if not hasattr(leaf, "shape") or leaf.ndim == 0:
-            raise TypeError(
-                f"batch leaf {leaf_name(path)} has no example axis, got {leaf!r}. Every leaf needs a leading axis of m examples."
-            )
-        sizes[leaf_name(path)] = leaf.shape[0]
-    if not sizes:
-        raise ValueError("batch holds no array: there is nothing to take examples from.")
-    if len(set(sizes.values())) > 1:
-        raise ValueError(f"batch leaves disagree about the number of examples (their first axis): {sizes}.")
-    m = next(iter(sizes.values()))
-    if m == 0:
-        raise ValueError("batch is empty (0 examples): coherence needs at least one.")
-    if mask is not None and (jnp.shape(mask) != (m,) or jnp.result_type(mask) != jnp.bool_):
-        raise ValueError(f"mask must be bool [{m}], one entry an example, got {jnp.result_type(mask)} {list(jnp.shape(mask))}.")
-    return m
-
-
-def _check_loss_output(out, has_aux):
-    if has_aux and not (isinstance(out, tuple) and len(out) == 2):
-        raise ValueError(f"with has_aux=True the loss must return (scalar, aux) for one example, got {jax.tree.structure(out)}.")
-    value = out[0] if has_aux else out
-    shape = getattr(value, "shape", None)
-    if shape is None:
-        raise ValueError(
-            f"loss must return a scalar for one example, got a {type(value).__name__}. If it returns (scalar, aux), pass has_aux=True."
-        )
-    if shape != ():
-        raise ValueError(
-            f"loss must return a scalar for one example, got shape {shape}. "
-            "Did you pass a loss of the whole batch? Write it for one example; coherence adds the batch."
-        )
-    if not jnp.issubdtype(value.dtype, jnp.floating):
-        raise ValueError(f"loss must return a float for one example, got {value.dtype}: there is nothing to differentiate.")
