@@ -11,6 +11,7 @@ import functools
 from ..data.settings import MNIST, Digits, LabelNoise, Npz
 from ..models.settings import Convolutional, FullyConnected
 from ..optim.settings import SGD, Average, Median, Winsorize
+from ..optim.stopping.settings import AnyOf, Coherence, Evidence, GradientNorm, MaxSteps, Never, Patience
 from .schedule import log_spaced
 
 _PARAMS, _LABELS, _SAMPLE = range(3)  # what a seed's separate random streams are for
@@ -33,6 +34,8 @@ class Classification:
     """How many measurements a decade of steps gets."""
     track_batches: bool = True
     """Record the norms of every batch's gradients: coherence at every step."""
+    stopping: Never | Patience | Evidence | Coherence | GradientNorm | MaxSteps | AnyOf = Never()
+    """When to stop early; asked at every measurement, of the fixed sample."""
 
     def describe(self):
         """What was run, in a few words: `digits (1,437 examples), MLP 64-256-10`."""
@@ -56,6 +59,7 @@ class Classification:
         from .. import metrics
         from ..gradients.transform import per_example_value_and_grad
         from ..optim.chaining import chain
+        from ..optim.stopping import evidence, gradient_norm
         from ..tasks.classification import cross_entropy, evaluate
         from .problem import Problem
 
@@ -74,6 +78,8 @@ class Classification:
             "corrupt": corrupt,
             "sample": np.sort(rng.choice(examples, self.sample, replace=False)),
         }
+        stopping = self.stopping.build()
+        asked = {name: f for name, f in (("evidence", evidence), ("gradient_norm", gradient_norm)) if name in _names(stopping)}
 
         def measure(params, arrays):
             (x, y), corrupt, sample = arrays["train"], arrays["corrupt"], arrays["sample"]
@@ -93,6 +99,7 @@ class Classification:
                 "corrupt_accuracy": wrong.accuracy,
                 "m_coherence": metrics.m_coherence(gradients),
                 "m_coherence_by_group": metrics.m_coherence(gradients, groups=corrupt[sample]),
+                **{name: quantity(gradients) for name, quantity in asked.items()},
             }
 
         return Problem(
@@ -103,6 +110,7 @@ class Classification:
             per_example=self.aggregator.per_example,
             measure=measure,
             track_batches=self.track_batches,
+            stopping=stopping,
             drawn={"labels": data.y_train, "corrupt": corrupt, "sample": arrays["sample"]},
         )
 
@@ -111,6 +119,12 @@ class Classification:
 def _load(data):
     """One copy of the arrays for all seeds: what they share is then held once on the device."""
     return data.build()
+
+
+def _names(stopping):
+    """The quantities a rule watches: those that cost something are measured only then."""
+    names = () if stopping is None else stopping[1]
+    return names if isinstance(names, tuple) else (names,)
 
 
 def _stream(seed, purpose):

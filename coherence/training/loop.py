@@ -8,6 +8,7 @@ import numpy as np
 
 from .checkpoints import from_arrays, to_arrays
 from .order import batches
+from .problem import check_watched, watched
 from .step import TRACKED, convolves, make_advance, make_step
 
 CHUNK = 200  # most steps between two looks of the host
@@ -27,6 +28,9 @@ def train(problems, runs, *, steps, batch_size, schedule, vmapped=None, checkpoi
         vmapped: compute the seeds side by side in one program; `None` lets `side_by_side` decide.
         checkpoint_seconds: how often to write a checkpoint; one is always written at the end.
         progress: called with the number of (seed) steps done since the last call, or `None`.
+
+    Raises:
+        ValueError: a batch larger than the data, a stopping rule that watches what is not measured, or one with seeds side by side.
     """
     pending = [(problem, run) for problem, run in zip(problems, runs) if not run.done]
     if not pending:
@@ -34,8 +38,11 @@ def train(problems, runs, *, steps, batch_size, schedule, vmapped=None, checkpoi
     examples = jax.tree.leaves(pending[0][0].data["train"])[0].shape[0]
     if not 1 <= batch_size <= examples:
         raise ValueError(f"batch_size must be between 1 and the {examples} training examples, got {batch_size}.")
+    check_watched(pending[0][0])
     if vmapped is None:
         vmapped = side_by_side(pending[0][0])
+    if vmapped and len(pending) > 1 and pending[0][0].stopping is not None:
+        raise ValueError("vmapped: seeds with early stopping end at different steps and run in turn; leave it at None, or set it to False.")
     groups = [pending] if vmapped and len(pending) > 1 else [[pair] for pair in pending]
     program = _Program(groups[0], batch_size, min(CHUNK, steps))
     for group in groups:
@@ -87,8 +94,8 @@ class _Group:
 
     def run(self, checkpoint_seconds):
         position = self._resume()
-        if position == 0:
-            self._record(0)
+        if position is None:
+            self._record(position := 0)
         saved, stopped = time.monotonic(), self._stopped()
         while position < self.steps and not stopped:
             goal = min(position + self.chunk, *(s for s in (*self.schedule, self.steps) if s > position))
@@ -104,7 +111,15 @@ class _Group:
         self._checkpoint(position)
         for run, params in zip(self.runs, self._each(self.state["params"])):
             run.save("params", **to_arrays(params))
-            run.finish({"step": position})
+            run.finish({"step": position, **self._keep_best(run)})
+
+    def _keep_best(self, run):
+        """With a stopping rule, its best parameters as `best_params.npz`; what there is to say about it at the end."""
+        if self.one.stopping is None:
+            return {}
+        stopping = self.state["stopping"]
+        run.save("best_params", **to_arrays(stopping.best_params))
+        return {"stopped": bool(stopping.should_stop), "best_metric": float(stopping.best_metric)}
 
     def _each(self, tree):
         """One tree a seed."""
@@ -123,8 +138,8 @@ class _Group:
         for run, values in zip(self.runs, self._each(measured)):
             run.append({"step": position, **{name: np.asarray(value).tolist() for name, value in values.items()}})
         if self.one.stopping is not None:
-            rule, name = self.one.stopping
-            self.state["stopping"] = rule.update(self.state["stopping"], measured[name], self.state["params"])
+            metric = watched(self.one.stopping, {**measured, "step": position})
+            self.state["stopping"] = self.one.stopping[0].update(self.state["stopping"], metric, self.state["params"])
 
     def _stopped(self):
         return self.one.stopping is not None and bool(self.state["stopping"].should_stop)
@@ -135,13 +150,13 @@ class _Group:
             run.checkpoint(position, to_arrays(state))
 
     def _resume(self):
-        """Put every seed at the newest step that all have a checkpoint of; 0 where there is none."""
+        """Put every seed at the newest step that all have a checkpoint of; that step, or `None` where there is none."""
         common = set.intersection(*(set(run.checkpoints()) for run in self.runs))
         position = max(common, default=0)
         for run in self.runs:
             run.truncate(position if common else -1)
         if not common:
-            return 0
+            return None
         states = []
         for i, (run, state) in enumerate(zip(self.runs, self._each(self.state))):
             states.append(from_arrays(state, run.restore(position)))

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
 
@@ -18,10 +20,13 @@ class Problem:
             Leaves that are the same object in several seeds' problems are held once.
         optimizer: an optax transformation: an aggregator first (`coherence.chain`) where `per_example`, else any.
         per_example: whether the optimizer takes per-example gradients; else it gets the batch's mean gradient.
-        measure: `(params, data) -> {name: array}`, jit-able, reads frozen weights: what is recorded at the scheduled steps.
+        measure: `(params, data) -> {name: array}`, jit-able, reads frozen weights: what is recorded at the scheduled steps. Seeds share
+            one compiled `measure`: what differs between them comes from `data`, not from a closure.
         track_batches: record the loss and the `moments` of every training batch's per-example gradients.
         drawn: arrays that were drawn at random for this seed and that a reader of the run may ask for, kept with it as `drawn.npz`.
-        stopping: an early-stopping rule (`coherence.optim.stopping`) and the name of the measured quantity it watches, or `None`.
+        stopping: an early-stopping rule (`coherence.stopping`) and the name of the measured number it watches, or `None`. Besides
+            what `measure` returns there is always `"step"`. `any_of` watches a tuple of names, one a rule. The rule is asked at every
+            measurement; its best parameters are kept with the finished run as `best_params.npz`.
     """
 
     loss: Callable
@@ -33,3 +38,26 @@ class Problem:
     track_batches: bool = False
     stopping: tuple[Any, str] | None = None
     drawn: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def watched(stopping, measured):
+    """The number a stopping rule watches, out of what was measured; for a tuple of names a tuple of numbers."""
+    return jax.tree.map(lambda name: measured[name], stopping[1])
+
+
+def check_watched(problem):
+    """Refuse a stopping rule that watches what is not measured, before anything is run; nothing is computed.
+
+    Raises:
+        ValueError: there is no such quantity, it is no single number, or the rule wants another number of them.
+    """
+    if problem.stopping is None:
+        return
+    rule, names = problem.stopping
+    measured = {**jax.eval_shape(problem.measure, problem.params, problem.data), "step": jax.ShapeDtypeStruct((), jnp.int32)}
+    for name in jax.tree.leaves(names):
+        if name not in measured:
+            raise ValueError(f"stopping watches {name!r}, which measure does not return; there is {', '.join(sorted(measured))}.")
+        if measured[name].shape:
+            raise ValueError(f"stopping watches {name!r}, an array of shape {list(measured[name].shape)}: a rule needs one number.")
+    jax.eval_shape(lambda params, metric: rule.update(rule.init(params), metric, params), problem.params, watched((rule, names), measured))

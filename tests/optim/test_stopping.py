@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coherence.optim.stopping import patience
+from coherence.optim import stopping
+from coherence.optim.stopping import above, any_of, below, max_steps, patience
 
 
 def follow(rule, metrics):
@@ -50,12 +51,100 @@ def test_the_kept_parameters_survive_donation():
     np.testing.assert_array_equal(state.best_params, [0, 1, 2])
 
 
-def test_replicas_stop_each_on_their_own():
-    rule = patience(1)
-    state = jax.vmap(rule.init)(jnp.zeros((2, 1)))
-    for metrics in ([1.0, 1.0], [0.5, 2.0]):
-        state = jax.vmap(rule.update)(state, jnp.array(metrics), jnp.ones((2, 1)))
-    assert state.should_stop.tolist() == [False, True]
+@pytest.mark.parametrize(
+    ("rule", "metrics", "stops_at", "kept"),
+    [
+        (above(0.0), [-1.0, 0.0, 0.5, -1.0], 2, 2),  # equal is not above
+        (above(0.0, checks=2), [-1.0, 0.5, -0.5, 0.1, 0.2, -1.0], 4, 3),  # the first of the row, not what confirmed it
+        (above(0.0, checks=3), [-1.0, 0.5, -0.5, -0.2], None, 3),  # until a row begins, the latest
+        (above(0.0, checks=2), [1.0, math.nan, 1.0, -1.0], None, 3),  # nan ends a row
+        (above(0.0), [-1.0, math.inf], 1, 1),
+        (below(1.0, checks=2), [3.0, 0.9, 0.8, 5.0], 2, 1),
+        (below(1.0), [1.0, math.nan, 2.0], None, 2),
+        (max_steps(3), [0, 2, 5, 9], 2, 2),
+        (max_steps(3), [0, 2, 3, 9], 2, 2),
+    ],
+)
+def test_it_stops_after_so_many_checks_beyond_the_threshold(rule, metrics, stops_at, kept):
+    state, stopped = follow(rule, metrics)
+    assert np.flatnonzero(stopped).tolist() == ([] if stops_at is None else list(range(stops_at, len(metrics))))
+    assert state.best_params["w"] == kept
+    assert state.best_metric == metrics[kept]
+
+
+RULES = [
+    (patience(2), [[3.0, 2.0, 2.5, 2.5, 1.0], [3.0, 2.0, 1.0, 0.5, 0.4], [math.nan, 1.0, 2.0, 3.0, 0.0]]),
+    (above(0.0, checks=2), [[1.0, 2.0, -1.0, 5.0, 5.0], [-1.0, 1.0, 1.0, 2.0, -1.0], [0.0, 1.0, 0.0, 1.0, 0.0]]),
+    (
+        any_of(below(1.0), any_of(patience(2), max_steps(4))),
+        [
+            ([5.0, 0.5, 5.0, 0.4, 3.0], ([1.0] * 5, [0.0, 1.0, 2.0, 3.0, 4.0])),
+            ([5.0] * 5, ([1.0, 2.0, 3.0, 4.0, 0.0], [0.0, 1.0, 2.0, 3.0, 4.0])),
+            ([5.0] * 5, ([5.0, 4.0, 3.0, 2.0, 1.0], [0.0, 1.0, 2.0, 3.0, 4.0])),
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("rule", "metrics"), RULES)
+def test_a_stopped_state_never_changes(rule, metrics):
+    for one in metrics:
+        state, frozen = rule.init(jnp.float32(-1)), None
+        for step in range(5):
+            state = rule.update(state, jax.tree.map(lambda x: x[step], one, is_leaf=lambda x: isinstance(x, list)), jnp.float32(step))
+            if frozen is not None:
+                jax.tree.map(np.testing.assert_array_equal, state, frozen)
+            elif state.should_stop:
+                frozen = state
+
+
+@pytest.mark.parametrize(("rule", "metrics"), RULES)
+def test_replicas_stop_each_on_their_own(rule, metrics):
+    arrays = [jax.tree.map(jnp.array, one, is_leaf=lambda x: isinstance(x, list)) for one in metrics]
+    along = lambda metric: jax.lax.scan(
+        lambda state, pair: (rule.update(state, *pair), None),
+        rule.init(jnp.zeros(2)),
+        (metric, jnp.ones((5, 2)) * jnp.arange(5.0)[:, None]),
+    )[0]
+    together = jax.jit(jax.vmap(along))(jax.tree.map(lambda *x: jnp.stack(x), *arrays))
+    for i, metric in enumerate(arrays):
+        alone = along(metric)
+        jax.tree.map(np.testing.assert_array_equal, jax.tree.map(lambda x: x[i], together), alone)
+        np.testing.assert_array_equal(together.best_params[i], alone.best_params)  # also read from the stacked state
+        np.testing.assert_array_equal(together.best_metric[i], alone.best_metric)
+    assert len(set(together.should_stop.tolist())) + len(set(together.best_metric.tolist())) > 2  # they do differ
+
+
+def test_any_of_keeps_what_the_rule_that_spoke_first_kept():
+    rule = any_of(patience(2), below(1.0))
+    losses, coherences = [3.0, 2.0, 2.5, 2.5, 2.5], [9.0, 8.0, 7.0, 6.0, 0.5]
+    state = rule.init(jnp.float32(-1))
+    for step, metric in enumerate(zip(losses, coherences)):
+        state = rule.update(state, metric, jnp.float32(step))
+    assert (bool(state.should_stop), int(state.stopped_by), float(state.best_params)) == (True, 0, 1.0)
+    state = rule.init(jnp.float32(-1))
+    for step, metric in enumerate(zip([3.0, 2.0, 2.5], [9.0, 0.5, 0.5])):
+        state = rule.update(state, metric, jnp.float32(step))
+    assert (bool(state.should_stop), int(state.stopped_by), float(state.best_metric)) == (True, 1, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rule", "names"),
+    [
+        (stopping.Patience(3, "train_loss", 0.5, "max"), patience(3, 0.5, "max"), "train_loss"),
+        (stopping.Evidence(2), above(0.0, checks=2), "evidence"),
+        (stopping.Coherence(), below(1.0, checks=3), "m_coherence"),
+        (stopping.GradientNorm(0.1), below(0.1), "gradient_norm"),
+        (stopping.MaxSteps(7), max_steps(7), "step"),
+        (stopping.AnyOf((stopping.Patience(), stopping.MaxSteps(7))), any_of(patience(5), max_steps(7)), ("test_loss", "step")),
+    ],
+)
+def test_settings_make_the_rule_and_name_what_it_watches(settings, rule, names):
+    assert settings.build() == (rule, names)
+
+
+def test_never_is_no_rule():
+    assert stopping.Never().build() is None
 
 
 @pytest.mark.parametrize(
@@ -70,3 +159,28 @@ def test_replicas_stop_each_on_their_own():
 def test_impossible_patience_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         patience(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: above(math.nan), r"above\(threshold\): a finite number, got nan\."),
+        (lambda: below(math.inf), r"below\(threshold\): a finite number, got inf\."),
+        (lambda: above(0.0, checks=0), r"above\(checks\): checks in a row are counted from 1, got 0\."),
+        (lambda: max_steps(0), r"max_steps\(steps\): a whole number of steps, at least 1, got 0\."),
+        (lambda: max_steps(10.0), r"max_steps\(steps\): a whole number of steps, at least 1, got 10\.0\."),
+        (lambda: any_of(), r"any_of\(\*rules\): one or more rules, such as patience\(3\), max_steps\(100\), got none\."),
+        (lambda: stopping.AnyOf(()).build(), r"any_of\(\*rules\): one or more rules, .*, got none\."),
+        (lambda: any_of(3), r"any_of\(\*rules\): one or more rules, .*, got 3\."),
+    ],
+)
+def test_impossible_rules_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(("metric", "got"), [(0.5, "a float"), ((0.5,), "1")])
+def test_any_of_wants_one_metric_a_rule(metric, got):
+    rule = any_of(patience(1), max_steps(3))
+    with pytest.raises(ValueError, match=rf"any_of\(\.\.\.\) watches one metric a rule, in their order: a tuple of 2, got {got}\."):
+        rule.update(rule.init(0.0), metric, 0.0)

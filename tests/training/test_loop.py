@@ -13,8 +13,10 @@ import optax
 import pytest
 
 import coherence as co
+from coherence.data.settings import LabelNoise
+from coherence.models.settings import FullyConnected
 from coherence.runs import Run
-from coherence.training import Problem, loop, train
+from coherence.training import Classification, Problem, loop, train
 from coherence.training.checkpoints import from_arrays, to_arrays
 from coherence.training.order import batches
 from coherence.training.schedule import log_spaced
@@ -143,12 +145,124 @@ def test_divergence_is_data(tmp_path):
     assert np.isnan(run.records()[-1]["loss"]) or np.isinf(run.records()[-1]["norms"]).any() or run.records()[-1]["norms"][0] > 1e30
 
 
-def test_early_stopping_keeps_its_state_and_stops(tmp_path):
-    rule = co.stopping.patience(3)
-    rising = lambda p, data: {"watched": 1.0 + jnp.sum(p["b"] ** 2)}
-    (run,) = learn(tmp_path, make=lambda s: problem(s, measure=rising, stopping=(rule, "watched")), schedule=range(61))
+def stopping_problem(seed):
+    """Its loss on other examples falls, then rises: patience stops it before step 60."""
+    one = problem(seed)
+    data = {**one.data, "others": (zoo.normal(50 + seed, 20, 6), zoo.normal(60 + seed, 20, 2))}
+    watched = lambda p, data: {"watched": jnp.mean(jax.vmap(one.loss, (None, 0))(p, data["others"]))}
+    return problem(seed, data=data, measure=watched, stopping=(co.stopping.patience(10), "watched"))
+
+
+def test_an_early_stopped_run_keeps_its_best_parameters(tmp_path):
+    (run,) = learn(tmp_path, make=stopping_problem, schedule=range(61))
+    losses = [record["watched"] for record in run.records()]
+    best, end = int(np.argmin(losses)), run.summary["step"]
     assert run.done
-    assert run.records()[-1]["step"] < 60
+    assert 0 < best == end - 10 < 50
+    assert run.summary == {"step": end, "stopped": True, "best_metric": losses[best]}
+    (cut,) = learn(tmp_path / "cut", make=problem, steps=best)
+    for name, value in run.load("best_params").items():
+        np.testing.assert_array_equal(value, final(cut)[name])
+    assert not same_bits(run, cut)
+
+
+def test_a_run_that_is_not_stopped_keeps_its_best_parameters_too(tmp_path):
+    stopping = (co.stopping.below(-1.0), "loss")
+    (run,) = learn(tmp_path, make=lambda s: problem(s, stopping=stopping))
+    assert (run.summary["step"], run.summary["stopped"]) == (60, False)
+    np.testing.assert_array_equal(run.load("best_params")["w"], final(run)["w"])
+
+
+def test_without_early_stopping_there_are_no_best_parameters(tmp_path):
+    (run,) = learn(tmp_path)
+    assert run.summary == {"step": 60}
+    with pytest.raises(FileNotFoundError, match="has no arrays 'best_params'"):
+        run.load("best_params")
+
+
+def test_several_rules_watch_each_their_own_quantity_and_the_step(tmp_path):
+    rule = co.stopping.any_of(co.stopping.patience(1000), co.stopping.max_steps(15))
+    (run,) = learn(tmp_path, make=lambda s: problem(s, stopping=(rule, ("loss", "step"))))
+    assert run.summary == {"step": 20, "stopped": True, "best_metric": 20.0}  # the first measurement at or after 15
+
+
+def test_a_rule_never_changes_the_steps_before_it_stops(tmp_path):
+    (stopped,) = learn(tmp_path / "a", make=stopping_problem, schedule=range(61))
+    (bare,) = learn(tmp_path / "b", steps=stopped.summary["step"])
+    assert same_bits(stopped, bare)
+
+
+@pytest.mark.parametrize("kill", ["in the middle", "when it has stopped", "at the very start"])
+def test_an_interrupted_early_stopped_run_stops_at_the_same_step_with_the_same_best_parameters(tmp_path, monkeypatch, kill):
+    make = stopping_problem
+    if kill == "at the very start":  # stopped by its first measurement
+        make = lambda s: problem(s, stopping=(co.stopping.above(0.0), "loss"))
+    (whole,) = learn(tmp_path / "a", make=make, schedule=range(61))
+    moments = iter(range(60))
+
+    def interrupt(*_):
+        if next(moments) == (7 if kill == "in the middle" else 0):
+            raise KeyboardInterrupt("now")
+
+    with monkeypatch.context() as patched:
+        if kill != "in the middle":
+            patched.setattr(Run, "finish", interrupt)
+        progress = interrupt if kill == "in the middle" else None
+        with pytest.raises(KeyboardInterrupt, match="now"):
+            learn(tmp_path / "b", make=make, schedule=range(61), checkpoint_seconds=0, progress=progress)
+    (resumed,) = learn(tmp_path / "b", make=make, schedule=range(61))
+    assert same_bits(whole, resumed)
+    assert whole.records() == resumed.records()
+    assert whole.summary == resumed.summary
+    for name, value in whole.load("best_params").items():
+        np.testing.assert_array_equal(value, resumed.load("best_params")[name])
+
+
+@pytest.mark.parametrize(
+    ("stopping", "message"),
+    [
+        (
+            (co.stopping.patience(3), "valid_loss"),
+            "stopping watches 'valid_loss', which measure does not return; there is loss, norms, step.",
+        ),
+        ((co.stopping.patience(3), "norms"), r"stopping watches 'norms', an array of shape \[2\]: a rule needs one number."),
+        ((co.stopping.any_of(co.stopping.patience(3)), "loss"), "watches one metric a rule, in their order: a tuple of 1, got a "),
+    ],
+)
+def test_a_rule_that_watches_what_is_not_measured_is_refused_before_anything_runs(tmp_path, stopping, message):
+    with pytest.raises(ValueError, match=message):
+        learn(tmp_path, make=lambda s: problem(s, stopping=stopping))
+    assert not Run.read(tmp_path / "seed=0").records()
+
+
+def test_seeds_with_early_stopping_run_in_turn(tmp_path):
+    one, other = learn(tmp_path / "a", (0, 1), make=stopping_problem, schedule=range(61))
+    assert one.summary["step"] != other.summary["step"]
+    with pytest.raises(ValueError, match="vmapped: seeds with early stopping end at different steps and run in turn; leave it at None"):
+        learn(tmp_path / "b", (0, 1), make=stopping_problem, vmapped=True)
+
+
+@pytest.mark.parametrize("rule", [co.stopping.Evidence(checks=2), co.stopping.Coherence()])
+def test_on_digits_with_wrong_labels_it_stops_before_they_are_memorized(tmp_path, rule):
+    """At a small step size: with large steps and small batches neither rule spoke in trial runs."""
+    settings = Classification(
+        noise=LabelNoise(0.5),
+        model=FullyConnected(width=64),
+        batch_size=1437,
+        steps=2000,
+        sample=1000,
+        points_per_decade=20,
+        track_batches=False,
+        stopping=co.stopping.AnyOf((rule, co.stopping.GradientNorm(1e-6))),
+    )
+    run = Run.open(tmp_path, {"batch_size": settings.batch_size}, seed=0)
+    train([settings.build(0)], [run], steps=settings.steps, batch_size=settings.batch_size, schedule=settings.schedule())
+    (*_, last) = run.records()
+    assert run.summary["stopped"]
+    assert last["step"] < 400
+    assert last["pristine_accuracy"] > 0.75
+    assert last["corrupt_accuracy"] < 0.1
+    assert ("evidence" in last) == isinstance(rule, co.stopping.Evidence)  # measured where it is watched
 
 
 def test_a_convolution_on_the_cpu_gets_no_loop():
@@ -187,16 +301,18 @@ def test_state_survives_as_arrays_to_the_last_bit():
         from_arrays({"n": jnp.int32(1)}, {})
 
 
-def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path):
+@pytest.mark.parametrize("make", [problem, stopping_problem])
+def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path, make):
     """kill -9, three times, at moments nobody chose."""
     script = tmp_path / "script.py"
     script.write_text(
-        textwrap.dedent("""
+        textwrap.dedent(f"""
         import sys, time, pathlib
         sys.path.insert(0, sys.argv[2])
         from tests.training import test_loop
         slow = lambda n: (print("step", flush=True), time.sleep(0.01))
-        test_loop.learn(pathlib.Path(sys.argv[1]), (0, 1), checkpoint_seconds=0, progress=slow, schedule=range(61))
+        options = dict(make=test_loop.{make.__name__}, checkpoint_seconds=0, progress=slow, schedule=range(61))
+        test_loop.learn(pathlib.Path(sys.argv[1]), (0, 1), **options)
         """)
     )
     command = [sys.executable, str(script), str(tmp_path / "killed"), os.getcwd()]
@@ -206,7 +322,10 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path):
                 process.stdout.readline()
             process.send_signal(signal.SIGKILL)
     subprocess.run(command, check=True, capture_output=True)
-    whole = learn(tmp_path / "whole", (0, 1), schedule=range(61))
+    whole = learn(tmp_path / "whole", (0, 1), make=make, schedule=range(61))
     for one, other in zip(whole, [Run.read(tmp_path / "killed" / f"seed={s}") for s in (0, 1)]):
         assert same_bits(one, other)
         assert one.records() == other.records()
+        assert one.summary == other.summary
+        if make is stopping_problem:
+            assert (one.path / "best_params.npz").read_bytes() == (other.path / "best_params.npz").read_bytes()

@@ -1,0 +1,14 @@
+from .combining import any_of as any_of
+from .measures import evidence as evidence
+from .measures import gradient_norm as gradient_norm
+from .settings import AnyOf as AnyOf
+from .settings import Coherence as Coherence
+from .settings import Evidence as Evidence
+from .settings import GradientNorm as GradientNorm
+from .settings import MaxSteps as MaxSteps
+from .settings import Never as Never
+from .settings import Patience as Patience
+from .thresholds import above as above
+from .thresholds import below as below
+from .thresholds import max_steps as max_steps
+from .waiting import patience as patience
