@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from coherence.gradients.factors import is_node
+from coherence.gradients.reductions import mean
 from coherence.trees import leaf as leaf_name
 
 
@@ -12,7 +13,7 @@ class Aggregator(optax.GradientTransformationExtraArgs):
     """An optax transformation that turns per-example gradients into one update; it goes first in a `chain`."""
 
 
-def aggregator(combine, name, *, takes_batch_gradient=False):
+def aggregator(combine, name, *, takes_batch_gradient=False, init=None):
     """An `Aggregator` from a pure function of per-example gradients.
 
     Its `update(gradients, state, params=None)` takes a tree of nodes (`Factored`, `Stacked`, `Recomputed`), or a plain tree with
@@ -23,15 +24,12 @@ def aggregator(combine, name, *, takes_batch_gradient=False):
         combine: `gradients -> one gradient` in the parameters' shapes, such as `coordinatewise(function of one leaf)`.
         name: as users write it, for error messages.
         takes_batch_gradient: whether a batch gradient passes through; else it is refused.
+        init: `params -> state` for a rule that remembers; `combine` is then `(gradients, state) -> (one gradient, state)`.
 
     >>> first = aggregator(lambda g: jax.tree.map(lambda x: x[0], g), "first()")
     >>> first.update(jnp.arange(6.0).reshape(3, 2), first.init(None))[0]
     Array([0., 1.], dtype=float32)
     """
-
-    def init(params):
-        del params
-        return optax.EmptyState()
 
     def update(gradients, state, params=None, **extra):
         del extra
@@ -42,12 +40,25 @@ def aggregator(combine, name, *, takes_batch_gradient=False):
                     "Make them with coherence.per_example_value_and_grad(loss), loss taking ONE example."
                 )
             return gradients, state
-        combined = combine(gradients)
+        combined, state = (combine(gradients), state) if init is None else combine(gradients, state)
         if params is not None:
             combined = jax.tree.map(lambda g, p: g.astype(jnp.result_type(p)), combined, params)
         return combined, state
 
-    return Aggregator(init, update)
+    return Aggregator(init or (lambda params: optax.EmptyState()), update)
+
+
+def averaged(transformation, name):
+    """An `Aggregator` that takes the mean over examples, and then an optax transformation of one gradient.
+
+    It takes batch gradients too: they are averaged already.
+
+    >>> sign = averaged(optax.scale_by_sign(), "sign()")
+    >>> sign.update(jnp.array([[1.0, -3.0], [1.0, 1.0]]), sign.init(None))[0]
+    Array([ 1., -1.], dtype=float32)
+    """
+    first = aggregator(mean, name, takes_batch_gradient=True)
+    return Aggregator(*optax.with_extra_args_support(optax.chain(first, transformation)))
 
 
 def _is_batch_gradient(gradients, params, name):

@@ -3,13 +3,15 @@
 import optax
 
 from .aggregation import Aggregator
+from .decay import Last
 
 
 def chain(aggregator, *rest):
     """`optax.chain` that begins with an aggregator: per-example gradients go in, parameter updates come out.
 
     Refuses anything in front of the aggregator, which would map over factors (scaling both sides of a product by 2 scales it by 4),
-    and a second aggregator behind it, which would get one gradient instead of many. To accumulate steps, do so after the aggregation:
+    a second aggregator behind it, which would get one gradient instead of many, and anything behind `soft_threshold`, which would move
+    its exact zeros. To accumulate steps, do so after the aggregation:
     `chain(winsorize(2), optax.MultiSteps(optax.sgd(0.1), 4).gradient_transformation())`.
 
     >>> import jax.numpy as jnp
@@ -27,6 +29,11 @@ def chain(aggregator, *rest):
         if isinstance(one, Aggregator):
             raise TypeError(
                 f"chain: argument {place} is a second aggregator, but the first leaves one gradient and no examples to aggregate. Keep one."
+            )
+        if isinstance(one, Last) and place <= len(rest):
+            raise TypeError(
+                f"chain: argument {place} of {len(rest) + 1} is a soft_threshold, which goes last: what comes behind it would move its "
+                "exact zeros. Put it at the end, behind the learning rate."
             )
     return Aggregator(*optax.with_extra_args_support(optax.chain(aggregator, *rest)))
 

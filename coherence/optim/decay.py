@@ -41,6 +41,10 @@ def l2_decay(rate, mask=None):
     return optax.add_decayed_weights(rate, mask)
 
 
+class Last(optax.GradientTransformationExtraArgs):
+    """An optax transformation that puts parameters in exact places: whatever came behind it would move them away."""
+
+
 class SoftThresholdState(NamedTuple):
     """How many steps were taken: what a schedule is read at."""
 
@@ -53,7 +57,7 @@ def soft_threshold(rate, mask=None):
     .. math:: w \leftarrow \mathrm{sign}(w + u)\,\max(|w + u| - \mathrm{rate}, 0)
 
     with u the update so far: so it goes LAST in the chain, behind the learning rate. The rate is per step: for the penalty
-    lambda * ||w||_1 give learning_rate * lambda (proximal gradient descent; exact for plain SGD).
+    lambda * ||w||_1 give learning_rate * lambda (proximal gradient descent; exact for plain SGD). `chain` refuses it elsewhere.
 
     Args:
         rate: a number >= 0, or a schedule: a function of the step count, from 0.
@@ -74,7 +78,8 @@ def soft_threshold(rate, mask=None):
 
         return jax.tree.map(to, updates, params), SoftThresholdState(optax.safe_increment(state.step))
 
-    return _masked(optax.GradientTransformationExtraArgs(lambda params: SoftThresholdState(jnp.zeros((), jnp.int32)), update), mask)
+    threshold = optax.GradientTransformationExtraArgs(lambda params: SoftThresholdState(jnp.zeros((), jnp.int32)), update)
+    return Last(*_masked(threshold, mask))
 
 
 def _masked(transformation, mask):

@@ -1,59 +1,12 @@
-"""Optimizers as settings: plain values that can be compared and written to JSON, and `build()` to make the transformation.
-
-`per_example` says whether an aggregator needs per-example gradients; one that does not is content with the batch gradient.
-"""
+"""Settings of what comes behind the aggregator: the optimizer and the background forces."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import optax
-
-    from coherence.optim.aggregation import Aggregator
-
-
-@dataclass(frozen=True)
-class Average:
-    """The mean gradient."""
-
-    per_example: ClassVar[bool] = False
-
-    def build(self) -> Aggregator:
-        from coherence.optim.averaging import average
-
-        return average()
-
-
-@dataclass(frozen=True)
-class Winsorize:
-    """The mean after pulling each coordinate's outliers in."""
-
-    c: float = 2.0
-    """Percent of the examples pulled in on each side, in [0, 50]; 50 is the median."""
-    per_example: ClassVar[bool] = True
-
-    def __post_init__(self):
-        if not 0 <= self.c <= 50:
-            raise ValueError(f"Winsorize: c is in percent of the examples, in [0, 50], got {self.c}.")
-
-    def build(self) -> Aggregator:
-        from coherence.optim.winsorizing import winsorize
-
-        return winsorize(self.c)
-
-
-@dataclass(frozen=True)
-class Median:
-    """The coordinate-wise median."""
-
-    per_example: ClassVar[bool] = True
-
-    def build(self) -> Aggregator:
-        from coherence.optim.medians import median
-
-        return median()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
-"""What users run on their own models before they trust a number: `check_loss`."""
+"""Per-example gradients of a user's own loss: how every leaf gets them, at what memory, and whether they are right."""
 
-import dataclasses
 import math
 import operator
 import warnings
@@ -9,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .gradients import (
+from coherence.gradients import (
     Factored,
     Recomputed,
     RecomputedWarning,
@@ -19,96 +18,11 @@ from .gradients import (
     per_example_value_and_grad,
     reductions,
 )
-from .trees import leaf as leaf_name
+from coherence.trees import leaf as leaf_name
+
+from .reports import LeafCheck, LossCheck
 
 _SMALL = 1e-2  # of the largest entry of any leaf: below it differences count as rounding of the others, not of the leaf's own
-
-
-@dataclasses.dataclass(frozen=True)
-class LeafCheck:
-    """How one parameter leaf gets its per-example gradients, and whether they are right.
-
-    `kind` is the node's type; `how` its factors or the primitive without a rule; `memory` bytes of factors or rows for this batch.
-    `difference` is the largest one from a loop of `jax.grad`, of rows, their norms and their sum, relative to the leaf's largest
-    entry (or to a hundredth of the largest of any leaf, where that is more). `zero`: exactly 0 for every example of the batch.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    kind: str
-    how: str
-    memory: int
-    difference: float
-    zero: bool
-
-    @property
-    def size(self):
-        return math.prod(self.shape)
-
-    @property
-    def is_fast(self):
-        """Whether a rule makes the gradients, in one pass for all reductions."""
-        return self.kind != Recomputed.__name__
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class LossCheck:
-    """What `check_loss` found; prints as a table. `examples` of the `m` were compared; `batch_statistics` are sentences."""
-
-    leaves: tuple[LeafCheck, ...]
-    m: int
-    examples: int
-    tolerance: float
-    batch_statistics: tuple[str, ...]
-
-    @property
-    def ok(self):
-        """Gradients agree with `jax.grad`, none is zero for every example, no statistic of a batch is asked of one example."""
-        return not self.problems
-
-    @property
-    def fast_share(self):
-        """Share of the parameters (numbers, not leaves) whose gradients a rule makes."""
-        return sum(leaf.size for leaf in self.leaves if leaf.is_fast) / max(1, sum(leaf.size for leaf in self.leaves))
-
-    @property
-    def problems(self):
-        """One sentence each, empty where all is well. A recomputed leaf is exact, hence no problem."""
-        found = [f"the loss of one example needs statistics of a batch: {what}" for what in self.batch_statistics]
-        for leaf in self.leaves:
-            if not leaf.difference <= self.tolerance:  # nan is wrong too
-                found.append(f"{leaf.name} differs from jax.grad by {leaf.difference:.1e} (allowed: {self.tolerance:.1e})")
-        if zero := [leaf.name for leaf in self.leaves if leaf.zero]:
-            found.append(
-                f"gradients are exactly 0 for every example: {', '.join(zero)}. Unused, frozen, behind dead units or a layer "
-                "initialized at zero, or in front of a batch norm that sees one example"
-            )
-        return tuple(found)
-
-    def __str__(self):
-        head = ("leaf", "shape", "gradients", "memory", "difference", "")
-        table = [head] + [
-            (
-                leaf.name,
-                "x".join(map(str, leaf.shape)) or "scalar",
-                leaf.how,
-                _bytes(leaf.memory),
-                f"{leaf.difference:.1e}",
-                "0!" * leaf.zero,
-            )
-            for leaf in self.leaves
-        ]
-        widths = [max(len(row[i]) for row in table) for i in range(len(head))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in table]
-        parameters, memory = sum(leaf.size for leaf in self.leaves), sum(leaf.memory for leaf in self.leaves)
-        lines.append(
-            f"{self.fast_share:.1%} of {parameters:,} parameters on a fast rule; {_bytes(memory)} for {self.m} examples; "
-            f"{self.examples} of them compared with jax.grad"
-        )
-        lines += [f"problem: {problem}" for problem in self.problems] or ["ok"]
-        return "\n".join(lines)
-
-    __repr__ = __str__
 
 
 def check_loss(loss, params, batch, *, examples=4, has_aux=False):
@@ -172,15 +86,12 @@ def _nodes_and_reasons(transform, params, batch):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         _, nodes = jax.eval_shape(transform, params, batch)
-    said = " ".join(str(w.message) for w in caught if issubclass(w.category, RecomputedWarning))
-    for w in caught:
-        if not issubclass(w.category, RecomputedWarning):
-            warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
     reasons = {}
-    for path, node in jax.tree.leaves_with_path(nodes, is_leaf=_is_node):
-        name = leaf_name(path)
-        if isinstance(node, Recomputed) and f" {name} (" in said:
-            reasons[name] = said.split(f" {name} (", 1)[1].split(")", 1)[0]
+    for w in caught:
+        if isinstance(w.message, RecomputedWarning):
+            reasons |= w.message.reasons
+        else:
+            warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
     return nodes, reasons
 
 
@@ -271,11 +182,3 @@ def _dims(x):
 
 def _size(node):
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(node))
-
-
-def _bytes(n):
-    for unit in ("B", "kB", "MB"):
-        if n < 1000:
-            return f"{n:.3g} {unit}"
-        n /= 1000
-    return f"{n:.3g} GB"

@@ -1,0 +1,94 @@
+"""`check_aggregator`: what every aggregator must do, and what this one promises."""
+
+import operator
+
+import jax
+import numpy as np
+import optax
+
+from . import specimens
+from .distances import examples, worst
+from .duties import DUTIES, TOLERANCE, Broken, Run, agreed
+from .reports import AggregatorCheck, Finding
+
+
+def leafwise(function):
+    """A twin of trees from one of leaves, [m, ...] -> [...], that treats every leaf alone.
+
+    >>> leafwise(lambda leaf: leaf.mean(0))({"w": np.array([1.0, 3.0]), "b": np.array([0.0, 1.0])})
+    {'b': np.float64(0.5), 'w': np.float64(2.0)}
+    """
+    return lambda gradients: jax.tree.map(function, gradients)
+
+
+def check_aggregator(tx, *, promises=(), twin=None, steps=1):
+    """Whether a method fits in where the others do, is what it says it is, and keeps its promises.
+
+    Asked of every method: updates have the parameters' structure, shapes and dtypes; the state is arrays that keep theirs; a jitted
+    step is traced once; `**extra` arguments are let through; `chain` takes it, before optax's SGD and Adam; gradients as factors
+    (one vector, a sequence), as rows and recomputed give the same update as plain arrays; masked examples do not count.
+
+    Promises and twin are tried on plain gradients of 20 and of 21 examples: what rounds ranks often differs for odd and even m.
+    Everything runs in float32, and takes seconds.
+
+    Methods with a memory: each comparison starts from a fresh state and feeds the same gradients `steps` times, then looks at the
+    last update. A window is full after as many steps as it is long, and then sees one gradient in all its places; what it does with
+    different ones is a matter for a test of its own.
+
+    Args:
+        tx: the method, such as `winsorize(2)`; or a `chain`.
+        promises: functions `(aggregate, gradients) -> violation`, from `coherence.checks.promises` or your own.
+        twin: the definition again, as slow and plain as possible: from a tree of float64 numpy arrays [m, ...] to one gradient. Wrap
+            one that looks at each leaf alone in `leafwise`.
+        steps: how often the same gradients are fed before the update counts.
+
+    Returns:
+        An `AggregatorCheck`: prints as a table; `.ok`, `.problems`, `.findings`.
+
+    Raises:
+        TypeError: `tx` is no optax transformation.
+        ValueError: `steps` < 1.
+
+    >>> from coherence.checks import promises
+    >>> from coherence.optim import median
+    >>> check = check_aggregator(median(), promises=[promises.odd, promises.breakdown(0.5)], twin=leafwise(lambda g: np.median(g, 0)))
+    >>> check.ok
+    True
+    """
+    if not isinstance(tx, optax.GradientTransformation):
+        raise TypeError(f"check_aggregator(tx): an optax transformation such as median(), got {type(tx).__name__}. Did you call it?")
+    steps = operator.index(steps)
+    if steps < 1:
+        raise ValueError(f"check_aggregator(steps): the gradients are fed at least once, got {steps}.")
+    run, some = Run(tx, steps), [specimens.plain(m) for m in (20, 21)]
+    findings = [_finding(duty.__name__.replace("_", " "), duty, run) for duty in DUTIES]
+    if twin is not None:
+        findings.append(_finding("its twin agrees", lambda g: _twin_agrees(run, twin, g), *some))
+    for promise in promises:
+        name = getattr(promise, "__name__", repr(promise))
+        findings.append(_finding(f"promise: {name}", lambda g, promise=promise: _kept(run, promise, g), *some))
+    return AggregatorCheck(tuple(findings), TOLERANCE)
+
+
+def _finding(name, check, *subjects):
+    """The worst of the check's differences, or the first problem."""
+    try:
+        differences = [check(subject) for subject in subjects]
+    except Broken as broken:
+        return Finding(name, broken.difference, str(broken))
+    except Exception as error:  # the user's code: the other checks still say something
+        return Finding(name, None, f"{type(error).__name__}: {error}")
+    return Finding(name, None if None in differences else worst(differences), "")
+
+
+def _twin_agrees(run, twin, gradients):
+    expected = twin(jax.tree.map(lambda x: np.asarray(x, np.float64), gradients))
+    return agreed(run(gradients), expected, gradients, f"of {examples(gradients)} examples, it differs")
+
+
+def _kept(run, promise, gradients):
+    violation = float(promise(run, gradients))
+    if not violation <= TOLERANCE:  # nan is wrong too
+        what = (promise.__doc__ or "").strip().split("\n")[0]
+        raise Broken(f"violated by {violation:.1e} ({examples(gradients)} examples). {what}".rstrip(), violation)
+    return violation

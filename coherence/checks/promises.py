@@ -1,0 +1,142 @@
+"""What a robust mean may promise, one function a promise: `promise(aggregate, gradients) -> violation`.
+
+`aggregate` turns a plain tree of per-example gradients, leaves [m, ...], into one gradient. The violation is a number: 0, or
+rounding, where the promise is kept; relative to the largest entry of the expected result unless said otherwise. Write your own the
+same way: `check_aggregator` prints its name, the number and, where it is broken, the first line of its docstring.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .distances import differences, examples, largest, worst
+
+_HUGE = 1e12  # times the largest gradient; its square is still finite in float32
+
+
+def permutes(aggregate, gradients):
+    """The order of the examples is irrelevant."""
+    order = np.random.default_rng(0).permutation(examples(gradients))
+    return _distance(aggregate(jax.tree.map(lambda x: x[order], gradients)), aggregate(gradients), gradients)
+
+
+def odd(aggregate, gradients):
+    """Negating the gradients negates the result."""
+    return _distance(aggregate(jax.tree.map(jnp.negative, gradients)), jax.tree.map(jnp.negative, aggregate(gradients)), gradients)
+
+
+def scales(aggregate, gradients):
+    """Gradients times a positive factor give the result times that factor."""
+    found = []
+    for factor in (4.0, 0.3):
+        scaled = jax.tree.map(lambda x: factor * x, gradients)
+        found.append(_distance(aggregate(scaled), jax.tree.map(lambda x: factor * x, aggregate(gradients)), scaled))
+    return worst(found)
+
+
+def shifts(aggregate, gradients):
+    """A part that all examples have in common passes through."""
+    rng = np.random.default_rng(0)
+    common = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape[1:]), x.dtype), gradients)
+    shifted = jax.tree.map(jnp.add, gradients, common)
+    return _distance(aggregate(shifted), jax.tree.map(jnp.add, aggregate(gradients), common), shifted)
+
+
+def unanimous(aggregate, gradients):
+    """Where all examples have one gradient, it is the result."""
+    same = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), gradients)
+    return _distance(aggregate(same), jax.tree.map(lambda x: x[0], gradients), gradients)
+
+
+def separable(aggregate, gradients):
+    """A coordinate's result depends on that coordinate alone, not on other coordinates or leaves."""
+    rng = np.random.default_rng(0)
+    changed = jax.tree.map(lambda x: jnp.asarray(rng.random(x.shape[1:]) < 0.5), gradients)
+    others = jax.tree.map(lambda x, c: jnp.where(c, -7 * x[::-1], x), gradients, changed)
+    kept = lambda result: jax.tree.map(lambda r, c: jnp.where(c, 0, r), result, changed)
+    return _distance(kept(aggregate(others)), kept(aggregate(gradients)), gradients)
+
+
+def is_the_mean(aggregate, gradients):
+    """It is the plain mean over the examples."""
+    return _distance(aggregate(gradients), jax.tree.map(lambda x: x.mean(0), gradients), gradients)
+
+
+def breakdown(share):
+    """That share of the examples, arbitrarily large, cannot move a coordinate beyond the range of the others.
+
+    Of m examples `share` of m - 1 to the nearest integer, halves down, as `winsorize` counts: so 0.5 is fewer than half of them.
+    They are the first ones, or spread over the batch, and go to either side. The violation is in sizes of the others' largest.
+    A share of fewer than 0.03 is none of the 20 examples of `check_aggregator`, and refused: try the method with a larger one.
+
+    Raises:
+        ValueError: `share` is not in (0, 0.5].
+    """
+    _check(share, "breakdown")
+
+    def promise(aggregate, gradients):
+        found = []
+        for bad, others in _outliers(share, gradients):
+            inside = jax.tree.map(lambda x: x[others], gradients)
+            for sign in (1, -1):
+                result = aggregate(_replaced(gradients, bad, sign * _HUGE))
+                beyond = jax.tree.map(lambda r, x: jnp.maximum(0, jnp.maximum(r - x.max(0), x.min(0) - r)), result, inside)
+                found.append(largest(beyond) / largest(inside))
+        return worst(found)
+
+    return _named(promise, f"breakdown({share})", breakdown)
+
+
+def bounded(share):
+    """That share of the examples moves the result only so far: a thousand times larger, they move it no farther.
+
+    Weaker than `breakdown`, which asks for the range of the others coordinate by coordinate; examples counted and placed alike. The
+    violation is the distance between the two results, in sizes of the others' largest.
+
+    Raises:
+        ValueError: `share` is not in (0, 0.5].
+    """
+    _check(share, "bounded")
+
+    def promise(aggregate, gradients):
+        found = []
+        for bad, others in _outliers(share, gradients):
+            far, farther = (aggregate(_replaced(gradients, bad, size * _HUGE)) for size in (1e-3, 1.0))
+            found.append(largest(differences(farther, far)) / largest(jax.tree.map(lambda x: x[others], gradients)))
+        return worst(found)
+
+    return _named(promise, f"bounded({share})", bounded)
+
+
+def _check(share, name):
+    if not 0 < share <= 0.5:
+        raise ValueError(f"{name}(share): share of the examples that go astray, in (0, 0.5], got {share}.")
+
+
+def _named(promise, name, source):
+    promise.__name__, promise.__doc__ = name, source.__doc__
+    return promise
+
+
+def _outliers(share, gradients):
+    """(bad, others): places of that share of the examples, at the beginning and spread, which groups by position tell apart."""
+    m = examples(gradients)
+    number = math.ceil(share * (m - 1) - 0.5 - 1e-9)
+    if number < 1:
+        raise ValueError(f"a share of {share} is none of {m} examples, and says nothing. Promise it for {0.5 / (m - 1):.3f} or more.")
+    for bad in (np.arange(number), np.linspace(0, m - 1, number).round().astype(int)):
+        yield bad, np.setdiff1d(np.arange(m), bad)
+
+
+def _replaced(gradients, bad, size):
+    """The bad examples agree on huge values, positive at some coordinates and negative at others."""
+    rng = np.random.default_rng(0)
+    scale = size * largest(gradients)
+    return jax.tree.map(lambda x: x.at[bad].set(jnp.asarray(scale * rng.choice([-1, 1], x.shape[1:]), x.dtype)), gradients)
+
+
+def _distance(result, expected, gradients):
+    """The largest difference of two results, relative to the largest entry expected (of the gradients, where that is zero)."""
+    return largest(differences(result, expected)) / (largest(expected) or largest(gradients))

@@ -1,0 +1,141 @@
+"""What the checks found, and how it prints: as a table in plain text."""
+
+import dataclasses
+import math
+
+
+@dataclasses.dataclass(frozen=True)
+class LeafCheck:
+    """How one parameter leaf gets its per-example gradients, and whether they are right.
+
+    `kind` is the node's type; `how` its factors or the primitive without a rule; `memory` bytes of factors or rows for this batch.
+    `difference` is the largest one from a loop of `jax.grad`, of rows, their norms and their sum, relative to the leaf's largest
+    entry (or to a hundredth of the largest of any leaf, where that is more). `zero`: exactly 0 for every example of the batch.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kind: str
+    how: str
+    memory: int
+    difference: float
+    zero: bool
+
+    @property
+    def size(self):
+        return math.prod(self.shape)
+
+    @property
+    def is_fast(self):
+        """Whether a rule makes the gradients, in one pass for all reductions."""
+        return self.kind != "Recomputed"
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class LossCheck:
+    """What `check_loss` found; prints as a table. `examples` of the `m` were compared; `batch_statistics` are sentences."""
+
+    leaves: tuple[LeafCheck, ...]
+    m: int
+    examples: int
+    tolerance: float
+    batch_statistics: tuple[str, ...]
+
+    @property
+    def ok(self):
+        """Gradients agree with `jax.grad`, none is zero for every example, no statistic of a batch is asked of one example."""
+        return not self.problems
+
+    @property
+    def fast_share(self):
+        """Share of the parameters (numbers, not leaves) whose gradients a rule makes."""
+        return sum(leaf.size for leaf in self.leaves if leaf.is_fast) / max(1, sum(leaf.size for leaf in self.leaves))
+
+    @property
+    def problems(self):
+        """One sentence each, empty where all is well. A recomputed leaf is exact, hence no problem."""
+        found = [f"the loss of one example needs statistics of a batch: {what}" for what in self.batch_statistics]
+        for leaf in self.leaves:
+            if not leaf.difference <= self.tolerance:  # nan is wrong too
+                found.append(f"{leaf.name} differs from jax.grad by {leaf.difference:.1e} (allowed: {self.tolerance:.1e})")
+        if zero := [leaf.name for leaf in self.leaves if leaf.zero]:
+            found.append(
+                f"gradients are exactly 0 for every example: {', '.join(zero)}. Unused, frozen, behind dead units or a layer "
+                "initialized at zero, or in front of a batch norm that sees one example"
+            )
+        return tuple(found)
+
+    def __str__(self):
+        head = ("leaf", "shape", "gradients", "memory", "difference", "")
+        rows = [
+            (
+                leaf.name,
+                "x".join(map(str, leaf.shape)) or "scalar",
+                leaf.how,
+                _bytes(leaf.memory),
+                f"{leaf.difference:.1e}",
+                "0!" * leaf.zero,
+            )
+            for leaf in self.leaves
+        ]
+        lines = _table([head, *rows])
+        parameters, memory = sum(leaf.size for leaf in self.leaves), sum(leaf.memory for leaf in self.leaves)
+        lines.append(
+            f"{self.fast_share:.1%} of {parameters:,} parameters on a fast rule; {_bytes(memory)} for {self.m} examples; "
+            f"{self.examples} of them compared with jax.grad"
+        )
+        lines += [f"problem: {problem}" for problem in self.problems] or ["ok"]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One check: its name, the largest difference where it measures one (else `None`), and what is wrong, '' where nothing is."""
+
+    name: str
+    difference: float | None
+    problem: str
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class AggregatorCheck:
+    """What `check_aggregator` found; prints as a table. Differences are relative to what was expected."""
+
+    findings: tuple[Finding, ...]
+    tolerance: float
+
+    @property
+    def ok(self):
+        """Nothing is broken, and every promise kept."""
+        return not self.problems
+
+    @property
+    def problems(self):
+        """One sentence each, beginning with the name of the check; empty where all is well."""
+        return tuple(f"{finding.name}: {finding.problem}" for finding in self.findings if finding.problem)
+
+    def __str__(self):
+        number = lambda x: "" if x is None else f"{x:.1e}"
+        rows = [(f.name, number(f.difference), "broken" if f.problem else "ok") for f in self.findings]
+        lines = _table([("check", "difference", ""), *rows])
+        lines.append(f"differences of up to {self.tolerance:.1e} of what was expected count as rounding")
+        lines += [f"problem: {problem}" for problem in self.problems] or ["ok"]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def _table(rows):
+    """Lines of the rows, cells padded to the width of their column."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+
+
+def _bytes(n):
+    for unit in ("B", "kB", "MB"):
+        if n < 1000:
+            return f"{n:.3g} {unit}"
+        n /= 1000
+    return f"{n:.3g} GB"

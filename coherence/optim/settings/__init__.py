@@ -1,0 +1,30 @@
+"""Optimizers as settings: plain values that can be compared and written to JSON, and `build()` to make the transformation.
+
+`per_example` says whether an aggregator needs per-example gradients; one that does not is content with the batch gradient.
+"""
+
+from .followers import SGD, L1Decay, L2Decay, SoftThreshold
+from .means import Average, NormClip, RollingMean, SignOfSum, SumOfSigns
+from .medians import GeometricMedian, Median, MedianOfMeans, RollingMedian, Winsorize
+from .selections import CoherenceMask, CoordinateMask, SignAgreement, TopK
+
+__all__ = [
+    "SGD",
+    "Average",
+    "CoherenceMask",
+    "CoordinateMask",
+    "GeometricMedian",
+    "L1Decay",
+    "L2Decay",
+    "Median",
+    "MedianOfMeans",
+    "NormClip",
+    "RollingMean",
+    "RollingMedian",
+    "SignAgreement",
+    "SignOfSum",
+    "SoftThreshold",
+    "SumOfSigns",
+    "TopK",
+    "Winsorize",
+]

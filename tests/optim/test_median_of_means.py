@@ -1,0 +1,127 @@
+"""The median of means between the mean and the median; groups by position, by drawn permutations, by consecutive batches."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from coherence.checks import check_aggregator, promises
+from coherence.gradients import Stacked
+from coherence.optim import average, chain, median, median_of_means
+from tests.optim.twins import middle_of_groups
+
+
+def random(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def updates(tx, gradients, params):
+    """The updates of successive steps."""
+    state, step = tx.init(params), jax.jit(tx.update)
+    for g in gradients:
+        update, state = step(g, state, params)
+        yield np.asarray(update)
+
+
+def test_one_group_is_the_mean_and_as_many_as_examples_the_median():
+    g = random(7, 9)
+    np.testing.assert_allclose(median_of_means(1).update(g, None)[0], average().update(g, None)[0], rtol=1e-6)
+    for groups in (7, 100):
+        np.testing.assert_array_equal(median_of_means(groups).update(g, None)[0], median().update(g, None)[0])
+
+
+@pytest.mark.parametrize("key", [None, 0])
+def test_masked_examples_leave_no_gap(key):
+    g, tx = random(20, 9), median_of_means(3, key=key)
+    state, update = tx.init(None), jax.jit(lambda g, state: tx.update(g, state)[0])
+    rng = np.random.default_rng(0)
+    for kept in (20, 11, 4, 2):
+        keep = np.isin(np.arange(20), rng.choice(20, kept, replace=False))
+        masked = Stacked(g * keep[:, None], jnp.asarray(keep))
+        np.testing.assert_allclose(update(masked, state), update(g[keep], state), rtol=1e-5, atol=1e-6)
+
+
+def test_of_no_examples_at_all_it_is_nan():
+    nobody = Stacked(jnp.zeros((5, 2)), jnp.zeros(5, bool))
+    assert np.isnan(median_of_means(3).update(nobody, None)[0]).all()
+    assert np.isnan(average().update(nobody, None)[0]).all()
+
+
+def test_drawn_groups_are_all_partitions_sooner_or_later():
+    g = jnp.array([[0.0], [1.0], [10.0], [100.0]])  # in groups of 2, 1 and 1
+    possible = {round(middle_of_groups(np.asarray(g)[list(order)], 3).item(), 2) for order in itertools.permutations(range(4))}
+    seen = {round(u.item(), 2) for u in updates(median_of_means(3, key=0), [g] * 60, jnp.zeros(1))}
+    assert len(possible) > 3
+    assert seen == possible
+
+
+def test_draws_follow_from_the_key():
+    g = random(30, 4)
+    run = lambda key: np.stack(list(updates(median_of_means(3, key=key), [g] * 2, jnp.zeros(4))))
+    np.testing.assert_array_equal(run(1), run(jax.random.key(1)))
+    assert not np.array_equal(run(1), run(2))
+
+
+def test_drawn_groups_fit_in_where_other_aggregators_do():
+    kept = (promises.odd, promises.unanimous, promises.separable, promises.breakdown(0.1))
+    check = check_aggregator(median_of_means(5, key=0), promises=kept)
+    assert check.ok, check
+
+
+def test_replicas_draw_from_their_own_keys():
+    g, tx = random(30, 4), median_of_means(5, key=0)
+    states = jax.vmap(lambda seed: tx.init(None)._replace(key=jax.random.key(seed)))(jnp.arange(3))
+    both = jax.vmap(lambda state: tx.update(g, state)[0])(states)
+    for i in range(3):
+        alone = median_of_means(5, key=i)
+        np.testing.assert_allclose(both[i], alone.update(g, alone.init(None))[0], rtol=1e-6)
+    assert not np.array_equal(both[0], both[1])
+
+
+@pytest.mark.parametrize("per_example", [True, False])
+def test_three_consecutive_batches_are_three_groups_of_a_batch_three_times_as_large(per_example):
+    g, params = random(6, 8, 5), jnp.zeros(5)
+    batches = list(g) if per_example else list(g.mean(1))
+    got = list(updates(median_of_means(3, consecutive=True), batches, params))
+    for i in (0, 1, 3, 4):
+        np.testing.assert_array_equal(got[i], 0)
+    for i in (2, 5):
+        np.testing.assert_allclose(got[i], median_of_means(3).update(g[i - 2 : i + 1].reshape(24, 5), None)[0], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("how", [{}, {"key": 0}, {"consecutive": True}])
+def test_scanned_steps_are_steps(how):
+    tx = chain(median_of_means(3, **how), optax.sgd(0.1))
+    g, start = random(7, 9, 4), jnp.zeros(4)
+
+    def step(carry, g):
+        params, state = carry
+        change, state = tx.update(g - params, state, params)
+        return (optax.apply_updates(params, change), state), None
+
+    scanned = jax.jit(lambda: jax.lax.scan(step, (start, tx.init(start)), g)[0][0])()
+    carry = start, tx.init(start)
+    for one in g:
+        carry = step(carry, one)[0]
+    np.testing.assert_allclose(scanned, carry[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [0, -3, 2.5, "3", None])
+def test_groups_are_a_whole_number(groups):
+    with pytest.raises(ValueError, match=rf"median_of_means\(groups\): groups is a whole number, at least 1, got {groups!r}\."):
+        median_of_means(groups)
+
+
+def test_consecutive_batches_have_no_order_to_draw():
+    with pytest.raises(
+        ValueError, match=r"median_of_means\(3\): consecutive batches have no order to draw, got key=0. Leave one of the two"
+    ):
+        median_of_means(3, key=0, consecutive=True)
+
+
+def test_consecutive_batches_need_the_parameters_to_begin_with():
+    with pytest.raises(ValueError, match=r"median_of_means\(3\)\.init\(params\) needs the parameters, got None: the state holds gradients"):
+        median_of_means(3, consecutive=True).init(None)

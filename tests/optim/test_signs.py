@@ -1,0 +1,68 @@
+"""Votes are counted exactly, also from factors, and thresholds mean what is written."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coherence.gradients import Factored, Stacked, per_example_value_and_grad
+from coherence.optim import average, sign_agreement, sign_of_sum, sum_of_signs
+
+
+def votes(ups, downs, silent=0):
+    """A coordinate that so many examples want up, down, or do not care about."""
+    return jnp.array([[2.0]] * ups + [[-1.0]] * downs + [[0.0]] * silent)
+
+
+def agreed(threshold, g):
+    return sign_agreement(threshold).update(g, None)[0].item()
+
+
+def test_the_mean_is_kept_from_the_threshold_on():
+    assert agreed(0.5, votes(3, 1)) == 1.25
+    assert agreed(0.51, votes(3, 1)) == 0
+    assert agreed(0.5, votes(1, 3)) == -0.25  # down is as good as up, and the mean may be of the other sign
+
+
+def test_at_zero_it_is_the_mean_and_at_one_nobody_is_against_or_silent():
+    g = jnp.asarray(np.random.default_rng(0).normal(size=(9, 50)), jnp.float32)
+    np.testing.assert_array_equal(sign_agreement(0).update(g, None)[0], average().update(g, None)[0])
+    assert (agreed(1, votes(5, 0)), agreed(1, votes(4, 0, silent=1)), agreed(1, votes(4, 1))) == (2, 0, 0)
+
+
+@pytest.mark.parametrize("hundredths", range(0, 101, 2))
+def test_thresholds_are_the_decimals_they_are_written_as(hundredths):
+    lead = 50 + hundredths // 2  # of 100 votes; in binary 0.14 * 100 is above 14
+    assert agreed(hundredths / 100, votes(lead, 100 - lead)) != 0
+    if hundredths > 2:
+        assert agreed(hundredths / 100, votes(lead - 1, 101 - lead)) == 0
+
+
+def test_of_masked_votes_the_rest_is_the_whole():
+    for keep in (np.arange(7) < 3, np.arange(7) < 5):
+        g = Stacked(votes(3, 2, 2) * keep[:, None], jnp.asarray(keep))
+        assert (agreed(0.6, g) != 0) == (keep.sum() == 3)
+
+
+def test_votes_from_factors_are_whole_numbers():
+    rng = np.random.default_rng(0)
+    params = jnp.asarray(rng.normal(size=(30, 40)), jnp.float32)
+    batch = jnp.maximum(jnp.asarray(rng.normal(size=(97, 30)), jnp.float32), 0)
+    loss = lambda w, x: jnp.sum(jax.nn.relu(x @ w) ** 2)
+    _, g = per_example_value_and_grad(loss)(params, batch)
+    assert isinstance(g, Factored)
+    expected = np.sign(jax.vmap(jax.grad(loss), (None, 0))(params, batch)).sum(0)
+    np.testing.assert_array_equal(sum_of_signs().update(g, None)[0], expected)
+
+
+def test_the_sign_of_a_batch_gradient_is_taken_too():
+    params = jnp.zeros(3)
+    tx = sign_of_sum()
+    np.testing.assert_array_equal(tx.update(jnp.array([2.0, -3.0, 0.0]), tx.init(params), params)[0], [1, -1, 0])
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan"), "0.5", None])
+def test_thresholds_are_shares(threshold):
+    said = rf"sign_agreement\(threshold\): threshold is a share of the examples, in \[0, 1\], got {threshold!r}\."
+    with pytest.raises(ValueError, match=said):
+        sign_agreement(threshold)

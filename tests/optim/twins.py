@@ -1,0 +1,79 @@
+"""The slow truth of the aggregators that look at more than one coordinate's sorted values: numpy, float64, as the docstrings say."""
+
+import math
+from fractions import Fraction
+
+import jax
+import numpy as np
+
+
+def together(function):
+    """A twin of trees from one of all leaves as one matrix, [m, P] -> [P]."""
+
+    def twin(gradients):
+        leaves, treedef = jax.tree.flatten(gradients)
+        parts = np.split(function(flat(gradients)), np.cumsum([x[0].size for x in leaves])[:-1])
+        return treedef.unflatten([part.reshape(x.shape[1:]) for part, x in zip(parts, leaves)])
+
+    return twin
+
+
+def flat(gradients):
+    return np.concatenate([np.asarray(x, np.float64).reshape(len(x), -1) for x in jax.tree.leaves(gradients)], 1)
+
+
+@np.errstate(invalid="ignore")
+def mean(g):
+    return np.asarray(g, np.float64).mean(0)
+
+
+@np.errstate(invalid="ignore")
+def middle_of_groups(g, groups):
+    return np.median([mean(part) for part in np.array_split(g, min(groups, len(g)))], 0)
+
+
+def nearest(g):
+    """The geometric median: Weiszfeld's iteration until nothing moves."""
+    z = g.mean(0)
+    for _ in range(3000):
+        closeness = 1 / np.maximum(np.linalg.norm(g - z, axis=1), 1e-300)
+        z = closeness @ g / closeness.sum()
+    return z
+
+
+def clipped(g, longest):
+    return np.mean([x * min(1, longest / np.linalg.norm(x)) if x.any() else x for x in g], 0)
+
+
+@np.errstate(invalid="ignore")
+def votes(g):
+    return np.sign(np.asarray(g, np.float64)).sum(0)
+
+
+def agreed(g, threshold):
+    return np.where(abs(votes(g)) < math.ceil(Fraction(str(threshold)) * len(g)), 0, mean(g))
+
+
+def coherent_leaves(gradients, threshold):
+    def leaf(x):
+        rows = flat(x)
+        helped = sum(a @ b for a in rows for b in rows) / sum(a @ a for a in rows)
+        return mean(x) if helped > threshold else np.zeros(x.shape[1:])
+
+    return jax.tree.map(leaf, gradients)
+
+
+@np.errstate(invalid="ignore", divide="ignore")
+def own_coherence(g):
+    """Of each coordinate: pairs that agree, over the diagonal."""
+    return sum(a * b for a in g for b in g) / sum(a * a for a in g)
+
+
+def coherent_coordinates(g, threshold):
+    g = np.asarray(g, np.float64)
+    return np.where(own_coherence(g) <= threshold, 0, mean(g))
+
+
+def strongest(g, scores, share):
+    kept = np.argsort(-scores, kind="stable")[: math.ceil(Fraction(str(share)) * scores.size)]
+    return np.where(np.isin(np.arange(scores.size), kept), mean(g), 0)
