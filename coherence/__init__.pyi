@@ -39,6 +39,7 @@ from .optim import soft_threshold as soft_threshold
 from .optim import stopping as stopping
 from .optim import sum_of_signs as sum_of_signs
 from .optim import top_k as top_k
+from .optim import trimmed_mean as trimmed_mean
 from .optim import winsorize as winsorize
 from .trees import layer as layer
 from .trees import leaf as leaf

@@ -15,6 +15,7 @@ from .norm_clipping import norm_clip as norm_clip
 from .rolling import rolling_mean as rolling_mean
 from .rolling import rolling_median as rolling_median
 from .settings import SGD as SGD
+from .settings import AnyAggregator as AnyAggregator
 from .settings import Average as Average
 from .settings import CoherenceMask as CoherenceMask
 from .settings import CoordinateMask as CoordinateMask
@@ -31,10 +32,12 @@ from .settings import SignOfSum as SignOfSum
 from .settings import SoftThreshold as SoftThreshold
 from .settings import SumOfSigns as SumOfSigns
 from .settings import TopK as TopK
+from .settings import TrimmedMean as TrimmedMean
 from .settings import Winsorize as Winsorize
 from .signs import sign_agreement as sign_agreement
 from .signs import sign_of_sum as sign_of_sum
 from .signs import sum_of_signs as sum_of_signs
 from .sparsifying import top_k as top_k
+from .trimming import trimmed_mean as trimmed_mean
 from .weiszfeld import geometric_median as geometric_median
 from .winsorizing import winsorize as winsorize

@@ -1,11 +1,9 @@
 """Winsorized gradients: no coordinate moves because of a few examples."""
 
-import numbers
-
 from coherence.gradients.reductions import mean
 
 from .aggregation import aggregator
-from .order_statistics import clipped_mean, coordinatewise, leaf_rank
+from .order_statistics import check_percent, clipped_mean, coordinatewise, leaf_rank
 
 
 def winsorize(c):
@@ -29,10 +27,7 @@ def winsorize(c):
     >>> winsorize(25).update(jnp.array([[0.0], [1.0], [2.0], [3.0], [100.0]]), winsorize(25).init(None))[0]
     Array([2.], dtype=float32)
     """
-    if not isinstance(c, numbers.Real):
-        raise TypeError(f"winsorize(c): c is a plain number (percent of the examples, in [0, 50]), got {type(c).__name__}.")
-    if not 0 <= c <= 50:
-        raise ValueError(f"winsorize(c): c is in percent of the examples, in [0, 50], got {c}.")
+    check_percent("winsorize", c)
     if c == 0:
         return aggregator(mean, f"winsorize({c})")
     return aggregator(coordinatewise(lambda leaf: clipped_mean(leaf, leaf_rank(c, leaf))), f"winsorize({c})")

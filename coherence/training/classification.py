@@ -10,7 +10,7 @@ import functools
 
 from ..data.settings import MNIST, Digits, LabelNoise, Npz
 from ..models.settings import Convolutional, FullyConnected
-from ..optim.settings import SGD, Average, Median, Winsorize
+from ..optim.settings import SGD, AnyAggregator, Average
 from ..optim.stopping.settings import AnyOf, Coherence, Evidence, GradientNorm, MaxSteps, Never, Patience
 from .schedule import log_spaced
 
@@ -24,7 +24,7 @@ class Classification:
     data: Digits | MNIST | Npz = Digits()
     noise: LabelNoise = LabelNoise()
     model: FullyConnected | Convolutional = FullyConnected()
-    aggregator: Average | Winsorize | Median = Average()
+    aggregator: AnyAggregator = Average()
     optimizer: SGD = SGD()
     batch_size: int = 100
     steps: int = 2000

@@ -26,6 +26,7 @@ from coherence.optim import (
     sign_of_sum,
     sum_of_signs,
     top_k,
+    trimmed_mean,
     winsorize,
 )
 from tests.optim import twins
@@ -74,6 +75,9 @@ CATALOGUE = {
     "winsorize(0)": Row(lambda: winsorize(0), leafwise(lambda g: winsorized(g, 0)), (*MEAN_LIKE, is_the_mean)),
     "winsorize(2.5)": Row(lambda: winsorize(2.5), leafwise(lambda g: winsorized(g, 2.5)), MEAN_LIKE),
     "winsorize(10)": Row(lambda: winsorize(10), leafwise(lambda g: winsorized(g, 10)), (*MEAN_LIKE, breakdown(0.1))),
+    "trimmed_mean(10)": Row(lambda: trimmed_mean(10), leafwise(lambda g: twins.trimmed(g, 10)), (*MEAN_LIKE, breakdown(0.1))),
+    "trimmed_mean(45)": Row(lambda: trimmed_mean(45), leafwise(lambda g: twins.trimmed(g, 45)), (*MEAN_LIKE, breakdown(0.45))),
+    "trimmed_mean(50)": Row(lambda: trimmed_mean(50), leafwise(middle), (*MEAN_LIKE, breakdown(0.5))),
     "median": Row(median, leafwise(middle), (*MEAN_LIKE, breakdown(0.5))),
     "median_of_means(1)": Row(lambda: median_of_means(1), leafwise(twins.mean), (*MEAN_LIKE, is_the_mean)),
     "median_of_means(3)": Row(lambda: median_of_means(3), leafwise(lambda g: twins.middle_of_groups(g, 3)), (*IN_GROUPS, breakdown(0.05))),

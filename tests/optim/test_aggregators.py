@@ -14,7 +14,7 @@ import pytest
 from coherence.checks.promises import separable
 from coherence.gradients import Factored, Recomputed, Stacked, per_example_value_and_grad
 from coherence.gradients.factors import is_node
-from coherence.optim import Aggregator, average, chain, median, soft_threshold, winsorize
+from coherence.optim import Aggregator, average, chain, median, soft_threshold, trimmed_mean, winsorize
 from tests.optim.catalogue import CATALOGUE, winsorized
 
 
@@ -328,9 +328,10 @@ def test_no_examples_are_refused():
 
 
 @pytest.mark.parametrize("c", [60, -1, 50.5, math.nan])
-def test_percents_beyond_fifty_are_refused(c):
-    with pytest.raises(ValueError, match=rf"winsorize\(c\): c is in percent of the examples, in \[0, 50\], got {c}\."):
-        winsorize(c)
+@pytest.mark.parametrize("make", [winsorize, trimmed_mean])
+def test_percents_beyond_fifty_are_refused(make, c):
+    with pytest.raises(ValueError, match=rf"{make.__name__}\(c\): c is in percent of the examples, in \[0, 50\], got {c}\."):
+        make(c)
 
 
 @pytest.mark.parametrize("c", ["2", None, jnp.float32(2)])

@@ -28,6 +28,7 @@ from coherence.optim import (
     SoftThreshold,
     SumOfSigns,
     TopK,
+    TrimmedMean,
     Winsorize,
     settings,
 )
@@ -37,6 +38,7 @@ AGGREGATORS = [
     (Average(), 21.2),
     (Winsorize(25), 2.0),
     (Winsorize(), 21.2),
+    (TrimmedMean(25), 2.0),
     (Median(), 2.0),
     (MedianOfMeans(), 2.5),
     (MedianOfMeans(5, seed=3), 2.0),
@@ -100,6 +102,7 @@ def test_settings_are_values():
     ("make", "said"),
     [
         (lambda: Winsorize(60), r"Winsorize: c is in percent of the examples, in \[0, 50\], got 60\."),
+        (lambda: TrimmedMean(-1), r"TrimmedMean: c is in percent of the examples, in \[0, 50\], got -1\."),
         (lambda: MedianOfMeans(0), r"MedianOfMeans: groups is at least 1, got 0\."),
         (
             lambda: MedianOfMeans(3, seed=1, consecutive=True),

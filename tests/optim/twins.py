@@ -32,6 +32,14 @@ def middle_of_groups(g, groups):
     return np.median([mean(part) for part in np.array_split(g, min(groups, len(g)))], 0)
 
 
+@np.errstate(invalid="ignore")
+def trimmed(g, c):
+    m = len(g)
+    k = max(0, math.ceil(Fraction(c) * (m - 1) / 100 - Fraction(1, 2)))
+    g = np.asarray(g, np.float64)
+    return np.where(np.isnan(g).any(0), np.nan, np.sort(g, 0)[k : m - k].mean(0))
+
+
 def nearest(g):
     """The geometric median: Weiszfeld's iteration until nothing moves."""
     z = g.mean(0)

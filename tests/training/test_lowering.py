@@ -1,13 +1,17 @@
 """Every training step and probe lowers for every platform, on a machine that has only one of them."""
 
+import typing
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
 
+from coherence import per_example_value_and_grad
 from coherence.data.settings import Digits, LabelNoise
 from coherence.models.settings import FullyConnected
-from coherence.optim.settings import Average, Median, Winsorize
+from coherence.optim.settings import AnyAggregator, Average, Median, Winsorize
 from coherence.runs import Run
 from coherence.training import Classification, train
 from coherence.training.loop import _initial
@@ -23,6 +27,15 @@ def test_a_chunk_of_steps_and_the_probes_lower(aggregator, platform):
     indices = np.zeros((5, 20), np.int32)
     assert export.export(advance, platforms=[platform])(_initial(problem), problem.data, indices, 5)
     assert export.export(jax.jit(problem.measure), platforms=[platform])(problem.params, problem.data)
+
+
+@pytest.mark.parametrize("setting", [setting for setting in typing.get_args(AnyAggregator) if setting not in (Average, Winsorize, Median)])
+def test_every_aggregator_lowers(setting):
+    tx, params = setting().build(), {"w": jnp.ones((3, 2)), "b": jnp.ones(2)}
+    batch = jnp.ones((20, 3)), jnp.ones((20, 2))
+    loss = lambda p, e: jnp.sum((jnp.tanh(e[0] @ p["w"] + p["b"]) - e[1]) ** 2)
+    step = lambda p, state, batch: tx.update(per_example_value_and_grad(loss)(p, batch)[1], state, p)
+    assert export.export(jax.jit(step), platforms=["cpu", "cuda", "tpu"])(params, tx.init(params), batch)
 
 
 def test_every_seed_draws_its_own_noise_once_and_shares_the_images():

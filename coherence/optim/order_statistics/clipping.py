@@ -1,19 +1,16 @@
-"""The mean of clipped values, and the choice between the ways to find what to clip to."""
+"""Means of clipped and of trimmed values, and the choice between the ways to find where to clip."""
+
+import functools
 
 import jax.numpy as jnp
-from jax import lax
 
 from coherence.gradients.factors import accumulator
 
 from . import bisection, networks, streaming
+from .comparators import larger, smaller
+from .coordinates import Formed, Products
 from .keys import from_keys, to_keys
 
-# Two busy cores, float32, the clipped mean of 784 x 2048 outer products, m = 100, interleaved, milliseconds (compile time, s):
-#   k             1           2           3           4           6           8          49
-#   streaming    60 (1.1)    68 (1.3)    77 (1.8)    81 (2.5)    98 (35)     - (> 60)    -
-#   network     111 (1.7)   112 (1.7)   113 (1.8)   100 (1.9)   118 (1.8)   120 (1.9)   115 (1.4)
-# Streaming takes m (4k + 2) operations and a network m log^2 m / 2 or so: small m with the same k go to the network.
-# Beyond 128 rows a network spills and its compile time grows.
 _STREAMED_RANKS = 4
 _STREAMED_EXAMPLES_PER_RANK = 20
 _NETWORK_ROWS = 128
@@ -26,36 +23,98 @@ def clipped_mean(leaf, k):
     their own dtype, the sum is kept in at least float32. k = 0 is the mean; the largest k, (m - 1) // 2, the median.
     A nan in any counted example makes the coordinate nan; infinities are values like others.
     """
+    return _mean(leaf, k, lambda total, low, high: total / leaf.count)
+
+
+def trimmed_mean(leaf, k):
+    r"""Mean over examples of each coordinate without its k smallest and k largest values; as `clipped_mean` otherwise."""
+
+    def from_clipped(total, low, high):
+        """What is clipped counts k times as `low`, k times as `high`; infinite bounds are infinite means (or none)."""
+        trimmed = (total - k * low - k * high) / jnp.maximum(leaf.count - 2 * k, 1)
+        return jnp.where(jnp.isinf(low) | jnp.isinf(high), low + high, trimmed)
+
+    return _mean(leaf, k, from_clipped)
+
+
+def _mean(leaf, k, finish):
+    """`finish(sum of clipped values, low, high)`; the midpoint of low and high where k leaves one value or two."""
     if isinstance(k, int) and k == 0:
         return leaf.mean()
-    if isinstance(k, int) and leaf.m <= _NETWORK_ROWS:
-        return leaf.with_nans(_unrolled(leaf, k))
-    return leaf.by_tiles(lambda tile: tile.with_nans(_bisected(tile, k)))
+    if isinstance(leaf, Formed) and not _is_unrolled(leaf, k):
+        return leaf.by_tiles(lambda tile: _clipped(tile, k, finish))
+    return _clipped(leaf, k, finish)
 
 
-def _unrolled(leaf, k):
-    """Everything in one loop over the coordinates, whose body holds the m values: no array but the result."""
-    keys = [to_keys(row) for row in leaf.rows()]
-    streamed = k <= _STREAMED_RANKS and leaf.m >= k * _STREAMED_EXAMPLES_PER_RANK
-    low, high = streaming.select(keys, k) if streamed else networks.select(keys, (k, leaf.m - 1 - k))
-    if 2 * k >= leaf.m - 2:
-        return _midpoint(low, high, leaf.dtype)
-    clipped = [from_keys(lax.min(lax.max(key, low), high), leaf.dtype).astype(accumulator(leaf.dtype)) for key in keys]
-    return _sum(clipped) / leaf.m
+def _is_unrolled(leaf, k):
+    """Whether one loop over the coordinates does it, its body holding all values of a coordinate; else many passes are made."""
+    return isinstance(k, int) and leaf.m <= _NETWORK_ROWS
 
 
-def _bisected(leaf, k):
-    keys, count = to_keys(leaf.values), leaf.count
-    low = bisection.select(keys, k, leaf.mask)
-    high = bisection.select(keys, count - 1 - k, leaf.mask)
-    clipped = from_keys(jnp.clip(keys, low, high), leaf.dtype).astype(accumulator(leaf.dtype))
-    kept = clipped if leaf.mask is None else jnp.where(leaf.mask[:, None], clipped, 0)
-    return jnp.where(2 * k >= count - 2, _midpoint(low, high, leaf.dtype), jnp.sum(kept, 0) / count)
+def _clipped(leaf, k, finish):
+    spread = (leaf.spread() if isinstance(leaf, Products) else leaf).without_masked()
+    low, high = _bounds(spread, k)
+    last = 2 * k >= leaf.count - 2
+    if isinstance(last, bool) and last:
+        result = _midpoint(low, high)
+    else:
+        result = finish(_sum_of_clipped(spread, low, high), *(x.astype(accumulator(leaf.dtype)) for x in (low, high)))
+        result = result if isinstance(last, bool) else jnp.where(last, _midpoint(low, high), result)
+    return leaf.with_nans(result)
 
 
-def _midpoint(low, high, dtype):
+def _bounds(leaf, k):
+    """The (k+1)-th smallest and the (k+1)-th largest value of each coordinate."""
+    if not _is_unrolled(leaf, k):
+        low = _searched(leaf, k)
+        if isinstance(leaf.count, int) and leaf.count == 2 * k + 2:
+            return low, _next(leaf, low, k + 1)
+        return low, _searched(leaf, leaf.count - 1 - k)
+    if k <= _STREAMED_RANKS and leaf.m >= k * _STREAMED_EXAMPLES_PER_RANK:
+        return streaming.select(leaf.rows(), k)
+    return networks.select(leaf.rows(), (k, leaf.m - 1 - k))
+
+
+def _searched(leaf, k):
+    """The value of rank k by bisection: a count over all examples for each bit."""
+    integer = to_keys(jnp.zeros((), leaf.dtype)).dtype
+
+    def below(keys):
+        bound = from_keys(keys, leaf.dtype)
+        count = _counted(leaf, lambda row: row < bound)
+        return jnp.where(jnp.isnan(bound) & (keys > 0), leaf.m, count)  # keys beyond infinity's are above everything
+
+    return from_keys(bisection.search(below, k, leaf.shape, integer), leaf.dtype)
+
+
+def _next(leaf, value, k):
+    """The value of rank k, given that of rank k - 1: the same where it is tied, else the least above it. Two passes, not 32."""
+    step = lambda least, rows: functools.reduce(lambda x, row: jnp.where((row > value) & (row < x), row, x), rows, least)
+    above = leaf.fold(jnp.full(leaf.shape, jnp.inf, leaf.dtype), step)
+    return jnp.where(_counted(leaf, lambda row: row <= value) > k, value, above)
+
+
+def _counted(leaf, condition):
+    """How many examples' values meet the condition."""
+    ones = lambda rows: _sum([jnp.where(condition(row), 1, 0) for row in rows])
+    return leaf.fold(jnp.zeros(leaf.shape, jnp.int32), lambda n, rows: n + ones(rows))
+
+
+def _sum_of_clipped(leaf, low, high):
+    dtype = accumulator(leaf.dtype)
+
+    def clipped(row):
+        value = smaller(larger(row, low), high).astype(dtype)
+        return value if leaf.mask is None else jnp.where(jnp.isnan(row), 0, value)
+
+    if leaf.m <= _NETWORK_ROWS:
+        return _sum([clipped(row) for row in leaf.rows()])
+    return leaf.fold(jnp.zeros(leaf.shape, dtype), lambda total, rows: total + _sum([clipped(row) for row in rows]))
+
+
+def _midpoint(low, high):
     """At the largest k half the values are clipped to each side (all to one, where m is odd)."""
-    low, high = (from_keys(x, dtype).astype(accumulator(dtype)) for x in (low, high))
+    low, high = (x.astype(accumulator(x.dtype)) for x in (low, high))
     return 0.5 * low + 0.5 * high  # halves first: low + high may overflow
 
 

@@ -2,7 +2,7 @@
 
 import functools
 
-from jax import lax
+from .comparators import larger, smaller
 
 
 def odd_even_mergesort(m):
@@ -36,12 +36,12 @@ def pruned(m, wires):
 
 
 def select(rows, wires):
-    """The values of the given ranks (0 is the smallest) among m equally shaped integer arrays."""
+    """The values of the given ranks (0 is the smallest) among m equally shaped arrays."""
     rows = list(rows)
-    for i, j, smaller, larger in pruned(len(rows), tuple(wires)):
+    for i, j, smaller_needed, larger_needed in pruned(len(rows), tuple(wires)):
         a, b = rows[i], rows[j]
-        if smaller:
-            rows[i] = lax.min(a, b)
-        if larger:
-            rows[j] = lax.max(a, b)
+        if smaller_needed:
+            rows[i] = smaller(a, b)
+        if larger_needed:
+            rows[j] = larger(a, b)
     return [rows[w] for w in wires]

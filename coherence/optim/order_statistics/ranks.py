@@ -1,6 +1,7 @@
 """How many of the m values of a coordinate c percent are."""
 
 import math
+import numbers
 from fractions import Fraction
 
 import jax.numpy as jnp
@@ -17,6 +18,14 @@ def rank(c, m):
     [0, 1, 2, 8, 49]
     """
     return max(0, math.ceil(Fraction(str(c)) * (m - 1) / 100 - Fraction(1, 2)))
+
+
+def check_percent(name, c):
+    """Refuse what is no percent of the examples on each side; `name` is the aggregator's, as users write it."""
+    if not isinstance(c, numbers.Real):
+        raise TypeError(f"{name}(c): c is a plain number (percent of the examples, in [0, 50]), got {type(c).__name__}.")
+    if not 0 <= c <= 50:
+        raise ValueError(f"{name}(c): c is in percent of the examples, in [0, 50], got {c}.")
 
 
 def leaf_rank(c, leaf):

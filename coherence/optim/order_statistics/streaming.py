@@ -1,14 +1,14 @@
 """Selection by keeping the few smallest and largest values seen so far: 4k + 2 operations an example."""
 
-from jax import lax
+from .comparators import larger, smaller
 
 
 def select(rows, k):
-    """The (k+1)-th smallest and the (k+1)-th largest of equally shaped integer arrays."""
+    """The (k+1)-th smallest and the (k+1)-th largest of equally shaped arrays."""
     lowest, highest = [], []
     for row in rows:
-        _insert(lowest, row, k, lax.min, lax.max)
-        _insert(highest, row, k, lax.max, lax.min)
+        _insert(lowest, row, k, smaller, larger)
+        _insert(highest, row, k, larger, smaller)
     return lowest[k], highest[k]
 
 

@@ -5,11 +5,30 @@
 
 from .followers import SGD, L1Decay, L2Decay, SoftThreshold
 from .means import Average, NormClip, RollingMean, SignOfSum, SumOfSigns
-from .medians import GeometricMedian, Median, MedianOfMeans, RollingMedian, Winsorize
+from .medians import GeometricMedian, Median, MedianOfMeans, RollingMedian, TrimmedMean, Winsorize
 from .selections import CoherenceMask, CoordinateMask, SignAgreement, TopK
+
+AnyAggregator = (
+    Average
+    | Winsorize
+    | TrimmedMean
+    | Median
+    | MedianOfMeans
+    | RollingMedian
+    | RollingMean
+    | GeometricMedian
+    | NormClip
+    | SignAgreement
+    | SumOfSigns
+    | SignOfSum
+    | CoherenceMask
+    | CoordinateMask
+    | TopK
+)
 
 __all__ = [
     "SGD",
+    "AnyAggregator",
     "Average",
     "CoherenceMask",
     "CoordinateMask",
@@ -26,5 +45,6 @@ __all__ = [
     "SoftThreshold",
     "SumOfSigns",
     "TopK",
+    "TrimmedMean",
     "Winsorize",
 ]

@@ -28,6 +28,24 @@ class Winsorize:
 
 
 @dataclass(frozen=True)
+class TrimmedMean:
+    """The mean without each coordinate's outliers."""
+
+    c: float = 2.0
+    """Percent of the examples left out on each side, in [0, 50]; 50 is the median."""
+    per_example: ClassVar[bool] = True
+
+    def __post_init__(self):
+        if not 0 <= self.c <= 50:
+            raise ValueError(f"TrimmedMean: c is in percent of the examples, in [0, 50], got {self.c}.")
+
+    def build(self) -> Aggregator:
+        from coherence.optim.trimming import trimmed_mean
+
+        return trimmed_mean(self.c)
+
+
+@dataclass(frozen=True)
 class Median:
     """The coordinate-wise median."""
 
