@@ -171,6 +171,7 @@ def main():
     parser.add_argument("--nets", nargs="+", metavar="WORD", default=[""], help="only nets whose name has one of these words")
     parser.add_argument("--peers", nargs="+", metavar="WORD", default=[""], help="only libraries whose name has one of these words")
     parser.add_argument("--limit", type=float, default=400, metavar="SECONDS", help="for one net and library (default 400)")
+    parser.add_argument("--seconds", type=float, default=FULL, help=f"of timing for one net and library (default {FULL})")
     parser.add_argument("--case", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case:
@@ -181,7 +182,7 @@ def main():
     results = {}
     for net in nets:
         for peer in peers:
-            result = results[net, peer] = in_its_own_process(net, peer, QUICK if options.quick else FULL, options.limit)
+            result = results[net, peer] = in_its_own_process(net, peer, QUICK if options.quick else options.seconds, options.limit)
             print(f"{net:32} {peer:24} {cell(result, [])}", file=sys.stderr, flush=True)
     text = document(results, nets, peers)
     print(text)

@@ -23,6 +23,12 @@ def check_batch(batch, mask):
             raise TypeError(
                 f"batch leaf {leaf_name(path)} has no example axis, got {leaf!r}. Every leaf needs a leading axis of m examples."
             )
+        if any(axis is not None for axis in jax.typeof(leaf).sharding.spec):
+            raise ValueError(
+                f"batch leaf {leaf_name(path)} is sharded over a mesh with explicit axes ({jax.typeof(leaf)}): every reduction over the "
+                "examples would need its output's sharding spelled out. Leave it to the compiler: "
+                "jax.make_mesh(shape, names, axis_types=(jax.sharding.AxisType.Auto,) * len(names))."
+            )
         sizes[leaf_name(path)] = leaf.shape[0]
     if not sizes:
         raise ValueError("batch holds no array: there is nothing to take examples from.")

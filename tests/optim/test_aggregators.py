@@ -157,6 +157,18 @@ def test_sequences_in_small_slabs_and_recomputed_leaves_too(name, monkeypatch):
     assert_close(run(name, g, params), run(name, plain, params), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::coherence.gradients.RecomputedWarning")
+@pytest.mark.parametrize("width", [4, 7, 50])
+def test_leaves_without_a_rule_are_differentiated_again_for_each_stretch(width, monkeypatch):
+    monkeypatch.setattr("coherence.optim.order_statistics.leaves._JOINED", 0)
+    monkeypatch.setattr("coherence.optim.order_statistics.leaves._RECOMPUTED", 10 * width)
+    monkeypatch.setattr("coherence.gradients.tracing.ROWS", 0)
+    params, batch = {"shared": jnp.asarray(random(9, 6)), "scale": jnp.asarray(random(50, seed=1))}, random(10, 4, 9, seed=2)
+    _, g = per_example_value_and_grad(sequence_loss)(params, batch)
+    plain = jax.vmap(jax.grad(sequence_loss), (None, 0))(params, batch)
+    assert_close(run("median", g, params)["scale"], run("median", plain, params)["scale"], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("m", [12, 140])
 def test_nothing_is_joined_and_equal_shapes_are_stacked(monkeypatch, m):
     monkeypatch.setattr("coherence.optim.order_statistics.leaves._FORMED", 0)

@@ -8,7 +8,7 @@ from coherence.gradients.factors import accumulator
 
 from . import bisection, networks, streaming
 from .comparators import larger, smaller
-from .coordinates import Formed, Products
+from .coordinates import Formed
 from .keys import from_keys, to_keys
 
 _STREAMED_RANKS = 4
@@ -52,7 +52,7 @@ def _is_unrolled(leaf, k):
 
 
 def _clipped(leaf, k, finish):
-    spread = (leaf.spread() if isinstance(leaf, Products) else leaf).without_masked()
+    spread = leaf.spread().without_masked()
     low, high = _bounds(spread, k)
     last = 2 * k >= leaf.count - 2
     if isinstance(last, bool) and last:

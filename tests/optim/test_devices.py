@@ -1,0 +1,50 @@
+"""Order statistics over eight devices: the bits of one, the factors gathered once, the coordinates divided."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+SCRIPT = """
+import collections, re
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec as P
+import coherence as co
+from tests import zoo
+
+assert len(jax.devices()) == 8
+mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+params = {"w": zoo.normal(0, 200, 192), "b": zoo.normal(1, 192), "v": zoo.normal(2, 192, 5)}
+loss = lambda p, e: jnp.sum((jnp.tanh(e[0] @ p["w"] + p["b"]) @ p["v"] - e[1]) ** 2)
+
+def same_bits(tx, m):
+    batch = zoo.normal(3, m, 200), zoo.normal(4, m, 5)
+    gradients = jax.jit(lambda p, b: co.per_example_value_and_grad(loss)(p, b)[1])(params, batch)
+    update = lambda g, p: tx.update(g, tx.init(p), p)[0]
+    one = jax.jit(update)(gradients, params)
+    sharded = jax.tree.map(lambda x: jax.device_put(x, NamedSharding(mesh, P("data"))), gradients)
+    everywhere = jax.tree.map(lambda x: jax.device_put(x, NamedSharding(mesh, P())), params)
+    with jax.set_mesh(mesh):
+        program = jax.jit(lambda g, p: update(g, p)).lower(sharded, everywhere).compile()
+    eight = program(sharded, everywhere)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(eight)):
+        np.testing.assert_array_equal(a, b)
+    moves = collections.Counter(re.findall(r"= \\S+ (all-gather|all-to-all|collective-permute)", program.as_text()))
+    assert sum(moves.values()) < 12, f"examples travel one by one: {moves}"
+    assert eight["w"].sharding.spec == P(None, "data"), eight["w"].sharding
+
+same_bits(co.winsorize(5), 48)
+same_bits(co.median(), 48)
+same_bits(co.median(), 144)  # counting passes
+"""
+
+
+def test_eight_devices_take_the_bits_of_one():
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")]),
+    }
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(SCRIPT)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
