@@ -3,7 +3,7 @@
     python benchmarks/peers/run.py [--quick] [--nets WORD ...] [--peers WORD ...]
 
 In the environment README.md describes. Each net and library is measured in a process of its own, interleaved with the plain gradient
-of the same framework, and checked there against looped gradients. A full run writes benchmarks/results/peers.md; a shortened one prints.
+of the same framework, and checked there against looped gradients. Each cell goes into benchmarks/results/peers.json and .md.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import warnings
 
 HERE = pathlib.Path(__file__).parent
 RESULTS = HERE.parent / "results" / "peers.md"
+CELLS = RESULTS.with_suffix(".json")  # every cell measured so far: a killed run loses one, a later one can replace some
 TORCH, JAX = ("BackPACK", "Opacus ghost", "Opacus hooks", "torch.func"), ("jax_privacy", "jax_privacy microbatches", "coherence")
 NETS = (
     "MLP 784-2048-10, m=100",
@@ -30,7 +31,7 @@ NETS = (
 )
 PACKAGES = ("torch", "backpack-for-pytorch", "opacus", "jax", "jax_privacy", "flax", "numpy")
 CHECKED, TOLERANCE = 3, 1e-3
-QUICK, FULL = 2, 20  # seconds of timing for one cell, but never fewer than 3 or 7 pairs
+QUICK, FULL = 2, 20  # seconds of timing for one cell, but never fewer than 3 pairs, or 7 of less than 2 s
 
 
 def measure(net, peer, budget):
@@ -45,7 +46,7 @@ def measure(net, peer, budget):
         found, right = numbers(), expected()
         error = max(abs(a - b) / b for a, b in zip(found, right, strict=True))
         one = seconds(run) + seconds(plain)
-        pairs = max(7 if budget > QUICK and one < 30 else 3, min(101, int(budget / one)))
+        pairs = max(7 if budget > QUICK and one < 2 else 3, min(101, int(budget / one)))
         took = ratio(run, plain, pairs, warmup=0)  # both have run twice
     except Exception as problem:
         return {"error": f"{type(problem).__name__}: {problem}"}
@@ -79,6 +80,8 @@ def in_its_own_process(net, peer, budget, limit):
 
 def cell(result, notes):
     """The ratio with its interval, or why there is none, as a numbered note."""
+    if result.get("error") == "not measured":
+        return "-"
     if "error" in result:
         return f"unsupported{note(result['error'], notes)}" if refuses(result["error"]) else f"failed{note(result['error'], notes)}"
     text = f"{result['value']:.3g} [{result['low']:.3g}, {result['high']:.3g}]"
@@ -108,7 +111,7 @@ def table(results, nets, peers):
     for net in nets:
         row = [net]
         for group in (TORCH, JAX):
-            done = {p: results[net, p] for p in peers if p in group and (net, p) in results}
+            done = {p: results.get((net, p), {"error": "not measured"}) for p in peers if p in group}
             times = sorted(r["b"] for r in done.values() if "b" in r)
             row += [f"{1e3 * times[len(times) // 2]:.3g}" if times else "-", *(cell(r, notes) for r in done.values())]
         rows.append(row)
@@ -184,11 +187,18 @@ def main():
         for peer in peers:
             result = results[net, peer] = in_its_own_process(net, peer, QUICK if options.quick else options.seconds, options.limit)
             print(f"{net:32} {peer:24} {cell(result, [])}", file=sys.stderr, flush=True)
-    text = document(results, nets, peers)
-    print(text)
-    if not options.quick and (nets, peers) == (list(NETS), list(TORCH + JAX)):
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(text)
+            if not options.quick:
+                keep(net, peer, result)
+    print(document(results, nets, peers))
+
+
+def keep(net, peer, result):
+    """One more cell among those recorded, and the table drawn anew."""
+    cells = json.loads(CELLS.read_text()) if CELLS.exists() else {}
+    cells.setdefault(net, {})[peer] = result
+    CELLS.write_text(json.dumps(cells, indent=1, sort_keys=True))
+    results = {(net, peer): cells[net][peer] for net in NETS for peer in TORCH + JAX if peer in cells.get(net, {})}
+    RESULTS.write_text(document(results, NETS, TORCH + JAX))
 
 
 if __name__ == "__main__":
