@@ -101,8 +101,6 @@ def test_nan_and_infinite_gradients_show():
 def test_explicit_shardings_are_refused_before_jax_refuses_a_reduction():
     mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
     x = jax.device_put(jnp.ones((4, 3)), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data")))
-    message = (
-        r"batch leaf all is sharded over a mesh with explicit axes \(float32\[4@data,3\]\): .*axis_types=\(jax"
-    )
+    message = r"batch leaf all is sharded over a mesh with explicit axes \(float32\[4@data,3\]\): .*axis_types=\(jax"
     with pytest.raises(ValueError, match=message):
         co.per_example_value_and_grad(lambda w, x: jnp.dot(w, x))(jnp.ones(3), x)

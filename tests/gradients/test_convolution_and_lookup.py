@@ -34,13 +34,12 @@ def gradients_and_truth(model):
     return gradients, reference.flat(reference.gradients(loss, params, batch))
 
 
-@pytest.mark.filterwarnings("error::coherence.gradients.RecomputedWarning")
-def test_a_residual_network_with_group_norm_has_a_rule_for_every_leaf():
+@pytest.mark.slow  # that it has rules for all leaves is tested without running it in test_networks.py
+def test_a_residual_network_with_group_norm_is_exact():
     model = ResNet(width=4, blocks=(1, 1), groups=2)
     batch = zoo.normal(0, 3, 8, 8, 3), jnp.arange(3)
     params, loss = model.init(jax.random.key(0), batch[0]), cross_entropy(model)
     _, gradients = co.per_example_value_and_grad(loss)(params, batch)
-    assert not any(isinstance(node, co.Recomputed) for node in nodes(gradients))
     g = reference.flat(reference.gradients(loss, params, batch))
     np.testing.assert_allclose(co.squared_norms(gradients), (g**2).sum(1), rtol=1e-4)
     np.testing.assert_allclose(reference.flat(co.materialize(gradients)), g, rtol=1e-3, atol=1e-4 * np.abs(g).max())
