@@ -1,9 +1,6 @@
 """Over several devices: the same numbers as on one, and the batch stays where it is."""
 
-import os
-import subprocess
-import sys
-import textwrap
+from tests import eight_devices
 
 SCRIPT = """
 import jax, jax.numpy as jnp, numpy as np, optax
@@ -40,11 +37,4 @@ for a, b in zip(jax.tree.leaves(step(params, batch)), jax.tree.leaves(step(every
 
 
 def test_eight_devices_give_the_numbers_of_one_without_gathering_the_batch():
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")]),
-    }
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(SCRIPT)], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    eight_devices.run(SCRIPT)

@@ -1,9 +1,6 @@
 """Order statistics over eight devices: the bits of one, the factors gathered once, the coordinates divided."""
 
-import os
-import subprocess
-import sys
-import textwrap
+from tests import eight_devices
 
 SCRIPT = """
 import collections, re
@@ -40,11 +37,4 @@ same_bits(co.median(), 144)  # counting passes
 
 
 def test_eight_devices_take_the_bits_of_one():
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")]),
-    }
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(SCRIPT)], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    eight_devices.run(SCRIPT)
