@@ -9,7 +9,9 @@ import numpy as np
 
 from coherence.optim.order_statistics import Formed, clipped_mean, rank
 
-UNITS = 32  # hidden units whose gradients numpy and torch hold at a time: the fastest of 8, 32, 128 and all
+# Hidden units whose gradients numpy and torch hold at a time: of 8, 32, 128 and 512 within 6 % of the fastest for numpy (8), 13 % for
+# topk (8), the fastest for torch.median; one trial each.
+UNITS = 32
 
 
 def steps(loss, params, batch, c, m, learning_rate):

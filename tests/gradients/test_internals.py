@@ -31,6 +31,15 @@ def test_custom_derivatives_stay_closed():
     assert _jax.inner(equation) is None
 
 
+def test_custom_derivatives_are_found_by_name():
+    jvp, vjp = jax.custom_jvp(jnp.sin), jax.custom_vjp(jnp.sin)
+    jvp.defjvp(lambda x, t: (jvp(*x), t[0]))
+    vjp.defvjp(lambda x: (vjp(x), None), lambda _, ct: (ct,))
+    jaxprs = [jax.make_jaxpr(jax.jit(f))(1.0).jaxpr for f in (jvp, vjp)]
+    assert [_jax.contains(jaxpr, name) for jaxpr, name in zip(jaxprs, _jax.CUSTOM)] == [True, True]
+    assert not _jax.contains(jax.make_jaxpr(jnp.sin)(1.0).jaxpr, _jax.CUSTOM[1])
+
+
 def test_a_scan_says_what_is_constant_carried_and_scanned():
     step = lambda carry, x: (carry * x[0], (carry, x[1]))
     run = lambda w, xs: jax.lax.scan(lambda c, x: step(c + w, x), jnp.zeros(2), (xs, xs), reverse=True)
