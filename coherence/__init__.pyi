@@ -21,6 +21,7 @@ from .metrics import alpha as alpha
 from .metrics import alpha_from_minibatches as alpha_from_minibatches
 from .metrics import alpha_unbiased as alpha_unbiased
 from .metrics import m_coherence as m_coherence
+from .metrics import measure as measure
 from .optim import average as average
 from .optim import chain as chain
 from .optim import coherence_mask as coherence_mask

@@ -82,21 +82,29 @@ def total(gradients):
     return weighted_sum(gradients, jnp.ones(found[0][1].m, accumulator(found[0][1].dtype)))
 
 
+def mean_weights(gradients):
+    """The weights [m] of a mean: 1/m each. Masked examples have zero gradients, whatever their weight."""
+    found, _ = nodes(gradients)
+    dtype = accumulator(*(node.dtype for _, node in found))
+    return jnp.full(found[0][1].m, 1.0, dtype) / jnp.asarray(count(gradients), dtype)
+
+
 def mean(gradients):
     """(1/m) sum_i g_i: the gradient of the mean loss (of the examples the mask keeps), in the parameters' shapes and dtypes."""
-    found, _ = nodes(gradients)
-    m, dtype = found[0][1].m, accumulator(found[0][1].dtype)
-    return weighted_sum(gradients, jnp.full(m, 1.0, dtype) / jnp.asarray(count(gradients), dtype))
+    return weighted_sum(gradients, mean_weights(gradients))
 
 
 def mean_of(gradients, function):
-    """(1/m) sum_i f(g_i), coordinate by coordinate, in the parameters' shapes, at least float32.
+    """(1/m) sum_i f(g_i), coordinate by coordinate, in the parameters' shapes, at least float32. f as for `weighted_sum_of`."""
+    return weighted_sum_of(gradients, function, mean_weights(gradients))
+
+
+def weighted_sum_of(gradients, function, weights):
+    """sum_i w_i f(g_i), coordinate by coordinate, in the parameters' shapes, at least float32; `weights` [m].
 
     For f with f(x y) = f(x) f(y) and f(0) = 0, such as `jnp.sign`, `jnp.square`, `jnp.abs`: a dense layer then needs no more than
     f of its factors. Sequences go by slabs of columns, leaves without a rule by microbatches.
     """
-    found, _ = nodes(gradients)
-    weights = jnp.full(found[0][1].m, 1.0, accumulator(found[0][1].dtype)) / count(gradients)
     again = lambda group: recomputed.weighted_sum_of(group, weights, function)
     results, _, treedef = each_leaf(gradients, lambda node: _leaf_weighted_sum_of(node, weights, function), again)
     return treedef.unflatten(results)
@@ -123,15 +131,23 @@ def leaf_weighted_sums(gradients, weights):
     return [(path, result) for (path, _), result in zip(found, results)]
 
 
-def dot(gradients, tree):
-    """g_i . v for each example: [m]; `tree` is v, in the parameters' shapes."""
+def dot(gradients, tree, *, by=None):
+    """g_i . v for each example: [m]; `tree` is v, in the parameters' shapes. With `by` `{name: [m]}`, the layers' shares."""
     found, _ = nodes(gradients)
     vectors = jax.tree.leaves(tree)
     shapes = [tuple(node.shape) for _, node in found]
     if [jnp.shape(v) for v in vectors] != shapes:
         raise ValueError(f"dot(gradients, tree): tree must have the parameters' shapes {shapes}, got {[jnp.shape(v) for v in vectors]}.")
-    parts = [_leaf_dot(node, v) for (_, node), v in zip(found, vectors) if not isinstance(node, Recomputed)]
-    again = [(node, v) for (_, node), v in zip(found, vectors) if isinstance(node, Recomputed)]
+    pairs: dict = {}
+    for (path, node), v in zip(found, vectors):
+        pairs.setdefault(by(path) if by is not None else None, []).append((node, v))
+    dots = {name: _dot(some) for name, some in pairs.items()}
+    return dots if by is not None else dots[None]
+
+
+def _dot(pairs):
+    parts = [_leaf_dot(node, v) for node, v in pairs if not isinstance(node, Recomputed)]
+    again = [(node, v) for node, v in pairs if isinstance(node, Recomputed)]
     if again:
         parts.append(recomputed.dot(*map(list, zip(*again))))
     return sum(parts)

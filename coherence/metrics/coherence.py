@@ -1,6 +1,6 @@
 """The alpha family: how far per-example gradients agree.
 
-All of it reads two sums, S = sum_i g_i and Q = sum_i ||g_i||^2 (`moments`). Pool the sums over steps or batches and divide last.
+All of it reads two means, of g_i and of ||g_i||^2 (`pool`). Pool them over batches or steps, divide last.
 """
 
 from typing import NamedTuple
@@ -8,8 +8,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..gradients import reductions
-from ..gradients.factors import accumulator
+from ..gradients.reductions import dot, squared_norms
+from .pooling import Pooled, check_size, one_set, pool
 
 
 class Moments(NamedTuple):
@@ -39,7 +39,8 @@ def alpha(gradients, *, by=None, groups=None, num_groups=None):
     Chatterjee & Zielinski, On the Generalization Mystery in Deep Learning (arXiv:2203.10036), Section 4.
 
     Args:
-        gradients: from `per_example_value_and_grad`, or a plain tree whose leaves have a leading axis of m examples.
+        gradients: from `per_example_value_and_grad`, a plain tree whose leaves have a leading axis of m examples, or what
+            `pool` made of them (of a tuple the result is [groups]).
         by: a function from a leaf's key path to a name (`coherence.layer`, `coherence.leaf`); the result is then a dict.
         groups: bool [m] (result [2], False first) or int [m] with `num_groups`: one alpha a group, each with its own m.
         num_groups: how many groups an int `groups` holds (static); entries outside are in no group.
@@ -88,54 +89,97 @@ def alpha_unbiased(gradients, *, by=None, groups=None, num_groups=None):
     >>> alpha_unbiased({"w": jnp.eye(4)})
     Array(0., dtype=float32)
     """
-    if (m := reductions.nodes(gradients)[0][0][1].m) == 1:
-        raise ValueError(f"alpha_unbiased needs at least 2 examples, got {m}: it averages over pairs.")
+    check_size(gradients, "alpha_unbiased")
     return _each(lambda one: (one.m * one.alpha - 1) / (one.m - 1), gradients, by, groups, num_groups)
 
 
 def moments(gradients, *, by=None, groups=None, num_groups=None):
-    """The two sums alpha is a ratio of, for pooling over steps: add up `Moments` (means weighted by m), divide last.
+    """The two means alpha is a ratio of, for pooling over steps: add up `Moments` (weighted by m), divide last.
 
     Arguments and shape of the result as for `alpha`, with a `Moments` in place of each number.
     """
     return _each(lambda one: one, gradients, by, groups, num_groups)
 
 
+def alpha_between(gradients, *, groups=None, num_groups=None):
+    r"""How far two groups of examples push the same way: alpha between groups.
+
+    .. math:: \alpha_{ab} = \frac{\bar g_a\cdot\bar g_b}{\sqrt{q_a q_b}} \in [-1, 1], \qquad q_a = \frac1{m_a}\sum_{i\in a}\|g_i\|^2
+
+    The diagonal is each group's own alpha, with its floor 1/m_a; off the diagonal there is no floor, since no example meets itself:
+    0 for unrelated groups, positive where a step on one lowers the loss of the other, negative where it raises it. By
+    Cauchy-Schwarz at most the geometric mean of the two alphas. The cross term of P6's numerator; the normalization is ours.
+
+    Args:
+        gradients, groups, num_groups: as for `alpha`; or a tuple of `Pooled`, one a group.
+
+    Returns:
+        [groups, groups], symmetric; nan in the rows and columns of empty groups.
+
+    >>> alpha_between({"w": jnp.array([[1.0], [1.0], [-1.0]])}, groups=jnp.array([False, False, True]))
+    Array([[ 1., -1.],
+           [-1.,  1.]], dtype=float32)
+    """
+    parts = pool(gradients, groups=groups, num_groups=num_groups)
+    if isinstance(parts, Pooled):
+        raise ValueError("alpha_between compares groups of examples: pass groups=, or a tuple of pooled gradients, one a group.")
+    lengths = [jnp.sqrt(part.mean_squared_norm) for part in parts]
+    means = [jax.tree.leaves(part.mean) for part in parts]
+    inner = lambda a, b: sum(jnp.vdot(x, y) for x, y in zip(means[a], means[b])) / (lengths[a] * lengths[b])
+    every = range(len(parts))
+    return jnp.stack([jnp.stack([inner(min(a, b), max(a, b)) for b in every]) for a in every])
+
+
+def alpha_without(gradients, *, by=None, pooled=None):
+    r"""Alpha of the others, for each example: what alpha would be without it.
+
+    .. math:: \alpha_{(i)} = \frac{\|S - g_i\|^2}{(m-1)(Q - \|g_i\|^2)}, \qquad S = \sum_i g_i, \quad Q = \sum_i\|g_i\|^2
+
+    An example whose removal raises alpha pulls against the rest, or is long and alone; one whose removal lowers it is among those
+    that carry the step. The spread of these m numbers is the jackknife's error bar of alpha (`measure`).
+
+    Args:
+        gradients: per-example gradients of m examples, or of some of those in `pooled`.
+        by: as for `alpha`.
+        pooled: the whole sample, from `pool` (default: these gradients are all of it).
+
+    Returns:
+        [m], with `by` `{name: [m]}`; nan for the only example there is.
+
+    >>> alpha_without({"w": jnp.array([[1.0], [1.0], [-1.0]])})
+    Array([0., 0., 1.], dtype=float32)
+    """
+    whole = one_set(gradients if pooled is None else pooled, "alpha_without")
+    norms, dots = squared_norms(gradients, by=by), dot(gradients, whole.mean, by=by)
+    parts = _by_name(whole, by)
+    if by is None:
+        return leave_one_out(parts[None], norms, dots)
+    return {name: leave_one_out(part, norms[name], dots[name]) for name, part in parts.items()}
+
+
+def leave_one_out(moments, norms, dots):
+    """Alpha without each example, from ||g_i||^2 and g_i . mean; everything over m^2, so that large samples do not overflow."""
+    m = moments.m * 1.0
+    rest = (moments.squared_norm_of_mean - 2 * dots / m + norms / m**2).clip(min=0)
+    return rest / ((1 - 1 / m) * (moments.mean_squared_norm - norms / m))
+
+
 def _each(quantity, gradients, by, groups, num_groups):
-    member, num_groups = _membership(gradients, groups, num_groups)
-    name = by or (lambda path: None)
-    norms: dict = {}
-    for path, squares in reductions.leaf_squared_norms(gradients):
-        norms[name(path)] = norms.get(name(path), 0.0) + squares
-    weights = member / jnp.maximum(member.sum(1, keepdims=True), 1)
-    sums: dict = {key: 0.0 for key in norms}
-    per_group = [reductions.leaf_weighted_sums(gradients, w) for w in weights]
-    for leaves in zip(*per_group):
-        sums[name(leaves[0][0])] += jnp.stack([jnp.vdot(s, s) for _, s in leaves])
-    m = member.sum(1)
-    empty = jnp.where(m > 0, 0.0, jnp.nan).astype(m.dtype)
-    result = {}
-    for key, squares in norms.items():
-        one = Moments(sums[key] + empty, weights @ squares + empty, m)
-        result[key] = quantity(one if groups is not None else Moments(*(x[0] for x in one)))
+    pooled = pool(gradients, groups=groups, num_groups=num_groups)
+    if isinstance(pooled, Pooled):
+        result = {name: quantity(one) for name, one in _by_name(pooled, by).items()}
+    else:
+        each = [_by_name(part, by) for part in pooled]
+        stacked = {name: Moments(*map(jnp.stack, zip(*(one[name] for one in each)))) for name in each[0]}
+        result = {name: quantity(one) for name, one in stacked.items()}
     return result if by is not None else result[None]
 
 
-def _membership(gradients, groups, num_groups):
-    """[groups, m]: 1 where the example counts for the group."""
-    found, _ = reductions.nodes(gradients)
-    node = found[0][1]
-    dtype = accumulator(*(n.dtype for _, n in found))
-    keep = jnp.ones(node.m, bool) if node.mask is None else node.mask
-    if groups is None:
-        return keep[None].astype(dtype), 1
-    groups = jnp.asarray(groups)
-    if groups.shape != (node.m,):
-        raise ValueError(f"groups must have one entry an example, [{node.m}], got {list(groups.shape)}.")
-    if groups.dtype == jnp.bool_:
-        num_groups = 2
-    elif not jnp.issubdtype(groups.dtype, jnp.integer):
-        raise ValueError(f"groups must be bool or int, got {groups.dtype}.")
-    elif num_groups is None:
-        raise ValueError("int groups need num_groups, a static count: alpha(g, groups=labels, num_groups=10).")
-    return ((groups.astype(jnp.int32) == jnp.arange(num_groups)[:, None]) & keep).astype(dtype), num_groups
+def _by_name(pooled, by):
+    """`{name: Moments}`, with the key `None` for everything without `by`."""
+    parts: dict = {}
+    for (path, mean), square in zip(jax.tree.leaves_with_path(pooled.mean), jax.tree.leaves(pooled.mean_squared_norms)):
+        name = None if by is None else by(path)
+        part = jnp.vdot(mean, mean), square
+        parts[name] = tuple(map(jnp.add, parts[name], part)) if name in parts else part
+    return {name: Moments(*part, pooled.m) for name, part in parts.items()}

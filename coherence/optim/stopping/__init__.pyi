@@ -1,6 +1,4 @@
 from .combining import any_of as any_of
-from .measures import evidence as evidence
-from .measures import gradient_norm as gradient_norm
 from .settings import AnyOf as AnyOf
 from .settings import Coherence as Coherence
 from .settings import Evidence as Evidence

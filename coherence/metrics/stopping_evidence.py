@@ -1,10 +1,9 @@
-"""Numbers to stop by that need no validation set: functions of per-example gradients, which are never formed."""
+"""Numbers to stop by that need no validation set."""
 
 import jax
 import jax.numpy as jnp
 
-from coherence.gradients import reductions
-from coherence.metrics.coherence import moments
+from .pooling import one_set
 
 
 def evidence(gradients):
@@ -27,8 +26,8 @@ def evidence(gradients):
     shrink. Derived for plain SGD, from uncorrelated, normal coordinates.
 
     Args:
-        gradients: from `per_example_value_and_grad`, or a plain tree whose leaves have a leading axis of m examples. They need not be
-            those of the batch: with a larger sample, smaller signals count.
+        gradients: per-example gradients of at least 2 examples, or `pool(gradients, second_moments=True)`. They need not be those of
+            the batch: with a larger sample, smaller signals count.
 
     Raises:
         ValueError: the sample holds one example, which has no variance.
@@ -36,15 +35,9 @@ def evidence(gradients):
     >>> float(evidence({"w": jnp.array([[1.0], [3.0]])}))  # mean 2, variance 2
     -3.0
     """
-    found, _ = reductions.nodes(gradients)
-    size = found[0][1].m
-    if size == 1:
-        raise ValueError(f"evidence needs at least 2 examples, got {size}: it compares the mean with the variance.")
-    m = reductions.count(gradients)
-    means = reductions.leaf_weighted_sums(gradients, jnp.full(size, 1.0) / m)  # not `mean`: that rounds to the parameters' dtype
-    squares = jax.tree.leaves(reductions.mean_of(gradients, jnp.square))
-    total, dimensions = 0.0, 0
-    for (_, mean), square in zip(means, squares):
+    pooled = one_set(gradients, "evidence", at_least=2, second_moments=True)
+    m, total, dimensions = pooled.m, 0.0, 0
+    for mean, square in zip(jax.tree.leaves(pooled.mean), jax.tree.leaves(pooled.second_moments)):
         variance = jnp.maximum(square - mean**2, 0) * m / (m - 1)  # exact enough: near the threshold the mean is the small part
         alive = square != 0
         total += jnp.sum(jnp.where(alive, m * mean**2 / jnp.where(alive, variance, 1), 0))
@@ -63,4 +56,4 @@ def gradient_norm(gradients):
     >>> float(gradient_norm({"w": jnp.array([[3.0, 0.0], [3.0, 8.0]])}))
     5.0
     """
-    return jnp.sqrt(moments(gradients).squared_norm_of_mean)
+    return jnp.sqrt(one_set(gradients, "gradient_norm").squared_norm_of_mean)

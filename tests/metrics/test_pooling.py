@@ -1,0 +1,124 @@
+"""Pooling: metrics of a sample do not depend on how it was cut into batches, groups, microbatches or devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import coherence as co
+from coherence import metrics
+from coherence.metrics import pool
+from tests import eight_devices, reference, zoo
+
+POOLED = [
+    co.alpha,
+    co.m_coherence,
+    co.alpha_unbiased,
+    metrics.gradient_norm,
+    metrics.gradient_diversity,
+    metrics.batch_size_bound,
+    metrics.noise_scale,
+    metrics.norm_test,
+    metrics.one_step_generalization_ratio,
+    metrics.mean_gsnr,
+    metrics.evidence,
+]
+
+
+def draw(m=24, p=7, seed=0):
+    return np.random.default_rng(seed).normal(size=(m, p)) + 0.4
+
+
+@pytest.mark.parametrize("metric", POOLED, ids=lambda metric: metric.__name__)
+def test_a_sample_measures_the_same_however_it_is_cut(metric):
+    loss, params, batch = zoo.dense()
+    _, whole = co.per_example_value_and_grad(loss)(params, batch)
+    parts = [
+        pool(co.per_example_value_and_grad(loss)(params, jax.tree.map(lambda x, s=s: x[s], batch))[1], second_moments=True)
+        for s in (slice(0, 1), slice(1, 4), slice(4, None))
+    ]
+    # with second moments the order of sums differs, so up to rounding
+    np.testing.assert_allclose(metric(parts[0] + (parts[1] + parts[2])), metric(whole), rtol=2e-4)
+
+
+def test_pooling_is_by_count_and_groups_are_pooled_one_by_one():
+    g, groups = jnp.asarray(draw()), np.arange(24) % 3
+    parts = pool({"w": g}, groups=groups, num_groups=4)
+    assert [int(part.m) for part in parts] == [8, 8, 8, 0]
+    for k in range(3):
+        np.testing.assert_allclose(parts[k].mean["w"], draw()[groups == k].mean(0), rtol=1e-5)
+    np.testing.assert_allclose(co.alpha(parts), co.alpha({"w": g}, groups=groups, num_groups=4), rtol=1e-6)
+    np.testing.assert_allclose(co.alpha(sum(parts[1:], parts[0])), reference.alpha(draw()), rtol=1e-5)
+
+
+def test_masked_examples_are_not_pooled():
+    loss, params, (x, y) = zoo.dense()
+    mask = jnp.arange(len(x)) < len(x) - 2
+    _, masked = co.per_example_value_and_grad(loss)(params, (x, y), mask=mask)
+    _, fewer = co.per_example_value_and_grad(loss)(params, (x[:-2], y[:-2]))
+    for a, b in zip(jax.tree.leaves(pool(masked, second_moments=True)), jax.tree.leaves(pool(fewer, second_moments=True))):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    grouped = pool(masked, groups=jnp.arange(len(x)) % 2 == 0)
+    assert sum(int(part.m) for part in grouped) == len(x) - 2
+
+
+def test_the_mean_of_a_million_examples_in_float32_is_that_of_float64():
+    """Means are pooled, not sums: nothing grows, and the error stays that of the last digits."""
+    batches = np.random.default_rng(0).normal(1.0, 3.0, (400, 50, 3)).astype(np.float32)
+
+    def add(pooled, g):
+        return pooled + pool({"w": g}, second_moments=True), None
+
+    start = jax.tree.map(jnp.zeros_like, pool({"w": batches[0]}, second_moments=True))
+    pooled, _ = jax.jit(lambda b: jax.lax.scan(add, start, b))(jnp.tile(batches, (50, 1, 1)))
+    exact = batches.reshape(-1, 3).astype(np.float64)
+    assert int(pooled.m) == 1_000_000
+    np.testing.assert_allclose(pooled.mean["w"], exact.mean(0), rtol=5e-6)
+    np.testing.assert_allclose(pooled.second_moments["w"], (exact**2).mean(0), rtol=5e-6)
+    np.testing.assert_allclose(metrics.m_coherence(pooled), 1e6 * reference_alpha(exact), rtol=5e-6)
+
+
+def reference_alpha(g):
+    return np.sum(g.mean(0) ** 2) / np.mean(np.sum(g**2, 1))
+
+
+ON_EIGHT_DEVICES = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import PartitionSpec as P
+from coherence.metrics import m_coherence, pool
+mesh = jax.make_mesh((8,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+g = jnp.asarray(np.random.default_rng(0).normal(size=(40, 5)) + 0.3, jnp.float32)
+over = jax.shard_map(lambda g: pool({"w": g}, second_moments=True).over("i"), mesh=mesh, in_specs=P("i"), out_specs=P())
+for a, b in zip(jax.tree.leaves(over(g)), jax.tree.leaves(pool({"w": g}, second_moments=True))):
+    np.testing.assert_allclose(a, b, rtol=1e-5)
+np.testing.assert_allclose(jax.jit(lambda g: m_coherence(over(g)))(g), m_coherence(g), rtol=1e-5)
+"""
+
+
+def test_what_devices_hold_pools_to_the_whole():
+    eight_devices.run(ON_EIGHT_DEVICES)
+
+
+def test_pooling_is_compiled_into_the_step_and_forms_nothing():
+    m, p, q = 64, 512, 1024
+    make = lambda params, x: pool(co.per_example_value_and_grad(lambda w, x: jnp.sum(jnp.tanh(x @ w) ** 2))(params, x)[1])
+    memory = jax.jit(make).lower(jnp.zeros((p, q)), jnp.zeros((m, p))).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 0.05 * 4 * m * p * q
+
+
+def test_bad_input_is_named():
+    g = {"w": jnp.asarray(draw())}
+    with pytest.raises(ValueError, match="these pooled gradients hold no second moments, which this needs: pool"):
+        metrics.gsnr(pool(g))
+    with pytest.raises(ValueError, match="groups are of examples, which are pooled here already"):
+        co.alpha(pool(g), groups=jnp.ones(24, bool))
+    with pytest.raises(ValueError, match="noise_scale is of one set of examples, got 2 pooled groups: ask it of each"):
+        metrics.noise_scale(pool(g, groups=jnp.arange(24) > 3))
+    with pytest.raises(ValueError, match="norm_test needs at least 2 examples, got 1: one example has no pair and no variance"):
+        metrics.norm_test({"w": jnp.ones((1, 3))})
+    with pytest.raises(ValueError, match=r"groups must have one entry an example, \[24\], got \[3\]"):
+        pool(g, groups=jnp.ones(3, bool))
+    with pytest.raises(ValueError, match="groups must be bool or int, got float32"):
+        pool(g, groups=jnp.ones(24))
+    with pytest.raises(ValueError, match="int groups need num_groups, a static count"):
+        pool(g, groups=jnp.ones(24, int))
