@@ -33,16 +33,3 @@ class MLP(nn.Module):
         for layer in range(self.depth):
             x = nn.relu(nn.Dense(self.width, kernel_init=self.initializer, name=f"hidden_{layer}")(x))
         return nn.Dense(self.outputs, kernel_init=self.initializer, name="output")(x)
-
-
-class Linear(nn.Module):
-    """A linear map without bias that starts at zero: the model of the six-feature sets.
-
-    `[features]` to `[outputs]`, `[m, features]` to `[m, outputs]`.
-    """
-
-    outputs: int = 1
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return nn.Dense(self.outputs, use_bias=False, kernel_init=nn.initializers.zeros, name="output")(x)

@@ -5,29 +5,34 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
+from coherence.models.folding import images
+
+MOST_GROUPS = 32  # of group norm, as in Wu & He, arXiv:1803.08494
+
 
 class ResNet(nn.Module):
     """A residual network for small images (He et al., arXiv:1512.03385) with group norm: an example has a gradient of its own.
 
-    `blocks` are the residual blocks of each stage, two 3 x 3 convolutions each; a stage after the first halves the image and
+    `depth` are the residual blocks of a stage, two 3 x 3 convolutions each; each of the `stages` after the first halves the image and
     doubles the channels, which start at `width`. `ResNet()` is ResNet-18 with its stem for small images, 11 million parameters.
-    Takes one image `[h, w, c]` or a batch `[m, h, w, c]`.
+    Every norm has as many groups: the largest divisor of `width`, up to 32, that leaves two channels to a group.
+    Takes one image `[h, w, c]` or a batch `[m, h, w, c]`; with `shape=(h, w, c)` also flat examples, which it folds.
     """
 
     width: int = 64
-    blocks: tuple[int, ...] = (2, 2, 2, 2)
+    depth: int = 2
     outputs: int = 10
-    groups: int = 32
+    stages: int = 4
+    shape: tuple[int, ...] | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        if x.ndim not in (3, 4):
-            raise ValueError(f"ResNet takes images [h, w, c] or a batch of them [m, h, w, c], got shape {x.shape}.")
+        x = images(x, self.shape, "ResNet")
         single = x.ndim == 3
         x = x[None] if single else x  # group norm reduces over all but the first dimension
         x = nn.relu(self._norm("stem_norm")(self._convolution(self.width, 3, 1, "stem")(x)))
-        for stage, blocks in enumerate(self.blocks):
-            for block in range(blocks):
+        for stage in range(self.stages):
+            for block in range(self.depth):
                 x = self._block(x, self.width * 2**stage, 2 if stage and not block else 1, f"stage_{stage}_block_{block}")
         x = nn.Dense(self.outputs, name="output")(x.mean((1, 2)))
         return x[0] if single else x
@@ -43,4 +48,10 @@ class ResNet(nn.Module):
         return nn.Conv(width, (size, size), strides, use_bias=False, kernel_init=nn.initializers.he_normal(), name=name)
 
     def _norm(self, name):
-        return nn.GroupNorm(num_groups=self.groups, name=name)
+        return nn.GroupNorm(num_groups=groups(self.width), name=name)
+
+
+def groups(width: int) -> int:
+    """The number of groups of every norm: the largest divisor of `width`, up to 32, that leaves two channels to a group."""
+    most = min(MOST_GROUPS, max(width // 2, 1))  # a lone channel on a 1 x 1 image would be its own mean, and leave nothing
+    return max(divisor for divisor in range(1, most + 1) if width % divisor == 0)

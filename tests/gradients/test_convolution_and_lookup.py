@@ -36,7 +36,7 @@ def gradients_and_truth(model):
 
 @pytest.mark.slow  # that it has rules for all leaves is tested without running it in test_networks.py
 def test_a_residual_network_with_group_norm_is_exact():
-    model = ResNet(width=4, blocks=(1, 1), groups=2)
+    model = ResNet(width=4, depth=1, stages=2)
     batch = zoo.normal(0, 3, 8, 8, 3), jnp.arange(3)
     params, loss = model.init(jax.random.key(0), batch[0]), cross_entropy(model)
     _, gradients = co.per_example_value_and_grad(loss)(params, batch)

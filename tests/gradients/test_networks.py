@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 import coherence as co
-from coherence.models import CNN, LSTM, MLP, ResNet, Transformer
+from coherence.models import CNN, LSTM, MLP, RNN, DeepLinear, DiagonalChain, ResNet, Transformer
 from coherence.tasks import cross_entropy
 
 NETWORKS = {
@@ -15,6 +15,9 @@ NETWORKS = {
     "transformer": (Transformer(tied=False), (128,), (128,)),
     "transformer, tied": (Transformer(), (128,), (128,)),
     "LSTM": (LSTM(), (64, 32), ()),
+    "RNN": (RNN(depth=2), (64, 32), ()),
+    "deep linear network": (DeepLinear(width=2048, depth=2), (784,), ()),
+    "diagonal chain": (DiagonalChain(depth=3, outputs=10), (784,), ()),
 }
 
 

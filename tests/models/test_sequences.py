@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from coherence.models import LSTM, Transformer
+from coherence.models import LSTM, RNN, Transformer
 
 SMALL = Transformer(vocabulary=11, length=6, width=8, depth=2, heads=2)
 
@@ -31,10 +32,24 @@ def test_a_tied_embedding_has_no_second_table():
     assert sorted(tables(SMALL.clone(tied=False))) == [(8, 11), (11, 8)]
 
 
-def test_an_lstm_reads_in_order():
-    model, x = LSTM(width=5), jax.random.normal(jax.random.key(1), (2, 7, 3))
+@pytest.mark.parametrize("model", [LSTM(width=5), RNN(width=5)])
+def test_a_recurrent_network_reads_in_order(model):
+    x = jax.random.normal(jax.random.key(1), (2, 7, 3))
+    params = jax.jit(model.init)(jax.random.key(0), x)
+    assert abs(model.apply(params, x) - model.apply(params, x[:, ::-1])).max() > 1e-3
+
+
+def test_plain_recurrent_units_are_a_loop_of_tanh():
+    model, x = RNN(width=5, depth=2), np.asarray(jax.random.normal(jax.random.key(1), (7, 3)), np.float64)
     params = model.init(jax.random.key(0), x)
-    logits = model.apply(params, x)
-    assert logits.shape == (2, 10)
-    np.testing.assert_allclose(logits[1], model.apply(params, x[1]), rtol=1e-4, atol=1e-6)
-    assert abs(logits - model.apply(params, x[:, ::-1])).max() > 1e-3
+    for layer in range(2):
+        cell = jax.tree.map(np.float64, params["params"][f"rnn_{layer}"])
+        h, states = np.zeros(5), []
+        for row in x:
+            h = np.tanh(row @ cell["i"]["kernel"] + cell["i"]["bias"] + h @ cell["h"]["kernel"])
+            states.append(h)
+        x = np.stack(states)
+    output = params["params"]["output"]
+    np.testing.assert_allclose(
+        model.apply(params, jax.random.normal(jax.random.key(1), (7, 3))), h @ output["kernel"] + output["bias"], rtol=1e-4, atol=1e-5
+    )
