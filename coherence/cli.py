@@ -1,4 +1,4 @@
-"""The command `coherence`: list, run, figures, claims, show, data. Only `run` imports JAX."""
+"""The command `coherence`: list, run, figures, claims, show, compare, report, export, data. Only `run` imports JAX."""
 
 from __future__ import annotations
 
@@ -42,6 +42,17 @@ def _parser():
     claims.add_argument("--format", choices=["text", "markdown"], default="text")
     show = command("show", _show, "what a recorded run is and how it went")
     show.add_argument("run", metavar="RUN", type=Path, help="a run's folder, or one that holds several")
+    _table_options(show, "every number of every record, one a row")
+    compare = command("compare", _compare, "two runs or arms side by side: settings that differ, differences paired by seed")
+    compare.add_argument("a", metavar="A", type=Path, help="a run's folder, or one that holds the seeds of one arm")
+    compare.add_argument("b", metavar="B", type=Path, help="the same")
+    _table_options(compare, "means and differences with their intervals")
+    report = command("report", _report, "runs on one page: curves, layers, groups, the most and least coherent examples; one HTML file")
+    report.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run's folder, or one that holds several")
+    report.add_argument("--output", metavar="FILE", type=Path, default=Path("report.html"), help="the file to write (report.html)")
+    export = command("export", _export, "runs for other programs to look at")
+    export.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run's folder, or one that holds several")
+    export.add_argument("--tensorboard", metavar="DIR", type=Path, required=True, help="write TensorBoard event files into DIR")
     data = command("data", _data, "fetch a data set into the cache")
     data.add_argument("verb", choices=["fetch"])
     data.add_argument("name", metavar="NAME")
@@ -116,26 +127,43 @@ def _claims(known, rest):
     print(table(judgements, known.format))
 
 
+def _table_options(command, rows):
+    command.add_argument("--csv", metavar="FILE", type=Path, help=f"also write a CSV file: {rows}")
+    command.add_argument("--markdown", dest="format", action="store_const", const="markdown", default="text", help="tables in Markdown")
+
+
 def _show(known, rest):
-    from . import runs
+    from .report import describe
+    from .report.grouping import found
+    from .report.tables import LONG, long, write_csv
 
-    found = runs.find(known.run) if known.run.is_dir() else []
-    if not found:
-        raise FileNotFoundError(f"{known.run} holds no run. Runs go to {runs.root()}/EXPERIMENT/PRESET/ARM/seed=K.")
-    for run in found:
-        _show_one(run)
+    print(describe(known.run, known.format))
+    if known.csv:
+        write_csv(known.csv, LONG, long(found([known.run])))
 
 
-def _show_one(run):
-    records = run.records()
-    state = "done" if run.done else f"unfinished, checkpoints at {', '.join(map(str, run.checkpoints())) or 'no step'}"
-    print(f"{run.path}: seed {run.seed}, {state}, {len(records)} records")
-    if records:
-        names = [name for name, value in records[-1].items() if isinstance(value, int | float)]
-        picked = [records[i] for i in sorted({round(k * (len(records) - 1) / 7) for k in range(8)})]
-        print("  " + "  ".join(f"{name:>16.16}" for name in names))
-        for record in picked:
-            print("  " + "  ".join(f"{record[name]:>16.6g}" for name in names))
+def _compare(known, rest):
+    from .report import compare
+    from .report.comparing import COLUMNS
+    from .report.tables import write_csv
+
+    comparison = compare(known.a, known.b)
+    print(comparison.text(known.format))
+    if known.csv:
+        write_csv(known.csv, COLUMNS, comparison.rows())
+
+
+def _report(known, rest):
+    from .report import write
+
+    print(f"report: {write(known.runs, known.output)}")
+
+
+def _export(known, rest):
+    from .report import export
+
+    folders = export(known.runs, known.tensorboard)
+    print(f"{len(folders)} run{'s' * (len(folders) > 1)} in {known.tensorboard}: tensorboard --logdir {known.tensorboard}")
 
 
 def _data(known, rest):

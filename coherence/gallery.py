@@ -41,31 +41,28 @@ def stale(checkout, name):
 
 def draw(checkout, name, recorded=None, folder=None):
     """Draw one figure from recorded arrays (the committed ones, or a file of a run) into `folder`; the paths written."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from .report.drawing import in_house_style
 
     home = checkout / "paper_figures"
     recorded, folder = recorded or home / "recorded" / f"{name}.npz", folder or home / "drawn"
     module = load(home / f"{name}.py")
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.{suffix}" for suffix in FORMATS]
-    with plt.style.context(home / "house.mplstyle"):
+    with in_house_style():
         figure = module.draw(runs.load_arrays(recorded))
         # No dates: an unchanged figure is unchanged bytes.
         figure.savefig(paths[0], metadata={"Software": None, "Source": " ".join(_sources(home, name, recorded).values())})
         figure.savefig(paths[1], metadata={"CreationDate": None, "Producer": None, "Creator": None})
     with open(paths[2], "w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([("panel", "curve", "x", "y", "low", "high"), *getattr(figure, "drawn", [])])
-    plt.close(figure)
     return paths
 
 
 def _sources(home, name, recorded):
+    report = Path(__file__).parent / "report"
     files = {
         f"{name}.py": [home / f"{name}.py"],
-        "style": [home / "style.py", home / "house.mplstyle"],
+        "style": [home / "style.py", report / "drawing.py", report / "house.mplstyle"],
         "recorded arrays": [Path(recorded)],
     }
     return {label: hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16] for label, paths in files.items()}

@@ -15,6 +15,7 @@ from coherence.data.settings import MNIST, Digits
 from coherence.experiment import load, plain, variant
 from coherence.fields import parse, read
 from coherence.models.settings import Convolutional, FullyConnected
+from tests.report import recorded
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -54,6 +55,22 @@ def test_the_toy_runs_judges_and_draws(capsys, here):
     assert "seed 0, done, 61 records" in capsys.readouterr().out
 
 
+def test_what_was_recorded_is_shown_compared_and_drawn(capsys, here):
+    for seed in range(2):
+        for noise in (0.0, 0.5):
+            recorded.run(here / f"noise={noise}" / f"seed={seed}", seed, noise=noise)
+    one, other = str(here / "noise=0.0"), str(here / "noise=0.5")
+    cli.main(["show", f"{one}/seed=1", "--markdown", "--csv", str(here / "long.csv")])
+    assert "| step | train_loss |" in capsys.readouterr().out
+    assert (here / "long.csv").read_text().startswith("run,seed,step,quantity,part,value\n")
+    cli.main(["compare", one, other, "--csv", str(here / "compared.csv")])
+    assert "B - A paired over seeds 0, 1" in capsys.readouterr().out
+    assert (here / "compared.csv").read_text().startswith("quantity,value,a,a_low,a_high,a_seeds,b,")
+    cli.main(["report", one, other, "--output", str(here / "page.html")])
+    assert capsys.readouterr().out == f"report: {here / 'page.html'}\n"
+    assert (here / "page.html").read_text().startswith("<!DOCTYPE html>")
+
+
 def test_changed_fields_get_a_folder_of_their_own(capsys, here):
     cli.main(["run", "toy", "--preset", "smoke", "--learning-rate", "0.05", "--steps", "10"])
     capsys.readouterr()
@@ -77,6 +94,9 @@ def test_another_run_in_the_folder_is_never_touched(capsys, here):
         (["run", "toy", "--colour", "red"], "--colour"),
         (["figures", "nothing"], "no recorded arrays for 'nothing'"),
         (["show", "nowhere"], "nowhere holds no run. Runs go to"),
+        (["compare", "nowhere", "nowhere"], "nowhere holds no run. Runs go to"),
+        (["report", "nowhere"], "nowhere holds no run. Runs go to"),
+        (["export", "nowhere"], "--tensorboard"),
         (["data", "fetch", "nothing"], "nothing"),
         (["list", "extra"], "unrecognized arguments: extra"),
     ],
@@ -101,7 +121,7 @@ def test_fields_are_read_as_they_print():
     assert read("fullyconnected(width=64, depth=2)", kinds) == FullyConnected(64, 2)
     assert read(repr(FullyConnected(3, 1)), kinds) == FullyConnected(3, 1)
     for wrong in ("Perceptron", "FullyConnected(64)", "FullyConnected(colour=1)", "1 +"):
-        with pytest.raises(ValueError, match=r"is none of FullyConnected\(width, depth\), Convolutional\(features, shape\)"):
+        with pytest.raises(ValueError, match=r"is none of FullyConnected\(width, depth\), Convolutional\(width, depth, shape\)"):
             read(wrong, kinds)
 
 
