@@ -1,5 +1,6 @@
 from . import checks as checks
 from . import metrics as metrics
+from . import probes as probes
 from .checks import check_aggregator as check_aggregator
 from .checks import check_loss as check_loss
 from .gradients import Factored as Factored

@@ -6,6 +6,7 @@ arrays -> verdicts, table and figure.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -87,7 +88,7 @@ def _slug(value):
         return f"{type(value).__name__.lower()}{'-' + inner if inner else ''}"
     if isinstance(value, tuple | list):
         return "+".join(_slug(x) for x in value)
-    return "".join(c if c.isalnum() or c in "._" else "-" for c in str(value))
+    return "".join(c if c.isalnum() or c in "._+" else "-" for c in str(value))
 
 
 def perform(experiment, settings, folder):
@@ -100,24 +101,23 @@ def perform(experiment, settings, folder):
     from .training.loop import train
 
     arms = experiment.arms(settings)
-    finished = {}
+    finished, said = {}, set()
     total = sum(one.steps for one in arms.values()) * settings.seeds
-    with tqdm(total=total, unit="step", unit_scale=True, mininterval=0.5, dynamic_ncols=True) as bar:
+    with contextlib.ExitStack() as open_runs, tqdm(total=total, unit="step", unit_scale=True, mininterval=0.5, dynamic_ncols=True) as bar:
+
+        def say(line):
+            if line not in said:  # most arms' probes cost the same
+                bar.write(line, file=sys.stderr)
+            said.add(line)
+
         for arm, one in arms.items():
             bar.set_description(f"{experiment.name} · {arm}")
-            opened = [_open(folder / arm / f"seed={seed}", one, seed) for seed in range(settings.seeds)]
-            done = sum(run.done for run in opened)
-            bar.update(done * one.steps)
-            if done < len(opened):
+            opened = [open_runs.enter_context(_open(folder / arm / f"seed={seed}", one, seed)) for seed in range(settings.seeds)]
+            bar.update(sum(run.done for run in opened) * one.steps)
+            if not all(run.done for run in opened):
                 problems = [None if run.done else one.build(run.seed) for run in opened]
-                train(
-                    problems,
-                    opened,
-                    steps=one.steps,
-                    batch_size=one.batch_size,
-                    schedule=one.schedule(),
-                    progress=bar.update,
-                )
+                options = {"steps": one.steps, "batch_size": one.batch_size, "schedule": one.schedule()}
+                train(problems, opened, progress=bar.update, say=say, **options)
             finished[arm] = opened
     recorded = {
         **experiment.record(settings, finished),

@@ -14,13 +14,15 @@ from coherence.data.settings import MNIST, Digits, LabelNoise, Npz
 from coherence.experiment import Experiment
 from coherence.models.settings import Convolutional, FullyConnected
 from coherence.optim.settings import SGD, Average, Winsorize
+from coherence.probes.settings import Probing
+from coherence.report.tables import aligned
 from coherence.training.classification import Classification
 from coherence.training.curves import at_loss_levels, stacked
 
 LEVELS = (0.75, 0.5, 0.25)
 WINDOW = 50
 FITTED = 0.95
-CURVES = ("train_loss", "train_accuracy", "test_accuracy", "m_coherence")
+CURVES = ("train_loss", "train_accuracy", "test_accuracy", "train/m_coherence")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +118,7 @@ def arms(settings):
             optimizer=SGD(settings.learning_rate),
             batch_size=settings.batch_size,
             steps=settings.steps,
-            sample=settings.sample,
+            probes=(Probing(m=settings.sample),),
         )
         for label, noise in labels.items()
         for method, aggregator in aggregators.items()
@@ -127,7 +129,7 @@ def record(settings, runs):
     arrays = {"levels": np.array(LEVELS), "m": settings.batch_size, "sample": settings.sample, "c": settings.c}
     for arm, seeds in runs.items():
         for name, values in stacked(seeds, *CURVES).items():
-            arrays[f"{arm}/{name}"] = values.astype(np.float32) if name != "step" else values
+            arrays[f"{arm}/{name.removeprefix('train/')}"] = values.astype(np.float32) if name != "step" else values
         arrays[f"{arm}/at_levels"] = np.stack([at_loss_levels(run, LEVELS, WINDOW) for run in seeds])
     return arrays
 
@@ -169,13 +171,11 @@ def table(recorded):
             arm = f"{label}-{method}"
             numbers = [_final(recorded, arm, "train_accuracy"), _final(recorded, arm, "test_accuracy"), _gap(recorded, arm)]
             rows.append([f"{label}, {names[method]}", *map(_cell, numbers), *map(_cell, recorded[f"{arm}/at_levels"].T)])
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in [header, *rows]]
     note = (
         f"mean ± half of the 95 % interval over seeds; m-coherence of batches of m = {recorded['m']} (1 = orthogonal, m = identical),\n"
         f"pooled over {WINDOW} steps, where the training loss first falls to that share of its initial value; - if a seed never gets there"
     )
-    return "\n".join([*lines, note])
+    return f"{aligned(header, rows)}\n{note}"
 
 
 def _cell(values):

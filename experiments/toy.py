@@ -13,6 +13,7 @@ from coherence.claims import Claim
 from coherence.data.settings import Learnable, Memorizable
 from coherence.experiment import Experiment
 from coherence.optim.settings import SGD, Average, Median
+from coherence.report.tables import aligned
 from coherence.training.curves import stacked
 
 EXAMPLES = 4
@@ -48,7 +49,7 @@ class Toy:
         import jax
 
         from coherence import alpha, materialize, mean, per_example_value_and_grad
-        from coherence.models.dense import Linear
+        from coherence.models.linear import Linear
         from coherence.optim.chaining import chain
         from coherence.tasks.regression import evaluate, half_squared_error
         from coherence.training.problem import Problem
@@ -161,12 +162,12 @@ def judge(recorded):
 
 
 def table(recorded):
-    rows = [f"{'set, gradient':<21}  train loss  test loss  private weight  shared weight  alpha at the start"]
+    rows = []
     for arm in ("learnable-mean", "learnable-median", "memorizable-mean", "memorizable-median"):
         train, test, weights = (recorded[f"{arm}/{name}"][0, -1] for name in ("train_loss", "test_loss", "weights"))
         alpha = recorded[f"{arm}/alpha"][0, 0]
-        rows.append(f"{arm.replace('-', ', '):<21}  {train:<10.4f}  {test:<9.4f}  {weights[0]:<14.4f}  {weights[5]:<13.4f}  {alpha:.4f}")
-    return "\n".join(rows)
+        rows.append([arm.replace("-", ", "), *(f"{number:.4f}" for number in (train, test, weights[0], weights[5], alpha))])
+    return aligned(["set, gradient", "train loss", "test loss", "private weight", "shared weight", "alpha at the start"], rows)
 
 
 EXPERIMENT = Experiment(

@@ -14,6 +14,7 @@ from coherence.data.settings import MNIST, Digits, LabelNoise, Npz
 from coherence.experiment import Experiment
 from coherence.models.settings import Convolutional, FullyConnected
 from coherence.optim.settings import SGD, Average, Winsorize
+from coherence.report.tables import aligned
 from coherence.training.classification import Classification
 from coherence.training.curves import stacked
 
@@ -175,12 +176,13 @@ def judge(recorded):
 def table(recorded):
     overfit = adjusted_overfit(recorded)[..., -1]
     shown = {"train": "train_accuracy", "test": "test_accuracy", "corrupt fitted": "corrupt_accuracy"}
-    lines = [f"{'noise':>5} {'c':>4}  " + "  ".join(f"{name:<16}" for name in (*shown, "adjusted overfit"))]
+    rows = []
     for i, noise in enumerate(recorded["noise"]):
         for j, c in enumerate(recorded["c"]):
             cells = [*(recorded[name][i, j, :, -1] for name in shown.values()), overfit[i, j]]
-            lines.append(f"{noise:>5.0%} {c:>4g}  " + "  ".join(f"{_text(cell):<16}" for cell in cells))
-    return "\n".join([*lines, "accuracies after the last step: mean ± half of the 95 % interval over seeds"])
+            rows.append([f"{noise:.0%}", f"{c:g}", *map(_text, cells)])
+    note = "accuracies after the last step: mean ± half of the 95 % interval over seeds"
+    return f"{aligned(['noise', 'c', *shown, 'adjusted overfit'], rows)}\n{note}"
 
 
 def _text(values):

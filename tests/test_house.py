@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import coherence
+from tests.report import recorded
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
@@ -16,8 +17,8 @@ FLOORS = [
     {"tasks"},
     {"gradients"},
     {"metrics"},
-    {"optim", "checks"},
-    {"training", "experiment"},
+    {"optim", "checks", "probes"},
+    {"training", "experiment", "report"},
     {"running", "fields", "gallery"},
     {"cli", "__main__"},
 ]
@@ -55,7 +56,8 @@ def test_experiments_and_figures_have_no_siblings(folder):
         names |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
         assert not names & stems
         if folder == "paper_figures":
-            assert not any(name.startswith(("jax", "coherence")) and name != "coherence.claims" for name in names)
+            without_jax = ("coherence.claims", "coherence.report")
+            assert not any(name.startswith(("jax", "coherence")) and not name.startswith(without_jax) for name in names)
 
 
 def test_every_listed_name_exists_and_has_a_docstring():
@@ -70,13 +72,27 @@ def test_no_module_bears_the_name_of_a_function_it_exports():
             assert path.stem not in functions
 
 
-@pytest.mark.parametrize("command", [["--help"], ["list"], ["claims"], ["figures"], ["completion", "bash"], ["run", "toy", "--help"]])
-def test_looking_never_imports_jax(command):
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["--help"],
+        ["list"],
+        ["claims"],
+        ["figures"],
+        ["completion", "bash"],
+        ["run", "toy", "--help"],
+        ["show", "RUN"],
+        ["compare", "RUN", "RUN"],
+        ["report", "RUN", "--output", "RUN.html"],
+    ],
+)
+def test_looking_never_imports_jax(command, tmp_path):
+    recorded.run(tmp_path / "run")
     code = f"""
 import sys
 from coherence.cli import main
 try:
-    main({command!r})
+    main({[word.replace("RUN", str(tmp_path / "run")) for word in command]!r})
 except SystemExit as stop:
     assert not stop.code, stop.code
 assert "jax" not in sys.modules

@@ -38,9 +38,9 @@ def mean_gsnr(gradients, *, by=None):
 
     .. math:: \frac1D\sum_{j=1}^{D} r_j
 
-    One number for a network or, with `by`, `{name: number}`; a parameter with zero gradient for every example (a dead unit) is left
-    out, and so is one on which all agree exactly, whose ratio is infinite; nan where nothing is left. Unlike alpha it is unchanged
-    by rescaling single parameters, and dominated by the few with the largest ratio.
+    One number for a network or, with `by`, `{name: number}`. A parameter with zero gradient for every example (a dead unit) is left
+    out; one on which all examples agree exactly makes it infinite; nan where no parameter moves. Unlike alpha it is unchanged by
+    rescaling single parameters, and dominated by the few with the largest ratio. `evidence` is 1 - (m - 1) times it.
 
     Arguments and source as for `gsnr`.
 
@@ -48,11 +48,10 @@ def mean_gsnr(gradients, *, by=None):
     Array(4., dtype=float32)
     """
     sums: dict = {}
-    for path, ratios in jax.tree.leaves_with_path(gsnr(gradients)):
+    for path, total, count in ratio_sums(one_set(gradients, "mean_gsnr", at_least=2, second_moments=True)):
         name = None if by is None else by(path)
-        counted = jnp.isfinite(ratios)
-        total, count = sums.get(name, (0.0, 0))
-        sums[name] = total + jnp.sum(jnp.where(counted, ratios, 0)), count + jnp.sum(counted)
+        before = sums.get(name, (0.0, 0))
+        sums[name] = before[0] + total, before[1] + count
     result = {name: jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan) for name, (total, count) in sums.items()}
     return result if by is not None else result[None]
 
@@ -83,8 +82,23 @@ def one_step_generalization_ratio(gradients, n=None):
     return signal / (signal + noise / (pooled.m if n is None else n))
 
 
+def ratio_sums(pooled):
+    """`[(path, sum of r_j, number of j)]` of each leaf, over the parameters that any example moves."""
+    leaves = zip(jax.tree.leaves_with_path(pooled.mean), jax.tree.leaves(pooled.second_moments))
+    return [(path, *_sums(_ratio(mean, square), square != 0)) for (path, mean), square in leaves]
+
+
 def _ratio(mean, second_moment):
     """0/0 is nan. Rounding may leave a variance of no size where all agree: that is taken for none."""
     variance = second_moment - mean**2
     exact = variance <= 4 * jnp.finfo(variance.dtype).eps * second_moment
     return jnp.where(exact, jnp.where(second_moment > 0, jnp.inf, jnp.nan), mean**2 / jnp.where(exact, 1, variance))
+
+
+def _sums(ratios, moves):
+    """Both sums in one loop, row by row: two reductions would each write their operands to memory first."""
+    rows = lambda x: x.reshape(x.shape[0] if x.ndim else 1, -1)
+    operands = rows(jnp.where(moves, ratios, 0)), rows(moves.astype(jnp.int32))
+    zeros = jnp.zeros((), ratios.dtype), jnp.zeros((), jnp.int32)
+    by_row = jax.lax.reduce(operands, zeros, lambda a, b: (a[0] + b[0], a[1] + b[1]), (1,))
+    return tuple(jnp.sum(x) for x in jax.lax.optimization_barrier(by_row))

@@ -1,9 +1,9 @@
 """Numbers to stop by that need no validation set."""
 
-import jax
 import jax.numpy as jnp
 
 from .pooling import one_set
+from .signal_to_noise import ratio_sums
 
 
 def evidence(gradients):
@@ -36,13 +36,9 @@ def evidence(gradients):
     -3.0
     """
     pooled = one_set(gradients, "evidence", at_least=2, second_moments=True)
-    m, total, dimensions = pooled.m, 0.0, 0
-    for mean, square in zip(jax.tree.leaves(pooled.mean), jax.tree.leaves(pooled.second_moments)):
-        variance = jnp.maximum(square - mean**2, 0) * m / (m - 1)  # exact enough: near the threshold the mean is the small part
-        alive = square != 0
-        total += jnp.sum(jnp.where(alive, m * mean**2 / jnp.where(alive, variance, 1), 0))
-        dimensions += jnp.sum(alive)
-    return 1 - total / jnp.maximum(dimensions, 1)
+    sums = ratio_sums(pooled)  # m gbar_j^2 / s_j is (m - 1) r_j
+    total, dimensions = sum(total for _, total, _ in sums), sum(count for _, _, count in sums)
+    return 1 - (pooled.m - 1) * total / jnp.maximum(dimensions, 1)
 
 
 def gradient_norm(gradients):

@@ -2,4 +2,3 @@ from .classification import Classification as Classification
 from .loop import train as train
 from .order import batches as batches
 from .problem import Problem as Problem
-from .schedule import log_spaced as log_spaced

@@ -8,11 +8,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 
+import numpy as np
+
 from ..data.settings import MNIST, Digits, LabelNoise, Npz
-from ..models.settings import Convolutional, FullyConnected
+from ..models.settings import AnyModel, FullyConnected
 from ..optim.settings import SGD, AnyAggregator, Average
 from ..optim.stopping.settings import AnyOf, Coherence, Evidence, GradientNorm, MaxSteps, Never, Patience
-from .schedule import log_spaced
+from ..probes.schedules import Log
+from ..probes.settings import Probing
 
 _PARAMS, _LABELS, _SAMPLE = range(3)  # what a seed's separate random streams are for
 
@@ -23,43 +26,42 @@ class Classification:
 
     data: Digits | MNIST | Npz = Digits()
     noise: LabelNoise = LabelNoise()
-    model: FullyConnected | Convolutional = FullyConnected()
+    model: AnyModel = FullyConnected()
     aggregator: AnyAggregator = Average()
     optimizer: SGD = SGD()
     batch_size: int = 100
     steps: int = 2000
-    sample: int = 500
-    """Training examples in the fixed sample on which coherence is measured."""
     points_per_decade: int = 8
-    """How many measurements a decade of steps gets."""
+    """How many measurements of loss and accuracy a decade of steps gets."""
+    probes: tuple[Probing, ...] = (Probing(),)
+    """What else is measured, on which samples, and when."""
     track_batches: bool = True
     """Record the norms of every batch's gradients: coherence at every step."""
     stopping: Never | Patience | Evidence | Coherence | GradientNorm | MaxSteps | AnyOf = Never()
-    """When to stop early; asked at every measurement, of the fixed sample."""
+    """When to stop early; asked at every measurement, of the first probe's training examples where it looks at gradients."""
+
+    def __post_init__(self):
+        names = [_called(probing) for probing in self.probes]
+        if len(set(names)) < len(names):
+            raise ValueError(f"probes need names of their own, got {', '.join(names)}: give them, Probing(of='train', name='early').")
 
     def describe(self):
         """What was run, in a few words: `digits (1,437 examples), MLP 64-256-10`."""
         data = _load(self.data)
-        inputs = int(data.x_train[0].size)
-        if isinstance(self.model, FullyConnected):
-            net = "MLP " + "-".join(map(str, [inputs, *[self.model.width] * self.model.depth, data.outputs]))
-        else:
-            net = "CNN " + "-".join(map(str, self.model.features))
+        net = self.model.describe(int(data.x_train[0].size), data.outputs)
         return f"{data.name} ({len(data.y_train):,} examples), {net}"
 
     def schedule(self):
         """The steps at which to measure."""
-        return log_spaced(self.steps, self.points_per_decade)
+        return Log(self.points_per_decade).steps(self.steps)
 
     def build(self, seed):
         """The `Problem` of one seed; its label noise is drawn here, once."""
         import jax
-        import numpy as np
 
         from .. import metrics
         from ..gradients.transform import per_example_value_and_grad
         from ..optim.chaining import chain
-        from ..optim.stopping import evidence, gradient_norm
         from ..tasks.classification import cross_entropy, evaluate
         from .problem import Problem
 
@@ -68,28 +70,27 @@ class Classification:
         model = self.model.build(data.outputs)
         params = model.init(jax.random.key(_stream(seed, _PARAMS)), clean.x_train[:1])
         loss, score = cross_entropy(model), evaluate(model)
-        examples = len(data.y_train)
-        if not 2 <= self.sample <= examples:
-            raise ValueError(f"sample must be between 2 and the {examples} training examples, got {self.sample}.")
+        arrays = {"train": (clean.x_train, data.y_train), "test": (clean.x_test, clean.y_test), "corrupt": corrupt}
         rng = np.random.default_rng(_stream(seed, _SAMPLE))
-        arrays = {
-            "train": (clean.x_train, data.y_train),
-            "test": (clean.x_test, clean.y_test),
-            "corrupt": corrupt,
-            "sample": np.sort(rng.choice(examples, self.sample, replace=False)),
-        }
+        chosen = {probing: _chosen(probing, corrupt, len(clean.y_test), rng) for probing in self.probes}
+        probes = [_probe(probing, loss, arrays, index, data.outputs) for probing, index in chosen.items() if len(index) > 1]
         stopping = self.stopping.build()
-        asked = {name: f for name, f in (("evidence", evidence), ("gradient_norm", gradient_norm)) if name in _names(stopping)}
+        asked = {name: f for name, f in _gradient_quantities(metrics).items() if name in _names(stopping)}
+        if asked:
+            arrays["sample"] = _stopping_sample(chosen)
 
         def measure(params, arrays):
-            (x, y), corrupt, sample = arrays["train"], arrays["corrupt"], arrays["sample"]
+            (x, y), corrupt = arrays["train"], arrays["corrupt"]
             train, pristine, wrong, test = (
                 score(params, x, y),
                 score(params, x, y, ~corrupt),
                 score(params, x, y, corrupt),
                 score(params, *arrays["test"]),
             )
-            _, gradients = per_example_value_and_grad(loss)(params, (x[sample], y[sample]))
+            found = {}
+            if asked:
+                _, gradients = per_example_value_and_grad(loss)(params, (x[arrays["sample"]], y[arrays["sample"]]))
+                found = {name: quantity(gradients) for name, quantity in asked.items()}
             return {
                 "train_loss": train.loss,
                 "train_accuracy": train.accuracy,
@@ -97,9 +98,7 @@ class Classification:
                 "test_accuracy": test.accuracy,
                 "pristine_accuracy": pristine.accuracy,
                 "corrupt_accuracy": wrong.accuracy,
-                "m_coherence": metrics.m_coherence(gradients),
-                "m_coherence_by_group": metrics.m_coherence(gradients, groups=corrupt[sample]),
-                **{name: quantity(gradients) for name, quantity in asked.items()},
+                **found,
             }
 
         return Problem(
@@ -111,7 +110,8 @@ class Classification:
             measure=measure,
             track_batches=self.track_batches,
             stopping=stopping,
-            drawn={"labels": data.y_train, "corrupt": corrupt, "sample": arrays["sample"]},
+            drawn={"labels": data.y_train, "corrupt": corrupt, **{f"sample-{_called(one)}": index for one, index in chosen.items()}},
+            probes=tuple(probes),
         )
 
 
@@ -119,6 +119,51 @@ class Classification:
 def _load(data):
     """One copy of the arrays for all seeds: what they share is then held once on the device."""
     return data.build()
+
+
+def _called(probing):
+    return probing.name or probing.of
+
+
+def _chosen(probing, corrupt, tests, rng):
+    """Which examples a probe looks at: fewer than asked for where there are not so many pristine or corrupt ones."""
+    examples, available = np.arange(len(corrupt)), tests if probing.of == "test" else len(corrupt)
+    if probing.m > available:
+        raise ValueError(
+            f"Probing(m): of all {available} {'test' if probing.of == 'test' else 'training'} examples at most, got {probing.m}."
+        )
+    candidates = {"train": examples, "test": np.arange(tests), "pristine": examples[~corrupt], "corrupt": examples[corrupt]}[probing.of]
+    return np.sort(rng.permutation(candidates)[: probing.m])
+
+
+def _probe(probing, loss, arrays, index, outputs):
+    from ..probes.probe import Probe
+
+    x, y = arrays["test" if probing.of == "test" else "train"]
+    corrupt = np.zeros(len(index), bool) if probing.of == "test" else arrays["corrupt"][index]
+    groups, num_groups = {"none": (None, None), "corrupt": (corrupt, None), "class": (y[index], outputs)}[probing.groups]
+    return Probe(
+        loss,
+        (x[index], y[index]),
+        quantities=probing.quantities,
+        name=_called(probing),
+        when=probing.when,
+        groups=groups,
+        num_groups=num_groups,
+        batch_size=probing.batch_size,
+        few=probing.few,
+    )
+
+
+def _stopping_sample(chosen):
+    for probing, index in chosen.items():
+        if probing.of == "train":
+            return index
+    raise ValueError("the stopping rule looks at gradients of training examples: add a probe of them, Probing(of='train').")
+
+
+def _gradient_quantities(metrics):
+    return {"m_coherence": metrics.m_coherence, "evidence": metrics.evidence, "gradient_norm": metrics.gradient_norm}
 
 
 def _names(stopping):

@@ -4,16 +4,17 @@ import numpy as np
 
 
 def stacked(runs, *names):
-    """`{name: [seeds, times, ...]}` of the runs' records, and `step`: [times]. Runs that ended early are padded with nan."""
-    histories = [run.records() for run in runs]
-    longest = max(histories, key=len)
-    arrays = {"step": np.array([record["step"] for record in longest])}
+    """`{name: [seeds, times, ...]}` of the runs' records, and `step`: [times] of the records that hold the first name (all without one).
+
+    nan where a run ended early or did not measure at that step.
+    """
+    histories = [{record["step"]: record for record in run.records() if set(names[:1]) <= set(record)} for run in runs]
+    steps = sorted({step for history in histories for step in history})
+    arrays = {"step": np.array(steps)}
     for name in names:
-        shape = np.shape(longest[0][name])
-        arrays[name] = np.full((len(runs), len(longest), *shape), np.nan)
-        for i, history in enumerate(histories):
-            if history:
-                arrays[name][i, : len(history)] = [record[name] for record in history]
+        shape = next(np.shape(record[name]) for history in histories for record in history.values() if name in record)
+        nothing = np.full(shape, np.nan)
+        arrays[name] = np.array([[history.get(step, {}).get(name, nothing) for step in steps] for history in histories], float)
     return arrays
 
 

@@ -6,31 +6,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..probes.costs import cost, operations
+from .appointments import Appointments
 from .checkpoints import from_arrays, to_arrays
 from .order import batches
 from .problem import check_watched, watched
+from .signals import leave, termination
 from .step import TRACKED, convolves, make_advance, make_step
 
 CHUNK = 200  # most steps between two looks of the host
 
 
-def train(problems, runs, *, steps, batch_size, schedule, vmapped=None, checkpoint_seconds=20.0, progress=None):
+def train(problems, runs, *, steps, batch_size, schedule, vmapped=None, checkpoint_seconds=20.0, progress=None, say=None):
     """Train one problem a seed, each recorded in its own run, or go on where a killed process left off.
 
     The trajectory does not depend on what is measured, on the schedule or on where it was interrupted: on CPU a resumed run ends
-    at the same bits.
+    at the same bits. Asked to end by SIGTERM, it finishes the chunk, writes a checkpoint and says so.
 
     Args:
         problems: one `Problem` a seed, alike but for values.
         runs: one open `coherence.runs.Run` a problem; its `seed` orders the batches. Finished ones are left alone.
         steps, batch_size: how many steps of how many examples.
-        schedule: steps at which `measure` is recorded (`log_spaced`).
+        schedule: steps at which `measure` is recorded, such as `coherence.probes.Log().steps(steps)`. Probes have their own.
         vmapped: compute the seeds side by side in one program; `None` lets `side_by_side` decide.
         checkpoint_seconds: how often to write a checkpoint; one is always written at the end.
         progress: called with the number of (seed) steps done since the last call, or `None`.
+        say: called with a line on what each probe will cost, before anything of it is computed, or `None`.
 
     Raises:
         ValueError: a batch larger than the data, a stopping rule that watches what is not measured, or one with seeds side by side.
+        OSError: a disk that is full or gone; the runs keep what they had, up to the last checkpoint.
+        Terminated: SIGTERM came; it is a `SystemExit` of status 143.
     """
     pending = [(problem, run) for problem, run in zip(problems, runs) if not run.done]
     if not pending:
@@ -45,11 +51,19 @@ def train(problems, runs, *, steps, batch_size, schedule, vmapped=None, checkpoi
         raise ValueError("vmapped: seeds with early stopping end at different steps and run in turn; leave it at None, or set it to False.")
     groups = [pending] if vmapped and len(pending) > 1 else [[pair] for pair in pending]
     program = _Program(groups[0], batch_size, min(CHUNK, steps))
-    for group in groups:
-        for problem, run in group:
-            run.save("drawn", **problem.drawn)
-            run.annotate(device=jax.devices()[0].device_kind, seeds_side_by_side=[run.seed for _, run in group])
-        _Group(program, *zip(*group), steps, batch_size, tuple(schedule), progress).run(checkpoint_seconds)
+    appointments = Appointments(pending[0][0].probes, schedule, steps, examples // batch_size)
+    if say is not None:
+        _announce(pending[0][0], appointments, steps, batch_size, say)
+    with termination() as asked_to_end:
+        for group in groups:
+            if asked_to_end():
+                break
+            for problem, run in group:
+                run.save("drawn", **problem.drawn)
+                for probe in problem.probes:
+                    run.save(f"examples-{probe.name}", **probe.shown())
+                run.annotate(device=jax.devices()[0].device_kind, seeds_side_by_side=[run.seed for _, run in group])
+            _Group(program, *zip(*group), steps, batch_size, appointments, progress).run(checkpoint_seconds, asked_to_end)
 
 
 def side_by_side(problem):
@@ -62,8 +76,17 @@ def side_by_side(problem):
     return problem.stopping is None and jax.default_backend() != "cpu"
 
 
+def _announce(problem, appointments, steps, batch_size, say):
+    """What probes cost against the training itself, from shapes."""
+    step = jax.jit(make_step(problem)).lower(_initial(problem), problem.data, np.zeros(batch_size, np.int32))
+    for probe, times in zip(problem.probes, appointments.counts()):
+        price = cost(probe, problem.params)
+        share = price.operations * times / (operations(step) * steps)
+        say(f"probe {probe.name}: {len(probe.quantities)} quantities at {times} of {steps:,} steps; {price}; {share:.1%} of the training")
+
+
 class _Program:
-    """The two compiled functions that all groups share: the problems differ in values alone."""
+    """The compiled functions that all groups share: the problems differ in values alone."""
 
     def __init__(self, group, batch_size, chunk):
         problems = [problem for problem, _ in group]
@@ -75,15 +98,16 @@ class _Program:
         if self.many:
             axes = _stack([problem.data for problem in problems])[1]
             advance, measure = jax.vmap(advance, (0, axes, 0, None)), jax.vmap(measure, (0, axes))
-        self.advance, self.measure = jax.jit(advance, donate_argnums=0), jax.jit(measure)
+        self.advance, self.measure, self.probes = jax.jit(advance, donate_argnums=0), jax.jit(measure), one.probes
 
 
 class _Group:
     """Seeds that advance together."""
 
-    def __init__(self, program, problems, runs, steps, batch_size, schedule, progress):
+    def __init__(self, program, problems, runs, steps, batch_size, appointments, progress):
         self.program, self.many, self.chunk = program, program.many, program.chunk
-        self.runs, self.steps, self.batch_size, self.schedule = runs, steps, batch_size, schedule
+        self.runs, self.steps, self.batch_size, self.appointments = runs, steps, batch_size, appointments
+        self.samples = [[probe.sample for probe in problem.probes] for problem in problems]
         self.progress = progress or (lambda n: None)
         self.one = problems[0]
         self.data = _stack([p.data for p in problems])[0] if self.many else jax.tree.map(jnp.asarray, self.one.data)
@@ -92,19 +116,22 @@ class _Group:
         self.state = jax.tree.map(lambda *x: jnp.stack(x), *states) if self.many else states[0]
         self.tracked = np.full((len(runs), steps, len(TRACKED)), np.nan, np.float32)
 
-    def run(self, checkpoint_seconds):
+    def run(self, checkpoint_seconds, asked_to_end):
         position = self._resume()
         if position is None:
             self._record(position := 0)
         saved, stopped = time.monotonic(), self._stopped()
         while position < self.steps and not stopped:
-            goal = min(position + self.chunk, *(s for s in (*self.schedule, self.steps) if s > position))
+            if asked_to_end():
+                self._checkpoint(position)
+                others = f" and {len(self.runs) - 1} more" if self.many else ""
+                leave(f"checkpoint of step {position:,} written to {self.runs[0].path}{others}")
+            goal = min(position + self.chunk, self.appointments.next(position))
             self._advance(position, goal)
             self.progress((goal - position) * len(self.runs))
             position = goal
-            if position in self.schedule:
-                self._record(position)
-                stopped = self._stopped()
+            self._record(position)
+            stopped = self._stopped()
             if time.monotonic() - saved > checkpoint_seconds and not stopped and position < self.steps:
                 self._checkpoint(position)
                 saved = time.monotonic()
@@ -134,12 +161,26 @@ class _Group:
         self.tracked[:, position:goal] = np.asarray(tracked).reshape(len(self.runs), self.chunk, -1)[:, :n]
 
     def _record(self, position):
-        measured = jax.device_get(self.program.measure(self.state["params"], self.data))
-        for run, values in zip(self.runs, self._each(measured)):
-            run.append({"step": position, **{name: np.asarray(value).tolist() for name, value in values.items()}})
-        if self.one.stopping is not None:
-            metric = watched(self.one.stopping, {**measured, "step": position})
-            self.state["stopping"] = self.one.stopping[0].update(self.state["stopping"], metric, self.state["params"])
+        """One record of what is due at this step: the problem's measurements, its probes' readings."""
+        records = self._read(position)
+        if position in self.appointments.schedule:
+            measured = jax.device_get(self.program.measure(self.state["params"], self.data))
+            for record, values in zip(records, self._each(measured)):
+                record |= {name: np.asarray(value).tolist() for name, value in values.items()}
+            if self.one.stopping is not None:
+                metric = watched(self.one.stopping, {**measured, "step": position})
+                self.state["stopping"] = self.one.stopping[0].update(self.state["stopping"], metric, self.state["params"])
+        for run, record in zip(self.runs, records):
+            if record:
+                run.append({"step": position, **record})
+
+    def _read(self, position):
+        """The readings of the probes that are due, a dict a seed."""
+        records = [{} for _ in self.runs]
+        for i in self.appointments.of(position, self.tracked[:, :position, TRACKED.index("loss")]):
+            for record, params, samples in zip(records, self._each(self.state["params"]), self.samples):
+                record |= self.program.probes[i](params, samples[i])
+        return records
 
     def _stopped(self):
         return self.one.stopping is not None and bool(self.state["stopping"].should_stop)

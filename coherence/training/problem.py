@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ..probes.probe import Probe
+
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
@@ -27,6 +29,8 @@ class Problem:
         stopping: an early-stopping rule (`coherence.stopping`) and the name of the measured number it watches, or `None`. Besides
             what `measure` returns there is always `"step"`. `any_of` watches a tuple of names, one a rule. The rule is asked at every
             measurement; its best parameters are kept with the finished run as `best_params.npz`.
+        probes: `coherence.probes.Probe`s; their readings join the records at the steps their schedules name. Seeds share the programs
+            of the first one's.
     """
 
     loss: Callable
@@ -38,6 +42,7 @@ class Problem:
     track_batches: bool = False
     stopping: tuple[Any, str] | None = None
     drawn: dict[str, Any] = dataclasses.field(default_factory=dict)
+    probes: tuple[Probe, ...] = ()
 
 
 def watched(stopping, measured):

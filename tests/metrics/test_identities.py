@@ -81,6 +81,7 @@ def test_the_identities_of_the_family_hold(seed, m):
         squares = jnp.mean(g**2, 0)
         close(jnp.sum(squares / squares.sum() * r / (1 + r)), alpha)
         close(jnp.mean(metrics.contributions(g)), 1)
+        close(metrics.evidence(g), 1 - (m - 1) * metrics.mean_gsnr(g))
 
 
 def test_gsnr_of_landmarks():
@@ -95,10 +96,13 @@ def test_gsnr_of_landmarks():
     assert np.isinf(r["equal"])
     assert np.isnan(r["dead"])
     assert r["cancels"] == 0
-    np.testing.assert_allclose(metrics.mean_gsnr(g), (1 / 4 + 0) / 2, rtol=1e-6)
+    assert np.isinf(metrics.mean_gsnr(g))
+    assert np.isneginf(metrics.evidence(g))
+    some = {name: g[name] for name in ("one_alone", "dead", "cancels")}
+    np.testing.assert_allclose(metrics.mean_gsnr(some), (1 / 4 + 0) / 2, rtol=1e-6)
     by_leaf = metrics.mean_gsnr(g, by=co.leaf)
     assert np.isnan(by_leaf["dead"])
-    assert np.isnan(by_leaf["equal"])
+    assert np.isinf(by_leaf["equal"])
     np.testing.assert_allclose(by_leaf["one_alone"], 1 / 4, rtol=1e-6)
 
 

@@ -63,15 +63,9 @@ def test_layers_and_groups_are_those_of_alpha_itself():
     groups = np.arange(len(x)) % 3
     _, g = co.per_example_value_and_grad(loss)(params, (x, y))
     measured = measure(loss, params, (x, y), batch_size=4, by=co.layer, groups=groups, num_groups=4)
-    streamed = measure(
-        loss,
-        params,
-        iter([(x[:5], y[:5]), (x[5:], y[5:])]),
-        batch_size=4,
-        by=co.layer,
-        groups=lambda b: np.zeros(len(b[0]), int),
-        num_groups=2,
-    )
+    parts = [(x[:5], y[:5]), (x[5:], y[5:])]
+    every = lambda batch: np.zeros(len(batch[0]), int)
+    streamed = measure(loss, params, iter(parts), batch_size=4, by=co.layer, groups=every, num_groups=2)
     expected = co.alpha(g, by=co.layer, groups=groups, num_groups=4)
     assert measured.by == tuple(expected)
     assert measured.groups == 4

@@ -1,5 +1,7 @@
 """The loop: what is measured never changes what is learned, and an interruption leaves no trace."""
 
+import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -13,13 +15,16 @@ import optax
 import pytest
 
 import coherence as co
+from coherence import cli
 from coherence.data.settings import LabelNoise
 from coherence.models.settings import FullyConnected
+from coherence.optim.settings import SGD
+from coherence.probes import Probing
 from coherence.runs import Run
 from coherence.training import Classification, Problem, loop, train
 from coherence.training.checkpoints import from_arrays, to_arrays
+from coherence.training.curves import at_loss_levels, stacked
 from coherence.training.order import batches
-from coherence.training.schedule import log_spaced
 from tests import zoo
 
 
@@ -35,8 +40,9 @@ def problem(seed, **kwargs):
 
 
 def learn(folder, seeds=(0,), make=problem, steps=60, schedule=(0, 3, 20, 60), **kwargs):
-    runs = [Run.open(folder / f"seed={seed}", {"batch_size": 8}, seed=seed) for seed in seeds]
-    train([make(seed) for seed in seeds], runs, steps=steps, batch_size=8, schedule=schedule, **kwargs)
+    with contextlib.ExitStack() as stack:
+        runs = [stack.enter_context(Run.open(folder / f"seed={seed}", {"batch_size": 8}, seed=seed)) for seed in seeds]
+        train([make(seed) for seed in seeds], runs, steps=steps, batch_size=8, schedule=schedule, **kwargs)
     return [Run.read(folder / f"seed={seed}") for seed in seeds]
 
 
@@ -113,6 +119,43 @@ def test_an_interrupted_run_ends_at_the_same_bits(tmp_path, vmapped):
         np.testing.assert_array_equal(one.load("batches")["loss"], other.load("batches")["loss"])
 
 
+def test_a_disk_that_fills_up_costs_what_came_after_the_last_checkpoint(tmp_path, monkeypatch):
+    (whole,) = learn(tmp_path / "a")
+    save = Run.checkpoint
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+
+        def fill(run, step, arrays):
+            if step == 20:
+                patched.setattr(os, "fsync", full)
+            save(run, step, arrays)
+
+        patched.setattr(Run, "checkpoint", fill)
+        with pytest.raises(OSError, match=r"cannot write .*metrics\.jsonl \(No space left on device\).* goes on from its last checkpoint"):
+            learn(tmp_path / "b", checkpoint_seconds=0)
+    assert list(Run.read(tmp_path / "b" / "seed=0").checkpoints()) == [3]
+    (resumed,) = learn(tmp_path / "b")
+    assert same_bits(whole, resumed)
+    assert whole.records() == resumed.records()
+
+
+def test_a_half_written_checkpoint_is_passed_over_for_the_one_before(tmp_path):
+    (whole,) = learn(tmp_path / "a")
+    moments = iter(range(3))
+    with pytest.raises(KeyboardInterrupt):
+        learn(tmp_path / "b", checkpoint_seconds=0, progress=lambda n: None if next(moments) < 2 else signal.raise_signal(signal.SIGINT))
+    newest = tmp_path / "b" / "seed=0" / "checkpoint-20.npz"
+    newest.write_bytes(newest.read_bytes()[:-50])
+    assert list(Run.read(newest.parent).checkpoints()) == [3]
+    (resumed,) = learn(tmp_path / "b")
+    assert same_bits(whole, resumed)
+    assert whole.records() == resumed.records()
+    np.testing.assert_array_equal(whole.load("batches")["loss"], resumed.load("batches")["loss"])
+
+
 def test_seeds_side_by_side_learn_what_they_learn_in_turn(tmp_path):
     together = learn(tmp_path / "a", (0, 1, 2), vmapped=True)
     in_turn = learn(tmp_path / "b", (0, 1, 2), vmapped=False)
@@ -139,10 +182,30 @@ def test_tracked_batches_are_the_moments_of_each_step(tmp_path):
     np.testing.assert_allclose(tracked["squared_norm_of_mean"][5] / tracked["mean_squared_norm"][5], co.alpha(g), rtol=1e-5)
 
 
-def test_divergence_is_data(tmp_path):
-    (run,) = learn(tmp_path, make=lambda s: problem(s, optimizer=optax.sgd(1e38)))
-    assert run.done
-    assert np.isnan(run.records()[-1]["loss"]) or np.isinf(run.records()[-1]["norms"]).any() or run.records()[-1]["norms"][0] > 1e30
+def test_divergence_is_data(tmp_path, capsys):
+    """Trained, recorded, resumed, shown and summed up like any other run."""
+    settings = Classification(model=FullyConnected(width=8), optimizer=SGD(1e30), steps=20, probes=(Probing(m=50),))
+
+    def diverge(folder, **kwargs):
+        run = Run.open(folder, {"batch_size": settings.batch_size}, seed=0)
+        train([settings.build(0)], [run], steps=settings.steps, batch_size=100, schedule=settings.schedule(), **kwargs)
+        return run
+
+    moments = iter(range(60))
+    with pytest.raises(KeyboardInterrupt):
+        diverge(tmp_path, checkpoint_seconds=0, progress=lambda n: None if next(moments) < 6 else signal.raise_signal(signal.SIGINT))
+    run = diverge(tmp_path)
+    first, *_, last = run.records()
+    assert (run.done, last["step"]) == (True, 20)
+    assert np.isfinite(first["train_loss"])
+    assert np.isnan([last["train_loss"], last["train/m_coherence"], *last["train/m_coherence_by_group"]]).all()
+    assert last["test_accuracy"] == 0
+    assert np.isnan(run.load("batches")["loss"][-1])
+    assert np.isnan(run.load("params")["params/output/kernel"]).any()
+    assert np.isnan(at_loss_levels(run, (0.5,), 5)).all()
+    assert np.isnan(stacked([run], "train_loss")["train_loss"][0, -1])
+    cli.main(["show", str(tmp_path)])
+    assert "nan" in capsys.readouterr().out
 
 
 def stopping_problem(seed):
@@ -250,7 +313,7 @@ def test_on_digits_with_wrong_labels_it_stops_before_they_are_memorized(tmp_path
         model=FullyConnected(width=64),
         batch_size=1437,
         steps=2000,
-        sample=1000,
+        probes=(Probing(m=1000),),
         points_per_decade=20,
         track_batches=False,
         stopping=co.stopping.AnyOf((rule, co.stopping.GradientNorm(1e-6))),
@@ -279,11 +342,6 @@ def test_every_epoch_is_a_permutation_and_position_is_just_the_step():
     np.testing.assert_array_equal(order[7:9], batches(3, 7, 9, examples=10, batch_size=3))
     assert not np.array_equal(order, batches(4, 0, 12, examples=10, batch_size=3))
     np.testing.assert_array_equal(batches(3, 0, 2, examples=4, batch_size=4), [[0, 1, 2, 3]] * 2)
-
-
-def test_measurements_are_log_spaced():
-    assert log_spaced(100, per_decade=2) == (0, 1, 3, 10, 32, 100)
-    assert log_spaced(1) == (0, 1)
 
 
 def test_a_batch_larger_than_the_data_is_refused(tmp_path):

@@ -1,0 +1,5 @@
+"""What to measure, on which fixed sample, and when: readings that never change the run."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,13 @@
+from .costs import Cost as Cost
+from .costs import cost as cost
+from .probe import Probe as Probe
+from .quantities import Quantity as Quantity
+from .quantities import View as View
+from .quantities import batch_readings as batch_readings
+from .quantities import preset as preset
+from .quantities import readings as readings
+from .schedules import AtLoss as AtLoss
+from .schedules import Epochs as Epochs
+from .schedules import Every as Every
+from .schedules import Log as Log
+from .settings import Probing as Probing

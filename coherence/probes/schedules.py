@@ -1,0 +1,95 @@
+"""When to measure: plain values that answer `steps(total)`, or watch the training loss."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Every:
+    """0, every so many steps, and the last."""
+
+    steps_apart: int = 100
+
+    def __post_init__(self):
+        if self.steps_apart < 1:
+            raise ValueError(f"Every(steps_apart): at least 1 step, got {self.steps_apart}.")
+
+    def steps(self, total: int, per_epoch: int | None = None) -> tuple[int, ...]:
+        return tuple(sorted({*range(0, total + 1, self.steps_apart), total}))
+
+
+@dataclass(frozen=True)
+class Log:
+    """0, then about so many a decade of steps, and the last: training moves fastest at the start."""
+
+    per_decade: int = 8
+
+    def __post_init__(self):
+        if self.per_decade < 1:
+            raise ValueError(f"Log(per_decade): at least 1 measurement a decade of steps, got {self.per_decade}.")
+
+    def steps(self, total: int, per_epoch: int | None = None) -> tuple[int, ...]:
+        """
+        >>> Log(2).steps(100)
+        (0, 1, 3, 10, 32, 100)
+        """
+        decades = np.log10(max(total, 1))
+        points = 10 ** np.linspace(0, decades, 1 + round(decades * self.per_decade))
+        return tuple(sorted({0, *(round(p) for p in points), total}))
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """0, at the end of every so many epochs (a fraction measures within them), and the last step."""
+
+    apart: float = 1.0
+
+    def __post_init__(self):
+        if not self.apart > 0:
+            raise ValueError(f"Epochs(apart): a positive number of epochs, got {self.apart}.")
+
+    def steps(self, total: int, per_epoch: int | None = None) -> tuple[int, ...]:
+        if per_epoch is None:
+            raise ValueError("Epochs need the number of steps in one: steps(total, per_epoch), examples // batch_size.")
+        count = math.floor(total / (self.apart * per_epoch))
+        return tuple(sorted({0, *(round(i * self.apart * per_epoch) for i in range(1, count + 1)), total}))
+
+
+@dataclass(frozen=True)
+class AtLoss:
+    """0, where the training loss first falls to each share of its initial value, and the last step.
+
+    The loss is the mean over the last `window` training batches; it is looked at every `window` steps, so that a resumed run
+    measures at the same steps.
+    """
+
+    levels: tuple[float, ...] = (0.9, 0.75, 0.5, 0.25, 0.1)
+    window: int = 10
+
+    def __post_init__(self):
+        if not self.levels or not all(0 < level < 1 for level in self.levels):
+            raise ValueError(f"AtLoss(levels): shares of the initial loss, between 0 and 1, got {self.levels}.")
+        if self.window < 1:
+            raise ValueError(f"AtLoss(window): at least 1 step, got {self.window}.")
+
+    def steps(self, total: int, per_epoch: int | None = None) -> tuple[int, ...]:
+        return 0, total
+
+    def crossed(self, losses) -> int:
+        """How many levels the losses of all training batches so far [steps] have reached: a pure function of them."""
+        losses = np.asarray(losses, np.float64)
+        full = len(losses) // self.window * self.window
+        if not full:
+            return 0
+        means = losses[:full].reshape(-1, self.window).mean(1)
+        lowest = np.min(np.where(np.isnan(means), np.inf, means))
+        return sum(bool(lowest <= level * losses[0]) for level in self.levels)
+
+    def due(self, losses) -> bool:
+        """Whether the last window was the first at or below some level."""
+        n = len(losses)
+        return n > 0 and n % self.window == 0 and self.crossed(losses) > self.crossed(losses[: n - self.window])

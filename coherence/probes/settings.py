@@ -1,0 +1,44 @@
+"""A probe as settings: plain values, to be compared, printed and written to JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .schedules import AtLoss, Epochs, Every, Log
+
+SETS = ("train", "test", "pristine", "corrupt")
+GROUPS = ("none", "corrupt", "class")
+
+
+@dataclass(frozen=True)
+class Probing:
+    """What to measure on which fixed sample of a data set, and when."""
+
+    of: str = "train"
+    """Whose examples: train, test, or of the training examples the pristine or the corrupt."""
+    m: int = 500
+    """How many of them."""
+    quantities: str = "standard"
+    """light, standard or full."""
+    groups: str = "corrupt"
+    """What they are told apart by: none, corrupt (pristine first), class."""
+    when: Log | Every | Epochs | AtLoss = Log()
+    few: int = 512
+    """How many of them pairwise and per-example quantities look at."""
+    batch_size: int = 1000
+    """How many are differentiated at a time."""
+    name: str = ""
+    """What its readings' names start with; empty for `of`."""
+
+    def __post_init__(self):
+        if self.of not in SETS:
+            raise ValueError(f"Probing(of): one of {', '.join(SETS)}, got {self.of!r}.")
+        if self.groups not in GROUPS:
+            raise ValueError(f"Probing(groups): one of {', '.join(GROUPS)}, got {self.groups!r}.")
+        if self.m < 2 or self.few < 2 or self.batch_size < 1:
+            raise ValueError(
+                "Probing: m and few are at least 2 examples and batch_size at least 1, "
+                f"got m={self.m}, few={self.few}, batch_size={self.batch_size}."
+            )
+        if self.quantities not in ("light", "standard", "full"):
+            raise ValueError(f"Probing(quantities): light, standard or full, got {self.quantities!r}.")

@@ -1,0 +1,47 @@
+"""When to measure."""
+
+import numpy as np
+import pytest
+
+from coherence.probes import AtLoss, Epochs, Every, Log
+
+
+def test_every_schedule_begins_at_zero_and_ends_at_the_last_step():
+    for when in (Every(30), Log(3), Epochs(0.5), AtLoss()):
+        steps = when.steps(100, per_epoch=20)
+        assert steps[0] == 0
+        assert steps[-1] == 100
+        assert list(steps) == sorted(set(steps))
+
+
+def test_linear_logarithmic_and_by_epoch():
+    assert Every(30).steps(100) == (0, 30, 60, 90, 100)
+    assert Log(2).steps(100) == (0, 1, 3, 10, 32, 100)
+    assert Epochs(2).steps(100, per_epoch=20) == (0, 40, 80, 100)
+    assert Epochs(0.5).steps(40, per_epoch=20) == (0, 10, 20, 30, 40)
+    assert Log(2).steps(1) == (0, 1)
+
+
+def test_at_a_loss_level_once_and_only_when_a_whole_window_is_there():
+    when = AtLoss((0.5, 0.25), window=4)
+    losses = np.concatenate([np.full(8, 1.0), np.full(4, 0.4), np.full(4, 0.6), np.full(4, 0.1)])
+    assert [n for n in range(len(losses) + 1) if when.due(losses[:n])] == [12, 20]
+    assert when.crossed(losses[:12]) == 1
+    assert when.crossed(losses) == 2
+    assert AtLoss((0.5,), window=1).crossed([1.0, np.nan, 0.4]) == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Every(0), r"Every\(steps_apart\): at least 1 step, got 0"),
+        (lambda: Log(0), r"Log\(per_decade\): at least 1 measurement a decade of steps, got 0"),
+        (lambda: Epochs(0), r"Epochs\(apart\): a positive number of epochs, got 0"),
+        (lambda: Epochs().steps(10), r"Epochs need the number of steps in one: steps\(total, per_epoch\)"),
+        (lambda: AtLoss((1.5,)), r"AtLoss\(levels\): shares of the initial loss, between 0 and 1, got \(1.5,\)"),
+        (lambda: AtLoss(window=0), r"AtLoss\(window\): at least 1 step, got 0"),
+    ],
+)
+def test_bad_schedules_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
