@@ -136,7 +136,7 @@ def group_numbers(groups, num_groups, m):
     elif not jnp.issubdtype(groups.dtype, jnp.integer):
         raise ValueError(f"groups must be bool or int, got {groups.dtype}.")
     elif num_groups is None:
-        raise ValueError("int groups need num_groups, a static count: alpha(g, groups=labels, num_groups=10).")
+        raise ValueError("int groups need num_groups, how many there are (static): groups=labels, num_groups=10.")
     return groups.astype(jnp.int32), num_groups
 
 
@@ -145,7 +145,10 @@ def _passed_on(pooled, groups, second_moments):
         raise ValueError("groups are of examples, which are pooled here already: give groups to pool(gradients, groups=...).")
     some = (pooled,) if isinstance(pooled, Pooled) else pooled
     if second_moments and any(one.second_moments is None for one in some):
-        raise ValueError("these pooled gradients hold no second moments, which this needs: pool(gradients, second_moments=True).")
+        raise ValueError(
+            "these pooled gradients hold no second moments, which this needs: pool(gradients, second_moments=True), "
+            "in a probe Quantity(name, function, second_moments=True)."
+        )
     return pooled
 
 

@@ -26,7 +26,7 @@ def batches(data, batch_size, groups=None, num_groups=None):
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1 example, got {batch_size}.")
-    if _is_iterable(data):
+    if is_iterable(data):
         if groups is not None and not callable(groups):
             raise ValueError("data is an iterable of batches: groups must be a function from a batch to the groups of its examples.")
         return num_groups or (1 if groups is None else 2), _rebatched(data, batch_size, groups, num_groups)
@@ -34,7 +34,7 @@ def batches(data, batch_size, groups=None, num_groups=None):
     return many, _cut(data, min(batch_size, m), numbers, many)
 
 
-def _is_iterable(data):
+def is_iterable(data):
     """Whether the data come batch by batch: something to iterate over that is neither an array nor a container of them."""
     is_leaf = jax.tree_util.default_registry.flatten_one_level(data) is None
     return is_leaf and hasattr(data, "__iter__") and not hasattr(data, "shape")
@@ -72,7 +72,7 @@ class Few:
     """
 
     def __init__(self, size, seed=0):
-        self.size, self.rng = size // 2, np.random.default_rng(seed)
+        self.size, self.rng = size // 2, np.random.default_rng([seed, 0xFE])  # as of a probe, a stream of its own
         self.seen = 0
         self.longest = self.random = None  # (what it is sorted by, number of the example, example)
 
@@ -163,5 +163,5 @@ def group_array(groups, num_groups, m):
     if not np.issubdtype(groups.dtype, np.integer):
         raise ValueError(f"groups must be bool or int, got {groups.dtype}.")
     if num_groups is None:
-        raise ValueError("int groups need num_groups: measure(loss, params, data, batch_size=100, groups=labels, num_groups=10).")
+        raise ValueError("int groups need num_groups, how many there are: groups=labels, num_groups=10.")
     return groups, num_groups

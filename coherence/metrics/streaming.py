@@ -60,9 +60,10 @@ def measure(loss, params, data, *, batch_size, by=None, groups=None, num_groups=
 
     .. math:: \alpha_m \pm t_{0.975}\sqrt{(m-1)\,\mathrm{Var}_i\,\alpha_{(i)}}
 
-    with :math:`\alpha_{(i)}` alpha without example i (`alpha_without`). Numerator and denominator are pooled over all batches and divided
-    once. One pass over the data, and a second one over at most 2,048 examples of each group (the half with the longest gradients, the
-    others at random), whose leave-one-out values estimate the variance. Batches hold examples of one group only, so groups cost nothing.
+    with :math:`\alpha_{(i)}` alpha without example i (`alpha_without`), and Student's t with as many degrees of freedom as their kurtosis
+    leaves, :math:`2m/(\kappa - 1)`. Numerator and denominator are pooled over all batches and divided once. One pass over the data, and a
+    second one over at most 2,048 examples of each group (the half with the longest gradients, the others at random), whose leave-one-out
+    values estimate the variance. Batches hold examples of one group only, so groups cost nothing.
 
     The interval is for alpha of samples of this size, :math:`\alpha + (1-\alpha)/m` with alpha of the population: the floor 1/m does not
     go away, `Measurement.alpha_unbiased` subtracts it from value and interval. It covers 95 % where norms are not too unequal
@@ -177,8 +178,6 @@ def _norms_and_dots(params, examples, mask, mean, *, loss, by):
 
 def _interval(loss, params, seen, batch_size, by):
     """`{name: (alpha, low, high)}` of one group, from the leave-one-out values of a few of its examples, in float64."""
-    from scipy import stats
-
     everything = by or _all
     examples, weights = seen.few.examples_and_weights()
     parts = []
@@ -192,11 +191,24 @@ def _interval(loss, params, seen, batch_size, by):
         whole = Moments(*(np.float64(x) for x in whole))
         with np.errstate(divide="ignore", invalid="ignore"):
             without = leave_one_out(whole, norms[name], dots[name])
-            mean = np.sum(weights * without) / whole.m
-            variance = (whole.m - 1) / whole.m * np.sum(weights * (without - mean) ** 2)
-            half = stats.t.ppf(0.975, max(len(without) - 1, 1)) * np.sqrt(variance) if whole.m > 1 else np.nan
+            half = _half_width(without, weights / whole.m, whole.m) if whole.m > 1 else np.nan
             result[None if by is None else name] = whole.alpha, whole.alpha - half, whole.alpha + half
     return result
+
+
+def _half_width(without, shares, m):
+    """Of the 95 % interval, from leave-one-out values that stand for these shares of the examples.
+
+    The variance of a heavy-tailed sample is uncertain itself: its degrees of freedom are 2m/(kurtosis - 1), m where it is normal.
+    """
+    from scipy import stats
+
+    deviations = without - np.sum(shares * without)
+    second, fourth = (np.sum(shares * deviations**k) for k in (2, 4))
+    if not second > 0:
+        return 0 * second
+    freedom = min(m - 1, 2 * m / max(fourth / second**2 - 1, 1e-9))
+    return stats.t.ppf(0.975, freedom) * np.sqrt((m - 1) * second)
 
 
 def _all(path):

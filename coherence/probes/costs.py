@@ -6,8 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ..gradients.arguments import check_params
 from ..metrics.sampling import length
-from . import probe as programs
+from . import reader as programs
 
 
 class Cost(NamedTuple):
@@ -31,6 +32,7 @@ def cost(probe, params):
     Args:
         params: the parameters, or their shapes (`jax.eval_shape`).
     """
+    check_params(params)
     reader, sample = probe.reader, _shapes(probe.sample)
     params = _shapes(params)
     m = length(sample.examples)

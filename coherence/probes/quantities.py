@@ -24,11 +24,13 @@ READS = ("pooled", "groups", "few", "view")
 class View:
     """A sample at frozen parameters, as quantities see it.
 
-    loss: mean over the sample.  pooled: `Pooled`, of the whole sample.  groups: a tuple of `Pooled`, one a group, or `None`.
-    few: per-example gradients of a fixed few of its examples.  few_groups: int [few], their groups, or `None`.
+    loss: mean over the sample.  group_losses: [groups], over each group, or `None`.  pooled: `Pooled`, of the whole sample.
+    groups: a tuple of `Pooled`, one a group, or `None`.  few: per-example gradients of a fixed few of its examples.
+    few_groups: int [few], their groups, or `None`.
     """
 
     loss: jax.Array
+    group_losses: jax.Array | None
     pooled: Pooled
     groups: tuple[Pooled, ...] | None
     few: Any
@@ -52,6 +54,8 @@ class Quantity:
     second_moments: bool = False
 
     def __post_init__(self):
+        if not callable(self.function):
+            raise TypeError(f"quantity {self.name}: function must be one, of what it reads, got {self.function!r}.")
         if self.reads not in READS:
             raise ValueError(f"quantity {self.name}: reads is one of {', '.join(READS)}, got {self.reads!r}.")
 
@@ -74,28 +78,37 @@ def view_of(losses, gradients, *, groups=None, num_groups=None, second_moments=F
     """The `View` of a batch whose per-example gradients are at hand: all its examples are the few."""
     parts = None if groups is None else pool(gradients, groups=groups, num_groups=num_groups)
     whole = pool(gradients, second_moments=second_moments)
-    keep = reductions.mask(gradients)
-    loss = jnp.mean(losses) if keep is None else jnp.sum(losses) / jnp.sum(keep)
-    return View(loss, whole, parts, gradients, groups)
+    group_losses = None
+    if parts is not None:
+        numbers = jnp.asarray(groups).astype(jnp.int32)
+        group_losses = jax.ops.segment_sum(losses, numbers, len(parts)) / jnp.stack([one.m for one in parts])
+    return View(jnp.sum(losses) / whole.m, group_losses, whole, parts, gradients, groups)
 
 
-def batch_readings(losses, gradients, quantities="standard", *, groups=None, num_groups=None):
+def batch_readings(losses, gradients, quantities="standard", *, name=None, groups=None, num_groups=None):
     """Read quantities off a training batch's own gradients, inside the training step: no further pass.
 
     Args:
         losses: [m]; gradients: of the same examples, from `per_example_value_and_grad`.
         quantities: a preset's name ("light", "standard", "full") or a sequence of `Quantity`.
+        name: what the readings' names start with, NAME/QUANTITY; `None` for the bare names.
         groups, num_groups: as for `coherence.alpha`.
 
     Returns:
         `{name: value}`, arrays; pure and jit-able.
 
     Raises:
-        ValueError: an unknown preset, unfit groups.
+        ValueError: an unknown preset, unfit groups, losses that are not one an example.
     """
-    chosen = preset(quantities)
+    chosen, m = preset(quantities), reductions.nodes(gradients)[0][0][1].m
+    if jnp.shape(losses) != (m,):
+        raise ValueError(
+            f"losses must be those of the {m} examples, [{m}], got shape {list(jnp.shape(losses))}. Both come from "
+            "per_example_value_and_grad(loss)(params, batch); a mean gradient has no examples to read."
+        )
     second = any(quantity.second_moments for quantity in chosen)
-    return readings(chosen, view_of(losses, gradients, groups=groups, num_groups=num_groups, second_moments=second))
+    found = readings(chosen, view_of(losses, gradients, groups=groups, num_groups=num_groups, second_moments=second))
+    return found if name is None else {f"{name}/{quantity}": value for quantity, value in found.items()}
 
 
 def preset(quantities):
@@ -108,9 +121,12 @@ def preset(quantities):
         if quantities not in PRESETS:
             raise ValueError(f"there is no preset {quantities!r}: there is {', '.join(PRESETS)}.")
         return PRESETS[quantities]
-    quantities = tuple(quantities)
+    quantities = (quantities,) if isinstance(quantities, Quantity) else tuple(quantities)
     if wrong := [q for q in quantities if not isinstance(q, Quantity)]:
         raise ValueError(f"quantities are a preset's name or a sequence of Quantity, got {wrong[0]!r}. Write Quantity('name', function).")
+    names = [quantity.name for quantity in quantities]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"quantities need names of their own, got {twice[0]!r} twice: one would overwrite the other.")
     return quantities
 
 
@@ -149,7 +165,8 @@ STANDARD = (
     *LIGHT,
     Quantity("m_coherence_by_layer", _by_layer(metrics.m_coherence)),
     Quantity("m_coherence_by_group", metrics.m_coherence, "groups"),
-    Quantity("shares", _shares, "view"),
+    Quantity("loss_by_group", lambda view: view.group_losses, "view"),
+    Quantity("shares_by_group", _shares, "view"),
     Quantity("alpha_unbiased", metrics.alpha_unbiased),
     Quantity("noise", metrics.noise_moments),
     Quantity("norm_test", metrics.norm_test),

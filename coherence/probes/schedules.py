@@ -15,8 +15,8 @@ class Every:
     steps_apart: int = 100
 
     def __post_init__(self):
-        if self.steps_apart < 1:
-            raise ValueError(f"Every(steps_apart): at least 1 step, got {self.steps_apart}.")
+        if not isinstance(self.steps_apart, int | np.integer) or self.steps_apart < 1:
+            raise ValueError(f"Every(steps_apart): a whole number of steps, at least 1, got {self.steps_apart}.")
 
     def steps(self, total: int, per_epoch: int | None = None) -> tuple[int, ...]:
         return tuple(sorted({*range(0, total + 1, self.steps_apart), total}))
@@ -54,7 +54,9 @@ class Epochs:
 
     def steps(self, total: int, per_epoch: int | None = None) -> tuple[int, ...]:
         if per_epoch is None:
-            raise ValueError("Epochs need the number of steps in one: steps(total, per_epoch), examples // batch_size.")
+            raise ValueError("Epochs need the number of steps in one, per_epoch = examples // batch_size.")
+        if per_epoch < 1:
+            raise ValueError(f"Epochs(per_epoch): at least 1 step in an epoch, got {per_epoch}.")
         count = math.floor(total / (self.apart * per_epoch))
         return tuple(sorted({0, *(round(i * self.apart * per_epoch) for i in range(1, count + 1)), total}))
 
@@ -71,6 +73,8 @@ class AtLoss:
     window: int = 10
 
     def __post_init__(self):
+        if not isinstance(self.levels, tuple):
+            raise TypeError(f"AtLoss(levels): a tuple of shares, as (0.5, 0.25), got {self.levels!r}.")
         if not self.levels or not all(0 < level < 1 for level in self.levels):
             raise ValueError(f"AtLoss(levels): shares of the initial loss, between 0 and 1, got {self.levels}.")
         if self.window < 1:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ..claims import interval
+from .examples import part_names
 from .grouping import Arm, arms
-from .records import axis, diverged, part_names, parts, series
+from .records import diverged, parts, series
 from .settings import ABSENT, differences, flat
 from .tables import FORMATS, cell, wrapped
 
@@ -123,7 +124,7 @@ def _final_parts(arm: Arm, name: str) -> dict[str, dict[int, float]]:
         for part, number in parts(value):
             found.setdefault(part, {})[seed] = number
     if list(found) == ["0", "1"]:
-        return dict(zip(part_names(found, axis(name, []), arm.config), found.values()))
+        return dict(zip(part_names(arm.runs[0], name, found), found.values()))
     return found
 
 

@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from . import drawing
+from .examples import part_names
 from .grouping import Arm
-from .records import Track, axis, last, part_names, split, track
+from .records import Track, last, split, track
 from .wording import ORTHOGONAL, fitted, heading, logarithmic, plain, share, sparse, spread_out, words
 
 _CYCLE = ("real", "random", "pristine", "other", "corrupt", "neutral")
@@ -50,7 +51,7 @@ def by_group(arms: Sequence[Arm], name: str, among: Sequence[Arm] | None = None)
     values = [track(arm.histories, name).values for arm in among]
     log = logarithmic(name, np.concatenate([one.ravel() for one in values]))
     for panel, arm, one in zip(axes, arms, tracks):
-        names = part_names(one.parts, axis(name, []), arm.config)
+        names = part_names(arm.runs[0], name, one.parts)
         for i, (group, colour) in enumerate(zip(names, _group_colours(names))):
             _draw(panel, one, one.values[:, :, i], group, colour, "-", arm.name, steps, log)
         _finish(panel, name, arm.name if len(arms) > 1 else heading(name), steps, log, values)

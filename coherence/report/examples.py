@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
 from ..runs import Run
-from .records import by_class, series, split
+from .records import axis, series, split
 
 CONTRIBUTIONS = "contributions"
 
@@ -59,12 +60,18 @@ def probes(names: list[str]) -> list[str]:
 
 
 def sample(run: Run, probe: str) -> dict[str, np.ndarray]:
-    """`inputs`, `labels`, `index` and `group` of a probe's examples, what of it the run kept; `group` only where it says who is corrupt."""
+    """`inputs`, `labels`, `index`, `group` and `group_names` of a probe's examples, what of it the run kept."""
     try:
-        kept = run.load(f"examples-{probe}" if probe else "examples")
+        return run.load(f"examples-{probe}" if probe else "examples")
     except FileNotFoundError:
         return {}
-    return {name: array for name, array in kept.items() if name != "group" or not by_class(run.config)}
+
+
+def part_names(run: Run, name: str, parts: Iterable[str]) -> list[str]:
+    """Of a recorded value: layers by name, groups by the names that the probe gave them."""
+    parts = list(parts)
+    groups = sample(run, split(name)[0]).get("group_names", ()) if axis(name, []) == "group" else ()
+    return [str(group) for group in groups] if len(groups) == len(parts) else parts
 
 
 def images(inputs: np.ndarray) -> np.ndarray | None:
@@ -94,9 +101,10 @@ def place(kept: dict[str, np.ndarray], index: int) -> int:
 
 
 def is_corrupt(kept: dict[str, np.ndarray], index: int) -> bool:
-    """Whether an example is of the second of two groups, which holds the corrupt ones."""
-    group = kept.get("group")
-    return group is not None and index < len(group) and set(np.unique(group)) <= {0, 1} and bool(group[index])
+    """Whether an example is of the group that the probe calls corrupt."""
+    group, names = kept.get("group"), kept.get("group_names")
+    known = group is not None and names is not None and index < len(group)
+    return known and str(names[group[index]]) == "corrupt"
 
 
 def _folded(flat: np.ndarray) -> np.ndarray:

@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from . import drawing
+from .examples import part_names
 from .grouping import Arm
-from .records import Track, axis, diverged, last, part_names, track
+from .records import Track, axis, diverged, last, track
 from .wording import fitted, logarithmic, plain, sparse, spread_out, words
 
 _SMALLEST = 4.5  # points: smaller numbers in the cells of a matrix cannot be read in print
@@ -58,7 +59,7 @@ def between_groups(arms: Sequence[Arm], name: str, among: Sequence[Arm] | None =
     figure, axes = drawing.figure(-(-len(arms) // columns), columns, width, height=0.9 + min(inches * shape[0] / shape[1], 6.0))
     for panel, arm, note, one, values in zip(axes.flat, arms, notes, tracks, lasts):
         mesh = panel.imshow(values, norm=norm, cmap=palette)
-        names = part_names(map(str, range(max(values.shape))), axis(name, []), arm.config)
+        names = part_names(arm.runs[0], name, map(str, range(max(values.shape))))
         for place, count in ((panel.set_yticks, len(values)), (panel.set_xticks, values.shape[1])):
             ticks = range(0, count, -(-count // 20))
             place(ticks, [names[i] for i in ticks])

@@ -6,7 +6,7 @@ A record may lack any quantity, and a value may be nan. The two are kept apart: 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ PREFERRED = (
 """Quantities that a reader looks for first, in this order."""
 PER_EXAMPLE = ("contributions", "squared_norms", "alpha_without")
 """Lists with one value an example, also if they are short."""
-BY_GROUP = ("shares", "alpha_between")
+BY_GROUP = ("alpha_between",)
 """Quantities of groups whose names do not say so."""
 _MOST_GROUPS = 32  # a longer list has one value an example
 
@@ -49,19 +49,6 @@ def axis(name: str, value: Any) -> str:
         return "group"
     _, by, what = quantity.rpartition("_by_")
     return what.partition("_")[0] if by else "layer" if isinstance(value, dict) else "index"
-
-
-def part_names(names: Iterable[str], what: str, settings: dict) -> list[str]:
-    """Layers by name; two groups are the pristine and the corrupt examples where a run has label noise, and no probe goes by class."""
-    names = list(names)
-    return ["pristine", "corrupt"] if what == "group" and names == ["0", "1"] and "noise" in settings and not by_class(settings) else names
-
-
-def by_class(settings: Any) -> bool:
-    """Whether a probe, somewhere in the settings, tells examples apart by their class: then groups are not pristine and corrupt."""
-    if isinstance(settings, list):
-        return any(map(by_class, settings))
-    return isinstance(settings, dict) and (settings.get("groups") == "class" or any(map(by_class, settings.values())))
 
 
 def kind(name: str, value: Any) -> str:

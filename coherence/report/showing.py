@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ..runs import Run
 from . import circumstances, examples
 from .grouping import found
-from .records import PREFERRED, axis, last, part_names, parts, quantities, series, split
+from .records import PREFERRED, axis, last, parts, quantities, series, split
 from .settings import ABSENT, differences, flat, text
 from .tables import FORMATS, number, wrapped
 
@@ -96,7 +96,7 @@ def _by_part(run: Run, probe: str, what: str, latest: dict[str, tuple], format: 
         {str(key): one for key, one in (value.items() if isinstance(value, dict) else enumerate(value))} for _, value in latest.values()
     ]
     keys = list(dict.fromkeys(key for value in values for key in value))
-    titles = part_names(keys, what, run.config)
+    titles = examples.part_names(run, next(iter(latest)), keys)
     rows = [[title, *(number(value.get(key)) for value in values)] for title, key in list(zip(titles, keys))[:_MOST_PARTS]]
     more = f", the first {_MOST_PARTS} of {len(keys)}" if len(keys) > _MOST_PARTS else ""
     title = f"{f'probe {probe}, ' if probe else ''}by {what} at step {', '.join(map(str, steps))}{more}"

@@ -19,7 +19,7 @@ WORDS = {
     "pristine_accuracy": "pristine examples fitted",
     "corrupt_accuracy": "corrupt examples fitted",
     "gradient_norm": "norm of the mean gradient",
-    "shares": "share of the step (f)",
+    "shares_by_group": "share of the step (f)",
     "noise_scale": "noise scale (examples)",
     "noise_squared_norm": "squared norm of the population's gradient",
     "noise_trace": "variance of the gradients (trace)",

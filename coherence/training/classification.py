@@ -141,17 +141,20 @@ def _probe(probing, loss, arrays, index, outputs):
 
     x, y = arrays["test" if probing.of == "test" else "train"]
     corrupt = np.zeros(len(index), bool) if probing.of == "test" else arrays["corrupt"][index]
-    groups, num_groups = {"none": (None, None), "corrupt": (corrupt, None), "class": (y[index], outputs)}[probing.groups]
+    options = {
+        "none": {},
+        "corrupt": {"groups": corrupt, "group_names": ("pristine", "corrupt")},
+        "class": {"groups": y[index], "num_groups": outputs},
+    }[probing.groups]
     return Probe(
         loss,
         (x[index], y[index]),
         quantities=probing.quantities,
         name=_called(probing),
         when=probing.when,
-        groups=groups,
-        num_groups=num_groups,
         batch_size=probing.batch_size,
         few=probing.few,
+        **options,
     )
 
 

@@ -122,7 +122,7 @@ def test_bad_groups_are_refused():
     g = jnp.ones((4, 2))
     with pytest.raises(ValueError, match=r"groups must have one entry an example, \[4\], got \[3\]"):
         co.alpha(g, groups=jnp.zeros(3, bool))
-    with pytest.raises(ValueError, match="int groups need num_groups, a static count"):
+    with pytest.raises(ValueError, match="int groups need num_groups, how many there are"):
         co.alpha(g, groups=jnp.zeros(4, int))
     with pytest.raises(ValueError, match="groups must be bool or int, got float32"):
         co.alpha(g, groups=jnp.zeros(4), num_groups=2)

@@ -120,5 +120,5 @@ def test_bad_input_is_named():
         pool(g, groups=jnp.ones(3, bool))
     with pytest.raises(ValueError, match="groups must be bool or int, got float32"):
         pool(g, groups=jnp.ones(24))
-    with pytest.raises(ValueError, match="int groups need num_groups, a static count"):
+    with pytest.raises(ValueError, match="int groups need num_groups, how many there are"):
         pool(g, groups=jnp.ones(24, int))

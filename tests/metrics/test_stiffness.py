@@ -117,5 +117,5 @@ def test_impossible_requests_are_refused():
         cosine_stiffness(g[:1])
     with pytest.raises(ValueError, match="stiffness_by_group needs at least 2 examples, got 1"):
         stiffness_by_group(g[:1], jnp.zeros(1, bool))
-    with pytest.raises(ValueError, match="int groups need num_groups, a static count"):
+    with pytest.raises(ValueError, match="int groups need num_groups, how many there are"):
         stiffness_by_group(g, jnp.zeros(4, int))

@@ -41,7 +41,8 @@ def test_however_the_sample_is_cut_a_probe_reads_the_metrics_of_all_of_it(option
         "m_coherence_by_group": co.m_coherence(g, groups=y, num_groups=3),
         "alpha_unbiased": co.alpha_unbiased(g),
         "gradient_norm": metrics.gradient_norm(g),
-        "shares": metrics.shares(g, y, num_groups=3),
+        "shares_by_group": metrics.shares(g, y, num_groups=3),
+        "loss_by_group": [losses[y == k].mean() for k in range(3)],
         "noise_trace": metrics.noise_moments(g).trace,
         "norm_test": metrics.norm_test(g),
         "mean_gsnr": metrics.mean_gsnr(g),
@@ -155,11 +156,12 @@ def test_what_it_costs_is_known_from_shapes():
 def test_pictures_are_kept_as_bytes_with_their_labels_and_places():
     rng = np.random.default_rng(0)
     x, y = rng.random((M, 8, 8)).astype(np.float32), rng.integers(10, size=M)
-    shown = Probe(lambda p, e: jnp.sum(p * e[0]), (x, y), few=5, groups=y > 4).shown()
+    shown = Probe(lambda p, e: jnp.sum(p * e[0]), (x, y), few=5, groups=y > 4, group_names=("low", "high")).shown()
     assert shown["inputs"].dtype == np.uint8
     np.testing.assert_allclose(shown["inputs"] / 255, x[shown["index"]], atol=1 / 255)
     np.testing.assert_array_equal(shown["labels"], y[shown["index"]])
     np.testing.assert_array_equal(shown["group"], (y > 4)[shown["index"]])
+    assert shown["group_names"].tolist() == ["low", "high"]
 
 
 def test_every_preset_runs_on_a_sequence_and_a_convolution():
@@ -169,15 +171,40 @@ def test_every_preset_runs_on_a_sequence_and_a_convolution():
 
 
 def test_a_loop_of_ones_own_asks_when():
-    params, batch = problem()
+    _, batch = problem()
     due = lambda probe, **kw: [step for step in range(0, 31) if probe.due(step, **kw)]
     assert due(Probe(loss, batch, when=Every(10)), total=30) == [0, 10, 20, 30]
     assert due(Probe(loss, batch, when=Every(7)), total=30) == [0, 7, 14, 21, 28, 30]
     assert due(Probe(loss, batch, when=Log(2)), total=30) == list(Log(2).steps(30))
     assert due(Probe(loss, batch, when=Every(10))) == [0, 10, 20, 30]
     falling = Probe(loss, batch, when=AtLoss((0.5,), window=2))
-    assert [step for step in range(31) if falling.due(step, 30, loss=0.9**step)] == [0, 9, 30]
-    del params
+    for _ in range(2):  # a new run begins at step 0; asking twice changes nothing
+        assert [step for step in range(31) if falling.due(step, 30, loss=0.9**step) | falling.due(step, 30, loss=0.9**step)] == [0, 10, 30]
+
+
+def test_the_few_are_not_what_else_is_drawn_with_the_same_seed():
+    examples = np.arange(1000.0)
+    few = Probe(lambda p, x: p * x, examples, few=100, seed=3).shown()["index"]
+    others = np.random.default_rng(3).permutation(1000)[:100]
+    assert len(set(few) & set(others.tolist())) < 30
+
+
+def test_examples_of_any_container_are_shown_by_name():
+    x, y = np.ones((6, 4), np.float32), np.arange(6)
+    keys = jax.random.split(jax.random.key(0), 6)
+    named = Probe(lambda p, e: p * jnp.sum(e["picture"]), {"picture": x, "label": y, "key": keys}).shown()
+    assert set(named) == {"picture", "label", "index"}
+    assert set(Probe(lambda p, e: p * jnp.sum(e[0]), (x, y)).shown()) == {"inputs", "labels", "index"}
+    assert set(Probe(lambda p, e: p * jnp.sum(e), x).shown()) == {"inputs", "index"}
+
+
+def test_some_of_the_parameters_can_be_probed():
+    params, batch = problem()
+    only = lambda path: path[0].key == "a"
+    _, g = co.per_example_value_and_grad(loss, only=only)(params, batch)
+    found = Probe(loss, batch, quantities="light", only=only)(params)
+    assert found["train/m_coherence"] == pytest.approx(float(co.m_coherence(g)), rel=1e-4)
+    assert found["train/m_coherence"] != pytest.approx(Probe(loss, batch, quantities="light")(params)["train/m_coherence"], rel=1e-3)
 
 
 def test_bad_input_is_named():
@@ -192,7 +219,45 @@ def test_bad_input_is_named():
         Probe(loss, (x, y), groups=np.ones(3, bool))
     with pytest.raises(ValueError, match="groups must be between 0 and num_groups - 1 = 1, got 0 to 2"):
         Probe(loss, (x, y), groups=y, num_groups=2)
+    with pytest.raises(ValueError, match=r"group_names must be one name a group, 3, got \['a'\]"):
+        Probe(loss, (x, y), groups=y, num_groups=3, group_names=["a"])
     with pytest.raises(ValueError, match="int groups need num_groups"):
         Probe(loss, (x, y), groups=y)
     with pytest.raises(ValueError, match="leaves disagree about the number of examples"):
         Probe(loss, (x, y[:3]))
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (lambda b: Probe("loss", b), TypeError, r"loss must be a function \(params, example\) -> scalar, got str"),
+        (
+            lambda b: Probe(loss, b, when=Log),
+            TypeError,
+            r"when must be a schedule, Log\(\), Every\(100\), Epochs\(\) or AtLoss\(\), got <class",
+        ),
+        (lambda b: Probe(loss, b, when=100), TypeError, "when must be a schedule, .* got 100"),
+        (lambda b: Probe(loss, b, name=""), ValueError, "name must be a word that readings start with, got ''"),
+        (lambda b: Probe(loss, iter([b])), TypeError, "examples must be arrays, a fixed sample, got list_iterator: read it once"),
+        (lambda b: Probe(loss, b, few=0), ValueError, "few must be a whole number of examples, at least 2, got 0"),
+        (lambda b: Probe(loss, b, batch_size=10.0), ValueError, "batch_size must be a whole number of examples, at least 1, got 10.0"),
+        (lambda b: Probe(loss, b, num_groups=3), ValueError, "num_groups=3 counts groups, and there are none: give groups"),
+        (
+            lambda b: Probe(loss, b, quantities=[Quantity("a", co.alpha)] * 2),
+            ValueError,
+            "quantities need names of their own, got 'a' twice",
+        ),
+        (lambda b: Quantity("a", 3), TypeError, "quantity a: function must be one, of what it reads, got 3"),
+        (lambda b: Probe(loss, b)(problem()[0], b), TypeError, r"sample must be another probe's, probe\(params, other.sample\), got tuple"),
+        (lambda b: jax.jit(Probe(loss, b))(problem()[0]), TypeError, "a probe is called between steps, not inside jit: .* batch_readings"),
+        (lambda b: cost(Probe(loss, b), {"w": jnp.ones(3, int)}), TypeError, "leaf w is int32: gradients need floats"),
+        (
+            lambda b: batch_readings(1.0, {"w": jnp.ones((4, 3))}),
+            ValueError,
+            r"losses must be those of the 4 examples, .* a mean gradient has no",
+        ),
+    ],
+)
+def test_what_cannot_be_probed_is_said_before_anything_is_computed(make, kind, message):
+    with pytest.raises(kind, match=message):
+        make(problem()[1])

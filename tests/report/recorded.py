@@ -38,7 +38,8 @@ def run(path, seed=0, *, noise=0.5, learning_rate=0.1, diverges_at=None, ends_at
             made.append(record(step, rng, noise, np.nan if diverges_at is not None and step >= diverges_at else 1.0, probes))
         if probes:
             labels = digits().target[:EXAMPLES]
-            made.save("examples-train", inputs=digits().data[:EXAMPLES], labels=labels, group=(np.arange(EXAMPLES) < noise * EXAMPLES))
+            groups = {"group": (np.arange(EXAMPLES) < noise * EXAMPLES).astype(np.int32), "group_names": ["pristine", "corrupt"]}
+            made.save("examples-train", inputs=digits().data[:EXAMPLES], labels=labels, **groups)
         made.finish({"step": STEPS[-1]})
     return made
 

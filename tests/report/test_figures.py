@@ -8,7 +8,7 @@ import pytest
 
 from coherence.report import curves, drawing, maps, wording
 from coherence.report.grouping import Arm, arms
-from coherence.runs import Run
+from coherence.runs import Run, save_arrays
 from tests.report import recorded
 
 
@@ -94,7 +94,8 @@ def test_steps_are_logarithmic_where_they_were_recorded_so(tmp_path):
 
 def test_pristine_is_green_and_corrupt_vermilion(tmp_path):
     records = [{"step": step, "alpha_by_group": [1.0, 2.0]} for step in range(3)]
-    (arm,) = made(tmp_path, records, config={"noise": {"kind": "LabelNoise"}})
+    (arm,) = made(tmp_path, records)
+    save_arrays(arm.runs[0].path / "examples.npz", group_names=["pristine", "corrupt"])
     axes = curves.by_group([arm], "alpha_by_group").axes[0]
     assert {one.get_label(): one.get_color() for one in axes.lines} == {name: drawing.COLOUR[name] for name in ("pristine", "corrupt")}
 

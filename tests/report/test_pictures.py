@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coherence.report import describe, drawing, write
-from coherence.report.examples import Ranking, caption, early_and_last, images, is_corrupt, rankings, sample
+from coherence.report.examples import Ranking, caption, early_and_last, images, is_corrupt, part_names, rankings, sample
 from coherence.report.pictures import ends
 from coherence.runs import Run
 from tests.report import recorded
@@ -67,23 +67,29 @@ def test_pictures_are_not_turned():
     assert images(pixels)[0, 0].tolist() == list(range(8))
 
 
-def test_corrupt_is_the_second_of_two_groups():
-    kept = {"labels": np.array([7, 3]), "group": np.array([0, 1])}
+def test_corrupt_is_the_group_that_is_called_so():
+    kept = {"labels": np.array([7, 3]), "group": np.array([0, 1]), "group_names": np.array(["pristine", "corrupt"])}
     assert [caption(kept, i) for i in (0, 1)] == ["label 7", "label 3, corrupt"]
-    assert not is_corrupt({"group": np.array([0, 1, 2])}, 1)
+    assert not is_corrupt({"group": np.array([0, 1])}, 1)
     assert not is_corrupt({}, 0)
 
 
-def test_classes_are_not_mistaken_for_corrupt_labels(tmp_path):
-    for name, config in (("corrupt", {}), ("class", {"probes": [{"groups": "class"}]})):
-        with Run.open(tmp_path / name, config, seed=0) as run:
-            run.save("examples-train", group=[0, 1])
-        assert is_corrupt(sample(run, "train"), 1) == (name == "corrupt")
+def test_groups_are_called_what_the_probe_calls_them(tmp_path):
+    with Run.open(tmp_path, {}, seed=0) as run:
+        run.save("examples-train", group=[0, 1], group_names=["pristine", "corrupt"])
+        run.save("examples-classes", group=[0, 1])
+    assert part_names(run, "train/m_coherence_by_group", ["0", "1"]) == ["pristine", "corrupt"]
+    assert part_names(run, "train/alpha_between", ["0", "1"]) == ["pristine", "corrupt"]
+    assert part_names(run, "train/m_coherence_by_group", ["0", "1", "2"]) == ["0", "1", "2"]
+    assert part_names(run, "train/m_coherence_by_layer", ["a", "b"]) == ["a", "b"]
+    assert part_names(run, "classes/m_coherence_by_group", ["0", "1"]) == ["0", "1"]
+    assert part_names(run, "unknown/m_coherence_by_group", ["0", "1"]) == ["0", "1"]
 
 
 def test_both_ends_are_drawn_in_order_and_corrupt_ones_are_framed():
     contributions = np.linspace(-2, 4, 30)
-    kept = {"inputs": np.random.default_rng(0).random((30, 8, 8)), "labels": np.arange(30), "group": np.arange(30) < 3}
+    groups = {"group": (np.arange(30) < 3).astype(int), "group_names": np.array(["pristine", "corrupt"])}
+    kept = {"inputs": np.random.default_rng(0).random((30, 8, 8)), "labels": np.arange(30), **groups}
     figure = ends(Ranking("train", 9, np.argsort(-contributions), contributions), kept)
     axes = figure.axes
     assert [one.get_xlabel().splitlines()[0] for one in axes] == [f"label {i}" for i in [*range(29, 19, -1), *range(10)]]

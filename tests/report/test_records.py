@@ -78,13 +78,6 @@ def test_a_run_diverged_where_a_loss_stops_being_a_number():
     assert r.diverged([{"step": 0, "train_loss": 1.0, "corrupt_accuracy": nan}]) is None
 
 
-def test_two_groups_have_names_only_where_there_is_label_noise():
-    assert r.part_names(["0", "1"], "group", {"noise": {}}) == ["pristine", "corrupt"]
-    assert r.part_names(["0", "1"], "group", {}) == ["0", "1"]
-    assert r.part_names(["0", "1"], "class", {"noise": {}}) == ["0", "1"]
-    assert r.part_names(["0", "1"], "group", {"noise": {}, "probes": [{"groups": "class"}]}) == ["0", "1"]
-
-
 @pytest.mark.parametrize(
     ("name", "value", "axis"),
     [
@@ -92,7 +85,7 @@ def test_two_groups_have_names_only_where_there_is_label_noise():
         ("alpha", {}, "layer"),
         ("train/alpha_by_class", [], "class"),
         ("train/stiffness_by_group_matrix", [], "group"),
-        ("train/shares", [], "group"),
+        ("train/shares_by_group", [], "group"),
         ("weights", [], "index"),
     ],
 )

@@ -14,7 +14,7 @@ from coherence.models.settings import FullyConnected
 from coherence.optim.settings import AnyAggregator, Average, Median, Winsorize
 from coherence.optim.stopping import Evidence
 from coherence.probes import Probe, Probing
-from coherence.probes import probe as probes
+from coherence.probes import reader as programs
 from coherence.runs import Run
 from coherence.training import Classification, train
 from coherence.training.loop import _initial
@@ -37,7 +37,7 @@ def test_a_chunk_of_steps_and_the_probes_lower(aggregator, platform):
 def test_the_full_probe_lowers(platform):
     loss, params, batch = zoo.dense()
     probe = Probe(loss, batch, quantities="full", groups=np.arange(len(batch[0])) % 2 == 0)
-    assert export.export(probes.at_once, platforms=[platform])(params, probe.sample, reader=probe.reader)
+    assert export.export(programs.at_once, platforms=[platform])(params, probe.sample, reader=probe.reader)
 
 
 @pytest.mark.parametrize("setting", [setting for setting in typing.get_args(AnyAggregator) if setting not in (Average, Winsorize, Median)])
