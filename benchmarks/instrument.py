@@ -26,7 +26,7 @@ import coherence as co
 from coherence.data import corrupt_labels, mnist
 from coherence.models import MLP
 from coherence.probes import Probe, batch_readings
-from coherence.probes.quantities import SIGNAL, STANDARD
+from coherence.probes.presets import SIGNAL, STANDARD
 from coherence.runs import Run
 from coherence.tasks import cross_entropy
 

@@ -16,7 +16,9 @@ from ..gradients.factors import accumulator
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Pooled:
-    """Means over a set of examples, however it was cut into batches: `a + b` is that of both sets.
+    """Means over a set of examples at the same parameters, however it was cut into batches: `a + b` is that of both sets.
+
+    Over steps, between which parameters move, add up `moments` instead.
 
     mean: (1/m) sum_i g_i, in the parameters' containers and shapes.  mean_squared_norms: (1/m) sum_i ||g_i||^2 of each leaf, a scalar.
     second_moments: (1/m) sum_i g_i^2 of each coordinate, or `None` where nobody asked.  m: number of examples, int32.

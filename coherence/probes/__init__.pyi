@@ -1,10 +1,10 @@
+from .batch import batch_readings as batch_readings
 from .costs import Cost as Cost
 from .costs import cost as cost
+from .presets import preset as preset
 from .probe import Probe as Probe
 from .quantities import Quantity as Quantity
 from .quantities import View as View
-from .quantities import batch_readings as batch_readings
-from .quantities import preset as preset
 from .quantities import readings as readings
 from .schedules import AtLoss as AtLoss
 from .schedules import Epochs as Epochs

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..metrics.sampling import length, take
 from .arguments import check, group_numbers, how_many
-from .quantities import preset
+from .presets import preset
 from .reader import Reader, Sample
 from .schedules import AtLoss, Log
 
@@ -28,7 +28,7 @@ class Probe:
         loss: `(params, example) -> scalar` for one example. For a random loss put a fixed key per example into the sample. Programs are
             compiled for each loss anew: make the function once, not once a seed.
         examples: the sample: a pytree of arrays with a shared leading axis.
-        quantities: "light", "standard", "full", or a sequence of `Quantity`.
+        quantities: "light", "standard", "examples", "full", or a sequence of `Quantity`.
         name: what the readings' names start with: NAME/QUANTITY.
         only: a function from a leaf's key path to whether its gradients count (`None`: all), as for `per_example_value_and_grad`.
         when: a schedule: `Log`, `Every`, `Epochs`, `AtLoss`. Asked by `due`.

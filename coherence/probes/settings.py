@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from .schedules import AtLoss, Epochs, Every, Log
 
 SETS = ("train", "test", "pristine", "corrupt")
+QUANTITIES = ("light", "standard", "examples", "full")
 GROUPS = ("none", "corrupt", "class")
 
 
@@ -19,7 +20,7 @@ class Probing:
     m: int = 500
     """How many of them."""
     quantities: str = "standard"
-    """light, standard or full."""
+    """light, standard, examples (who drives the step) or full."""
     groups: str = "corrupt"
     """What they are told apart by: none, corrupt (pristine first), class."""
     when: Log | Every | Epochs | AtLoss = Log()
@@ -40,5 +41,5 @@ class Probing:
                 "Probing: m and few are at least 2 examples and batch_size at least 1, "
                 f"got m={self.m}, few={self.few}, batch_size={self.batch_size}."
             )
-        if self.quantities not in ("light", "standard", "full"):
-            raise ValueError(f"Probing(quantities): light, standard or full, got {self.quantities!r}.")
+        if self.quantities not in QUANTITIES:
+            raise ValueError(f"Probing(quantities): one of {', '.join(QUANTITIES)}, got {self.quantities!r}.")

@@ -103,8 +103,9 @@ def place(kept: dict[str, np.ndarray], index: int) -> int:
 def is_corrupt(kept: dict[str, np.ndarray], index: int) -> bool:
     """Whether an example is of the group that the probe calls corrupt."""
     group, names = kept.get("group"), kept.get("group_names")
-    known = group is not None and names is not None and index < len(group)
-    return known and str(names[group[index]]) == "corrupt"
+    if group is None or names is None or index >= len(group):
+        return False
+    return str(names[group[index]]) == "corrupt"
 
 
 def _folded(flat: np.ndarray) -> np.ndarray:

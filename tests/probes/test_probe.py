@@ -9,6 +9,8 @@ import pytest
 import coherence as co
 from coherence import metrics
 from coherence.probes import AtLoss, Every, Log, Probe, Quantity, batch_readings, cost
+from coherence.probes.presets import PRESETS, preset
+from coherence.probes.settings import QUANTITIES
 from tests import zoo
 
 M = 40
@@ -207,9 +209,16 @@ def test_some_of_the_parameters_can_be_probed():
     assert found["train/m_coherence"] != pytest.approx(Probe(loss, batch, quantities="light")(params)["train/m_coherence"], rel=1e-3)
 
 
+def test_every_preset_is_known_to_the_settings_and_full_holds_them_all():
+    assert set(PRESETS) == set(QUANTITIES)
+    for quantities in PRESETS.values():
+        assert {one.name for one in quantities} <= {one.name for one in PRESETS["full"]}
+        assert preset(quantities) == quantities
+
+
 def test_bad_input_is_named():
     _, (x, y) = problem()
-    with pytest.raises(ValueError, match="there is no preset 'ful': there is light, standard, full"):
+    with pytest.raises(ValueError, match="there is no preset 'ful': there is light, standard, examples, full"):
         Probe(loss, (x, y), quantities="ful")
     with pytest.raises(ValueError, match=r"quantities are a preset's name or a sequence of Quantity, got <function"):
         Probe(loss, (x, y), quantities=[co.alpha])

@@ -150,7 +150,7 @@ def test_a_classifier_is_probed_on_the_sets_its_settings_name(tmp_path):
     [
         (lambda: Probing(of="validation"), r"Probing\(of\): one of train, test, pristine, corrupt, got 'validation'"),
         (lambda: Probing(groups="labels"), r"Probing\(groups\): one of none, corrupt, class, got 'labels'"),
-        (lambda: Probing(quantities="all"), r"Probing\(quantities\): light, standard or full, got 'all'"),
+        (lambda: Probing(quantities="all"), r"Probing\(quantities\): one of light, standard, examples, full, got 'all'"),
         (lambda: Probing(m=1), "Probing: m and few are at least 2 examples and batch_size at least 1, got m=1, few=512, batch_size=1000"),
     ],
 )
