@@ -145,8 +145,8 @@ def _gap(recorded, arm):
 def judge(recorded):
     real, random = (recorded[f"{arm}/at_levels"] for arm in ("real-sgd", "random-sgd"))
     fitted = {arm: _final(recorded, arm, "train_accuracy").min() for arm in ("real-sgd", "random-sgd")}
-    unfit = [f"SGD did not fit {arm.split('-')[0]} labels: train accuracy {a:.2f} < {FITTED}" for arm, a in fitted.items() if a < FITTED]
-    precondition = "; ".join(unfit) or None
+    unfit = {arm: f"SGD did not fit {arm.split('-')[0]} labels: train accuracy {a:.2f} < {FITTED}" for arm, a in fitted.items() if a < FITTED}
+    precondition = "; ".join(unfit.values()) or None
     return {
         **{f"real above random at {level:.0%}": (np.log2(real[:, i] / random[:, i]), precondition) for i, level in enumerate(LEVELS)},
         "out of nothing": (random[:, LEVELS.index(0.5)] - 1, precondition),
@@ -157,7 +157,7 @@ def judge(recorded):
         ),
         "winsorizing keeps generalization": (
             _final(recorded, "real-winsorized", "test_accuracy") - _final(recorded, "real-sgd", "test_accuracy"),
-            None,
+            unfit.get("real-sgd"),
         ),
     }
 
