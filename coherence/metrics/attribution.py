@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from ..gradients.reductions import dot, mask, nodes
-from .pooling import group_numbers, one_set
+from .pooling import check_examples, group_numbers, one_set
 
 
 def contributions(gradients, *, pooled=None):
@@ -27,6 +27,7 @@ def contributions(gradients, *, pooled=None):
     >>> contributions({"w": jnp.array([[3.0], [1.0], [-1.0]])})
     Array([ 3.,  1., -1.], dtype=float32)
     """
+    check_examples(gradients, "contributions")
     whole = one_set(gradients if pooled is None else pooled, "contributions")
     return dot(gradients, whole.mean) / whole.squared_norm_of_mean
 
@@ -44,7 +45,8 @@ def shares(gradients, groups, *, num_groups=None):
 
     Args:
         gradients: per-example gradients of m examples.
-        groups: bool [m] (False first) or int [m] with `num_groups` (static).
+        groups: bool [m] (False first) or int [m] with `num_groups` (static). Entries outside are in no group; the shares then add up to
+            what the others make of the step.
 
     Returns:
         [groups]; 0 for an empty group.
@@ -55,6 +57,7 @@ def shares(gradients, groups, *, num_groups=None):
     >>> shares({"w": jnp.array([[3.0], [1.0], [-1.0]])}, jnp.array([False, False, True])).round(2)
     Array([ 1.33, -0.33], dtype=float32)
     """
+    check_examples(gradients, "shares")
     groups, num_groups = group_numbers(groups, num_groups, nodes(gradients)[0][0][1].m)
     parts = contributions(gradients)
     return jax.ops.segment_sum(parts, groups, num_groups) / jnp.sum(parts)
@@ -72,6 +75,7 @@ def null_shares(key, gradients, groups, *, num_groups=None, worlds=20):
     Returns:
         [worlds, groups].
     """
+    check_examples(gradients, "null_shares")
     groups, num_groups = group_numbers(groups, num_groups, nodes(gradients)[0][0][1].m)
     if (keep := mask(gradients)) is not None:  # permute among the examples that count
         return _masked_worlds(key, contributions(gradients), groups, num_groups, worlds, keep)
@@ -93,6 +97,7 @@ def pulls(gradients, groups, *, num_groups=None):
     >>> pulls({"w": jnp.array([[3.0], [1.0], [-1.0]])}, jnp.array([False, False, True]))
     Array([ 2., -1.], dtype=float32)
     """
+    check_examples(gradients, "pulls")
     groups, num_groups = group_numbers(groups, num_groups, nodes(gradients)[0][0][1].m)
     whole = one_set(gradients, "pulls")
     dots = dot(gradients, whole.mean)

@@ -7,7 +7,7 @@ add up to that of the first.
 import jax.numpy as jnp
 
 from ..gradients.reductions import count, dot, mask, squared_norms
-from .pooling import check_size, one_set
+from .pooling import check_examples, check_size, one_set
 
 
 def norm_test(gradients):
@@ -15,7 +15,7 @@ def norm_test(gradients):
 
     .. math:: \theta = \sqrt{\frac{\mathrm{tr}\,S}{m\,\|\bar g\|^2}}, \qquad S \text{ the sample covariance, divided by } m-1
 
-    0 when all gradients are equal, 1 when orthogonal and of equal length, larger when they cancel. Dimensionless.
+    0 when all gradients are equal, 1 when orthogonal, larger when they cancel. Dimensionless.
 
     Byrd et al. 2012, Sample size selection in optimization methods for machine learning; the equation is remembered.
 
@@ -61,6 +61,7 @@ def orthogonality_test(gradients, *, pooled=None):
 
 def _parts(gradients, pooled, name):
     """What is pooled, and the variance of the examples along the mean and altogether (divided by r - 1)."""
+    check_examples(gradients, name)
     check_size(gradients, name)
     whole = one_set(gradients if pooled is None else pooled, name)
     length, r = whole.squared_norm_of_mean, count(gradients)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..gradients.reductions import dot, squared_norms
-from .pooling import Pooled, check_size, one_set, pool
+from ..gradients.reductions import dot, mask, squared_norms
+from .pooling import Pooled, check_examples, check_size, one_set, pool
 
 
 class Moments(NamedTuple):
@@ -94,7 +94,7 @@ def alpha_unbiased(gradients, *, by=None, groups=None, num_groups=None):
 
 
 def moments(gradients, *, by=None, groups=None, num_groups=None):
-    """The two means alpha is a ratio of, for pooling over steps: add up `Moments` (weighted by m), divide last.
+    """The two means alpha is a ratio of, for pooling over steps: average each (weighted by m, where it varies), divide last.
 
     Arguments and shape of the result as for `alpha`, with a `Moments` in place of each number.
     """
@@ -144,17 +144,19 @@ def alpha_without(gradients, *, by=None, pooled=None):
         pooled: the whole sample, from `pool` (default: these gradients are all of it).
 
     Returns:
-        [m], with `by` `{name: [m]}`; nan for the only example there is.
+        [m], with `by` `{name: [m]}`; nan where masked, and for the only example there is.
 
     >>> alpha_without({"w": jnp.array([[1.0], [1.0], [-1.0]])})
     Array([0., 0., 1.], dtype=float32)
     """
+    check_examples(gradients, "alpha_without")
     whole = one_set(gradients if pooled is None else pooled, "alpha_without")
     norms, dots = squared_norms(gradients, by=by), dot(gradients, whole.mean, by=by)
-    parts = _by_name(whole, by)
+    parts, keep = _by_name(whole, by), mask(gradients)
+    kept = lambda values: values if keep is None else jnp.where(keep, values, jnp.nan)
     if by is None:
-        return leave_one_out(parts[None], norms, dots)
-    return {name: leave_one_out(part, norms[name], dots[name]) for name, part in parts.items()}
+        return kept(leave_one_out(parts[None], norms, dots))
+    return {name: kept(leave_one_out(part, norms[name], dots[name])) for name, part in parts.items()}
 
 
 def leave_one_out(moments, norms, dots):

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..gradients import reductions
 from ..gradients.factors import accumulator
+from .pooling import check_examples
 
 
 def gradient_disparity(gradients, batches=5):
@@ -39,6 +40,7 @@ def gradient_disparity(gradients, batches=5):
     >>> gradient_disparity({"w": jnp.array([[1.0], [3.0], [4.0], [6.0]])}, batches=2)
     Array(3., dtype=float32)
     """
+    check_examples(gradients, "gradient_disparity")
     found, _ = reductions.nodes(gradients)
     m, batches = found[0][1].m, operator.index(batches)
     if not 2 <= batches <= m:

@@ -41,7 +41,7 @@ def noise_scale(gradients):
 
 def noise_moments(gradients):
     """The two numbers `noise_scale` is a ratio of, from one sample's per-example gradients. Same source and arguments."""
-    pooled = one_set(gradients, "noise_scale", at_least=2)
+    pooled = one_set(gradients, "the noise scale", at_least=2)
     trace = pooled.variance
     return NoiseMoments(pooled.squared_norm_of_mean - trace / pooled.m, trace)
 

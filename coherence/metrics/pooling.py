@@ -18,7 +18,7 @@ from ..gradients.factors import accumulator
 class Pooled:
     """Means over a set of examples at the same parameters, however it was cut into batches: `a + b` is that of both sets.
 
-    Over steps, between which parameters move, add up `moments` instead.
+    Over steps, between which parameters move, average `moments` instead.
 
     mean: (1/m) sum_i g_i, in the parameters' containers and shapes.  mean_squared_norms: (1/m) sum_i ||g_i||^2 of each leaf, a scalar.
     second_moments: (1/m) sum_i g_i^2 of each coordinate, or `None` where nobody asked.  m: number of examples, int32.
@@ -124,6 +124,16 @@ def check_size(gradients, name, at_least=2):
         raise ValueError(f"{name} needs at least {at_least} examples, got {m}: one example has no pair and no variance.")
 
 
+def check_examples(gradients, name):
+    """Refuse what is pooled where single examples are asked for.
+
+    Raises:
+        ValueError: the examples are gone.
+    """
+    if is_pooled(gradients):
+        raise ValueError(f"{name} needs per-example gradients, got what pool made of them: single examples are gone from it.")
+
+
 def group_numbers(groups, num_groups, m):
     """`groups` as int32 [m], and how many there are.
 
@@ -131,15 +141,24 @@ def group_numbers(groups, num_groups, m):
         ValueError: the wrong shape or type, or integers without `num_groups`.
     """
     groups = jnp.asarray(groups)
+    return groups.astype(jnp.int32), how_many_groups(groups, num_groups, m)
+
+
+def how_many_groups(groups, num_groups, m):
+    """How many groups an array of them tells apart, once it is known to be one entry an example.
+
+    Raises:
+        ValueError: the wrong shape or type, or integers without `num_groups`.
+    """
     if groups.shape != (m,):
         raise ValueError(f"groups must have one entry an example, [{m}], got {list(groups.shape)}.")
-    if groups.dtype == jnp.bool_:
-        num_groups = 2
-    elif not jnp.issubdtype(groups.dtype, jnp.integer):
+    if groups.dtype == bool:
+        return 2
+    if not jnp.issubdtype(groups.dtype, jnp.integer):
         raise ValueError(f"groups must be bool or int, got {groups.dtype}.")
-    elif num_groups is None:
+    if num_groups is None:
         raise ValueError("int groups need num_groups, how many there are (static): groups=labels, num_groups=10.")
-    return groups.astype(jnp.int32), num_groups
+    return num_groups
 
 
 def _passed_on(pooled, groups, second_moments):

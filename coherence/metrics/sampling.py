@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from .pooling import how_many_groups
+
 
 class Batch(NamedTuple):
     """Examples of one group; `mask` bool [m] marks those that count, `None` all of them."""
@@ -152,16 +154,12 @@ def length(examples):
 
 
 def group_array(groups, num_groups, m):
-    """Group numbers, int [m], and how many groups there are."""
+    """Group numbers, int32 [m], and how many groups there are; on the host.
+
+    Raises:
+        ValueError: the wrong shape or type, or integers without `num_groups`.
+    """
     if groups is None:
         return np.zeros(m, np.int32), 1
     groups = np.asarray(groups)
-    if groups.shape != (m,):
-        raise ValueError(f"groups must have one entry an example, [{m}], got {list(groups.shape)}.")
-    if groups.dtype == bool:
-        return groups.astype(np.int32), 2
-    if not np.issubdtype(groups.dtype, np.integer):
-        raise ValueError(f"groups must be bool or int, got {groups.dtype}.")
-    if num_groups is None:
-        raise ValueError("int groups need num_groups, how many there are: groups=labels, num_groups=10.")
-    return groups, num_groups
+    return groups.astype(np.int32), how_many_groups(groups, num_groups, m)

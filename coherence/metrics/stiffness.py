@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ..gradients import reductions
-from .pooling import check_size, group_numbers
+from .pooling import check_examples, check_size, group_numbers
 
 
 class Stiffness(NamedTuple):
@@ -120,6 +120,7 @@ def stiffness_by_group(gradients, groups, *, num_groups=None, kind="cosine"):
 
 def pairs(gradients, name):
     """The `Pairs` of per-example gradients; `name` is who asks, for the error about a sample of one."""
+    check_examples(gradients, name)
     check_size(gradients, name)
     products = reductions.gram(gradients)
     keep, different = reductions.mask(gradients), ~jnp.eye(len(products), dtype=bool)

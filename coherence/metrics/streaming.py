@@ -48,7 +48,8 @@ class Measurement:
     @property
     def alpha_unbiased(self):
         """The same without the floor 1/m: (m alpha - 1) / (m - 1)."""
-        return self._map(lambda alpha: (self.m * alpha - 1) / np.maximum(np.asarray(self.m) - 1, 1))
+        pairs = np.where(np.asarray(self.m) > 1, np.asarray(self.m) - 1.0, np.nan)
+        return self._map(lambda alpha: (self.m * alpha - 1) / pairs)
 
     def _map(self, function):
         changed = {name: jax.tree.map(function, getattr(self, name)) for name in ("value", "low", "high")}
@@ -72,11 +73,13 @@ def measure(loss, params, data, *, batch_size, by=None, groups=None, num_groups=
 
     Args:
         loss: `(params, example) -> scalar` for one example.
+        params: where to measure.
         data: a pytree of arrays with a shared leading axis of examples (on the host or the device), or an iterable of such batches of any
             sizes, read once.
         batch_size: examples differentiated at a time. It bounds the memory and changes the result by rounding only.
         by: `coherence.layer`, `coherence.leaf`, or any function from a leaf's key path to a name.
         groups: bool [m] (False first) or int [m] with `num_groups`; where `data` is an iterable, a function from a batch to those.
+            Entries outside of 0..num_groups-1 are left out.
         progress: show a progress bar.
 
     Returns:

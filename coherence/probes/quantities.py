@@ -39,7 +39,7 @@ class Quantity:
     """Something to measure: `function` of what it `reads`.
 
     name: under which it is recorded; a named tuple is recorded as NAME_field.
-    function: pure; returns a number, an array, a dict by layer, or a named tuple of those.
+    function: pure; returns a number, an array, a dict by layer, or a named tuple of those; `None` where there is nothing to record.
     reads: "pooled" (`Pooled` of the sample), "groups" (a tuple of them; the quantity is skipped where there are no groups), "few" (the
         per-example gradients of the fixed few: what is quadratic in the number of examples) or "view" (all of it, a `View`).
     second_moments: whether it needs those of `Pooled`, which cost another weighted sum.
@@ -75,8 +75,8 @@ def view_of(losses, gradients, *, groups=None, num_groups=None, second_moments=F
     """The `View` of a batch whose per-example gradients are at hand: all its examples are the few."""
     parts = None if groups is None else pool(gradients, groups=groups, num_groups=num_groups)
     whole = pool(gradients, second_moments=second_moments)
-    group_losses = None
+    group_losses = numbers = None
     if parts is not None:
         numbers = jnp.asarray(groups).astype(jnp.int32)
         group_losses = jax.ops.segment_sum(losses, numbers, len(parts)) / jnp.stack([one.m for one in parts])
-    return View(jnp.sum(losses) / whole.m, group_losses, whole, parts, gradients, groups)
+    return View(jnp.sum(losses) / whole.m, group_losses, whole, parts, gradients, numbers)

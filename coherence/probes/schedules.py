@@ -37,7 +37,9 @@ class Log:
         >>> Log(2).steps(100)
         (0, 1, 3, 10, 32, 100)
         """
-        decades = np.log10(max(total, 1))
+        if total < 1:
+            return (0,)
+        decades = np.log10(total)
         points = 10 ** np.linspace(0, decades, 1 + round(decades * self.per_decade))
         return tuple(sorted({0, *(round(p) for p in points), total}))
 
@@ -63,7 +65,7 @@ class Epochs:
 
 @dataclass(frozen=True)
 class AtLoss:
-    """0, where the training loss first falls to each share of its initial value, and the last step.
+    """0, where the training loss first falls to each share of the first batch's, and the last step.
 
     The loss is the mean over the last `window` training batches; it is looked at every `window` steps, so that a resumed run
     measures at the same steps.

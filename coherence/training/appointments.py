@@ -22,8 +22,8 @@ class Appointments:
         return min(next((step for step in self.fixed if step > position), self.total), self.total, *windows)
 
     def of(self, position, losses):
-        """Which probes are due at `position`; `losses` are those of all training batches so far, [seeds, position]."""
-        crossed = lambda i: i in self.waiting and any(self.waiting[i].due(one) for one in losses)
+        """Which probes are due at `position` in a run whose training batches so far had these `losses` [position]."""
+        crossed = lambda i: i in self.waiting and self.waiting[i].due(losses)
         return [i for i, steps in enumerate(self.probes) if position in steps or crossed(i)]
 
     def counts(self):

@@ -177,9 +177,12 @@ class _Group:
     def _read(self, position):
         """The readings of the probes that are due, a dict a seed."""
         records = [{} for _ in self.runs]
-        for i in self.appointments.of(position, self.tracked[:, :position, TRACKED.index("loss")]):
-            for record, params, samples in zip(records, self._each(self.state["params"]), self.samples):
-                record |= self.program.probes[i](params, samples[i])
+        losses = self.tracked[:, :position, TRACKED.index("loss")]
+        due = [self.appointments.of(position, one) for one in losses]
+        if any(due):
+            for record, params, samples, which in zip(records, self._each(self.state["params"]), self.samples, due):
+                for i in which:
+                    record |= self.program.probes[i](params, samples[i])
         return records
 
     def _stopped(self):

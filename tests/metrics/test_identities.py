@@ -168,6 +168,9 @@ def test_masked_examples_are_in_no_world_and_no_group():
     for metric in (metrics.shares, metrics.pulls):
         np.testing.assert_allclose(metric(masked, groups, num_groups=3), metric(fewer, groups[kept], num_groups=3), rtol=1e-4)
     np.testing.assert_allclose(metrics.contributions(masked)[kept], metrics.contributions(fewer), rtol=1e-3, atol=1e-4)
+    without = metrics.alpha_without(masked)
+    np.testing.assert_allclose(without[kept], metrics.alpha_without(fewer), rtol=1e-3)
+    assert np.isnan(np.delete(without, kept)).all()
     # one group is everything that is kept: every world gives it the whole step
     alone = jnp.where(mask, 0, 1)
     worlds = metrics.null_shares(jax.random.key(0), masked, alone, num_groups=2, worlds=5)

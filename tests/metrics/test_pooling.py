@@ -106,13 +106,34 @@ def test_pooling_is_compiled_into_the_step_and_forms_nothing():
     assert memory.temp_size_in_bytes < 0.05 * 4 * m * p * q
 
 
+@pytest.mark.parametrize(
+    "metric",
+    [
+        metrics.contributions,
+        metrics.alpha_without,
+        metrics.inner_product_test,
+        metrics.orthogonality_test,
+        metrics.cosine_stiffness,
+        metrics.gradient_confusion,
+        metrics.gradient_disparity,
+        lambda g: metrics.shares(g, jnp.zeros(24, bool)),
+        lambda g: metrics.pulls(g, jnp.zeros(24, bool)),
+        lambda g: metrics.null_shares(jax.random.key(0), g, jnp.zeros(24, bool)),
+        lambda g: metrics.stiffness_by_group(g, jnp.zeros(24, bool)),
+    ],
+)
+def test_what_is_of_single_examples_is_not_to_be_had_from_what_is_pooled(metric):
+    with pytest.raises(ValueError, match="needs per-example gradients, got what pool made of them: single examples are gone from it"):
+        metric(pool({"w": jnp.asarray(draw())}))
+
+
 def test_bad_input_is_named():
     g = {"w": jnp.asarray(draw())}
     with pytest.raises(ValueError, match="these pooled gradients hold no second moments, which this needs: pool"):
         metrics.gsnr(pool(g))
     with pytest.raises(ValueError, match="groups are of examples, which are pooled here already"):
         co.alpha(pool(g), groups=jnp.ones(24, bool))
-    with pytest.raises(ValueError, match="noise_scale is of one set of examples, got 2 pooled groups: ask it of each"):
+    with pytest.raises(ValueError, match="the noise scale is of one set of examples, got 2 pooled groups: ask it of each"):
         metrics.noise_scale(pool(g, groups=jnp.arange(24) > 3))
     with pytest.raises(ValueError, match="norm_test needs at least 2 examples, got 1: one example has no pair and no variance"):
         metrics.norm_test({"w": jnp.ones((1, 3))})

@@ -185,7 +185,7 @@ def test_bad_input_is_named():
         measure(dot, one, draw(), batch_size=3, groups=np.ones(3, bool))
     with pytest.raises(ValueError, match="groups must be bool or int, got float64"):
         measure(dot, one, draw(), batch_size=3, groups=np.ones(400))
-    with pytest.raises(ValueError, match="int groups need num_groups, how many there are: groups=labels"):
+    with pytest.raises(ValueError, match="int groups need num_groups, how many there are"):
         measure(dot, one, draw(), batch_size=3, groups=np.ones(400, int))
     with pytest.raises(ValueError, match="data holds 0 examples"):
         measure(dot, one, np.ones((0, 8)), batch_size=3)
@@ -206,3 +206,11 @@ def test_batches_keep_their_shape_and_every_example_once():
     ]
     assert sorted(seen) == sorted((int(v % 2 == 0), v) for v in range(23))
     assert jax.tree.leaves(next(batches(jnp.arange(9), 5)[1]).examples)[0].shape == (5,)
+
+
+@tails_do_not_matter
+def test_one_example_has_no_interval_and_no_unbiased_alpha():
+    measured = measure(dot, jnp.ones(8), draw(5), batch_size=2, groups=np.arange(5) == 0)
+    assert measured.value[1] == pytest.approx(1)
+    assert np.isnan([measured.low[1], measured.high[1], measured.alpha_unbiased.value[1]]).all()
+    assert np.isfinite(measured.alpha_unbiased.value[0])

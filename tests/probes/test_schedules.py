@@ -20,6 +20,7 @@ def test_linear_logarithmic_and_by_epoch():
     assert Epochs(2).steps(100, per_epoch=20) == (0, 40, 80, 100)
     assert Epochs(0.5).steps(40, per_epoch=20) == (0, 10, 20, 30, 40)
     assert Log(2).steps(1) == (0, 1)
+    assert Log(2).steps(0) == (0,)
 
 
 def test_at_a_loss_level_once_and_only_when_a_whole_window_is_there():
