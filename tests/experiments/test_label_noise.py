@@ -14,6 +14,7 @@ EXPERIMENT = label_noise.EXPERIMENT
 STEP = np.array([0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096])
 NOISE = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
 PRISTINE, CORRUPT = (20.0, 24.0, 30.0, 40.0, 400.0), (320.0, 350.0, 380.0, 390.0, 400.0)  # steps to half fitted, by noise
+ONE_REVERSED = np.array([[0.1], [0.1], [-0.1]])  # at 75 % noise
 EARLY = {"noise slows learning to 50%", "pristine pay early", "pristine gain more early"}  # need no memorization
 
 
@@ -27,20 +28,11 @@ def curves(half_fitted):
     return 1 / (1 + (np.multiply.outer(half_fitted, later)[..., None] / np.maximum(STEP, 0.1)) ** 4)
 
 
-def learned(
-    *,
-    pristine=(20.0, 24.0, 30.0, 40.0, 400.0),
-    corrupt=(320.0, 350.0, 380.0, 390.0, 400.0),
-    falls=0.2,
-    fitted=1.0,
-    early=0.1,
-    late=-0.1,
-    lead=1.0,
-):
+def learned(*, pristine=PRISTINE, corrupt=CORRUPT, falls=0.2, clean_falls=0.0, fitted=1.0, early=0.1, late=-0.1, lead=1.0):
     """Recorded arrays of 5 seeds, as if measured; `early` and `late`: f of the pristine beyond the null worlds."""
     p, c = curves(np.array(pristine)), fitted * curves(np.array(corrupt))
     train = (1 - NOISE)[:, None, None] * p + NOISE[:, None, None] * c
-    hump = p - falls * (NOISE > 0)[:, None, None] * c
+    hump = p - np.where(NOISE > 0, falls, clean_falls)[:, None, None] * c
     jitter = 0.01 * np.arange(5)
     share, spread = np.broadcast_to(1 - NOISE[1:4, None], (3, 5)), 0.02
     f = np.stack([share + early + jitter, share + late + jitter], -1)
@@ -78,7 +70,14 @@ def test_curves_as_the_source_describes_them_reproduce_every_claim():
         ({"pristine": CORRUPT[::-1], "corrupt": PRISTINE[::-1]}, {"pristine learned before corrupt", "noise slows learning to 90%"}),
         ({"pristine": (20.0, 300.0, 300.0, 300.0, 400.0)}, {"pristine learned as without noise"}),
         ({"corrupt": (30.0, 30.0, 30.0, 30.0, 400.0)}, {"corrupt learned as all random"}),
+        ({"pristine": (40.0, 20.0, 30.0, 50.0, 400.0)}, {"noise slows learning to 50%"}),
+        ({"pristine": (20.0, 24.0, 30.0, 500.0, 600.0)}, {"pristine learned before corrupt"}),
         ({"falls": 0.0}, {"test accuracy rises, then falls"}),
+        ({"clean_falls": 0.2}, {"test accuracy rises, then falls"}),
+        ({"early": -0.03}, {"pristine pay early"}),  # within the null worlds
+        ({"late": -0.01}, {"corrupt pay late"}),
+        ({"early": ONE_REVERSED}, {"pristine pay early", "null worlds stay flat"}),
+        ({"late": -ONE_REVERSED}, {"corrupt pay late", "null worlds stay flat"}),
         ({"early": -0.1, "late": 0.1}, {"pristine pay early", "corrupt pay late", "null worlds stay flat"}),
         ({"lead": -1.0}, {"pristine gain more early"}),
     ],
@@ -145,6 +144,18 @@ def test_attribution_is_what_loops_over_examples_and_steps_find():
         phases.append(by_pristine / by_all)
     assert found["phases"] == pytest.approx(phases)
     assert found["f"] == pytest.approx([sum(row[pristine]) / sum(row) for row in dots])
+
+
+def test_a_null_world_is_what_the_truth_would_be_if_its_designation_were_true():
+    rng = np.random.default_rng(2)
+    dots, pristine = rng.normal(1, 1, (len(STEP), 30)), rng.random(30) < 0.6
+    worlds = label_noise.null_worlds(pristine, 6, seed=0)
+    found = label_noise.attribution(STEP, dots, pristine, worlds, 40.0, 500.0)
+    as_true = [label_noise.attribution(STEP, dots, world, worlds, 40.0, 500.0) for world in worlds]
+    phases = np.array([one["phases"] for one in as_true])
+    assert found["null_phases"] == pytest.approx(np.quantile(phases, (0.025, 0.975), axis=0).T)
+    assert found["null"] == pytest.approx(np.quantile([one["f"] for one in as_true], (0.025, 0.975), axis=0))
+    assert found["null_change"] == pytest.approx(max(abs(early - late) for early, late in phases))
 
 
 def test_f_and_the_gains_are_two_views_of_the_same_payments():

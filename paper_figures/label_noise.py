@@ -1,0 +1,132 @@
+"""Learning under label noise: what is fitted when, who pays for the fall of the loss, and what each kind of example gains."""
+
+import numpy as np
+import style
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+CURVES = {
+    "train_accuracy": "Training examples",
+    "test_accuracy": "Test examples",
+    "pristine_accuracy": "Pristine examples",
+    "corrupt_accuracy": "Corrupt examples",
+}
+MEANINGLESS = (("corrupt_accuracy", 0.0), ("pristine_accuracy", 1.0))  # none are corrupt; pristine by luck alone
+NEUTRAL = style.COLOUR["neutral"]
+SIZES = {"title_fontsize": 7.5, "fontsize": 7.5}
+
+
+def draw(recorded):
+    figure, axes = style.figure(3, 4, height=1.95)
+    steps = np.maximum(recorded["step"], 0.7)  # step 0 has a place on a logarithmic axis
+    learning(axes[0], recorded, steps)
+    paying(axes[1, :-1], recorded, steps)
+    chance(axes[1, -1], recorded)
+    gaining(axes[2, :-1], recorded, steps)
+    slowing(axes[2, -1], recorded)
+    for panel, letter in zip(axes.flat, "abcdefghijkl"):
+        panel.set_title(f"{letter}  {panel.get_title(loc='left')}", fontsize=8.5)
+        panel.tick_params(labelsize=7)
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.label.set_size(8)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(handles), title="share of labels permuted", **SIZES)
+    figure.legend(handles=signs(), loc="outside lower center", ncols=5, handlelength=1.6, columnspacing=1.2, **SIZES)
+    return figure
+
+
+def learning(row, recorded, steps):
+    """One colour a share of noise."""
+    for panel, (name, title) in zip(row, CURVES.items()):
+        for k, noise in enumerate(recorded["noise"]):
+            if (name, noise) not in MEANINGLESS:
+                style.band(panel, steps, recorded[name][k], f"{noise:.0%}", colour=style.SEQUENCE[k], panel=title)
+        panel.set(xscale="log", ylim=(0, 1.03), xlabel="step")
+        panel.set_title(title, loc="left")
+    row[0].set_ylabel("accuracy")
+
+
+def paying(row, recorded, steps):
+    """f of the pristine examples at every step."""
+    for panel, k, noise in levels(row, recorded):
+        title = f"Who pays, {noise:.0%} noise"
+        low, high = recorded["null"][k].mean(0)
+        panel.fill_between(steps, low, high, color=NEUTRAL, alpha=0.25, linewidth=0)
+        for edge, text in ((low, "null worlds, 2.5 %"), (high, "null worlds, 97.5 %")):
+            style.curve(panel, steps, edge, text, colour=NEUTRAL, panel=title, linewidth=0)
+        style.band(panel, steps, recorded["f"][k], "f of pristine", colour=style.COLOUR["pristine"], panel=title)
+        panel.axhline(recorded["share"][k].mean(), color=NEUTRAL, linewidth=1.0, linestyle=":")
+        phases(panel, recorded["half_fitted"][k])
+        panel.set(xscale="log", ylim=(-0.03, 1.13), xlabel="step")
+        panel.set_title(title, loc="left")
+    row[0].set_ylabel("pristine share of\nloss reduction, f")
+
+
+def chance(panel, recorded):
+    """f of the pristine beyond their share of the examples, early and late, with the null worlds' spread as frames."""
+    names = [f"{noise:.0%}" for noise in recorded["mixed"]]
+    panel.set_visible(bool(names))
+    if not names:
+        return
+    title, share = "f minus share", recorded["share"]
+    for side, (phase, alpha) in enumerate((("early", 1.0), ("late", 0.4))):
+        options = {"colour": style.COLOUR["pristine"], "offset": (side - 0.5) * 0.4, "width": 0.36, "alpha": alpha, "panel": title}
+        style.bars(panel, names, (recorded["phases"][..., side] - share).T, phase, **options)
+        low, high = (recorded["null_phases"][..., side, :] - share[..., None]).mean(1).T
+        panel.bar(np.arange(len(names)) + options["offset"], high - low, 0.36, low, color="none", edgecolor=NEUTRAL, linewidth=0.9)
+    panel.axhline(0, color=NEUTRAL, linewidth=0.8)
+    panel.set_xticks(range(len(names)), names)
+    panel.set(xlabel="permuted labels")
+    panel.set_title(title, loc="left")
+    panel.margins(y=0.22)
+    panel.legend(fontsize=7, handlelength=1.0, ncols=2, loc="upper center", columnspacing=1.0, borderaxespad=0)
+
+
+def gaining(row, recorded, steps):
+    """i of both kinds of examples."""
+    for panel, k, noise in levels(row, recorded):
+        title = f"Gains, {noise:.0%} noise"
+        for group, kind in enumerate(("pristine", "corrupt")):
+            style.band(panel, steps, recorded["i"][k, :, group], f"i of {kind}", colour=style.COLOUR[kind], panel=title)
+        phases(panel, recorded["half_fitted"][k])
+        panel.set(xscale="log", xlabel="step")
+        panel.set_yscale("symlog", linthresh=1.0, linscale=0.6)
+        panel.set_ylim(-0.3, 2 * max(recorded["i"].max(), 1.0))
+        panel.set_title(title, loc="left")
+    row[0].set_ylabel("first-order gain of an\naverage example, nats")
+
+
+def slowing(panel, recorded):
+    """Steps to a given training accuracy against noise."""
+    title = "Steps to accuracy"
+    for level, times, dashes in zip(recorded["levels"], recorded["steps_to"], ("-", "--")):
+        options = {"colour": NEUTRAL, "style": dashes, "panel": title, "logarithmic": True}
+        style.band(panel, 100 * recorded["noise"], times.T, f"to {level:.0%}", **options)
+    panel.set(yscale="log", xlabel="permuted labels, %", ylabel="steps", xticks=100 * recorded["noise"])
+    panel.set_title(title, loc="left")
+    panel.legend(fontsize=7, loc="lower right", handlelength=1.8)
+
+
+def levels(row, recorded):
+    """A panel for each share of noise that has both kinds of examples; panels without one stay empty."""
+    for panel in row[len(recorded["mixed"]) :]:
+        panel.set_visible(False)
+    return zip(row, range(len(row)), recorded["mixed"])
+
+
+def phases(panel, half_fitted):
+    """Where, on average, half of the pristine and half of the corrupt examples are fitted."""
+    for when, kind in zip(half_fitted.mean(0), ("pristine", "corrupt")):
+        if np.isfinite(when):
+            panel.axvline(when, color=style.COLOUR[kind], linewidth=0.9, linestyle="--")
+
+
+def signs():
+    """What the colours of the lower rows mean."""
+    return [
+        Line2D([], [], color=style.COLOUR["pristine"], label="pristine"),
+        Line2D([], [], color=style.COLOUR["corrupt"], label="corrupt"),
+        Line2D([], [], color=NEUTRAL, linewidth=0.9, linestyle="--", label="half of them fitted"),
+        Line2D([], [], color=NEUTRAL, linewidth=1.0, linestyle=":", label="share of the examples"),
+        Patch(facecolor=NEUTRAL, alpha=0.25, label="95 % of null worlds (h: frames)"),
+    ]
