@@ -145,7 +145,8 @@ def _gap(recorded, arm):
 def judge(recorded):
     real, random = (recorded[f"{arm}/at_levels"] for arm in ("real-sgd", "random-sgd"))
     fitted = {arm: _final(recorded, arm, "train_accuracy").min() for arm in ("real-sgd", "random-sgd")}
-    unfit = {arm: f"SGD did not fit {arm.split('-')[0]} labels: train accuracy {a:.2f} < {FITTED}" for arm, a in fitted.items() if a < FITTED}
+    says = "SGD did not fit {} labels: train accuracy {:.2f} < {}".format
+    unfit = {arm: says(arm.split("-")[0], a, FITTED) for arm, a in fitted.items() if a < FITTED}
     precondition = "; ".join(unfit.values()) or None
     return {
         **{f"real above random at {level:.0%}": (np.log2(real[:, i] / random[:, i]), precondition) for i, level in enumerate(LEVELS)},

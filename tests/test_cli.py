@@ -89,7 +89,7 @@ def test_another_run_in_the_folder_is_never_touched(capsys, here):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "nothing"], "no experiment 'nothing': there is real_vs_random, toy, winsorization"),
+        (["run", "nothing"], "no experiment 'nothing': there is alpha_properties, depth, label_noise, real_vs_random, toy, winsorization"),
         (["run", "toy", "--preset", "huge"], "toy has no preset 'huge': there is smoke, cpu, paper"),
         (["run", "toy", "--colour", "red"], "--colour"),
         (["figures", "nothing"], "no recorded arrays for 'nothing'"),

@@ -1,0 +1,151 @@
+"""The properties of alpha, one panel each: what the algebra says as lines, what gradients show as points."""
+
+import itertools
+
+import numpy as np
+import style
+
+
+def draw(recorded):
+    figure, axes = style.figure(4, 2, height=2.15)
+    for panel, axis in zip((_copies, _batches, _inverted, _samples, _diluted, _mixed, _difference, _layers), axes.flat):
+        panel(axis, recorded)
+    handles, labels = axes[0, 1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8)
+    return figure
+
+
+def _sources(recorded):
+    """(arm, which of its measurements, name, colour) of every source of gradients that is drawn: the network first and last."""
+    alphas = recorded["alphas"]
+    steps = recorded["network/step"]
+    yield "network", 0, "digits, initial weights", style.COLOUR["real"]
+    yield "network", len(steps) - 1, f"digits, step {steps[-1]}", style.COLOUR["other"]
+    for alpha, colour in zip(alphas, (style.SEQUENCE[i] for i in (0, 3, 4))):
+        yield f"alpha={alpha:g}", 0, f"Gaussian, alpha {alpha:g}", colour
+
+
+def _points(axis, x, values, label, colour, panel, logarithmic=True):
+    style.band(axis, x, values, label, colour=colour, style="o", panel=panel, logarithmic=logarithmic)
+    axis.lines[-1].set_markersize(3)
+
+
+def _ticks(axis, x):
+    axis.set_xticks(x, [f"{one:g}" for one in x])
+    axis.minorticks_off()
+
+
+def _copies(axis, recorded):
+    copies = 2 ** np.arange(recorded["copies"].shape[1])
+    style.curve(axis, copies, copies, "k", colour=style.COLOUR["neutral"], style=":", panel="copies")
+    _points(axis, copies, recorded["copies"], "orthogonal vectors", style.COLOUR["neutral"], "copies")
+    axis.set(xscale="log", yscale="log", xlabel="copies of each direction, k", ylabel="m-coherence")
+    _ticks(axis, copies)
+    axis.set_title("a  k copies help k (1: orthogonal limit)")
+
+
+def _batches(axis, recorded):
+    k = recorded["sizes/batches"]
+    fine = np.geomspace(k[0], k[-1], 50)
+    for arm, i, label, colour in _sources(recorded):
+        alpha = recorded[f"{arm}/alpha"][:, i]
+        law = lambda k, alpha=alpha: k * alpha[:, None] / (1 + (k - 1) * alpha[:, None])
+        axis.plot(fine, np.exp(np.log(law(fine)).mean(0)), ":", color=colour)
+        _points(axis, k, recorded[f"{arm}/batches"][:, i], label, colour, "batches")
+    axis.set(xscale="log", yscale="log", xlabel="examples in a batch, k", ylabel="alpha of batches")
+    _ticks(axis, k[::2])
+    axis.set_title("b  Batches amplify coherence (P2, dotted)")
+
+
+def _inverted(axis, recorded):
+    k = recorded["sizes/inverted"]
+    for arm, i, label, colour in _sources(recorded):
+        alpha = recorded[f"{arm}/alpha"][:, i, None]
+        for name, kind, dashes in (("inverted", "P2 inverted", "--"), ("inverted_finite", "for a finite sample", "-")):
+            values = recorded[f"{arm}/{name}"][:, i] / alpha
+            style.band(axis, k, values, f"{label}, {kind}", colour=colour, style=dashes, panel="inverted")
+    axis.axhline(1, color=style.COLOUR["neutral"], linewidth=0.8, linestyle=":")
+    axis.set(xscale="log", xlabel="examples in a batch, k", ylabel="found / true alpha")
+    _ticks(axis, k)
+    axis.set_title("c  Back from batches to examples")
+    neutral = {"color": style.COLOUR["neutral"]}
+    axis.legend(handles=[_line("--", "P2 inverted", **neutral), _line("-", "finite sample", **neutral)], loc="upper left")
+
+
+def _samples(axis, recorded):
+    m = recorded["sizes/samples"]
+    fine = np.geomspace(m[0], m[-1], 50)
+    for arm, i, label, colour in _sources(recorded):
+        truth = recorded[f"{arm}/unbiased"][:, i].mean()
+        axis.plot(fine, truth + (1 - truth) / fine, ":", color=colour)
+        _points(axis, m, recorded[f"{arm}/samples"][:, i], f"{label}, alpha", colour, "samples")
+        unbiased = recorded[f"{arm}/samples_unbiased"][:, i]
+        style.band(axis, m, unbiased, f"{label}, unbiased", colour=colour, panel="samples")
+    axis.set(xscale="log", yscale="log", xlabel="examples in a sample, m", ylabel="mean alpha of samples", ylim=(1e-3, 20))
+    _ticks(axis, m[::2])
+    axis.set_title("d  The floor 1/m, and without it")
+    neutral = {"color": style.COLOUR["neutral"]}
+    handles = [_line("o", "alpha", markersize=3, **neutral), _line(":", "with the floor", **neutral), _line("-", "unbiased", **neutral)]
+    axis.legend(handles=handles, loc="upper right", ncols=3)
+
+
+def _diluted(axis, recorded):
+    p = 0.5 ** np.arange(recorded["network/diluted"].shape[-1])
+    size = itertools.count()
+    style.curve(axis, p, p, "p", colour=style.COLOUR["neutral"], style=":", panel="diluted")
+    for arm, i, label, colour in _sources(recorded):
+        _points(axis, p, recorded[f"{arm}/diluted"][:, i], label, colour, "diluted")
+        axis.lines[-1].set(markersize=2 + 2 * next(size), fillstyle="none")  # they all lie on the line: rings around each other
+    axis.set(xscale="log", yscale="log", xlabel="share of the examples with a gradient, p", ylabel="alpha / alpha of those")
+    _ticks(axis, p)
+    axis.set_yticks(p, [f"{x:g}" for x in p])
+    axis.set(xlim=(0.1, 1.25), ylim=(0.09, 1.4))
+    axis.minorticks_off()
+    axis.set_title("e  Fitted examples dilute (P3)")
+
+
+def _mixed(axis, recorded):
+    share = np.arange(1, 8) / 8
+    for arm, i, label, colour in _sources(recorded):
+        ratio = recorded[f"{arm}/mixed"][:, i] / recorded[f"{arm}/mixed_bound"][:, i]
+        style.band(axis, share, ratio, label, colour=colour, panel="mixed")
+    style.guide(axis, 1, "bound")
+    axis.set(ylim=(0, 1.15), xlabel="share of the first kind of gradients", ylabel="alpha / bound")
+    axis.set_title("f  Orthogonal kinds, mixed (P4)")
+
+
+def _difference(axis, recorded):
+    every = list(_sources(recorded))
+    for x, (arm, i, label, colour) in enumerate(every):
+        ratio = recorded[f"{arm}/difference"][:, i] / recorded[f"{arm}/difference_bound"][:, i]
+        style.bars(axis, [x], ratio[:, None], label, colour=colour, offset=x, width=0.6, panel="difference")
+    style.guide(axis, 1, "bound", "left")
+    axis.set_xticks(range(len(every)), ["digits,\ninitial", "digits,\ntrained", *(f"alpha\n{a:g}" for a in recorded["alphas"])], fontsize=7)
+    axis.set(ylim=(0, 1.15), ylabel="mean distance / bound")
+    axis.set_title("g  How far two gradients differ (P5)")
+    axis.grid(visible=False, axis="x")
+
+
+def _layers(axis, recorded):
+    steps, layers = recorded["network/step"], recorded["layers"]
+    parts = recorded["network/layer_alpha"] * recorded["network/layer_share"]
+    bottom = np.zeros(len(steps))
+    for i, layer in enumerate(layers):
+        label = str(layer).replace("_", " ")
+        style.bars(axis, steps, parts[:, :, i].mean(0), label, colour=style.SEQUENCE[i + 1], width=0.6, panel="layers", bottom=bottom)
+        bottom = bottom + parts[:, :, i].mean(0)
+    where = np.arange(len(steps))
+    style.curve(axis, where, recorded["network/alpha"].mean(0), "alpha", colour="black", style="_", panel="layers", markersize=14)
+    axis.set_xticks(where, [f"{step}" for step in steps])
+    axis.set(xlabel="step (digits)", ylabel="alpha, layer by layer")
+    axis.set_title("h  Layers add up to the whole (P6)")
+    axis.legend(loc="upper right")
+    axis.grid(visible=False, axis="x")
+
+
+def _line(style, label, **kwargs):
+    from matplotlib.lines import Line2D
+
+    if style == "o":
+        return Line2D([], [], marker="o", linestyle="", label=label, **kwargs)
+    return Line2D([], [], linestyle=style, label=label, **kwargs)

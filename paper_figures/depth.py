@@ -1,0 +1,117 @@
+"""Depth: chains of factors, one panel each, in closed form; then networks at equal training loss, small step and large."""
+
+import style
+from matplotlib.lines import Line2D
+
+KINDS = {"mlp": "MLPs", "linear": "linear nets"}
+JUDGED = (1.8, 1.2)
+
+
+def draw(recorded):
+    figure, axes = style.figure(4, 3, height=2.1)
+    chains = recorded["depths/chain"]
+    panels = list(axes.flat)
+    for panel, depth in zip(panels, chains):
+        _weights(panel, recorded, depth)
+    for panel in panels[len(chains) : 5]:
+        panel.set_axis_off()
+    panels[0].legend(loc="lower right")
+    for panel in axes[:2, 0]:
+        panel.set_ylabel("weight")
+    _ratio(panels[5], recorded)
+    _alpha(panels[6], recorded)
+    for (kind, name), coherence, share in zip(KINDS.items(), (panels[7], panels[8]), (panels[9], panels[10])):
+        _at_loss(coherence, recorded, kind, "m_coherence", f"coherence, {name}")
+        _at_loss(share, recorded, kind, "main_share", f"main direction, {name}")
+    panels[7].set_ylabel(f"m-coherence, m = {recorded['m']}")
+    panels[9].set_ylabel("share of the step")
+    _memorized(panels[11], recorded)
+    for letter, panel in zip("abcdefghijkl", panels):
+        if panel.axison:
+            panel.set_title(f"{letter}  {panel.get_title(loc='left')}", fontsize=8.5)
+    return figure
+
+
+def _time(recorded, depth):
+    steps = recorded[f"chain-{depth}/step"]
+    return steps * recorded["chain_learning_rate"]
+
+
+def _weights(axis, recorded, depth):
+    time = _time(recorded, depth)
+    name = "1 factor" if depth == 1 else f"{depth} factors"
+    style.curve(axis, time, recorded[f"chain-{depth}/shared"], "shared", colour=style.COLOUR["real"], panel=name)
+    style.curve(axis, time, recorded[f"chain-{depth}/private"], "private", colour=style.COLOUR["neutral"], panel=name)
+    axis.set(yscale="log", ylim=(0.006, 1.5), xlim=(0, 10), xlabel="step x step size")
+    axis.set_title(name)
+
+
+def _ratio(axis, recorded):
+    for colour, depth in zip(style.SEQUENCE, recorded["depths/chain"]):
+        ratio = recorded[f"chain-{depth}/shared"] / recorded[f"chain-{depth}/private"]
+        style.curve(axis, _time(recorded, depth), ratio, f"{depth}", colour=colour, panel="ratio")
+    axis.set(yscale="log", xlim=(0, 10), xlabel="step x step size", ylabel="shared / private")
+    axis.set_title("their ratio, colours as in g")
+
+
+def _alpha(axis, recorded):
+    for colour, depth in zip(style.SEQUENCE, recorded["depths/chain"]):
+        moving = recorded[f"chain-{depth}/train_loss"] > 1e-8
+        values = recorded[f"chain-{depth}/alpha"]
+        style.curve(axis, _time(recorded, depth)[moving], values[moving], f"{depth}", colour=colour, panel="alpha of chains")
+    axis.legend(title="factors", title_fontsize=7.5, loc="center right", bbox_to_anchor=(1, 0.45))
+    axis.set(xlim=(0, 10), ylim=(0.55, 1.02), xlabel="step x step size", ylabel="alpha")
+    axis.set_title("alpha of the chains")
+
+
+def _arms(recorded, kind):
+    """(arm, hidden layers, colour, dashes): every depth at the small step, the shallowest and deepest at the large one."""
+    depths = recorded[f"depths/{kind}"]
+    for colour, depth in zip(style.SEQUENCE, depths):
+        yield f"{kind}-{depth}", depth, colour, "-"
+        if depth in depths[[0, -1]]:
+            yield f"{kind}-{depth}-large", depth, colour, "--"
+
+
+def _at_loss(axis, recorded, kind, name, title):
+    levels = recorded["levels"]
+    shown = levels >= 1.0
+    for arm, depth, colour, dashes in _arms(recorded, kind):
+        rate = recorded["learning_rates"][int(dashes == "--")]
+        values = recorded[f"{arm}/{name}"][:, shown]
+        text = f"{depth} hidden layers, step {rate:g}"
+        style.band(axis, levels[shown], values, text, colour=colour, style=dashes, panel=title, logarithmic=name == "m_coherence")
+    for level in JUDGED:
+        axis.axvline(level, color=style.COLOUR["neutral"], linewidth=0.6, linestyle=":")
+    axis.invert_xaxis()
+    axis.set(xlabel="training loss (nats)")
+    axis.set_title(title)
+    if name == "m_coherence":
+        axis.set(yscale="log", ylim=(0.8, 8))
+        axis.set_yticks([1, 2, 4], ["1", "2", "4"])
+        axis.minorticks_off()
+        depths = recorded[f"depths/{kind}"]
+        handles = [Line2D([], [], color=colour, label=f"{depth}") for colour, depth in zip(style.SEQUENCE, depths)]
+        axis.legend(
+            handles=handles, title="hidden layers", title_fontsize=7.5, ncols=4, loc="upper center", columnspacing=1, handlelength=1.2
+        )
+    else:
+        neutral = style.COLOUR["neutral"]
+        styles = zip(("-", "--"), recorded["learning_rates"])
+        axis.legend(
+            handles=[Line2D([], [], color=neutral, linestyle=dashes, label=f"step size {rate:g}") for dashes, rate in styles],
+            loc="upper left",
+        )
+        axis.set_ylim(0, 1)
+
+
+def _memorized(axis, recorded):
+    levels, depths = recorded["levels"], recorded["depths/mlp"]
+    for colour, depth in ((style.SEQUENCE[0], depths[0]), (style.SEQUENCE[len(depths) - 1], depths[-1])):
+        values = recorded[f"mlp-{depth}-large/corrupt_accuracy"]
+        style.band(axis, levels, values, f"{depth} hidden", colour=colour, style="--", panel="memorized")
+    axis.axvline(0.6, color=style.COLOUR["neutral"], linewidth=0.6, linestyle=":")
+    axis.invert_xaxis()
+    axis.set(xlabel="training loss (nats)", ylabel="corrupt examples fitted", ylim=(0, None))
+    axis.set_title(f"memorized, step size {recorded['learning_rates'][1]:g}")
+    axis.legend(loc="upper left")
