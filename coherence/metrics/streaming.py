@@ -51,6 +51,18 @@ class Measurement:
         pairs = np.where(np.asarray(self.m) > 1, np.asarray(self.m) - 1.0, np.nan)
         return self._map(lambda alpha: (self.m * alpha - 1) / pairs)
 
+    def __str__(self):
+        """A line for each layer and group, as `hidden_0, group 1: alpha 0.00599 [0.00553, 0.00644], m = 13,472`."""
+        named = self.value if self.by is not None else {None: self.value}
+        lines = []
+        for name in named:
+            value, low, high = (one if self.by is None else one[name] for one in (self.value, self.low, self.high))
+            for k, (alpha, *bounds) in enumerate(zip(*map(np.atleast_1d, (value, low, high)))):
+                where = [str(name)] * (name is not None) + [f"group {k}"] * (self.groups is not None)
+                said = "{:.3g} [{:.3g}, {:.3g}]".format(alpha, *bounds)
+                lines.append(f"{', '.join(where)}{': ' if where else ''}alpha {said}, m = {np.atleast_1d(self.m)[k]:,}")
+        return "\n".join(lines)
+
     def _map(self, function):
         changed = {name: jax.tree.map(function, getattr(self, name)) for name in ("value", "low", "high")}
         return dataclasses.replace(self, **changed)
@@ -119,12 +131,12 @@ class Seen(NamedTuple):
     few: Few
 
 
-def stream(loss, params, source, *, few, second_moments=False, progress=False):
+def stream(loss, params, source, *, few, progress=False):
     """One pass over batches: `{group: Seen}`, with up to `few` examples kept of each group."""
     seen: dict[int, Seen] = {}
     behind = None  # the host works on one batch while the device works on the next
     for batch in tqdm(source, unit="batch", disable=not progress):
-        one, squared = _of_batch(params, batch.examples, batch.mask, loss=loss, second_moments=second_moments)
+        one, squared = _of_batch(params, batch.examples, batch.mask, loss=loss)
         before = seen.get(batch.group)
         seen[batch.group] = before._replace(pooled=_add(before.pooled, one)) if before else Seen(one, Norms(), Few(few))
         _note(seen, behind)
@@ -162,10 +174,10 @@ class Norms:
         return (fourth - 4 * mean * third + 6 * mean**2 * second - 3 * mean**4) / variance**2
 
 
-@partial(jax.jit, static_argnames=("loss", "second_moments"))
-def _of_batch(params, examples, mask, *, loss, second_moments):
+@partial(jax.jit, static_argnames="loss")
+def _of_batch(params, examples, mask, *, loss):
     _, gradients = per_example_value_and_grad(loss)(params, examples, mask)
-    return pool(gradients, second_moments=second_moments), squared_norms(gradients)
+    return pool(gradients), squared_norms(gradients)
 
 
 @partial(jax.jit, donate_argnums=0)

@@ -9,27 +9,35 @@ import jax.numpy as jnp
 from coherence.models.folding import folded
 
 
-class LSTM(nn.Module):
+class _Recurrent(nn.Module):
+    width: int = 128
+    depth: int = 1
+    outputs: int = 10
+    shape: tuple[int, ...] | None = None
+
+    def cell(self, layer: int) -> nn.RNNCellBase:
+        raise NotImplementedError
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = folded(x, self.shape)
+        for layer in range(self.depth):
+            x = jnp.asarray(nn.RNN(self.cell(layer))(x))
+        return nn.Dense(self.outputs, name="output")(x[..., -1, :])
+
+
+class LSTM(_Recurrent):
     """Layers of long short-term memory over a sequence [T, features], then a linear layer on the last output.
 
     Takes one sequence or a batch of them, [m, T, features]; with `shape=(T, features)` flat examples, which it folds: an image is
     the sequence of its rows.
     """
 
-    width: int = 128
-    depth: int = 1
-    outputs: int = 10
-    shape: tuple[int, ...] | None = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        x = folded(x, self.shape)
-        for layer in range(self.depth):
-            x = jnp.asarray(nn.RNN(nn.OptimizedLSTMCell(self.width, name=f"lstm_{layer}"))(x))
-        return nn.Dense(self.outputs, name="output")(x[..., -1, :])
+    def cell(self, layer: int) -> nn.RNNCellBase:
+        return nn.OptimizedLSTMCell(self.width, name=f"lstm_{layer}")
 
 
-class RNN(nn.Module):
+class RNN(_Recurrent):
     r"""Layers of plain recurrent units (Elman's), then a linear layer on the last state.
 
     .. math:: h_t = \tanh(W x_t + U h_{t-1} + b)
@@ -38,14 +46,5 @@ class RNN(nn.Module):
     `LSTM` is for. Takes what `LSTM` takes.
     """
 
-    width: int = 128
-    depth: int = 1
-    outputs: int = 10
-    shape: tuple[int, ...] | None = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        x = folded(x, self.shape)
-        for layer in range(self.depth):
-            x = jnp.asarray(nn.RNN(nn.SimpleCell(self.width, name=f"rnn_{layer}"))(x))
-        return nn.Dense(self.outputs, name="output")(x[..., -1, :])
+    def cell(self, layer: int) -> nn.RNNCellBase:
+        return nn.SimpleCell(self.width, name=f"rnn_{layer}")

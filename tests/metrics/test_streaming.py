@@ -214,3 +214,12 @@ def test_one_example_has_no_interval_and_no_unbiased_alpha():
     assert measured.value[1] == pytest.approx(1)
     assert np.isnan([measured.low[1], measured.high[1], measured.alpha_unbiased.value[1]]).all()
     assert np.isfinite(measured.alpha_unbiased.value[0])
+
+
+@tails_do_not_matter
+def test_a_measurement_prints_a_line_for_each_layer_and_group():
+    x = draw(40)
+    assert str(measure(dot, jnp.ones(8), x, batch_size=20)).startswith("alpha 0.")
+    lines = str(measure(dot, jnp.ones(8), x, batch_size=20, by=co.leaf, groups=np.arange(40) < 10)).splitlines()
+    assert [line.partition(": ")[0] for line in lines] == ["all, group 0", "all, group 1"]
+    assert lines[1].endswith("m = 10")
