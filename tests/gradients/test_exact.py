@@ -37,7 +37,7 @@ def per_example(model, **kwargs):
     return losses, gradients, reference.gradients(loss, params, batch)
 
 
-def agree(ours, truth, rtol=2e-5):
+def agree(ours, truth, rtol=4e-5):  # of float32 sums in another order
     ours, truth = np.asarray(ours), np.asarray(truth)
     np.testing.assert_allclose(ours, truth, rtol=rtol, atol=rtol * max(1e-6, np.abs(truth).max()))
 

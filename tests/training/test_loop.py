@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import os
 import signal
 import subprocess
@@ -44,6 +45,17 @@ def learn(folder, seeds=(0,), make=problem, steps=60, schedule=(0, 3, 20, 60), *
         runs = [stack.enter_context(Run.open(folder / f"seed={seed}", {"batch_size": 8}, seed=seed)) for seed in seeds]
         train([make(seed) for seed in seeds], runs, steps=steps, batch_size=8, schedule=schedule, **kwargs)
     return [Run.read(folder / f"seed={seed}") for seed in seeds]
+
+
+def interrupted_at(call):
+    """Progress during whose so-manieth call, from 0, someone presses Ctrl-C."""
+    calls = itertools.count()
+
+    def progress(n):
+        if next(calls) == call:
+            raise KeyboardInterrupt(f"call {call}")
+
+    return progress
 
 
 def final(run):
@@ -144,9 +156,8 @@ def test_a_disk_that_fills_up_costs_what_came_after_the_last_checkpoint(tmp_path
 
 def test_a_half_written_checkpoint_is_passed_over_for_the_one_before(tmp_path):
     (whole,) = learn(tmp_path / "a")
-    moments = iter(range(3))
-    with pytest.raises(KeyboardInterrupt):
-        learn(tmp_path / "b", checkpoint_seconds=0, progress=lambda n: None if next(moments) < 2 else signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt, match="call 2"):
+        learn(tmp_path / "b", checkpoint_seconds=0, progress=interrupted_at(2))
     newest = tmp_path / "b" / "seed=0" / "checkpoint-20.npz"
     newest.write_bytes(newest.read_bytes()[:-50])
     assert list(Run.read(newest.parent).checkpoints()) == [3]
@@ -191,9 +202,8 @@ def test_divergence_is_data(tmp_path, capsys):
         train([settings.build(0)], [run], steps=settings.steps, batch_size=100, schedule=settings.schedule(), **kwargs)
         return run
 
-    moments = iter(range(60))
-    with pytest.raises(KeyboardInterrupt):
-        diverge(tmp_path, checkpoint_seconds=0, progress=lambda n: None if next(moments) < 6 else signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt, match="call 6"):
+        diverge(tmp_path, checkpoint_seconds=0, progress=interrupted_at(6))
     run = diverge(tmp_path)
     first, *_, last = run.records()
     assert (run.done, last["step"]) == (True, 20)
