@@ -94,7 +94,7 @@ def _deeper(name, text, statistic, unit, direction="greater"):
 # planned first, 0.1, the deepest oscillate along one direction: sharpness times step size is 1.9 for the MLP of four hidden layers and
 # 1.7 for the linear network (2: unstable), and consecutive gradients of the former have a cosine of -0.5; with one hidden layer or
 # none, 0.5 and 0.1. The step size stays for comparison, the small one was added, and the share of the main direction, which had been
-# that at one level, became a mean over levels. What is there at the large step only is oscillation.
+# that at one level, became a mean over levels. What is there at the large step only is probably oscillation (measured for one seed).
 CLAIMS = (
     _exactly(
         "private follows shared",
