@@ -9,13 +9,13 @@ import dataclasses
 
 import numpy as np
 
-from coherence.claims import Claim, interval
+from coherence.claims import Claim
 from coherence.data.settings import MNIST, Digits, LabelNoise, Npz
 from coherence.experiment import Experiment
 from coherence.models.settings import Convolutional, FullyConnected
 from coherence.optim.settings import SGD, Average, Winsorize
 from coherence.probes.settings import Probing
-from coherence.report.tables import aligned
+from coherence.report.tables import aligned, plus_minus
 from coherence.training.classification import Classification
 from coherence.training.curves import at_loss_levels, stacked
 
@@ -171,17 +171,12 @@ def table(recorded):
         for method in names:
             arm = f"{label}-{method}"
             numbers = [_final(recorded, arm, "train_accuracy"), _final(recorded, arm, "test_accuracy"), _gap(recorded, arm)]
-            rows.append([f"{label}, {names[method]}", *map(_cell, numbers), *map(_cell, recorded[f"{arm}/at_levels"].T)])
+            rows.append([f"{label}, {names[method]}", *map(plus_minus, numbers), *map(plus_minus, recorded[f"{arm}/at_levels"].T)])
     note = (
         f"mean ± half of the 95 % interval over seeds; m-coherence of batches of m = {recorded['m']} (1 = orthogonal, m = identical),\n"
         f"pooled over {WINDOW} steps, where the training loss first falls to that share of its initial value; - if a seed never gets there"
     )
     return f"{aligned(header, rows)}\n{note}"
-
-
-def _cell(values):
-    mean, low, _ = interval(values)
-    return "-" if np.isnan(mean) else f"{mean:.3g} ± {mean - low:.2g}"
 
 
 EXPERIMENT = Experiment(

@@ -70,6 +70,12 @@ def number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
+def plus_minus(values: Sequence[float]) -> str:
+    """Mean over seeds ± half of its 95 % interval; `-` where a seed has no number, as where it never got to what is compared."""
+    mean, low, _ = interval(values)
+    return "-" if math.isnan(mean) else f"{mean:.3g} ± {mean - low:.2g}"
+
+
 def cell(values: Sequence[float]) -> str:
     """Mean over seeds ± half of its 95 % interval; says how many are nan instead of leaving them out."""
     failed = sum(not math.isfinite(value) for value in values)

@@ -65,3 +65,8 @@ def test_the_long_table_has_every_number_of_every_record(tmp_path):
                 assert there == layers
     assert len([row for row in rows if row["quantity"] == "train/contributions"]) == 7 * recorded.EXAMPLES
     assert {row["seed"] for row in rows} == {"1"}
+
+
+def test_what_some_seed_never_reached_has_no_mean():
+    assert tables.plus_minus([1.0, 1.0]) == "1 ± 0"
+    assert tables.plus_minus([1.0, float("nan")]) == "-"
