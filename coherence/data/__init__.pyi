@@ -1,10 +1,14 @@
 from .bundled import digits as digits
+from .circles import circle_images as circle_images
+from .circles import circle_parameters as circle_parameters
+from .circles import draw_circle as draw_circle
 from .dataset import Dataset as Dataset
 from .fetching import FETCHABLE as FETCHABLE
 from .fetching import fetch as fetch
 from .idx import mnist as mnist
 from .labels import corrupt_labels as corrupt_labels
 from .settings import MNIST as MNIST
+from .settings import Circles as Circles
 from .settings import Digits as Digits
 from .settings import LabelNoise as LabelNoise
 from .settings import Learnable as Learnable

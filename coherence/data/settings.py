@@ -39,11 +39,13 @@ class Npz:
     """A user's own file with keys x_train, y_train, x_test, y_test and perhaps classes."""
 
     path: str
+    examples: int | None = None
+    """Use the first so many training examples (None: all)."""
 
     def build(self) -> Dataset:
         from coherence.data.user_file import npz
 
-        return npz(self.path)
+        return npz(self.path, self.examples)
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,23 @@ class Memorizable:
         from coherence.data.toy import memorizable
 
         return memorizable()
+
+
+@dataclass(frozen=True)
+class Circles:
+    """Outlines of circles, 28 x 28 pixels, with their radius as target; drawn, not downloaded."""
+
+    examples: int = 1000
+    """Training images."""
+    tests: int = 1000
+    """Test images; from a random stream of their own."""
+    seed: int = 0
+    """Of radii and centres."""
+
+    def build(self) -> Dataset:
+        from coherence.data.circles import circle_images
+
+        return circle_images(self.examples, self.tests, self.seed)
 
 
 @dataclass(frozen=True)

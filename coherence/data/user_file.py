@@ -13,8 +13,10 @@ from coherence.data.dataset import Dataset
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
-def npz(path: str | Path) -> Dataset:
+def npz(path: str | Path, examples: int | None = None) -> Dataset:
     """The arrays of a `.npz` file with keys `x_train`, `y_train`, `x_test`, `y_test` and, if you like, `classes` (names).
+
+    `examples` takes the first so many training examples; None all of them.
 
     Examples keep their shape. uint8 is read as images and divided by 255; every other number type becomes float32 as it is.
     Labels are integers from 0, one an example. A relative path is looked up from the working directory, then from `COHERENCE_DATA`.
@@ -34,7 +36,9 @@ def npz(path: str | Path) -> Dataset:
     classes = tuple(str(name) for name in arrays.get("classes", np.arange(largest + 1)).ravel())
     if largest >= len(classes):
         raise ValueError(f"{file}: the largest label is {largest}, but classes names only {len(classes)} (labels count from 0).")
-    return Dataset(file.stem, x_train, y_train, x_test, y_test, classes)
+    if examples is not None and not 1 <= examples <= len(x_train):
+        raise ValueError(f"{file}: examples is between 1 and the file's {len(x_train)} training examples, or None for all; got {examples}.")
+    return Dataset(file.stem, x_train[:examples], y_train[:examples], x_test, y_test, classes)
 
 
 def _locate(path: Path) -> Path:

@@ -15,7 +15,11 @@ from .norm_clipping import norm_clip as norm_clip
 from .rolling import rolling_mean as rolling_mean
 from .rolling import rolling_median as rolling_median
 from .settings import SGD as SGD
+from .settings import AdaGrad as AdaGrad
+from .settings import Adam as Adam
 from .settings import AnyAggregator as AnyAggregator
+from .settings import AnyDecay as AnyDecay
+from .settings import AnyOptimizer as AnyOptimizer
 from .settings import Average as Average
 from .settings import CoherenceMask as CoherenceMask
 from .settings import CoordinateMask as CoordinateMask
@@ -25,6 +29,7 @@ from .settings import L2Decay as L2Decay
 from .settings import Median as Median
 from .settings import MedianOfMeans as MedianOfMeans
 from .settings import NormClip as NormClip
+from .settings import RMSProp as RMSProp
 from .settings import RollingMean as RollingMean
 from .settings import RollingMedian as RollingMedian
 from .settings import SignAgreement as SignAgreement

@@ -79,7 +79,8 @@ def of_last(combine, window, name, *, every=1):
     def init(params):
         if params is None:
             raise ValueError(f"{name}.init(params) needs the parameters, got None: the state holds gradients in their shapes.")
-        return LastGradients(jnp.zeros((), jnp.int32), (jax.tree.map(jnp.zeros_like, params),) * (window - 1))
+        # Each of its own: a buffer that the state holds twice cannot be donated.
+        return LastGradients(jnp.zeros((), jnp.int32), tuple(jax.tree.map(jnp.zeros_like, params) for _ in range(window - 1)))
 
     def update(gradient, state, params=None):
         del params

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..data.settings import MNIST, Digits, LabelNoise, Npz
 from ..models.settings import AnyModel, FullyConnected
-from ..optim.settings import SGD, AnyAggregator, Average
+from ..optim.settings import SGD, AnyAggregator, AnyDecay, AnyOptimizer, Average, SoftThreshold
 from ..optim.stopping.settings import AnyOf, Coherence, Evidence, GradientNorm, MaxSteps, Never, Patience
 from ..probes.schedules import Log
 from ..probes.settings import Probing
@@ -28,7 +28,9 @@ class Classification:
     noise: LabelNoise = LabelNoise()
     model: AnyModel = FullyConnected()
     aggregator: AnyAggregator = Average()
-    optimizer: SGD = SGD()
+    optimizer: AnyOptimizer = SGD()
+    decay: AnyDecay = None
+    """A background force toward zero: L1 and L2 pull in front of the optimizer, a soft threshold cuts behind it."""
     batch_size: int = 100
     steps: int = 2000
     points_per_decade: int = 8
@@ -54,6 +56,13 @@ class Classification:
     def schedule(self):
         """The steps at which to measure."""
         return Log(self.points_per_decade).steps(self.steps)
+
+    def _transformations(self):
+        if self.decay is None:
+            return self.aggregator, self.optimizer
+        if isinstance(self.decay, SoftThreshold):
+            return self.aggregator, self.optimizer, self.decay
+        return self.aggregator, self.decay, self.optimizer
 
     def build(self, seed):
         """The `Problem` of one seed; its label noise is drawn here, once."""
@@ -105,7 +114,7 @@ class Classification:
             loss=loss,
             params=params,
             data=arrays,
-            optimizer=chain(self.aggregator.build(), self.optimizer.build()),
+            optimizer=chain(*(one.build() for one in self._transformations())),
             per_example=self.aggregator.per_example,
             measure=measure,
             track_batches=self.track_batches,

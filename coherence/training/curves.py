@@ -18,6 +18,25 @@ def stacked(runs, *names):
     return arrays
 
 
+def first_at(curve, values, levels, *, falling=False):
+    """What was measured where a curve first reached each level, interpolated between the two measurements around it.
+
+    nan where it never did; the first value where it began there.
+
+    Args:
+        curve: [times], which has to rise to the levels or, if `falling`, to fall to them.
+        values: [times], measured at the same times: another curve, or the steps themselves.
+        levels: a number, or several on one axis; the result has their shape.
+    """
+    curve, sign = np.asarray(curve, float), -1 if falling else 1
+    found = []
+    for level in np.ravel(levels):
+        there = np.flatnonzero(sign * curve >= sign * level)
+        pair = [max(there[0] - 1, 0), there[0]] if there.size else []
+        found.append(np.interp(sign * level, sign * curve[pair], np.asarray(values, float)[pair]) if pair else np.nan)
+    return np.reshape(found, np.shape(levels))[()]
+
+
 def pooled_windows(run, length):
     """Training batches in every window of `length` consecutive steps: mean loss [windows] and m-coherence [windows].
 
@@ -36,13 +55,14 @@ def at_loss_levels(run, levels, length):
 
     Pooled over the first window of `length` steps whose mean loss is no higher; nan where the run never gets there.
     """
-    initial = run.records()[0]["train_loss"]
+    return at_losses(run, run.records()[0]["train_loss"] * np.asarray(levels), length)
+
+
+def at_losses(run, losses, length):
+    """m-coherence of the training batches where their loss first falls to each of `losses` (in its own unit): [losses]. As above."""
     loss, coherence = pooled_windows(run, length)
-    found = []
-    for level in levels:
-        below = np.flatnonzero(loss <= level * initial)
-        found.append(coherence[below[0]] if below.size else np.nan)
-    return np.array(found)
+    below = [np.flatnonzero(loss <= level) for level in losses]
+    return np.array([coherence[there[0]] if there.size else np.nan for there in below])
 
 
 def _moving_mean(values, length):

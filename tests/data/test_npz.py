@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from coherence import data
+from coherence.data import settings
 
 ARRAYS = {
     "x_train": np.full((4, 2, 2, 3), 255, np.uint8),
@@ -32,6 +33,15 @@ def test_images_keep_their_shape_and_are_scaled_to_the_unit_interval(write):
 def test_other_numbers_are_taken_as_they_are(write):
     mine = data.npz(write(x_train=np.full((4, 2), 300, np.int64), x_test=np.full((1, 2), -0.5)))
     assert (mine.x_train[0, 0], mine.x_test[0, 0], mine.x_test.dtype) == (300, -0.5, np.float32)
+
+
+def test_the_first_examples_are_enough_if_one_says_so(write):
+    path = write()
+    few = data.npz(path, examples=3)
+    assert (few.y_train.tolist(), len(few.y_test), few.outputs) == ([0, 1, 2], 1, 3)
+    assert len(settings.Npz(str(path), examples=2).build().y_train) == 2
+    with pytest.raises(ValueError, match=r"mine\.npz: examples is between 1 and the file's 4 training examples, or None for all; got 5\."):
+        data.npz(path, examples=5)
 
 
 def test_classes_may_have_names(write):

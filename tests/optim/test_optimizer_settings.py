@@ -11,6 +11,8 @@ import pytest
 
 from coherence.optim import (
     SGD,
+    AdaGrad,
+    Adam,
     Aggregator,
     Average,
     CoherenceMask,
@@ -21,6 +23,7 @@ from coherence.optim import (
     Median,
     MedianOfMeans,
     NormClip,
+    RMSProp,
     RollingMean,
     RollingMedian,
     SignAgreement,
@@ -74,11 +77,20 @@ def test_every_aggregator_with_settings_is_tried_here():
 
 @pytest.mark.parametrize(
     ("setting", "expected"),
-    [(SGD(0.5), -0.5), (SGD(0.5, momentum=0.9), -0.5), (L1Decay(0.25), 1.25), (L2Decay(0.25), 1.5), (SoftThreshold(0.25), 0.75)],
+    [
+        (SGD(0.5), -0.5),
+        (SGD(0.5, momentum=0.9), -0.5),
+        (Adam(0.5), -0.5),  # its first step has the learning rate's length
+        (AdaGrad(0.5), -0.5 / 1.1**0.5),  # optax begins with a sum of squares of 0.1
+        (RMSProp(0.5, decay=0.75), -1.0),
+        (L1Decay(0.25), 1.25),
+        (L2Decay(0.25), 1.5),
+        (SoftThreshold(0.25), 0.75),
+    ],
 )
 def test_the_rest_of_a_chain_is_built(setting, expected):
     tx, params = setting.build(), jnp.full(1, 2.0)
-    np.testing.assert_allclose(tx.update(jnp.ones(1), tx.init(params), params)[0], [expected])
+    np.testing.assert_allclose(tx.update(jnp.ones(1), tx.init(params), params)[0], [expected], rtol=1e-5)
 
 
 @pytest.mark.parametrize("setting", [setting for setting, _ in AGGREGATORS], ids=repr)
@@ -120,6 +132,9 @@ def test_settings_are_values():
         (lambda: CoherenceMask(by="all"), r"CoherenceMask: by is layer or leaf, got all\."),
         (lambda: CoordinateMask(-1), r"CoordinateMask: threshold is an m-coherence, at least 0, got -1\."),
         (lambda: TopK(0), r"TopK: share is of the coordinates, in \(0, 1\], got 0\."),
+        (lambda: Adam(-1), r"Adam: learning_rate is at least 0, got -1\."),
+        (lambda: Adam(b2=1), r"Adam: b1 and b2 are in \[0, 1\), got b1=0\.9, b2=1\."),
+        (lambda: RMSProp(decay=-1), r"RMSProp: decay is in \[0, 1\), got -1\."),
         (lambda: SGD(-1), r"SGD: learning_rate is at least 0 and momentum in \[0, 1\), got learning_rate=-1, momentum=0\.0\."),
     ],
 )

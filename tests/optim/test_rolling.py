@@ -84,3 +84,11 @@ def test_the_state_needs_the_parameters(method, reference):
     said = rf"{method.__name__}\(3\)\.init\(params\) needs the parameters, got None: the state holds gradients in their shapes\."
     with pytest.raises(ValueError, match=said):
         method(3).init(None)
+
+
+@METHODS
+def test_a_loop_may_give_its_state_away(method, reference):
+    del reference
+    tx, params = method(3), {"w": jnp.ones(4)}
+    _, state = jax.jit(tx.update, donate_argnums=1)({"w": jnp.ones(4)}, tx.init(params), params)
+    assert jax.tree.leaves(state)[0] == 1

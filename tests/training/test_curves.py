@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from coherence.runs import Run
-from coherence.training.curves import at_loss_levels, pooled_windows, stacked
+from coherence.training.curves import at_loss_levels, first_at, pooled_windows, stacked
 
 
 @pytest.fixture
@@ -34,3 +34,22 @@ def test_curves_of_seeds_are_stacked_and_padded(run, tmp_path):
     np.testing.assert_array_equal(found["step"], [0, 5])
     np.testing.assert_array_equal(found["train_loss"], [[4, 1], [2, np.nan]])
     assert found["vector"].shape == (2, 2, 2)
+
+
+def test_a_level_is_read_between_the_measurements_around_its_first_crossing():
+    rising, steps = [0.0, 0.5, 0.9, 0.4, 1.0], [0, 10, 20, 30, 40]
+    assert first_at(rising, steps, 0.7) == pytest.approx(15)
+    assert first_at(rising, steps, 0.5) == 10
+    np.testing.assert_allclose(first_at(rising, steps, [0.25, 0.95, 2.0]), [5, 30 + 10 * 0.55 / 0.6, np.nan])
+    falling = [2.0, 1.0, 1.5, 0.5]
+    np.testing.assert_allclose(first_at(falling, [1.0, 3.0, 0.0, 4.0], (1.5, 0.75), falling=True), [2, 3])
+
+
+def test_a_curve_that_begins_at_the_level_was_there_first():
+    assert first_at([0.8, 0.1], [7, 9], 0.5) == 7
+    assert first_at([0.1, 0.8], [7, 9], 0.5, falling=True) == 7
+
+
+def test_nothing_is_read_after_a_diverged_curve_or_where_the_level_was_never_reached():
+    assert np.isnan(first_at([np.nan, np.nan], [1, 2], 0.5))
+    assert np.isnan(first_at([3.0, 2.0], [1, 2], 0.5, falling=True))

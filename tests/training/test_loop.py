@@ -19,7 +19,7 @@ import coherence as co
 from coherence import cli
 from coherence.data.settings import LabelNoise
 from coherence.models.settings import FullyConnected
-from coherence.optim.settings import SGD
+from coherence.optim.settings import SGD, Adam, L1Decay, L2Decay, SoftThreshold
 from coherence.probes import Probing
 from coherence.runs import Run
 from coherence.training import Classification, Problem, loop, train
@@ -191,6 +191,20 @@ def test_tracked_batches_are_the_moments_of_each_step(tmp_path):
     losses, g = co.per_example_value_and_grad(one.loss)(one.params, (x[i], y[i]))
     np.testing.assert_allclose(tracked["loss"][5], losses.mean(), rtol=1e-5)
     np.testing.assert_allclose(tracked["squared_norm_of_mean"][5] / tracked["mean_squared_norm"][5], co.alpha(g), rtol=1e-5)
+
+
+def test_a_background_force_pulls_before_the_optimizer_and_a_threshold_cuts_behind_it():
+    def after_one_step(decay, optimizer=None):
+        problem = Classification(model=FullyConnected(width=2), decay=decay, optimizer=optimizer or SGD(0.5), probes=()).build(0)
+        nothing = jax.tree.map(jnp.zeros_like, problem.params)
+        ones = jax.tree.map(jnp.ones_like, problem.params)
+        updates, _ = problem.optimizer.update(nothing, problem.optimizer.init(ones), ones)
+        return np.unique(jax.tree.leaves(jax.tree.map(lambda x: x.ravel()[0], optax.apply_updates(ones, updates)))).tolist()
+
+    assert after_one_step(None) == [1]
+    assert after_one_step(L1Decay(0.5)) == after_one_step(L2Decay(0.5)) == [0.75]
+    assert after_one_step(SoftThreshold(0.25)) == [0.75]
+    np.testing.assert_allclose(after_one_step(L1Decay(100.0), Adam(0.5)), [0.5], rtol=1e-5)  # Adam takes the pull for a gradient
 
 
 def test_divergence_is_data(tmp_path, capsys):

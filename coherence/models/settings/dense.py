@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from coherence.models.dense import MLP
+    from coherence.models.dense import MLP, MuMLP
     from coherence.models.linear import DeepLinear, DiagonalChain, Linear
 
 
@@ -29,6 +29,39 @@ class FullyConnected:
 
     def describe(self, inputs: int, outputs: int) -> str:
         return f"MLP {_sizes(self, inputs, outputs)}"
+
+
+@dataclass(frozen=True)
+class Parametrized:
+    """Like `FullyConnected`, initialized and scaled so that widths can be compared."""
+
+    width: int = 256
+    """Units in each hidden layer."""
+    depth: int = 1
+    """Number of hidden layers."""
+    parametrization: Literal["standard", "mu"] = "mu"
+    """standard: weights of variance 2 / inputs. mu: maximal update, for which a learning rate of SGD suits all widths."""
+    base_width: int = 64
+    """The width at which both are the same network."""
+
+    def __post_init__(self):
+        _check_hidden(self)
+        if self.base_width < 1 or self.parametrization not in ("standard", "mu"):
+            raise ValueError(
+                "Parametrized: parametrization is standard or mu and base_width at least 1, "
+                f"got parametrization={self.parametrization!r}, base_width={self.base_width}."
+            )
+
+    def build(self, outputs: int) -> MLP | MuMLP:
+        from coherence.models.dense import MLP, MuMLP, he_init
+
+        if self.parametrization == "mu":
+            return MuMLP(self.width, self.depth, outputs, self.base_width)
+        return MLP(self.width, self.depth, outputs, he_init)
+
+    def describe(self, inputs: int, outputs: int) -> str:
+        kind = f"mu, base width {self.base_width}" if self.parametrization == "mu" else "standard"
+        return f"MLP {_sizes(self, inputs, outputs)} ({kind})"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 `per_example` says whether an aggregator needs per-example gradients; one that does not is content with the batch gradient.
 """
 
-from .followers import SGD, L1Decay, L2Decay, SoftThreshold
+from .followers import SGD, AdaGrad, Adam, L1Decay, L2Decay, RMSProp, SoftThreshold
 from .means import Average, NormClip, RollingMean, SignOfSum, SumOfSigns
 from .medians import GeometricMedian, Median, MedianOfMeans, RollingMedian, TrimmedMean, Winsorize
 from .selections import CoherenceMask, CoordinateMask, SignAgreement, TopK
@@ -26,9 +26,16 @@ AnyAggregator = (
     | TopK
 )
 
+AnyOptimizer = SGD | Adam | AdaGrad | RMSProp
+AnyDecay = L1Decay | L2Decay | SoftThreshold | None
+
 __all__ = [
     "SGD",
+    "AdaGrad",
+    "Adam",
     "AnyAggregator",
+    "AnyDecay",
+    "AnyOptimizer",
     "Average",
     "CoherenceMask",
     "CoordinateMask",
@@ -38,6 +45,7 @@ __all__ = [
     "Median",
     "MedianOfMeans",
     "NormClip",
+    "RMSProp",
     "RollingMean",
     "RollingMedian",
     "SignAgreement",
