@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 KNOWN = ("read", "second-hand", "remembered", "derived")
 DIRECTIONS = ("greater", "less", "within")
+VERDICTS = ("reproduced", "not reproduced", "inconclusive")
 LEVEL = 0.05
 """Of the verdicts: intervals cover 1 - LEVEL, and Holm's adjustment holds a whole table to it."""
 
@@ -98,6 +99,8 @@ class Judgement:
     p: float = math.nan
     p_adjusted: float = math.nan
     reason: str = ""
+    run: str = ""
+    """Which recording: its name and a digest."""
 
     @property
     def where(self) -> str:
@@ -107,7 +110,7 @@ class Judgement:
 
 
 def judge(
-    claim: Claim, differences: Sequence[float], *, scale: str, at_source_scale: bool = False, precondition: str | None = None
+    claim: Claim, differences: Sequence[float], *, scale: str, at_source_scale: bool = False, precondition: str | None = None, run: str = ""
 ) -> Judgement:
     """What paired differences by seed say about a claim.
 
@@ -120,6 +123,7 @@ def judge(
       scale: on what it was measured, as "digits, MLP 64-128-10".
       at_source_scale: whether that is the source's own setting.
       precondition: None, or what is missing for the run to say anything, as "SGD did not memorize: train accuracy 0.71 < 0.99".
+      run: which recording the differences are from.
     """
     import numpy as np
 
@@ -127,9 +131,9 @@ def judge(
     if values.ndim != 1:
         raise ValueError(f"judge(differences): one number a seed, so one axis, got shape {values.shape}.")
     n = len(values)
-    effect = interval(values.tolist()) if n else Interval(math.nan, math.nan, math.nan)
-    verdict, p, reason = _verdict(claim, values, effect, precondition)
-    return Judgement(claim, verdict, scale, at_source_scale, effect, n, p=p, reason=reason)
+    found = interval(values.tolist()) if n else Interval(math.nan, math.nan, math.nan)
+    verdict, p, reason = _verdict(claim, values, found, precondition)
+    return Judgement(claim, verdict, scale, at_source_scale, found, n, p=p, reason=reason, run=run)
 
 
 def _verdict(claim: Claim, values, effect: Interval, precondition: str | None):
@@ -177,24 +181,24 @@ def holm(judgements: Sequence[Judgement]) -> list[Judgement]:
 
 
 def table(judgements: Sequence[Judgement], format: Literal["text", "markdown"] = "text") -> str:
-    """The judgements to read: verdict, effect with its interval and unit, seeds, p, and at what scale."""
+    """The judgements to read: verdict, effect with its interval and unit, seeds, p, at what scale, whose claim, which run."""
     if format not in ("text", "markdown"):
         raise ValueError(f'table(format): "text" or "markdown", got {format!r}.')
     header = ("claim", "verdict", "effect [95 % interval]", "seeds", "p")
-    rows = [(j.claim.name, j.verdict, _effect(j), str(j.n), _p(j.p if math.isnan(j.p_adjusted) else j.p_adjusted)) for j in judgements]
+    rows = [(j.claim.name, j.verdict, effect(j), str(j.n), _p(j.p if math.isnan(j.p_adjusted) else j.p_adjusted)) for j in judgements]
     if format == "markdown":
-        lines = ["| " + " | ".join((*header, "scope", "source")) + " |", "|---" * (len(header) + 2) + "|"]
+        lines = ["| " + " | ".join((*header, "scope", "source", "run")) + " |", "|---" * (len(header) + 3) + "|"]
         for row, j in zip(rows, judgements, strict=True):
             name, *rest = (cell.replace("|", "\\|") for cell in row)
             scope = j.where + (f" ({j.reason})" if j.reason else "")
-            cells = (f"**{name}**: {j.claim.text}", *rest, scope, f"{j.claim.source} ({j.claim.known})")
+            cells = (f"**{name}**: {j.claim.text}", *rest, scope, f"{j.claim.source} ({j.claim.known})", j.run)
             lines.append("| " + " | ".join(cells) + " |")
         return "\n".join(lines)
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(header, widths, strict=True)).rstrip()]
     for row, j in zip(rows, judgements, strict=True):
         lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-        lines += [f"    {line}" for line in (j.claim.text, j.where, j.reason, f"{j.claim.source} ({j.claim.known})") if line]
+        lines += [f"    {line}" for line in (j.claim.text, j.where, j.reason, f"{j.claim.source} ({j.claim.known})", j.run) if line]
     return "\n".join(lines)
 
 
@@ -223,7 +227,8 @@ def _two_sided_p(values, threshold: float) -> float:
     return float(2 * stats.t.sf(abs(mean - threshold) / error, len(values) - 1))
 
 
-def _effect(judgement: Judgement) -> str:
+def effect(judgement: Judgement) -> str:
+    """The effect with its interval and unit, as it is printed."""
     mean, low, high = judgement.effect
     bounds = "" if math.isnan(low) or low == high else f" [{low:+.3g}, {high:+.3g}]"
     return f"{mean:+.3g}{bounds} {judgement.claim.unit}".rstrip()

@@ -36,10 +36,11 @@ def _parser():
 
     command("list", _list, "the experiments, what each one shows, and their presets")
     command("run", _run, "run an experiment: train what is missing, print the table and verdicts, draw the figure", add_help=False)
-    figures = command("figures", _figures, "redraw the stale figures from recorded arrays; no training")
+    figures = command("figures", _figures, "redraw stale figures from recorded arrays, and their page; train only what was never recorded")
     figures.add_argument("names", nargs="*", metavar="NAME")
     claims = command("claims", _claims, "the verdict of every claim, from recorded arrays")
     claims.add_argument("--format", choices=["text", "markdown"], default="text")
+    claims.add_argument("--write", action="store_true", help="write the page docs/reproducing.md instead")
     show = command("show", _show, "what a recorded run is and how it went")
     show.add_argument("run", metavar="RUN", type=Path, help="a run's folder, or one that holds several")
     _table_options(show, "every number of every record, one a row")
@@ -61,28 +62,22 @@ def _parser():
     return parser
 
 
-def experiments():
-    """`{name: Experiment}` of the checkout, and their one-line findings."""
-    from . import gallery
-    from .experiment import load
+def _experiments():
+    from . import findings, gallery
 
-    found = {}
-    for path in sorted((gallery.checkout() / "experiments").glob("*.py")):
-        module = load(path)
-        found[path.stem] = (module.EXPERIMENT, module.__doc__)
-    return found
+    return findings.experiments(gallery.checkout())
 
 
 def _experiment(name):
-    found = experiments()
+    found = _experiments()
     if name not in found:
         raise ValueError(f"no experiment {name!r}: there is {', '.join(found)}.")
     return found[name][0]
 
 
 def _list(known, rest):
-    for name, (experiment, doc) in experiments().items():
-        first, _, _ = doc.strip().partition("\n")
+    for name, (experiment, says) in _experiments().items():
+        first, _, _ = says.partition("\n")
         print(f"{name}\n    {first}\n    presets: {', '.join(experiment.presets)}; {len(experiment.claims)} claims")
 
 
@@ -91,40 +86,48 @@ def _run(known, rest):
 
     if not rest or rest[0].startswith("-"):
         print("usage: coherence run NAME [--preset PRESET] [--record] [--FIELD VALUE ...]")
-        print(f"`coherence run NAME --help` lists an experiment's fields. There is {', '.join(experiments())}.")
+        print(f"`coherence run NAME --help` lists an experiment's fields. There is {', '.join(_experiments())}.")
         raise SystemExit(0 if {"-h", "--help"} & set(rest) else 2)
     name, *arguments = rest
     run(_experiment(name), arguments)
 
 
 def _figures(known, rest):
-    from . import gallery
+    from . import findings, gallery
+    from .running import DEFAULT_PRESET
+    from .running import main as run
 
     home = gallery.checkout()
     there = gallery.names(home)
-    for name in known.names or there:
+    drawable = {path.stem for path in (home / "experiments").glob("*.py")} | set(there)
+    for name in known.names or sorted(drawable):
+        if name not in drawable:
+            raise ValueError(f"no figure {name!r}: there is {', '.join(sorted(drawable))}.")
         if name not in there:
-            raise ValueError(f"no recorded arrays for {name!r}: there are {', '.join(there)}. `coherence run {name} --record` makes them.")
+            print(f"{name}: nothing recorded, so it is run with its preset {DEFAULT_PRESET}")
+            run(_experiment(name), ["--record"])
         reason = gallery.stale(home, name)
-        if reason is None:
-            print(f"{name}: up to date")
-            continue
-        gallery.draw(home, name)
-        print(f"{name}: redrawn, {reason}")
+        if reason is not None:
+            gallery.draw(home, name)
+        print(f"{name}: up to date" if reason is None else f"{name}: redrawn, {reason}")
+    (home / findings.GALLERY).write_text(findings.gallery_page(home, findings.judged(home)))
 
 
 def _claims(known, rest):
-    from . import gallery, runs
+    import datetime
+
+    from . import findings, gallery
     from .claims import table
 
-    home, judgements = gallery.checkout(), []
-    for name, (experiment, _) in experiments().items():
-        recorded = home / "paper_figures" / "recorded" / f"{name}.npz"
-        if recorded.exists():
-            judgements += experiment.judgements(runs.load_arrays(recorded))
-        else:
-            print(f"{name}: nothing recorded; `coherence run {name} --record`", file=sys.stderr)
-    print(table(judgements, known.format))
+    home = gallery.checkout()
+    found = findings.judged(home)
+    for name in sorted(_experiments().keys() - {gallery.stem(finding.name) for finding in found}):
+        print(f"{name}: nothing recorded; `coherence run {name} --record`", file=sys.stderr)
+    if known.write:
+        (home / findings.REPRODUCING).write_text(findings.reproducing(found, datetime.date.today().isoformat()))
+        print(home / findings.REPRODUCING)
+    else:
+        print(table([judgement for finding in found for judgement in finding.judgements], known.format))
 
 
 def _table_options(command, rows):

@@ -29,7 +29,8 @@ class Experiment:
         arms: settings -> `{arm: run settings}`. Run settings have `build(seed) -> Problem`, `describe()`, `schedule()`, `steps` and
             `batch_size`; the first arm is the one described in verdicts.
         record: `(settings, {arm: [Run, ...]}) -> {name: array}`: the small arrays that verdicts, table and figure are made from.
-        judge: recorded arrays -> `{claim name: (differences by seed, precondition or None)}`.
+        judge: recorded arrays -> `{claim name: (differences by seed, precondition or None)}`; a claim that these settings do not test is
+            left out.
         table: recorded arrays -> text.
         at_source_scale: settings -> whether they are the source's own.
     """
@@ -43,14 +44,17 @@ class Experiment:
     table: Callable
     at_source_scale: Callable = lambda settings: False
 
-    def judgements(self, recorded):
-        """The verdict of every claim, Holm-adjusted over the experiment."""
+    def judgements(self, recorded, run=""):
+        """The verdict of every claim that was tested, Holm-adjusted over the experiment; `run` names the recording."""
         found = self.judge(recorded)
+        if unknown := found.keys() - {claim.name for claim in self.claims}:
+            raise ValueError(f"{self.name} judges {', '.join(sorted(unknown))}, which it does not claim. Every verdict needs its Claim.")
         scale, at_source_scale = str(recorded["scale"]), bool(recorded["at_source_scale"])
         return claims.holm(
             [
-                claims.judge(claim, differences, scale=scale, at_source_scale=at_source_scale, precondition=precondition)
+                claims.judge(claim, differences, scale=scale, at_source_scale=at_source_scale, precondition=precondition, run=run)
                 for claim in self.claims
+                if claim.name in found
                 for differences, precondition in [found[claim.name]]
             ]
         )

@@ -28,6 +28,21 @@ def names(checkout):
     return sorted(path.stem for path in (checkout / "paper_figures" / "recorded").glob("*.npz"))
 
 
+def name(experiment, preset, usual):
+    """A figure's name: the experiment's for the usual preset, else `EXPERIMENT-PRESET`."""
+    return experiment if preset == usual else f"{experiment}-{preset}"
+
+
+def stem(name):
+    """The experiment that a figure shows: its file's stem in `experiments/` and `paper_figures/`."""
+    return name.partition("-")[0]
+
+
+def recording(checkout, name):
+    """Where a figure's committed arrays are."""
+    return checkout / "paper_figures" / "recorded" / f"{name}.npz"
+
+
 def stale(checkout, name):
     """Why a figure must be redrawn, or `None`: its file, the shared style or the recorded arrays changed since it was drawn."""
     folder = checkout / "paper_figures"
@@ -35,7 +50,7 @@ def stale(checkout, name):
     if missing:
         return f"{missing[0]} is missing"
     drawn = _stamp(folder / "drawn" / f"{name}.png")
-    changed = [label for label, digest in _sources(folder, name, folder / "recorded" / f"{name}.npz").items() if digest not in drawn]
+    changed = [label for label, digest in _sources(folder, name, recording(checkout, name)).items() if digest not in drawn]
     return f"{' and '.join(changed)} changed" if changed else None
 
 
@@ -44,8 +59,8 @@ def draw(checkout, name, recorded=None, folder=None):
     from .report.drawing import in_house_style
 
     home = checkout / "paper_figures"
-    recorded, folder = recorded or home / "recorded" / f"{name}.npz", folder or home / "drawn"
-    module = load(home / f"{name}.py")
+    recorded, folder = recorded or recording(checkout, name), folder or home / "drawn"
+    module = load(home / f"{stem(name)}.py")
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.{suffix}" for suffix in FORMATS]
     with in_house_style():
@@ -61,7 +76,7 @@ def draw(checkout, name, recorded=None, folder=None):
 def _sources(home, name, recorded):
     report = Path(__file__).parent / "report"
     files = {
-        f"{name}.py": [home / f"{name}.py"],
+        f"{stem(name)}.py": [home / f"{stem(name)}.py"],
         "style": [home / "style.py", report / "drawing.py", report / "house.mplstyle"],
         "recorded arrays": [Path(recorded)],
     }

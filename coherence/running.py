@@ -6,6 +6,7 @@ import sys
 
 from . import claims, fields, gallery, runs
 from .experiment import perform, variant
+from .findings import run_id
 
 DEFAULT_PRESET = "cpu"
 COMMIT_LIMIT = 100_000  # bytes of recorded arrays a repository should carry for one figure
@@ -32,11 +33,12 @@ def main(experiment, arguments=None):
     folder = runs.root() / experiment.name / variant(preset, settings, default)
     print(f"{experiment.name} -> {folder}", flush=True)
     recorded = perform(experiment, settings, folder)
-    print(f"\n{experiment.table(recorded)}\n\n{claims.table(experiment.judgements(recorded))}\n")
-    home = gallery.checkout()
+    judgements = experiment.judgements(recorded, run_id(folder / "recorded.npz", f"{experiment.name}/{folder.name}"))
+    print(f"\n{experiment.table(recorded)}\n\n{claims.table(judgements)}\n")
+    home, name = gallery.checkout(), gallery.name(experiment.name, preset, DEFAULT_PRESET)
     if record:
-        _keep(home, experiment.name, folder / "recorded.npz")
-    png, *_ = gallery.draw(home, experiment.name, folder / "recorded.npz", folder)
+        _keep(gallery.recording(home, name), folder / "recorded.npz")
+    png, *_ = gallery.draw(home, name, folder / "recorded.npz", folder)
     print(f"figure: {png} (also .pdf, and .csv with its data)")
 
 
@@ -49,11 +51,10 @@ def _preset(arguments):
     return DEFAULT_PRESET, arguments
 
 
-def _keep(home, name, recorded):
+def _keep(target, recorded):
     size = recorded.stat().st_size
     if size > COMMIT_LIMIT:
         print(f"warning: {recorded} has {size:,} bytes, more than the {COMMIT_LIMIT:,} a repository should carry.", file=sys.stderr)
-    target = home / "paper_figures" / "recorded" / f"{name}.npz"
     target.parent.mkdir(exist_ok=True)
     target.write_bytes(recorded.read_bytes())
     print(f"kept as {target}")

@@ -163,7 +163,9 @@ def test_holm_leaves_failures_and_exact_values_as_they_are():
 
 
 def test_the_table_says_what_how_sure_and_where():
-    judgements = holm([judge(GREATER, [3.0, 4.0, 5.0], scale=SCALE), judge(EXACT, [0.0], scale="the toy", at_source_scale=True)])
+    judgements = holm(
+        [judge(GREATER, [3.0, 4.0, 5.0], scale=SCALE), judge(EXACT, [0.0], scale="the toy", at_source_scale=True, run="toy@1234")]
+    )
     text = table(judgements)
     for part in (
         "real above random",
@@ -172,11 +174,12 @@ def test_the_table_says_what_how_sure_and_where():
         "0.020",
         "not tested at the source's scale",
         GREATER.text,
+        "toy@1234",
     ):
         assert part in text
     rows = table(judgements, "markdown").splitlines()
     assert len(rows) == 4
-    assert {row.replace("\\|", "").count("|") for row in rows} == {8}
+    assert {row.replace("\\|", "").count("|") for row in rows} == {9}
     assert "arXiv:2203.10036, Section 6 (second-hand)" in rows[2]
 
 

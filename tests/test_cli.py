@@ -89,10 +89,10 @@ def test_another_run_in_the_folder_is_never_touched(capsys, here):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "nothing"], "no experiment 'nothing': there is alpha_properties, depth, label_noise, real_vs_random, toy, winsorization"),
+        (["run", "nothing"], "no experiment 'nothing': there is alpha_properties, batch_and_rate, depth, easy_and_hard, "),
         (["run", "toy", "--preset", "huge"], "toy has no preset 'huge': there is smoke, cpu, paper"),
         (["run", "toy", "--colour", "red"], "--colour"),
-        (["figures", "nothing"], "no recorded arrays for 'nothing'"),
+        (["figures", "nothing"], "no figure 'nothing': there is alpha_properties, batch_and_rate, depth"),
         (["show", "nowhere"], "nowhere holds no run. Runs go to"),
         (["compare", "nowhere", "nowhere"], "nowhere holds no run. Runs go to"),
         (["report", "nowhere"], "nowhere holds no run. Runs go to"),
@@ -127,10 +127,10 @@ def test_fields_are_read_as_they_print():
 
 def test_a_choice_is_a_field_like_any_other():
     settings = load(ROOT / "experiments" / "real_vs_random.py").PRESETS["smoke"]
-    changed = parse(settings, ["--data", "MNIST(examples=100)", "--steps", "7"], "test")
+    changed = parse(settings, ["--data", "MNIST(examples=100)", "--steps", "7", "8"], "test")
     assert changed.data == MNIST(examples=100)
-    assert changed.steps == 7
-    assert variant("smoke", changed, settings) == "smoke,data=mnist-100,steps=7"
+    assert changed.steps == (7, 8)
+    assert variant("smoke", changed, settings) == "smoke,data=mnist-100,steps=7+8"
     assert plain(Digits()) == {"kind": "Digits"}
     assert json.loads(json.dumps(plain(changed)))["model"] == {"kind": "FullyConnected", "width": 32, "depth": 1}
 

@@ -19,7 +19,7 @@ FLOORS = [
     {"metrics"},
     {"optim", "checks", "probes"},
     {"training", "experiment", "report"},
-    {"running", "fields", "gallery"},
+    {"running", "fields", "gallery", "findings"},
     {"cli", "__main__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -1,0 +1,108 @@
+"""What has been recorded, judged: the claims table, the page of the claims and the page of the figures. Never imports JAX."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import claims, gallery, runs
+from .experiment import Experiment, load
+
+REPRODUCING = Path("docs") / "reproducing.md"
+GALLERY = Path("paper_figures") / "README.md"
+
+
+def experiments(home):
+    """`{name: (Experiment, what its docstring says)}` of the checkout."""
+    modules = {path.stem: load(path) for path in sorted((home / "experiments").glob("*.py"))}
+    return {name: (module.EXPERIMENT, module.__doc__.strip()) for name, module in modules.items()}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A recording and what it says."""
+
+    name: str
+    """Of its figure: the experiment's, and the preset's where that is not the usual one."""
+    experiment: Experiment
+    says: str
+    """The experiment's docstring."""
+    judgements: list[claims.Judgement]
+
+
+def judged(home):
+    """Every recording of the checkout, judged, in the order of the experiments' names."""
+    known, found = experiments(home), []
+    for name in gallery.names(home):
+        experiment, says = known[gallery.stem(name)]
+        path = gallery.recording(home, name)
+        found.append(Finding(name, experiment, says, experiment.judgements(runs.load_arrays(path), run_id(path, name))))
+    return found
+
+
+def run_id(path, name):
+    """A recording's name and a digest of all its arrays: other numbers, another id."""
+    return f"{name}@{hashlib.sha256(Path(path).read_bytes()).hexdigest()[:8]}"
+
+
+def reproducing(found, date):
+    """The page of the claims, in Markdown: every recording with its scale, every claim with its verdict, effect and source."""
+    verdicts = [judgement.verdict for finding in found for judgement in finding.judgements]
+    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in claims.VERDICTS)
+    parts = [
+        "# What reproduces, and what does not",
+        f"As of {date}. Written by `coherence claims --write` from the recorded arrays in `paper_figures/recorded/`; a test says when it is"
+        f"\nstale. {len(verdicts)} claims judged at the scales below: {counts}.",
+        "A verdict rests on Student's t interval over seeds, 95 %, and each table is held to 5 % by Holm's adjustment; claims of exact"
+        "\nvalues have no interval. *Known* is how firmly we know that the source says so: read there, second-hand, remembered, or"
+        "\nderived by us. Pictures with captions: [paper_figures](../paper_figures/README.md).",
+    ]
+    return "\n\n".join(parts + [_section(finding) for finding in found]) + "\n"
+
+
+def _section(finding):
+    one = finding.judgements[0]
+    scale = f"{one.scale}; {'the' if one.at_source_scale else 'not the'} source's scale. Run `{one.run}`."
+    header = ("claim", "source (known)", "verdict", "effect [95 % interval]", "seeds")
+    rows = [
+        (f"**{j.claim.name}**: {j.claim.text}", f"{j.claim.source} ({j.claim.known})", _verdict(j), claims.effect(j), str(j.n))
+        for j in finding.judgements
+    ]
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join(
+        [f"## {finding.name}", "", finding.says.partition("\n")[0], "", scale, ""]
+        + ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+    )
+
+
+def _verdict(judgement):
+    return f"*{judgement.verdict}*" + (f" ({judgement.reason})" if judgement.reason else "")
+
+
+def gallery_page(home, found):
+    """The page of the figures, in Markdown: each with a caption of what to see and the verdicts that belong to it."""
+    parts = [
+        "# Figures",
+        "Written by `coherence figures` from the arrays in `recorded/`: no training, no JAX. Each is in `drawn/` as PNG, PDF and CSV (what"
+        "\nwas drawn, with its intervals). Bands and bars are 95 % intervals over seeds. True labels are blue, random labels orange,"
+        "\npristine examples green, corrupt ones vermilion. All claims, with effects and sources:"
+        "\n[docs/reproducing.md](../docs/reproducing.md).",
+    ]
+    for finding in found:
+        title, _, caption = _docstring(home / "paper_figures" / f"{gallery.stem(finding.name)}.py").partition("\n")
+        by_verdict = {verdict: [j.claim.name for j in finding.judgements if j.verdict == verdict] for verdict in claims.VERDICTS}
+        verdicts = ". ".join(f"*{verdict.capitalize()}*: {', '.join(names)}" for verdict, names in by_verdict.items() if names)
+        parts += [
+            f"## {finding.name}",
+            f"![{title}](drawn/{finding.name}.png)",
+            f"**{title}** {caption.strip()}".strip(),
+            f"{finding.judgements[0].scale}. {verdicts}.",
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _docstring(path):
+    """Of a figure's file, without running it."""
+    return ast.get_docstring(ast.parse(path.read_text())) or path.stem

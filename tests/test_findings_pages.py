@@ -1,0 +1,92 @@
+"""The pages of claims and figures say what is recorded, and are current."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from coherence import cli, findings, gallery, runs
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def found():
+    return findings.judged(ROOT)
+
+
+def test_the_page_of_claims_is_what_its_command_writes(found):
+    page = (ROOT / findings.REPRODUCING).read_text()
+    date = re.search(r"As of (\d{4}-\d\d-\d\d)\.", page)[1]
+    assert page == findings.reproducing(found, date), "stale: run coherence claims --write"
+
+
+def test_the_page_of_figures_is_what_its_command_writes(found):
+    assert (ROOT / findings.GALLERY).read_text() == findings.gallery_page(ROOT, found), "stale: run coherence figures"
+
+
+def test_every_claim_is_there_with_its_source_verdict_scale_and_run(found):
+    page = findings.reproducing(found, "today")
+    for finding in found:
+        for judgement in finding.judgements:
+            assert f"**{judgement.claim.name}**" in page
+            assert judgement.verdict in page
+            assert judgement.scale in page
+            assert judgement.run in page
+
+
+def test_every_experiment_is_recorded_and_has_a_caption(found):
+    assert {gallery.stem(finding.name) for finding in found} == findings.experiments(ROOT).keys()
+    page = findings.gallery_page(ROOT, found)
+    for finding in found:
+        title, _, caption = findings._docstring(ROOT / "paper_figures" / f"{gallery.stem(finding.name)}.py").partition("\n")
+        assert f"**{title}**" in page
+        assert len(caption.split()) >= 30, f"{finding.name}: say what there is to see"
+
+
+def test_other_numbers_are_another_run(tmp_path):
+    ids = []
+    for value in (1.0, 1.0, 2.0):
+        runs.save_arrays(tmp_path / "recorded.npz", x=value)
+        ids.append(findings.run_id(tmp_path / "recorded.npz", "toy/cpu"))
+    assert ids[0] == ids[1] != ids[2]
+    assert re.fullmatch(r"toy/cpu@[0-9a-f]{8}", ids[0])
+
+
+def test_a_preset_of_its_own_has_a_figure_of_its_own():
+    assert gallery.name("width", "cpu", "cpu") == "width"
+    assert gallery.name("width", "paper", "cpu") == "width-paper"
+    assert gallery.stem("width-paper") == "width"
+
+
+def test_the_commands_write_the_pages(tmp_path, monkeypatch, capsys):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "paper_figures" / "recorded").mkdir(parents=True)
+    for folder, name in (
+        ("experiments", "toy.py"),
+        ("paper_figures", "toy.py"),
+        ("paper_figures", "style.py"),
+        ("paper_figures/recorded", "toy.npz"),
+    ):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / name).write_bytes((ROOT / folder / name).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    cli.main(["figures"])
+    assert "toy: redrawn, toy.png is missing" in capsys.readouterr().out
+    assert "![" in (tmp_path / "paper_figures" / "README.md").read_text()
+    cli.main(["claims", "--write"])
+    assert "## toy\n" in (tmp_path / "docs" / "reproducing.md").read_text()
+
+
+def test_a_figure_never_recorded_is_trained_first(tmp_path, monkeypatch, capsys):
+    (tmp_path / "paper_figures").mkdir()
+    (tmp_path / "experiments").mkdir()
+    text = (ROOT / "experiments" / "toy.py").read_text()
+    (tmp_path / "experiments" / "toy.py").write_text(text)
+    for name in ("toy.py", "style.py"):
+        (tmp_path / "paper_figures" / name).write_text((ROOT / "paper_figures" / name).read_text())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COHERENCE_RUNS", str(tmp_path / "runs"))
+    cli.main(["figures", "toy"])
+    assert "toy: nothing recorded, so it is run with its preset cpu" in capsys.readouterr().out
+    assert (tmp_path / "paper_figures" / "recorded" / "toy.npz").exists()
