@@ -19,7 +19,7 @@ from coherence.optim.settings import SGD
 from coherence.probes.schedules import Every
 from coherence.report.tables import aligned, plus_minus
 from coherence.training.classification import Classification
-from coherence.training.curves import pooled_windows, stacked
+from coherence.training.curves import at_losses, first_at, stacked
 
 EXAMPLES = 4
 FITTED = 1e-8  # training loss of a chain below which gradients are rounding error
@@ -282,33 +282,13 @@ def record(settings, runs):
             arrays |= {f"{arm}/{name}": values[0].astype(np.float32) for name, values in found.items()}
             continue
         arrays[f"{arm}/parameters"] = sum(leaf.size for leaf in seeds[0].load("params").values())
-        arrays[f"{arm}/m_coherence"] = np.array([_coherence_at_levels(run) for run in seeds])
+        arrays[f"{arm}/m_coherence"] = np.array([at_losses(run, LEVELS, WINDOW) for run in seeds])
         found = stacked(seeds, "train_loss", "main_share", "corrupt_accuracy")
         for name in ("main_share", "corrupt_accuracy"):
-            arrays[f"{arm}/{name}"] = np.array([at_levels(*pair) for pair in zip(found["train_loss"], found[name])])
+            arrays[f"{arm}/{name}"] = np.array(
+                [first_at(loss, values, LEVELS, falling=True) for loss, values in zip(found["train_loss"], found[name])]
+            )
     return arrays
-
-
-def _coherence_at_levels(run):
-    """m-coherence of the batches at each level: the first window whose mean loss is no higher."""
-    loss, coherence = pooled_windows(run, WINDOW)
-    below = [np.flatnonzero(loss <= level) for level in LEVELS]
-    return [coherence[there[0]] if there.size else np.nan for there in below]
-
-
-def at_levels(loss, values):
-    """What was measured when the loss first fell to each level, interpolated between two measurements; nan where it never did."""
-    found = []
-    for level in LEVELS:
-        below = np.flatnonzero(loss <= level)
-        if not below.size:
-            found.append(np.nan)
-        elif (i := below[0]) == 0:
-            found.append(values[0])
-        else:
-            share = (loss[i - 1] - level) / (loss[i - 1] - loss[i])
-            found.append(values[i - 1] + share * (values[i] - values[i - 1]))
-    return found
 
 
 def private(shared, depth, initial, m=EXAMPLES):

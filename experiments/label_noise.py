@@ -22,7 +22,7 @@ from coherence.probes.schedules import Log
 from coherence.probes.settings import Probing
 from coherence.report.tables import aligned
 from coherence.training.classification import Classification
-from coherence.training.curves import stacked
+from coherence.training.curves import first_at, stacked
 
 CURVES = ("train_accuracy", "test_accuracy", "pristine_accuracy", "corrupt_accuracy")
 LEVELS = (0.5, 0.9)  # training accuracies to be reached
@@ -201,7 +201,7 @@ def _who_pays(run, settings):
     measured = stacked([run], "train/contributions", "train/gradient_norm", "pristine_accuracy", "corrupt_accuracy")
     dots = measured["train/contributions"][0] * measured["train/gradient_norm"][0][:, None] ** 2
     pristine = run.load("examples-train")["group"] == 0
-    ends = [steps_to(measured["step"], measured[f"{name}_accuracy"][0], FITTED) for name in ("pristine", "corrupt")]
+    ends = [first_at(measured[f"{name}_accuracy"][0], measured["step"], FITTED) for name in ("pristine", "corrupt")]
     worlds = null_worlds(pristine, settings.worlds, run.seed)
     return {
         **attribution(measured["step"], dots, pristine, worlds, *ends),
@@ -250,20 +250,9 @@ def integral(step, values):
     return np.concatenate([np.zeros_like(values[..., :1]), np.cumsum(pieces, -1)], -1)
 
 
-def steps_to(step, curve, level):
-    """The step at which a curve first reaches a level, between measurements by interpolation; nan if it never does."""
-    if not (curve >= level).any():
-        return np.nan
-    after = int(np.argmax(curve >= level))
-    if after == 0:
-        return float(step[0])
-    part = (level - curve[after - 1]) / (curve[after] - curve[after - 1])
-    return float(step[after - 1] + part * (step[after] - step[after - 1]))
-
-
 def times(step, curves, level):
     """[noise, seed]: steps until each curve reaches a level."""
-    return np.array([[steps_to(step, curve, level) for curve in row] for row in curves])
+    return np.array([[first_at(curve, step, level) for curve in row] for row in curves])
 
 
 def distance(step, a, b):

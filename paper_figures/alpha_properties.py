@@ -1,4 +1,12 @@
-"""The properties of alpha, one panel each: what the algebra says as lines, what gradients show as points."""
+"""The properties of alpha, one panel each: what the algebra says as lines, what gradients show as points.
+
+Gaussian vectors of known alpha, and the gradients of a network on digits before training and after 300 steps; bands over 8 seeds. **a** k
+copies each of orthogonal gradients have an m-coherence of k. **b** Gradients of batches are more coherent than those of examples, as P2
+says: so coherence has to be measured on examples. **c** P2 inverted leads back from batches to examples, but reads up to 7 % too much where
+batches are large beside the sample; knowing the sample's size mends that. **d** Small samples have a floor of 1/m; the unbiased form
+takes it away. **e** Fitted examples, whose gradient is zero, dilute alpha in proportion. **f, g** Bounds, and how tight they are.
+**h** The layers' parts add up to the whole exactly. All claims reproduced.
+"""
 
 import itertools
 

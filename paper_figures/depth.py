@@ -1,4 +1,12 @@
-"""Depth: chains of factors, one panel each, in closed form; then networks at equal training loss, small step and large."""
+"""Depth: chains of factors, one panel each, in closed form; then networks at equal training loss, small step and large.
+
+**a-e** The learnable six-feature set, each weight a product of 1 to 6 factors: from two factors on the shared weight outgrows the private
+ones, the more so the deeper (**f**), and alpha rises from 0.625 towards 1 (**g**). These six claims are exact and reproduced. **h, i**
+Networks on digits with 20 % random labels: with small steps (solid) depth hardly changes coherence (*inconclusive*); with large ones
+(dashed) the deepest nets are the most coherent (*reproduced*), which is probably oscillation along one direction: in one seed sharpness
+times step size was 1.85. **j, k** The share of the mean gradient along the gradients' main direction: larger in deep MLPs (*reproduced*),
+in deep linear nets *inconclusive*. **l** Deeper nets have memorized no less at equal loss (*inconclusive*). Bands: 95 % over 8 seeds.
+"""
 
 import style
 from matplotlib.lines import Line2D

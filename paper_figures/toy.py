@@ -1,4 +1,11 @@
-"""The six-feature sets: learnable left, memorizable right; what descends, what moves, and the gradients it moves by."""
+"""The six-feature sets: learnable left, memorizable right; what descends, what moves, and the gradients it moves by.
+
+Four training examples, linear model, full batch; every number is known in closed form and reproduced to 2e-7. Last row: each example
+pulls at a private weight of its own; on the learnable set all pull at the sixth as well. So descent by the mean (solid) learns that
+one four times faster, and tests well but for what the private weights took; on the memorizable set it fits the training examples one by
+one and the test loss never moves. The coordinate-wise median (dashed) learns what is shared and nothing else: test as training loss
+falls to zero on the left, and on the right nothing is learned.
+"""
 
 import style
 

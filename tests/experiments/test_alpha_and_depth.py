@@ -169,14 +169,6 @@ def test_the_limit_of_a_chain_is_where_its_simulation_ends(depth, ratio):
     assert shared / own == pytest.approx(ratio, rel=0.005)
 
 
-def test_a_level_is_read_between_the_measurements_around_its_first_crossing():
-    found = dict(zip(DEPTH.LEVELS, DEPTH.at_levels(np.array([2.1, 1.9, 1.3, 1.7]), np.array([0.0, 1.0, 4.0, 9.0]))))
-    assert found[2.2] == 0.0
-    assert found[2.0] == pytest.approx(0.5)
-    assert found[1.6] == pytest.approx(2.5)
-    assert np.isnan(found[1.2])
-
-
 def test_the_main_share_is_one_for_equal_gradients_and_that_of_the_longest_for_orthogonal_ones():
     assert DEPTH.main_share(np.ones((4, 4))) == pytest.approx(1, abs=1e-5)
     assert DEPTH.main_share(np.diag([1.0, 2.0, 5.0])) == pytest.approx(5 / 8, abs=1e-5)

@@ -184,13 +184,6 @@ def test_null_worlds_permute_who_is_pristine_and_follow_the_seed():
     assert (worlds != label_noise.null_worlds(pristine, 20, seed=4)).any()
 
 
-def test_steps_to_a_level_are_interpolated_between_measurements():
-    step, curve = np.array([0, 10, 20, 30]), np.array([0.1, 0.4, 0.8, 0.7])
-    assert label_noise.steps_to(step, curve, 0.6) == pytest.approx(15)
-    assert label_noise.steps_to(step, curve, 0.05) == 0
-    assert np.isnan(label_noise.steps_to(step, curve, 0.9))
-
-
 def test_the_distance_of_curves_is_their_mean_difference_over_the_logarithm_of_the_step():
     step = np.array([0, 1, 10, 100])
     assert label_noise.distance(step, np.zeros(4), np.full(4, 0.3)) == pytest.approx(0.3)
