@@ -6,8 +6,12 @@ been memorized at which accuracy on the pristine examples. Left, every c along i
 tenths of the pristine examples are fitted. Right, the ends: squares are plain SGD at smaller and smaller step sizes, in as many steps. On
 2,000 images every c ends *above* that line: at equal fit of the pristine examples, SGD with a smaller step memorized less, and tested
 better. For c = 2, where the claims are judged, the difference is within the seeds' spread (*inconclusive*); that test accuracy at the end
-is no worse than SGD's is *not reproduced* there (c = 8 tests better than SGD). With the source's network on all of MNIST (`column`, one
-seed, so no verdicts) each batch sees another 100 of 60,000 examples: see how far its curves are apart.
+is no worse than SGD's is *not reproduced* there (c = 8 tests better than SGD).
+
+`winsorization-column` is the source's network on all of MNIST, 60 epochs, one seed, so without verdicts: SGD has fitted 73 % of the
+corrupt examples by then, c = 1 has fitted 4 % and c = 2 has fitted 2 %, fewer than chance, and at the end they test 26 points better. Why
+so much more than with 2,000 images is not separated here: each example is seen half as often, and the network is larger. SGD stopped at
+its best, after a tenth of the steps, tests better still: 95 %, against 94 and 91 % at best.
 """
 
 import numpy as np
@@ -19,12 +23,11 @@ NOISE = 0.5
 
 def draw(recorded):
     noise, c = recorded["noise"], recorded["c"]
-    columns = max(len(noise), 2)
-    figure, axes = style.figure(4, columns, width=max(1.75 * columns + 1, 7.2), height=1.9)
+    figure, curves, (paths, ends, *rest) = _layout(len(noise))
     steps = np.maximum(recorded["step"], 0.7)
     for row, (name, label) in enumerate(NAMES.items()):
         for column, share in enumerate(noise):
-            panel = axes[row, column]
+            panel = curves[row, column]
             for k, percent in enumerate(c):
                 panel_name = f"{label}, noise {share:.0%}"
                 style.band(panel, steps, recorded[name][column, k], _text(percent), colour=style.SEQUENCE[k], panel=panel_name)
@@ -33,17 +36,23 @@ def draw(recorded):
                 panel.set_title(f"{share:.0%} random labels")
             if name == "corrupt_accuracy" and share == 0:
                 _say(panel, "no corrupt\nexamples")
-            panel.set(xscale="log", xlim=(0.6, steps[-1]), ylim=(0, 1.03), xlabel="step" if row == 2 else "")
-        axes[row, 0].set_ylabel(label)
-    for panel in axes[:3, len(noise) :].flat:
-        panel.set_visible(False)
-    for panel in axes[3, 2:]:
+            panel.set(xscale="log", xlim=(0.6, steps[-1]), ylim=(0, 1.03), xlabel="step", ylabel="" if column else label)
+    for panel in rest:
         panel.set_visible(False)
     if NOISE in noise:
-        _paths(axes[3, 0], recorded)
-        _ends(axes[3, 1], recorded)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(c))
+        _paths(paths, recorded)
+        _ends(ends, recorded)
+    figure.legend(*curves[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(c))
     return figure
+
+
+def _layout(columns):
+    """A figure, its panels of curves [3, columns] and those below: with one share of noise the curves lie side by side."""
+    if columns == 1:
+        figure, axes = style.figure(2, 3, width=8.5, height=2.2)
+        return figure, axes[:1].T, axes[1]
+    figure, axes = style.figure(4, columns, width=max(1.75 * columns + 1, 7.2), height=1.9)
+    return figure, axes[:3], axes[3]
 
 
 def _text(percent):

@@ -134,7 +134,6 @@ def test_every_batch_size_has_its_number_of_steps():
         medians.Settings(batch_sizes=(3, 12), steps=(10,))
 
 
-@pytest.mark.slow
 def test_the_smoke_preset_trains_every_method_and_draws(tmp_path):
     recorded = perform(EXPERIMENT, EXPERIMENT.presets["smoke"], tmp_path)
     assert [j.claim.name for j in EXPERIMENT.judgements(recorded)] == [claim.name for claim in EXPERIMENT.claims]

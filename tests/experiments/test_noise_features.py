@@ -104,7 +104,6 @@ def test_coherence_of_the_weights_in_use_is_that_of_gradients_without_the_others
     assert found["m_coherence_in_use"] == pytest.approx((used.sum(0) ** 2).sum() / (used**2).sum(), rel=1e-5)
 
 
-@pytest.mark.slow
 def test_the_smoke_preset_trains_with_and_without_l1_and_draws(tmp_path):
     recorded = perform(EXPERIMENT, EXPERIMENT.presets["smoke"], tmp_path)
     assert [j.claim.name for j in EXPERIMENT.judgements(recorded)] == [claim.name for claim in EXPERIMENT.claims]
