@@ -35,10 +35,10 @@ def main(experiment, arguments=None):
     recorded = perform(experiment, settings, folder)
     judgements = experiment.judgements(recorded, run_id(folder / "recorded.npz", f"{experiment.name}/{folder.name}"))
     print(f"\n{experiment.table(recorded)}\n\n{claims.table(judgements)}\n")
-    home, name = gallery.checkout(), gallery.name(experiment.name, preset, DEFAULT_PRESET)
+    home = gallery.checkout()
     if record:
-        _keep(gallery.recording(home, name), folder / "recorded.npz")
-    png, *_ = gallery.draw(home, name, folder / "recorded.npz", folder)
+        _keep(gallery.recording(home, gallery.name(experiment.name, preset, DEFAULT_PRESET)), folder / "recorded.npz")
+    png, *_ = gallery.draw(home, experiment.name, folder / "recorded.npz", folder)
     print(f"figure: {png} (also .pdf, and .csv with its data)")
 
 
