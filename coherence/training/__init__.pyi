@@ -1,3 +1,4 @@
+from .autoencoding import Autoencoding as Autoencoding
 from .classification import Classification as Classification
 from .loop import train as train
 from .order import batches as batches

@@ -16,6 +16,7 @@ from ..optim.settings import SGD, AnyAggregator, AnyDecay, AnyOptimizer, Average
 from ..optim.stopping.settings import AnyOf, Coherence, Evidence, GradientNorm, MaxSteps, Never, Patience
 from ..probes.schedules import Log
 from ..probes.settings import Probing
+from .samples import called, check_names, chosen, probe, stream
 
 _PARAMS, _LABELS, _SAMPLE = range(3)  # what a seed's separate random streams are for
 
@@ -43,9 +44,7 @@ class Classification:
     """When to stop early; asked at every measurement, of the first probe's training examples where it looks at gradients."""
 
     def __post_init__(self):
-        names = [_called(probing) for probing in self.probes]
-        if len(set(names)) < len(names):
-            raise ValueError(f"probes need names of their own, got {', '.join(names)}: give them, Probing(of='train', name='early').")
+        check_names(self.probes)
 
     def describe(self):
         """What was run, in a few words: `digits (1,437 examples), MLP 64-256-10`."""
@@ -75,18 +74,23 @@ class Classification:
         from .problem import Problem
 
         clean = _load(self.data)
-        data, corrupt = self.noise.apply(clean, seed=_stream(seed, _LABELS))
+        data, corrupt = self.noise.apply(clean, seed=stream(seed, _LABELS))
         model = self.model.build(data.outputs)
-        params = model.init(jax.random.key(_stream(seed, _PARAMS)), clean.x_train[:1])
+        params = model.init(jax.random.key(stream(seed, _PARAMS)), clean.x_train[:1])
         loss, score = cross_entropy(model), evaluate(model)
         arrays = {"train": (clean.x_train, data.y_train), "test": (clean.x_test, clean.y_test), "corrupt": corrupt}
-        rng = np.random.default_rng(_stream(seed, _SAMPLE))
-        chosen = {probing: _chosen(probing, corrupt, len(clean.y_test), rng) for probing in self.probes}
-        probes = [_probe(probing, loss, arrays, index, data.outputs) for probing, index in chosen.items() if len(index) > 1]
+        rng = np.random.default_rng(stream(seed, _SAMPLE))
+        samples = {probing: chosen(probing, corrupt, len(clean.y_test), rng) for probing in self.probes}
+        labels = {"train": data.y_train, "test": clean.y_test}
+        probes = [
+            probe(probing, loss, arrays, index, corrupt=corrupt, labels=labels, classes=data.outputs)
+            for probing, index in samples.items()
+            if len(index) > 1
+        ]
         stopping = self.stopping.build()
         asked = {name: f for name, f in _gradient_quantities(metrics).items() if name in _names(stopping)}
         if asked:
-            arrays["sample"] = _stopping_sample(chosen)
+            arrays["sample"] = _stopping_sample(samples)
 
         def measure(params, arrays):
             (x, y), corrupt = arrays["train"], arrays["corrupt"]
@@ -119,7 +123,7 @@ class Classification:
             measure=measure,
             track_batches=self.track_batches,
             stopping=stopping,
-            drawn={"labels": data.y_train, "corrupt": corrupt, **{f"sample-{_called(one)}": index for one, index in chosen.items()}},
+            drawn={"labels": data.y_train, "corrupt": corrupt, **{f"sample-{called(one)}": index for one, index in samples.items()}},
             probes=tuple(probes),
         )
 
@@ -130,45 +134,8 @@ def _load(data):
     return data.build()
 
 
-def _called(probing):
-    return probing.name or probing.of
-
-
-def _chosen(probing, corrupt, tests, rng):
-    """Which examples a probe looks at: fewer than asked for where there are not so many pristine or corrupt ones."""
-    examples, available = np.arange(len(corrupt)), tests if probing.of == "test" else len(corrupt)
-    if probing.m > available:
-        raise ValueError(
-            f"Probing(m): of all {available} {'test' if probing.of == 'test' else 'training'} examples at most, got {probing.m}."
-        )
-    candidates = {"train": examples, "test": np.arange(tests), "pristine": examples[~corrupt], "corrupt": examples[corrupt]}[probing.of]
-    return np.sort(rng.permutation(candidates)[: probing.m])
-
-
-def _probe(probing, loss, arrays, index, outputs):
-    from ..probes.probe import Probe
-
-    x, y = arrays["test" if probing.of == "test" else "train"]
-    corrupt = np.zeros(len(index), bool) if probing.of == "test" else arrays["corrupt"][index]
-    options = {
-        "none": {},
-        "corrupt": {"groups": corrupt, "group_names": ("pristine", "corrupt")},
-        "class": {"groups": y[index], "num_groups": outputs},
-    }[probing.groups]
-    return Probe(
-        loss,
-        (x[index], y[index]),
-        quantities=probing.quantities,
-        name=_called(probing),
-        when=probing.when,
-        batch_size=probing.batch_size,
-        few=probing.few,
-        **options,
-    )
-
-
-def _stopping_sample(chosen):
-    for probing, index in chosen.items():
+def _stopping_sample(samples):
+    for probing, index in samples.items():
         if probing.of == "train":
             return index
     raise ValueError("the stopping rule looks at gradients of training examples: add a probe of them, Probing(of='train').")
@@ -182,8 +149,3 @@ def _names(stopping):
     """The quantities a rule watches: those that cost something are measured only then."""
     names = () if stopping is None else stopping[1]
     return names if isinstance(names, tuple) else (names,)
-
-
-def _stream(seed, purpose):
-    """Independent integers for the purposes of one seed."""
-    return seed * 1000 + purpose

@@ -216,6 +216,8 @@ def _initial(problem):
     state = {"params": params, "opt_state": problem.optimizer.init(params)}
     if problem.stopping is not None:
         state["stopping"] = problem.stopping[0].init(params)
+    if problem.noise is not None:
+        state["noise"] = (jnp.array(problem.noise, copy=True), jnp.int32(0))
     return state
 
 

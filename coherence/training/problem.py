@@ -29,6 +29,8 @@ class Problem:
         stopping: an early-stopping rule (`coherence.stopping`) and the name of the measured number it watches, or `None`. Besides
             what `measure` returns there is always `"step"`. `any_of` watches a tuple of names, one a rule. The rule is asked at every
             measurement; its best parameters are kept with the finished run as `best_params.npz`.
+        noise: a key, for a random loss: every example of a batch, a tuple, then ends with a key of its own, fresh at each step. What
+            `measure` and probes look at has keys of its own, in `data` and in the sample. `None`: the loss draws nothing.
         probes: `coherence.probes.Probe`s; their readings join the records at the steps their schedules name. Seeds share the programs
             of the first one's.
     """
@@ -43,6 +45,12 @@ class Problem:
     stopping: tuple[Any, str] | None = None
     drawn: dict[str, Any] = dataclasses.field(default_factory=dict)
     probes: tuple[Probe, ...] = ()
+    noise: jax.Array | None = None
+
+    def __post_init__(self):
+        if self.noise is not None and not isinstance(self.data["train"], tuple):
+            kind = type(self.data["train"]).__name__
+            raise TypeError(f"noise puts a key at the end of every example: data['train'] is a tuple, (x,) or (x, y), got {kind}.")
 
 
 def watched(stopping, measured):

@@ -15,11 +15,16 @@ TRACKED = ("loss", "squared_norm_of_mean", "mean_squared_norm")
 def make_step(problem):
     """`(state, data, indices [b]) -> (state, tracked [3])`: one optimizer step on the examples at `indices`.
 
-    What is tracked of the batch is `TRACKED`; the norms are nan unless the problem tracks batches.
+    What is tracked of the batch is `TRACKED`; the norms are nan unless the problem tracks batches. With noise every example ends with
+    a key of its own, a function of the noise's key, the step and the place in the batch.
     """
 
     def step(state, data, indices):
         batch = jax.tree.map(lambda x: x[indices], data["train"])
+        if problem.noise is not None:
+            key, done = state["noise"]
+            batch = (*batch, jax.random.split(jax.random.fold_in(key, done), len(indices)))
+            state = {**state, "noise": (key, done + 1)}
         loss, gradients, norms = _gradients(problem, state["params"], batch)
         updates, opt_state = problem.optimizer.update(gradients, state["opt_state"], state["params"])
         params = optax.apply_updates(state["params"], updates)
