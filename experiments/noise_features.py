@@ -16,7 +16,7 @@ from coherence.models.settings import FullyConnected
 from coherence.optim.settings import SGD, SoftThreshold
 from coherence.report.tables import aligned, plus_minus
 from coherence.training.classification import Classification
-from coherence.training.curves import stacked
+from coherence.training.curves import first_at, stacked
 
 PIXELS = 64
 LEVELS = (2.0, 1.5, 1.0, 0.7, 0.5, 0.4, 0.3, 0.25, 0.2)  # nats; log 10 = 2.3 at chance
@@ -205,19 +205,9 @@ def record(settings, runs):
     return arrays
 
 
-def at_level(loss, values, level):
-    """What was measured when the loss first fell to a level, interpolated between two measurements: [seed]; nan where it never did."""
-    found = []
-    for falling, measured in zip(loss, values):
-        below = np.flatnonzero(falling <= level)
-        i = below[0] if below.size else 0
-        between = np.interp(level, falling[[i, i - 1]], measured[[i, i - 1]]) if i else measured[0]
-        found.append(between if below.size else np.nan)
-    return np.array(found, float)
-
-
 def _at(recorded, arm, name, level):
-    return at_level(recorded[f"{arm}/train_loss"], recorded[f"{arm}/{name}"], level)
+    """What was measured when the loss first fell to a level: [seed]; nan where it never did."""
+    return np.array([first_at(*pair, level, falling=True) for pair in zip(recorded[f"{arm}/train_loss"], recorded[f"{arm}/{name}"])])
 
 
 def judge(recorded):

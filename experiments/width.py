@@ -17,7 +17,7 @@ from coherence.models.settings import Parametrized
 from coherence.optim.settings import SGD
 from coherence.report.tables import aligned, plus_minus
 from coherence.training.classification import Classification
-from coherence.training.curves import pooled_windows, stacked
+from coherence.training.curves import at_losses, first_at, stacked
 
 LEVELS = (2.0, 1.8, 1.5, 1.2, 1.0, 0.8, 0.65, 0.5, 0.35, 0.2, 0.1)  # nats; log 10 = 2.3 at chance
 EARLY, LATE, FITTED = 1.5, 0.65, 0.35  # nats: true labels are learned; random ones are being memorized; half of them are
@@ -157,31 +157,10 @@ def _at_levels(runs):
     """What the runs of one arm had when training loss first fell to each level: {name: [seed, level]}."""
     curves = stacked(runs, "train_loss", "test_accuracy", "corrupt_accuracy")
     found = {
-        name: np.array([at_levels(loss, values, LEVELS) for loss, values in zip(curves["train_loss"], curves[name])])
+        name: np.array([first_at(*pair, LEVELS, falling=True) for pair in zip(curves["train_loss"], curves[name])])
         for name in ("test_accuracy", "corrupt_accuracy")
     }
-    return {**found, "m_coherence": np.array([_coherence(run) for run in runs]), "last_loss": curves["train_loss"][:, -1]}
-
-
-def _coherence(run):
-    """m-coherence of the batches at each level: the first window whose mean loss is no higher."""
-    loss, coherence = pooled_windows(run, WINDOW)
-    below = [np.flatnonzero(loss <= level) for level in LEVELS]
-    return [coherence[there[0]] if there.size else np.nan for there in below]
-
-
-def at_levels(loss, values, levels):
-    """What was measured when the loss first fell to each level, interpolated between two measurements; nan where it never did."""
-    found = []
-    for level in levels:
-        below = np.flatnonzero(loss <= level)
-        if not below.size:
-            found.append(np.nan)
-        elif (i := below[0]) == 0:
-            found.append(values[0])
-        else:
-            found.append(np.interp(level, [loss[i], loss[i - 1]], [values[i], values[i - 1]]))
-    return found
+    return {**found, "m_coherence": np.array([at_losses(run, LEVELS, WINDOW) for run in runs]), "last_loss": curves["train_loss"][:, -1]}
 
 
 def judge(recorded):

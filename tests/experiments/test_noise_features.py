@@ -70,13 +70,6 @@ def test_a_loss_that_is_never_reached_decides_nothing():
     assert {name for name, verdict in found.items() if verdict == "reproduced"} == {"useless features lower coherence at 1"}
 
 
-def test_a_level_is_read_between_measurements():
-    loss, values = np.array([[2.0, 1.0, 0.5], [2.0, 1.5, 1.2]]), np.array([[0.1, 0.5, 0.7]] * 2)
-    assert noise_features.at_level(loss, values, 0.75)[0] == pytest.approx(0.6)
-    assert np.isnan(noise_features.at_level(loss, values, 0.75)[1])
-    assert noise_features.at_level(loss, values, 2.0).tolist() == [0.1, 0.1]
-
-
 def test_random_features_follow_the_pixels_have_their_variance_and_change_with_the_seed():
     plain, noisy, again, other = (noise_features.NoisyDigits(k, 400, seed=s).build() for k, s in ((0, 0), (50, 1), (50, 1), (50, 2)))
     assert noisy.x_train.shape == (400, 64 + 50)

@@ -69,13 +69,6 @@ def test_a_loss_that_one_seed_never_reaches_decides_nothing():
     }
 
 
-def test_levels_are_read_between_measurements():
-    loss, values = np.array([2.0, 1.0, 1.5, 0.5]), np.array([0.1, 0.5, 0.4, 0.7])
-    found = width.at_levels(loss, values, (2.5, 1.5, 0.75, 0.1))
-    assert found[:3] == pytest.approx([0.1, 0.3, 0.625])
-    assert np.isnan(found[3])
-
-
 def test_what_tuning_looks_at_is_neither_trained_on_nor_the_test_set():
     every, held = width.Digits().build(), width.HeldOut().build()
     assert len(held.y_train) + len(held.y_test) == len(every.y_train)
