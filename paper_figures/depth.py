@@ -34,9 +34,7 @@ def draw(recorded):
     panels[7].set_ylabel(f"m-coherence, m = {recorded['m']}")
     panels[9].set_ylabel("share of the step")
     _memorized(panels[11], recorded)
-    for letter, panel in zip("abcdefghijkl", panels):
-        if panel.axison:
-            panel.set_title(f"{letter}  {panel.get_title(loc='left')}", fontsize=8.5)
+    style.letters([panel for panel in panels if panel.axison])
     return figure
 
 

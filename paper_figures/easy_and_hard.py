@@ -38,11 +38,7 @@ def draw(recorded):
     style.guide(axes[2, 2], 1, "orthogonal", "left")
     axes[2, 2].set_yscale("log", base=2)
     axes[2, 2].yaxis.set_major_formatter("{x:g}")
-    for panel, letter in zip(axes[1:].flat, "bcdefg"):
-        panel.set_title(f"{letter}  {panel.get_title(loc='left')}", fontsize=8.5)
-        panel.tick_params(labelsize=7)
-        for axis in (panel.xaxis, panel.yaxis):
-            axis.label.set_size(8)
+    style.letters(axes[1:].flat, "b", small=True)
     figure.legend(*axes[1, 2].get_legend_handles_labels(), loc="outside lower center", ncols=3, title="trained on", title_fontsize=7.5)
     return figure
 

@@ -38,8 +38,7 @@ def draw(recorded):
         panel.set_visible(False)
     for panel in (panels[0], panels[3], panels[6]):
         panel.set_ylabel(f"m-coherence, m = {recorded['m']}")
-    for panel, letter in zip(panels, "abcdefghi"):
-        panel.set_title(f"{letter}  {panel.get_title(loc='left')}", fontsize=8.5)
+    style.letters(panels)
     return figure
 
 

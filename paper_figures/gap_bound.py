@@ -32,11 +32,7 @@ def draw(recorded):
     over_loss(axes[1, 1], recorded, "sensitivity", "gradient distance", "root mean square")
     against_gap(axes[1, 2], recorded)
     looseness(axes[1, 3], recorded)
-    for panel, letter in zip(axes.flat, "abcdefgh"):
-        panel.set_title(f"{letter}  {panel.get_title(loc='left')}", fontsize=8.5)
-        panel.tick_params(labelsize=7)
-        for axis in (panel.xaxis, panel.yaxis):
-            axis.label.set_size(8)
+    style.letters(axes.flat, small=True)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(handles), title="share of labels drawn anew", title_fontsize=7.5)
     return figure

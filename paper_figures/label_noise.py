@@ -32,11 +32,7 @@ def draw(recorded):
     chance(axes[1, -1], recorded)
     gaining(axes[2, :-1], recorded, steps)
     slowing(axes[2, -1], recorded)
-    for panel, letter in zip(axes.flat, "abcdefghijkl"):
-        panel.set_title(f"{letter}  {panel.get_title(loc='left')}", fontsize=8.5)
-        panel.tick_params(labelsize=7)
-        for axis in (panel.xaxis, panel.yaxis):
-            axis.label.set_size(8)
+    style.letters(axes.flat, small=True)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(handles), title="share of labels permuted", **SIZES)
     figure.legend(handles=signs(), loc="outside lower center", ncols=5, handlelength=1.6, columnspacing=1.2, **SIZES)

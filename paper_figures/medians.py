@@ -34,11 +34,7 @@ def draw(recorded):
     at_equal_fit(axes[2, 0], recorded, sizes[0], noise)
     by_batch_size(axes[2, 1], recorded, sizes, noise)
     clean(axes[2, 2], recorded, sizes[0])
-    for panel, letter in zip(axes.flat, "abcdefghi"):
-        panel.set_title(f"{letter}  {panel.get_title(loc='left')}", fontsize=8.5)
-        panel.tick_params(labelsize=7)
-        for axis in (panel.xaxis, panel.yaxis):
-            axis.label.set_size(8)
+    style.letters(axes.flat, small=True)
     lines = [Line2D([], [], color=look["colour"], linestyle=look["style"], label=method) for method, look in METHODS.items()]
     figure.legend(handles=lines, loc="outside upper center", ncols=len(lines))
     return figure

@@ -57,8 +57,7 @@ def draw(recorded):
     left, right = (figure.add_subplot(grid[2:, half]) for half in (slice(0, 2), slice(2, 4)))
     separations(left, recorded)
     agreements(right, recorded)
-    for panel, letter in zip((*axes[:2].flat, left, right), "abcdefghij"):
-        panel.set_title(f"{letter}  {panel.get_title(loc='left')}", fontsize=8.5)
+    style.letters((*axes[:2].flat, left, right))
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=8)
     return figure

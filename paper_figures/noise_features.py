@@ -34,8 +34,7 @@ def draw(recorded):
         panel.set_yticks([0.3, 1, 3, 10, 30], ["0.3", "1", "3", "10", "30"])
         panel.minorticks_off()
         panel.axhline(1, color=NEUTRAL, linewidth=0.8, linestyle=":")
-    for panel, letter in zip(axes.flat, "abcdef"):
-        panel.set_title(f"{letter}  {panel.get_title(loc='left')}", fontsize=8.5)
+    style.letters(axes.flat)
     number = recorded["features"]
     handles = [Line2D([], [], color=colour, label=f"{k:,}") for k, colour in zip(number, style.SEQUENCE)]
     handles += [Line2D([], [], color=NEUTRAL, linestyle=dashes, label=text) for dashes, text in (("-", "no force"), ("--", "L1"))]

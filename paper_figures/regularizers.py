@@ -48,11 +48,7 @@ def draw(recorded):
     _path(axes[2, 0], recorded)
     _takeover(axes[2, 1], recorded)
     _regrets(axes[2, 2], recorded)
-    for letter, panel in zip("abcdefghi", axes.flat):
-        panel.set_title(f"{letter}  {panel.get_title(loc='left')}", loc="left", fontsize=8.5)
-        panel.tick_params(labelsize=7)
-        for axis in (panel.xaxis, panel.yaxis):
-            axis.label.set_size(8)
+    style.letters(axes.flat, small=True)
     return figure
 
 

@@ -31,8 +31,7 @@ def draw(recorded):
         for panel in row:
             panel.set(ylim=(0.6, 1.0) if name == "test_accuracy" else (0.9, 11))
         row[0].set_ylabel(label)
-    for panel, letter in zip(axes.flat, "abcdef"):
-        panel.set_title(f"{letter}  {panel.get_title(loc='left')}", fontsize=8.5)
+    style.letters(axes.flat)
     handles = [Line2D([], [], color=colour, label=text) for text, colour in zip(sizes(recorded), style.SEQUENCE[::2])]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), title="width (parameters)", title_fontsize=7.5)
     return figure

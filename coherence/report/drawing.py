@@ -69,6 +69,16 @@ def guide(axes, y, text, side="right"):
     axes.annotate(text, (x, y), xycoords=("axes fraction", "data"), ha=side, va="bottom", fontsize=7, color=COLOUR["neutral"])
 
 
+def letters(panels, first="a", *, small=False):
+    """A letter in front of each panel's title, in order, for captions to name; `small` also sets ticks and labels for many panels."""
+    for i, panel in enumerate(panels):
+        panel.set_title(f"{chr(ord(first) + i)}  {panel.get_title(loc='left')}", loc="left", fontsize=8.5)
+        if small:
+            panel.tick_params(labelsize=7)
+            for axis in (panel.xaxis, panel.yaxis):
+                axis.label.set_size(8)
+
+
 def _remember(axes, panel, label, x, mean, low, high):
     panel = panel or axes.get_title(loc="left") or axes.get_ylabel()
     number = lambda v: "" if isinstance(v, float) and np.isnan(v) else (f"{v:.6g}" if isinstance(v, float) else v)
