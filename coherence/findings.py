@@ -9,6 +9,7 @@ from pathlib import Path
 
 from . import claims, gallery, runs
 from .experiment import Experiment, load
+from .report.tables import markdown
 
 REPRODUCING = Path("docs") / "reproducing.md"
 GALLERY = Path("paper_figures") / "README.md"
@@ -54,10 +55,11 @@ def reproducing(found, date):
     parts = [
         "# What reproduces, and what does not",
         f"As of {date}. Written by `coherence claims --write` from the recorded arrays in `paper_figures/recorded/`; a test says when it is"
-        f"\nstale. {len(verdicts)} claims judged at the scales below: {counts}.",
+        f"\nstale. {len(verdicts)} verdicts on claims, at the scales below: {counts}.",
         "A verdict rests on Student's t interval over seeds, 95 %, and each table is held to 5 % by Holm's adjustment; claims of exact"
         "\nvalues have no interval. *Known* is how firmly we know that the source says so: read there, second-hand, remembered, or"
-        "\nderived by us. Pictures with captions: [paper_figures](../paper_figures/README.md).",
+        "\nderived by us. The sentence below a heading is what is claimed, not what was found."
+        "\nPictures with captions: [paper_figures](../paper_figures/README.md).",
     ]
     return "\n\n".join(parts + [_section(finding) for finding in found]) + "\n"
 
@@ -70,11 +72,7 @@ def _section(finding):
         (f"**{j.claim.name}**: {j.claim.text}", f"{j.claim.source} ({j.claim.known})", _verdict(j), claims.effect(j), str(j.n))
         for j in finding.judgements
     ]
-    lines = [header, ("---",) * len(header), *rows]
-    return "\n".join(
-        [f"## {finding.name}", "", finding.says.partition("\n")[0], "", scale, ""]
-        + ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
-    )
+    return "\n\n".join([f"## {finding.name}", finding.says.partition("\n")[0], scale, markdown(header, rows)])
 
 
 def _verdict(judgement):

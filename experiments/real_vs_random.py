@@ -1,10 +1,10 @@
 """On true labels a training example's gradient helps many others; on random labels, hardly any besides itself.
 
 The same network is trained on true and on permuted labels until it fits both. At equal training loss and equal m, m-coherence is
-higher on true labels, and only there does the network generalize. It is done at two step sizes: at the papers' large one the weights
-swing across the valley's steep walls, and the single steps' raw coherence with them. The remedy is a smaller step, and norms pooled
-over many steps before they are divided. Winsorized (pulling in each coordinate's most extreme examples), the weak, unshared directions
-are gone: random labels are no longer memorized.
+higher on true labels, and only there does the network generalize. It is done at two step sizes: at the papers' large one random labels
+are as coherent as true ones late in training, presumably because steps overshoot in the few steepest directions. Norms are pooled over
+many steps before they are divided; that steadies the curves, but only a smaller step takes the rise away. As a further arm, winsorizing:
+pulling in each coordinate's most extreme examples is to keep random labels from being memorized.
 """
 
 import dataclasses
