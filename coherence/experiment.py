@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from . import claims, runs
 
 
@@ -26,8 +28,9 @@ class Experiment:
         name: the file's stem.
         claims: what the sources say, fixed before any run.
         presets: `{name: settings}`: frozen dataclasses of plain values with a field `seeds`; `smoke` takes seconds.
-        arms: settings -> `{arm: run settings}`. Run settings have `build(seed) -> Problem`, `describe()`, `schedule()`, `steps` and
-            `batch_size`; the first arm is the one described in verdicts.
+        arms: settings -> `{arm: run settings}`; the first arm is the one described in verdicts, by its `describe()`. Run settings that
+            train have `build(seed) -> Problem`, `schedule()`, `steps` and `batch_size`. Others, such as a library's fit, have
+            `compute(seed) -> {name: array}`: `run.load("computed")`; single numbers are the record of step 0, too.
         record: `(settings, {arm: [Run, ...]}) -> {name: array}`: the small arrays that verdicts, table and figure are made from.
         judge: recorded arrays -> `{claim name: (differences by seed, precondition or None)}`; a claim that these settings do not test is
             left out.
@@ -96,17 +99,15 @@ def _slug(value):
 
 
 def perform(experiment, settings, folder):
-    """Train what is missing, in `folder/ARM/seed=K`, and return the recorded arrays (also written to `folder/recorded.npz`).
+    """Train or compute what is missing, in `folder/ARM/seed=K`, and return the recorded arrays (also written to `folder/recorded.npz`).
 
     Killed at any moment, the same call goes on where it stopped and ends at the same arrays.
     """
     from tqdm import tqdm
 
-    from .training.loop import train
-
     arms = experiment.arms(settings)
     finished, said = {}, set()
-    total = sum(one.steps for one in arms.values()) * settings.seeds
+    total = sum(_steps(one) for one in arms.values()) * settings.seeds
     with contextlib.ExitStack() as open_runs, tqdm(total=total, unit="step", unit_scale=True, mininterval=0.5, dynamic_ncols=True) as bar:
 
         def say(line):
@@ -117,11 +118,9 @@ def perform(experiment, settings, folder):
         for arm, one in arms.items():
             bar.set_description(f"{experiment.name} · {arm}")
             opened = [open_runs.enter_context(_open(folder / arm / f"seed={seed}", one, seed)) for seed in range(settings.seeds)]
-            bar.update(sum(run.done for run in opened) * one.steps)
+            bar.update(sum(run.done for run in opened) * _steps(one))
             if not all(run.done for run in opened):
-                problems = [None if run.done else one.build(run.seed) for run in opened]
-                options = {"steps": one.steps, "batch_size": one.batch_size, "schedule": one.schedule()}
-                train(problems, opened, progress=bar.update, say=say, **options)
+                (_compute if _computed(one) else _train)(one, opened, bar.update, say)
             finished[arm] = opened
     recorded = {
         **experiment.record(settings, finished),
@@ -131,6 +130,32 @@ def perform(experiment, settings, folder):
     }
     runs.save_arrays(folder / "recorded.npz", **recorded)
     return runs.load_arrays(folder / "recorded.npz")
+
+
+def _computed(one):
+    return hasattr(one, "compute")
+
+
+def _steps(one):
+    return 1 if _computed(one) else one.steps
+
+
+def _train(one, runs, progress, say):
+    from .training.loop import train
+
+    problems = [None if run.done else one.build(run.seed) for run in runs]
+    train(problems, runs, steps=one.steps, batch_size=one.batch_size, schedule=one.schedule(), progress=progress, say=say)
+
+
+def _compute(one, runs, progress, say):
+    for run in runs:
+        if not run.done:
+            arrays = one.compute(run.seed)
+            run.save("computed", **arrays)
+            run.truncate(-1)  # what a killed process left
+            run.append({"step": 0, **{name: float(value) for name, value in arrays.items() if np.ndim(value) == 0}})
+            run.finish()
+            progress(1)
 
 
 def _open(path, settings, seed):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from coherence import gallery, runs
-from coherence.experiment import load, perform
+from coherence.experiment import Experiment, load, perform
+from coherence.report import describe
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,6 +34,56 @@ def test_the_smoke_preset_trains_judges_resumes_and_draws(name, tmp_path):
     assert (tmp_path / "recorded.npz").read_bytes() == before
     png, *_ = gallery.draw(ROOT, name, tmp_path / "recorded.npz", tmp_path)
     assert png.stat().st_size > 20_000
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fit:
+    """What a library fits in one go."""
+
+    times: float
+
+    def describe(self):
+        return "drawn numbers"
+
+    def compute(self, seed):
+        if self.times < 0:
+            raise ArithmeticError("no fit")
+        return {"accuracy": np.float32(seed * self.times), "curve": np.arange(3) * self.times}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fits:
+    times: tuple[float, ...] = (1.0, 2.0)
+    seeds: int = 2
+
+
+def _fits(settings):
+    return {f"times={times:g}": _Fit(times) for times in settings.times}
+
+
+def _collect(settings, runs):
+    return {arm: np.array([run.load("computed")["curve"] for run in seeds]) for arm, seeds in runs.items()}
+
+
+def test_what_is_not_trained_is_computed_once_for_each_seed_kept_and_shown(tmp_path, monkeypatch):
+    one = Experiment("fits", (), {"smoke": _Fits()}, _fits, _collect, lambda recorded: {}, lambda recorded: "")
+    recorded = perform(one, _Fits(), tmp_path)
+    assert recorded["times=2"].tolist() == [[0, 2, 4], [0, 2, 4]]
+    assert str(recorded["scale"]) == "drawn numbers, 2 seeds"
+    assert [run.records() for run in runs.find(tmp_path / "times=2")] == [[{"step": 0, "accuracy": 0.0}], [{"step": 0, "accuracy": 2.0}]]
+    assert "accuracy" in describe(tmp_path / "times=2" / "seed=1")
+    monkeypatch.setattr(_Fit, "compute", None)  # a second call computes nothing
+    again = perform(one, _Fits(), tmp_path)
+    assert again["times=1"].tolist() == recorded["times=1"].tolist()
+
+
+def test_a_computation_that_failed_leaves_the_finished_ones_and_is_made_again(tmp_path, monkeypatch):
+    one, settings = Experiment("fits", (), {}, _fits, _collect, lambda recorded: {}, lambda recorded: ""), _Fits((1.0, -1.0))
+    with pytest.raises(ArithmeticError):
+        perform(one, settings, tmp_path)
+    assert [len(runs.find(tmp_path / arm, done=True)) for arm in ("times=1", "times=-1")] == [2, 0]
+    monkeypatch.setattr(_Fit, "compute", lambda self, seed: {"curve": np.full(3, self.times)})
+    assert perform(one, settings, tmp_path)["times=-1"].tolist() == [[-1, -1, -1]] * 2
 
 
 def test_presets_are_complete_and_seeds_do_not_name_a_run():
