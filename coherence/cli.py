@@ -34,7 +34,7 @@ def _parser():
         one.set_defaults(act=act)
         return one
 
-    command("list", _list, "the experiments, what each one shows, and their presets")
+    command("list", _list, "the experiments, what each one is about, their presets, and what was found")
     command("run", _run, "run an experiment: train what is missing, print the table and verdicts, draw the figure", add_help=False)
     figures = command("figures", _figures, "redraw stale figures from recorded arrays, and their page; train only what was never recorded")
     figures.add_argument("names", nargs="*", metavar="NAME")
@@ -76,9 +76,16 @@ def _experiment(name):
 
 
 def _list(known, rest):
+    from . import findings, gallery
+    from .running import DEFAULT_PRESET
+
+    found = findings.judged(gallery.checkout())
     for name, (experiment, says) in _experiments().items():
         first, _, _ = says.partition("\n")
-        print(f"{name}\n    {first}\n    presets: {', '.join(experiment.presets)}; {len(experiment.claims)} claims")
+        print(f"{name}\n    {first}\n    presets: {', '.join(experiment.presets)}")
+        for finding in found:
+            if finding.experiment.name == name:
+                print(f"    {finding.name.removeprefix(name).lstrip('-') or DEFAULT_PRESET}: {findings.counts(finding.judgements)}")
 
 
 def _run(known, rest):

@@ -16,8 +16,18 @@ GALLERY = Path("paper_figures") / "README.md"
 
 
 def experiments(home):
-    """`{name: (Experiment, what its docstring says)}` of the checkout."""
+    """`{name: (Experiment, what its docstring says)}` of the checkout.
+
+    Raises:
+        ValueError: a file without a docstring or without `EXPERIMENT`, by name.
+    """
     modules = {path.stem: load(path) for path in sorted((home / "experiments").glob("*.py"))}
+    for name, module in modules.items():
+        if not (hasattr(module, "EXPERIMENT") and module.__doc__):
+            raise ValueError(
+                f"experiments/{name}.py is no experiment: it needs a docstring that begins with the claim, and EXPERIMENT = "
+                "Experiment(...). docs/experiments.md shows one; helpers of your own go elsewhere."
+            )
     return {name: (module.EXPERIMENT, module.__doc__.strip()) for name, module in modules.items()}
 
 
@@ -43,6 +53,12 @@ def judged(home):
     return found
 
 
+def counts(judgements):
+    """How many claims have which verdict: `6 reproduced, 1 not reproduced, 2 inconclusive`."""
+    verdicts = [judgement.verdict for judgement in judgements]
+    return ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in claims.VERDICTS)
+
+
 def run_id(path, name):
     """A recording's name and a digest of all its arrays: other numbers, another id."""
     return f"{name}@{hashlib.sha256(Path(path).read_bytes()).hexdigest()[:8]}"
@@ -50,12 +66,11 @@ def run_id(path, name):
 
 def reproducing(found, date):
     """The page of the claims, in Markdown: every recording with its scale, every claim with its verdict, effect and source."""
-    verdicts = [judgement.verdict for finding in found for judgement in finding.judgements]
-    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in claims.VERDICTS)
+    judgements = [judgement for finding in found for judgement in finding.judgements]
     parts = [
         "# What reproduces, and what does not",
         f"As of {date}. Written by `coherence claims --write` from the recorded arrays in `paper_figures/recorded/`; a test says when it is"
-        f"\nstale. {len(verdicts)} verdicts on claims, at the scales below: {counts}.",
+        f"\nstale. {len(judgements)} verdicts on claims, at the scales below: {counts(judgements)}.",
         "A verdict rests on Student's t interval over seeds, 95 %, and each table is held to 5 % by Holm's adjustment; claims of exact"
         "\nvalues have no interval. *Known* is how firmly we know that the source says so: read there, second-hand, remembered, or"
         "\nderived by us. The sentence below a heading is what is claimed, not what was found."

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coherence import cli, gallery, running, runs
+from coherence import cli, findings, gallery, running, runs
 from coherence.data.settings import MNIST, Digits
 from coherence.experiment import load, plain, variant
 from coherence.fields import parse, read
@@ -34,11 +34,12 @@ def fails(capsys, *arguments):
     return capsys.readouterr().err
 
 
-def test_list_names_every_experiment_with_its_finding(capsys):
+def test_list_names_every_experiment_with_what_was_found(capsys):
     cli.main(["list"])
     said = capsys.readouterr().out
     for path in (ROOT / "experiments").glob("*.py"):
         assert f"{path.stem}\n    {load(path).__doc__.splitlines()[0]}" in said
+    assert "\n    presets: smoke, cpu, paper\n    cpu: 5 reproduced, 0 not reproduced, 0 inconclusive\nwidth\n" in said
 
 
 def test_the_toy_runs_judges_and_draws(capsys, here):
@@ -171,3 +172,10 @@ def test_help_takes_less_than_half_a_second():
         subprocess.run([sys.executable, "-m", "coherence", "--help"], check=True, capture_output=True, env=environment)
         times.append(time.perf_counter() - start)
     assert np.min(times) < 0.5
+
+
+def test_a_file_that_is_no_experiment_is_named(tmp_path):
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "helpers.py").write_text('"""Of my own."""\n')
+    with pytest.raises(ValueError, match=r"experiments/helpers.py is no experiment: .* EXPERIMENT"):
+        findings.experiments(tmp_path)
