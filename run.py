@@ -17,8 +17,10 @@ CHECK = """
 import sys, tomllib, importlib.metadata as installed
 project = tomllib.load(open("pyproject.toml", "rb"))["project"]
 wanted = project["dependencies"] + (project["optional-dependencies"]["test"] if "test" in sys.argv else [])
-for name in wanted:
-    installed.version(name.split(">")[0].strip())
+for requirement in wanted:
+    name, _, marker = requirement.partition(";")
+    if not marker or eval(marker, {"sys_platform": sys.platform}):
+        installed.version(name.split(">")[0].strip())
 """
 
 

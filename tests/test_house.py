@@ -19,7 +19,7 @@ FLOORS = [
     {"metrics"},
     {"optim", "checks", "probes"},
     {"training", "experiment", "report"},
-    {"running", "fields", "gallery", "findings"},
+    {"running", "fields", "gallery", "findings", "estimators"},
     {"cli", "__main__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

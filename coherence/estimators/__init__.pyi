@@ -1,0 +1,12 @@
+from .naive_bayes import BernoulliNB as BernoulliNB
+from .naive_bayes import GaussianNB as GaussianNB
+from .naive_bayes import MultinomialNB as MultinomialNB
+from .networks import CNNClassifier as CNNClassifier
+from .networks import MLPClassifier as MLPClassifier
+from .networks import RNNClassifier as RNNClassifier
+from .networks import SoftmaxRegression as SoftmaxRegression
+from .normal_bayes import NormalBayes as NormalBayes
+from .scaling import Scaled as Scaled
+from .table import Row as Row
+from .table import catalogue as catalogue
+from .variational import ConditionalVAEClassifier as ConditionalVAEClassifier
