@@ -14,6 +14,10 @@ from .settings import LabelNoise as LabelNoise
 from .settings import Learnable as Learnable
 from .settings import Memorizable as Memorizable
 from .settings import Npz as Npz
+from .settings import SMSSpam as SMSSpam
+from .sms import sms_messages as sms_messages
+from .sms import sms_spam as sms_spam
+from .sms import sms_vocabulary as sms_vocabulary
 from .toy import learnable as learnable
 from .toy import memorizable as memorizable
 from .user_file import npz as npz

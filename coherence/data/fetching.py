@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 # Data sets that `coherence data fetch NAME` can download: name -> module with a `fetch()`.
-FETCHABLE = {"mnist": "coherence.data.idx"}
+FETCHABLE = {"mnist": "coherence.data.idx", "sms-spam": "coherence.data.sms"}
 
 
 def fetch(name: str) -> list[Path]:

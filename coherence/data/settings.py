@@ -86,6 +86,33 @@ class Circles:
 
 
 @dataclass(frozen=True)
+class SMSSpam:
+    """Text messages as bags of words, spam or ham; 4,171 + 1,000 distinct ones, downloaded if need be."""
+
+    words: int | None = 2000
+    """The most frequent words of the training messages, at most so many (None: all)."""
+    counts: bool = False
+    """How often a word occurs, instead of whether."""
+    examples: int | None = None
+    """Training messages (None: all that are not for testing)."""
+    tests: int = 1000
+    """Test messages."""
+    seed: int = 0
+    """Of the split."""
+
+    def build(self) -> Dataset:
+        from coherence.data.sms import sms_spam
+
+        return sms_spam(**dataclasses.asdict(self))
+
+    def vocabulary(self) -> tuple[str, ...]:
+        """The word behind each feature."""
+        from coherence.data.sms import sms_vocabulary
+
+        return sms_vocabulary(**dataclasses.asdict(self))
+
+
+@dataclass(frozen=True)
 class LabelNoise:
     """Random labels for a fraction of the training examples; test labels stay clean."""
 

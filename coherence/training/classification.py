@@ -10,7 +10,7 @@ import functools
 
 import numpy as np
 
-from ..data.settings import MNIST, Digits, LabelNoise, Npz
+from ..data.settings import MNIST, Digits, LabelNoise, Npz, SMSSpam
 from ..models.settings import AnyModel, FullyConnected
 from ..optim.settings import SGD, AnyAggregator, AnyDecay, AnyOptimizer, Average, SoftThreshold
 from ..optim.stopping.settings import AnyOf, Coherence, Evidence, GradientNorm, MaxSteps, Never, Patience
@@ -25,7 +25,7 @@ _PARAMS, _LABELS, _SAMPLE = range(3)  # what a seed's separate random streams ar
 class Classification:
     """One run: data and its noise, network, aggregator and optimizer, how long, and what is measured."""
 
-    data: Digits | MNIST | Npz = Digits()
+    data: Digits | MNIST | Npz | SMSSpam = Digits()
     noise: LabelNoise = LabelNoise()
     model: AnyModel = FullyConnected()
     aggregator: AnyAggregator = Average()

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from coherence import data
-from coherence.data import MNIST, Digits, LabelNoise, Learnable, Memorizable, Npz
+from coherence.data import MNIST, Digits, LabelNoise, Learnable, Memorizable, Npz, SMSSpam
 
 
 @pytest.mark.parametrize(
-    "settings", [Digits(), MNIST(), MNIST(100), Npz("mine.npz"), Learnable(), Memorizable(), LabelNoise(0.5, "redraw")]
+    "settings",
+    [Digits(), MNIST(), MNIST(100), Npz("mine.npz"), SMSSpam(500, counts=True), Learnable(), Memorizable(), LabelNoise(0.5, "redraw")],
 )
 def test_settings_survive_json_and_compare(settings):
     assert type(settings)(**json.loads(json.dumps(dataclasses.asdict(settings)))) == settings

@@ -136,7 +136,7 @@ def test_a_cache_that_cannot_be_written_is_a_clear_error(tiny, monkeypatch, tmp_
 
 
 def test_what_cannot_be_fetched_says_what_can():
-    with pytest.raises(ValueError, match=r"fetch\(name\): mnist can be fetched, not 'digits'"):
+    with pytest.raises(ValueError, match=r"fetch\(name\): mnist, sms-spam can be fetched, not 'digits'"):
         data.fetch("digits")
 
 
