@@ -110,6 +110,7 @@ def gallery_page(home, found):
         parts += [
             f"## {finding.name}",
             f"![{title}](drawn/{finding.name}.png)",
+            *([f"![{title}, moving](drawn/{finding.name}.gif)"] if "gif" in gallery.formats(home, finding.name) else []),
             f"**{title}** {caption.strip()}".strip(),
             f"{finding.judgements[0].scale}. {verdicts}.",
         ]

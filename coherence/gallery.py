@@ -1,4 +1,4 @@
-"""Figures from recorded arrays: PNG to look at, PDF to print, CSV with what was drawn. Never imports JAX."""
+"""Figures from recorded arrays: PNG to look at, PDF to print, CSV with what was drawn, perhaps a GIF. Never imports JAX."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from . import runs
 from .experiment import load
 
 FORMATS = ("png", "pdf", "csv")
+FRAME_MILLISECONDS = 80
 
 
 def checkout():
@@ -43,10 +44,16 @@ def recording(checkout, name):
     return checkout / "paper_figures" / "recorded" / f"{name}.npz"
 
 
+def formats(checkout, name):
+    """What a figure is drawn as: a GIF, too, where its file has `animate(recorded)`, grey frames as uint8 [frames, height, width]."""
+    moves = "\ndef animate(" in (checkout / "paper_figures" / f"{stem(name)}.py").read_text()
+    return (*FORMATS, "gif") if moves else FORMATS
+
+
 def stale(checkout, name):
     """Why a figure must be redrawn, or `None`: its file, the shared style or the recorded arrays changed since it was drawn."""
     folder = checkout / "paper_figures"
-    missing = [f"{name}.{suffix}" for suffix in FORMATS if not (folder / "drawn" / f"{name}.{suffix}").exists()]
+    missing = [f"{name}.{suffix}" for suffix in formats(checkout, name) if not (folder / "drawn" / f"{name}.{suffix}").exists()]
     if missing:
         return f"{missing[0]} is missing"
     drawn = _stamp(folder / "drawn" / f"{name}.png")
@@ -62,15 +69,30 @@ def draw(checkout, name, recorded=None, folder=None):
     recorded, folder = recorded or recording(checkout, name), folder or home / "drawn"
     module = load(home / f"{stem(name)}.py")
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.{suffix}" for suffix in FORMATS]
+    paths = [folder / f"{name}.{suffix}" for suffix in formats(checkout, name)]
+    arrays = runs.load_arrays(recorded)
     with in_house_style():
-        figure = module.draw(runs.load_arrays(recorded))
+        figure = module.draw(arrays)
         # No dates: an unchanged figure is unchanged bytes.
         figure.savefig(paths[0], metadata={"Software": None, "Source": " ".join(_sources(home, name, recorded).values())})
         figure.savefig(paths[1], metadata={"CreationDate": None, "Producer": None, "Creator": None})
     with open(paths[2], "w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([("panel", "curve", "x", "y", "low", "high"), *getattr(figure, "drawn", [])])
+    if len(paths) > len(FORMATS):
+        _film(paths[-1], module.animate(arrays))
     return paths
+
+
+def _film(path, frames):
+    """Frames as a GIF that begins anew at its end; equal frames are equal bytes."""
+    from PIL import Image
+
+    if frames.dtype != "uint8" or frames.ndim != 3:
+        raise ValueError(
+            f"animate returns grey frames, uint8 [frames, height, width]; for {path.name} it gave {frames.dtype} of shape {frames.shape}."
+        )
+    first, *rest = map(Image.fromarray, frames)
+    first.save(path, save_all=True, append_images=rest, duration=FRAME_MILLISECONDS, loop=0)
 
 
 def _sources(home, name, recorded):

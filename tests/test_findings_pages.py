@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from coherence import cli, findings, gallery, runs
@@ -76,6 +77,71 @@ def test_the_commands_write_the_pages(tmp_path, monkeypatch, capsys):
     assert "![" in (tmp_path / "paper_figures" / "README.md").read_text()
     cli.main(["claims", "--write"])
     assert "## toy\n" in (tmp_path / "docs" / "reproducing.md").read_text()
+
+
+MOVING = """
+import numpy as np
+from matplotlib.figure import Figure
+
+def draw(recorded):
+    return Figure()
+
+def animate(recorded):
+    return np.multiply.outer(recorded["x"], np.ones((6, 4))).astype(np.{kind})
+"""
+
+
+@pytest.fixture
+def moving(tmp_path):
+    """A checkout whose one figure has an animation."""
+    home = tmp_path / "paper_figures"
+    runs.save_arrays(home / "recorded" / "moving.npz", x=np.array([0, 100, 200]))
+    (home / "moving.py").write_text(MOVING.format(kind="uint8"))
+    (home / "style.py").write_text("")
+    return tmp_path
+
+
+def test_a_figure_that_moves_is_drawn_as_a_gif_too_the_same_every_time(moving):
+    from PIL import Image
+
+    *_, gif = gallery.draw(moving, "moving")
+    with Image.open(gif) as film:
+        seen = []
+        for i in range(film.n_frames):
+            film.seek(i)
+            seen.append(np.asarray(film.convert("L")))
+    assert np.array_equal(seen, np.multiply.outer([0, 100, 200], np.ones((6, 4))))
+    before = gif.read_bytes()
+    gallery.draw(moving, "moving")
+    assert gif.read_bytes() == before
+
+
+def test_a_figure_that_moves_is_stale_without_its_gif_and_when_it_begins_to_move(moving):
+    source = moving / "paper_figures" / "moving.py"
+    source.write_text(MOVING.partition("def animate")[0])
+    assert [path.suffix for path in gallery.draw(moving, "moving")] == [".png", ".pdf", ".csv"]
+    assert gallery.stale(moving, "moving") is None
+    source.write_text(MOVING.format(kind="uint8"))
+    assert gallery.stale(moving, "moving") == "moving.gif is missing"
+    *_, gif = gallery.draw(moving, "moving")
+    assert gallery.stale(moving, "moving") is None
+    source.write_text(MOVING.format(kind="uint8") + "# slower")
+    assert gallery.stale(moving, "moving") == "moving.py changed"
+    gif.unlink()
+    assert gallery.stale(moving, "moving") == "moving.gif is missing"
+
+
+def test_frames_that_are_no_grey_levels_are_refused(moving):
+    (moving / "paper_figures" / "moving.py").write_text(MOVING.format(kind="float32"))
+    with pytest.raises(ValueError, match=r"uint8 \[frames, height, width\]; for moving.gif it gave float32 of shape \(3, 6, 4\)"):
+        gallery.draw(moving, "moving")
+
+
+def test_the_page_of_figures_shows_what_moves(found, moving):
+    one = next(finding for finding in found if finding.name == "toy")
+    (moving / "paper_figures" / "toy.py").write_text('"""Toy."""' + MOVING.format(kind="uint8"))
+    assert "![Toy., moving](drawn/toy.gif)" in findings.gallery_page(moving, [one])
+    assert ".gif" not in findings.gallery_page(ROOT, [one])
 
 
 def test_a_figure_never_recorded_is_trained_first(tmp_path, monkeypatch, capsys):

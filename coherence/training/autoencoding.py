@@ -18,7 +18,7 @@ from ..probes.schedules import Log
 from ..probes.settings import Probing
 from .samples import called, check_names, chosen, probe, stream
 
-_PARAMS, _GARBAGE, _SAMPLE, _NOISE, _KEYS = range(5)  # what a seed's separate random streams are for
+_PARAMS, _GARBAGE, _SAMPLE, _NOISE, _KEYS, _FRESH = range(6)  # what a seed's separate random streams are for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,14 +26,17 @@ class Autoencoding:
     """One run: images, network, objective, aggregator and optimizer, how long, and what is measured.
 
     Recorded are the means over examples of `reconstruction`, `kl` (not of an `Autoencoder`) and `loss`, each as `train_...`, `test_...`
-    and, where some images are garbage, `pristine_...` and `corrupt_...`. Every example is measured, by probes too, with a key of its own
-    that stays the same throughout the run; training draws fresh ones at every step.
+    and, where some images are garbage, `pristine_...`, `corrupt_...` and `fresh_...`: the test images all made garbage in the same way.
+    What a network reconstructs worse of fresh garbage than of that it was trained on, it has memorized. Every example is measured, by
+    probes too, with a key of its own that stays the same throughout the run; training draws fresh ones at every step.
     """
 
     data: Circles | MNIST | Digits = Circles()
     """Folded into the shape of the model's images."""
     garbage: float = 0.0
-    """Share of the training images replaced by uniform noise; a larger share keeps the garbage of a smaller one. Labels stay."""
+    """Share of the training images replaced by garbage; a larger share keeps the garbage of a smaller one. Labels stay."""
+    garbage_kind: Literal["noise", "shuffled"] = "noise"
+    """Uniform noise, or the image's own pixels in an order of its own: the same grey levels, and nothing in common but their mean."""
     model: AnyAutoencoder = Variational()
     factor: float = 1.0
     """What the reconstruction error is multiplied by, beside KL."""
@@ -55,7 +58,9 @@ class Autoencoding:
     def __post_init__(self):
         check_names(self.probes)
         if not 0 <= self.garbage <= 1:
-            raise ValueError(f"Autoencoding(garbage): the share of images replaced by noise is in [0, 1], got {self.garbage}.")
+            raise ValueError(f"Autoencoding(garbage): the share of images replaced by garbage is in [0, 1], got {self.garbage}.")
+        if self.garbage_kind not in ("noise", "shuffled"):
+            raise ValueError(f"Autoencoding(garbage_kind): noise or shuffled, got {self.garbage_kind!r}.")
         if not self.factor >= 0:
             raise ValueError(f"Autoencoding(factor): reconstruction counts at least 0 times, got {self.factor}.")
 
@@ -78,9 +83,12 @@ class Autoencoding:
         from .problem import Problem
 
         data, model = self._images(), self.model.build()
-        x_train, corrupt = _with_garbage(data.x_train, self.garbage, np.random.default_rng(stream(seed, _GARBAGE)))
+        x_train, corrupt = _with_garbage(data.x_train, self.garbage, self.garbage_kind, np.random.default_rng(stream(seed, _GARBAGE)))
         labels = {"train": data.y_train, "test": data.y_test}
         arrays = {"train": self._inputs(x_train, data.y_train), "test": self._inputs(data.x_test, data.y_test), "corrupt": corrupt}
+        if self.garbage:
+            fresh = _garbage(data.x_test, self.garbage_kind, np.random.default_rng(stream(seed, _FRESH)))
+            arrays["fresh"] = self._inputs(fresh, data.y_test)
         arrays["keys"] = self._keys(seed, len(x_train), len(data.x_test))
         params = model.init(jax.random.key(stream(seed, _PARAMS)), *(array[:1] for array in self._inputs(data.x_train, data.y_train)))
         terms = self._terms(model)
@@ -96,11 +104,12 @@ class Autoencoding:
 
         def measure(params, arrays):
             means, corrupt = evaluate(terms), arrays["corrupt"]
-            test = means(params, _measured(arrays, "test"))
+            names = ("test", "fresh") if self.garbage else ("test",)
+            unseen = {name: means(params, (*arrays[name], *arrays["keys"]["test"])) for name in names}
             sets = {"train": jnp.ones_like(corrupt)} | ({"pristine": ~corrupt, "corrupt": corrupt} if self.garbage else {})
             train = jax.vmap(means, (None, None, 0))(params, _measured(arrays, "train"), jnp.stack(list(sets.values())))  # one pass
             named = {f"{name}_{term}": values[i] for i, name in enumerate(sets) for term, values in train.items()}
-            return named | {f"test_{term}": value for term, value in test.items()}
+            return named | {f"{name}_{term}": value for name, values in unseen.items() for term, value in values.items()}
 
         return Problem(
             loss=loss,
@@ -176,12 +185,21 @@ def _measured(arrays, part):
     return *arrays[part], *arrays["keys"][part]
 
 
-def _with_garbage(x, share, rng):
-    """The images, a share of them replaced by uniform noise, and which ones (bool `[n]`); the very array where none is."""
+def _with_garbage(x, share, kind, rng):
+    """The images, a share of them replaced by garbage, and which ones (bool `[n]`); the very array where none is."""
     order = rng.permutation(len(x))[: round(share * len(x))]
     corrupt = np.isin(np.arange(len(x)), order)
     if not len(order):
         return x, corrupt
     x = x.copy()
-    x[order] = rng.random((len(order), *x.shape[1:]), np.float32)
+    x[order] = _garbage(x[order], kind, rng)
     return x, corrupt
+
+
+def _garbage(x, kind, rng):
+    """What replaces images: as many numbers are drawn for each, so that the first ones' garbage does not depend on how many follow."""
+    noise = rng.random(x.shape, np.float32)
+    if kind == "noise":
+        return noise
+    flat = (len(x), -1)
+    return np.take_along_axis(x.reshape(flat), noise.reshape(flat).argsort(1), 1).reshape(x.shape)

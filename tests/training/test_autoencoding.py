@@ -106,6 +106,31 @@ def test_garbage_is_noise_in_place_of_images_and_a_larger_share_keeps_that_of_a_
     assert x is changed(DIGITS).build(4).data["train"][0]  # held once for all seeds
 
 
+def test_shuffled_garbage_has_the_grey_levels_of_its_image_in_an_order_of_its_own():
+    shuffled = changed(DIGITS, garbage_kind="shuffled")
+    clean, little, much = (changed(shuffled, garbage=share).build(3).data for share in (0.0, 0.1, 0.3))
+    (x,), (a,), (b,), corrupt = clean["train"], little["train"], much["train"], little["corrupt"]
+    np.testing.assert_array_equal(a[~corrupt], x[~corrupt])
+    np.testing.assert_array_equal(a[corrupt], b[corrupt])
+    ordered = lambda images: np.sort(images.reshape(len(images), -1), 1)
+    np.testing.assert_array_equal(ordered(a[corrupt]), ordered(x[corrupt]))
+    pixels = a[corrupt].reshape(corrupt.sum(), -1)
+    assert pixels.mean(0).std() < 0.1 < x.mean(0).std()  # no place is brighter than another
+
+
+@pytest.mark.parametrize("kind", ["noise", "shuffled"])
+def test_fresh_garbage_is_the_test_images_made_garbage_and_what_training_did_not_see(kind, tmp_path):
+    settings = changed(DIGITS, garbage=0.1, garbage_kind=kind, steps=1)
+    data = settings.build(3).data
+    assert data["fresh"][0].shape == data["test"][0].shape
+    same_levels = np.allclose(np.sort(data["fresh"][0].reshape(360, -1), 1), np.sort(data["test"][0].reshape(360, -1), 1))
+    assert same_levels == (kind == "shuffled")
+    (run,) = learn(tmp_path, settings)
+    first, *_ = run.records()
+    assert first["fresh_reconstruction"] == pytest.approx(first["corrupt_reconstruction"], rel=0.1)  # nothing learned yet
+    assert first["fresh_reconstruction"] != first["test_reconstruction"]
+
+
 def test_robust_aggregators_get_per_example_gradients_of_the_same_noise(tmp_path):
     sgd = changed(CIRCLES, optimizer=SGD(1e-4), steps=10)
     robust = changed(sgd, aggregator=Winsorize(0))  # nothing pulled in: the mean
@@ -130,7 +155,7 @@ def test_convolutions_are_trained_by_the_same_settings():
     state, indices = loop._initial(problem), np.arange(8)
     trained, _ = jax.eval_shape(make_step(problem), state, problem.data, indices)
     assert jax.tree.map(np.shape, trained) == jax.tree.map(np.shape, state)
-    assert len(jax.eval_shape(problem.measure, problem.params, problem.data)) == 4 * 3
+    assert len(jax.eval_shape(problem.measure, problem.params, problem.data)) == 5 * 3
 
 
 def test_an_autoencoder_draws_nothing_and_its_loss_is_its_error(tmp_path):
@@ -154,7 +179,8 @@ def test_settings_are_plain_values():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"garbage": 1.5}, r"Autoencoding\(garbage\): the share of images replaced by noise is in \[0, 1\], got 1.5"),
+        ({"garbage": 1.5}, r"Autoencoding\(garbage\): the share of images replaced by garbage is in \[0, 1\], got 1.5"),
+        ({"garbage_kind": "salt"}, r"Autoencoding\(garbage_kind\): noise or shuffled, got 'salt'"),
         ({"factor": -1.0}, r"Autoencoding\(factor\): reconstruction counts at least 0 times, got -1.0"),
         ({"model": ConditionalVariational(**SMALL)}, r"ConditionalVariational\(classes=10\) is told one of so many labels; circles has 0"),
         ({"model": Variational(**SMALL, **IMAGE)}, r"circles's images have 784 pixels and the model's 64: its shape \(8, 8, 1\) has to be"),

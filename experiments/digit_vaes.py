@@ -1,0 +1,408 @@
+"""A VAE told the digit draws the one it is asked for about four times in five, and says less of it in its code than one not told.
+
+Dense VAEs learn grey digits as chances of white pixels, so that minus the bound (ELBO) is in nats an image: it bounds the mean cost of
+images whose pixels are drawn with these chances. One is told the label as well. Beta, the weight of KL, is swept over two decades (the
+objective is KL plus reconstruction / beta). At the end of training, on the test images: the bound, also the importance-weighted one of
+images drawn black and white; rate against distortion; how far prior samples and ways from digit to digit are from the nearest training
+image; what a code says of the label; coherence of encoder and decoder. A VAE of two latents is there to be looked at.
+"""
+
+import dataclasses
+import zlib
+
+import numpy as np
+
+from coherence.claims import Claim
+from coherence.data.settings import MNIST, Digits
+from coherence.experiment import Experiment
+from coherence.models.settings import ConditionalVariational, Variational
+from coherence.optim.settings import Adam
+from coherence.report.tables import aligned, plus_minus
+from coherence.training.autoencoding import Autoencoding
+
+KINDS = ("beta=1", "conditional")  # alike but for the label
+PARTS = ("encoder", "decoder")
+RECOGNIZES = 0.95  # test accuracy of a classifier whose word counts
+FITTED = 2 / 3  # of the nats that independent pixels cost
+ALONG = np.linspace(0, 1, 9)  # from one digit to another
+ACTIVE = 0.01  # variance of a latent's mean over images above which it is in use
+ROWS, SIDE, FRAMES, SHOWN, LEVELS = 8, 12, 40, 1200, 16  # of the pictures
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    data: MNIST | Digits = MNIST(examples=10_000)
+    width: int = 256
+    latents: int = 10
+    betas: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0)
+    """Weights of KL, 1 among them."""
+    learning_rate: float = 2e-3
+    batch_size: int = 50
+    steps: int = 2000
+    samples: int = 200
+    """Of the prior; of a network told the label, of all digits together; reconstructions; and half as many ways from digit to digit."""
+    draws: int = 50
+    """Of the code, for the importance-weighted bound."""
+    bounded: int = 500
+    """Test images of which that is asked."""
+    seeds: int = 8
+
+
+PRESETS = {
+    "smoke": Settings(Digits(), width=16, latents=4, betas=(0.1, 1.0), steps=100, samples=20, draws=5, bounded=50, seeds=2),
+    "cpu": Settings(),
+    "paper": Settings(MNIST(), width=512, learning_rate=1e-3, batch_size=100, steps=30_000, samples=1000, bounded=10_000),
+}
+
+# What was fixed when: every statistic and threshold before any run on MNIST. Then one run (seed 900; 1,200 steps of 100 images, step
+# size 0.001) was seen whole, and 62 % of its conditional samples were recognized: too short. Longer and faster training was tried with
+# seed 901 and the network told the label alone (82 to 86 % recognized); number, size and batch of the steps are from there. No statistic
+# and no threshold was moved.
+_VAE = "Kingma & Welling, arXiv:1312.6114"
+_BETA = "Higgins et al., beta-VAE, ICLR 2017"
+CLAIMS = (
+    Claim(
+        name="the digit asked for is drawn",
+        text="A VAE told the label models p(x | y): a classifier trained on real digits sees the digit asked for in 80 % of samples.",
+        source="the tutorials' second definition of generative; the threshold is ours",
+        known="second-hand",
+        statistic="share of conditional prior samples recognized as the digit asked for",
+        direction="greater",
+        threshold=0.8,
+        unit="of samples",
+    ),
+    Claim(
+        name="the label improves the bound",
+        text="Told the label, the same network assigns test images a higher ELBO.",
+        source="log p(x | y) is on average above log p(x)",
+        known="derived",
+        statistic="ELBO of test images, told the label minus not told",
+        direction="greater",
+        unit="nats",
+    ),
+    Claim(
+        name="the label tells at most ln 10",
+        text="The gain is no more than there is in one of ten labels.",
+        source="the mean of log p(x | y) - log p(x) is at most the label's entropy, for exact likelihoods of one model",
+        known="derived",
+        statistic="importance-weighted bound of test images, told the label minus not told, minus ln 10",
+        direction="less",
+        unit="nats",
+    ),
+    Claim(
+        name="told the label, codes say less of it",
+        text="A network told the label keeps style in its code and leaves the digit out.",
+        source="Kingma et al., arXiv:1406.5298, conditional generation; the threshold is ours",
+        known="remembered",
+        statistic="accuracy of 10 nearest neighbours among codes of training images, not told minus told",
+        direction="greater",
+        threshold=0.2,
+        unit="accuracy",
+    ),
+    Claim(
+        name="KL falls with beta",
+        text="The heavier KL weighs, the fewer nats a code takes.",
+        source=f"{_BETA}; two minima of D + beta R, exchanged",
+        known="derived",
+        statistic="log2 of test KL, smaller beta over the next; the smallest",
+        direction="greater",
+        unit="doublings",
+    ),
+    Claim(
+        name="reconstruction suffers with beta",
+        text="The heavier KL weighs, the worse test images are reconstructed.",
+        source=f"{_BETA}; two minima of D + beta R, exchanged",
+        known="derived",
+        statistic="test reconstruction error, larger beta minus the one before; the smallest",
+        direction="greater",
+        unit="nats",
+    ),
+    Claim(
+        name="beta 1 has the best bound",
+        text="What is trained on is also best at test time: the ELBO of test images is highest where KL has weight 1.",
+        source=f"{_VAE}, the bound itself",
+        known="derived",
+        statistic="ELBO of test images, beta 1 minus the best of the others",
+        direction="greater",
+        unit="nats",
+    ),
+    Claim(
+        name="small beta leaves holes",
+        text="Towards an autoencoder the latent space gets holes: samples of the prior are farther from digits.",
+        source="Godoy's tutorial on autoencoders: holes in the latent space, large reconstruction factors",
+        known="second-hand",
+        statistic="distance to the nearest training image, prior samples minus reconstructions of test images; smallest beta minus beta 1",
+        direction="greater",
+        unit="Euclidean distance",
+    ),
+    Claim(
+        name="latent ways stay near digits",
+        text="Midway between two digits, a decoded mean of codes is nearer to real digits than the mean of the two decoded images.",
+        source="interpolation in latent spaces, as commonly shown; the control (both ends decoded) is ours",
+        known="remembered",
+        statistic="distance to the nearest training image, mean of two reconstructions minus decoded mean of their codes",
+        direction="greater",
+        unit="Euclidean distance",
+    ),
+)
+
+
+class Unmeasured(Autoencoding):
+    """Nothing is measured on the way, which would take as long as training: what there is to know is asked of the trained network."""
+
+    def schedule(self):
+        return ()
+
+
+def arms(settings):
+    """The one with beta 1 first, which verdicts name; the one told the label and the one of two latents have beta 1, too."""
+    shape = (28, 28, 1) if isinstance(settings.data, MNIST) else (8, 8, 1)
+    network = lambda kind, latents: kind(settings.width, latents=latents, shape=shape, sigmoid=True)
+    run = lambda model, beta=1.0: Unmeasured(
+        data=settings.data,
+        model=model,
+        factor=1 / beta,
+        error="cross_entropy",
+        optimizer=Adam(settings.learning_rate),
+        batch_size=settings.batch_size,
+        steps=settings.steps,
+        probes=(),
+        track_batches=False,
+    )
+    swept = sorted(settings.betas, key=lambda beta: abs(np.log(beta)))
+    return {
+        **{f"beta={beta:g}": run(network(Variational, settings.latents), beta) for beta in swept},
+        "conditional": run(network(ConditionalVariational, settings.latents)),
+        "plane": run(network(Variational, 2)),
+    }
+
+
+def record(settings, runs):
+    """Every array [seed, ...], betas or kinds next; of seed 0 the pictures, packed."""
+    from flax.traverse_util import unflatten_dict
+    from sklearn.svm import SVC
+
+    data, plans = settings.data.build(), arms(settings)
+    networks = {arm: _Network(plans[arm].model.build(), settings.draws) for arm in (*KINDS, "plane")}
+    classifier = SVC(C=5).fit(data.x_train[:10_000], data.y_train[:10_000])
+    parameters = lambda run: unflatten_dict({tuple(name.split("/")): leaf for name, leaf in run.load("params").items()})
+    trained = [{arm: parameters(seeds[seed]) for arm, seeds in runs.items()} for seed in range(settings.seeds)]
+    measured = [_measured(settings, seed, networks, params, data, classifier) for seed, params in enumerate(trained)]
+    return {
+        **{name: np.array([one[name] for one in measured], np.float32) for name in measured[0]},
+        "betas": np.array(settings.betas),
+        "draws": np.array(settings.draws),
+        "recognizer": classifier.score(data.x_test[:2000], data.y_test[:2000]),
+        "independent": independent_pixels(data.x_train, data.x_test),
+        **_pictures(settings, networks, trained[0], data),
+    }
+
+
+class _Network:
+    """What networks of one architecture are asked, compiled once."""
+
+    def __init__(self, model, draws):
+        import jax
+
+        import coherence as co
+        from coherence.tasks.autoencoding import elbo_terms, evaluate
+
+        terms = elbo_terms(model, error="cross_entropy")
+        part = lambda path: co.layer(path).split("/")[0]
+
+        def coherence(params, factor, examples):
+            loss = lambda params, example: factor * terms(params, example).reconstruction + terms(params, example).kl
+            found = co.m_coherence(co.per_example_value_and_grad(loss)(params, examples)[1], by=part)
+            return [found[name] for name in PARTS]
+
+        self.told, self.side = hasattr(model, "classes"), model.shape[:2]
+        self.encode, self.decode = (jax.jit(lambda *x, how=how: model.apply(*x, method=how)) for how in ("encode", "decode"))
+        self.terms = jax.jit(lambda params, examples: jax.lax.map(lambda one: terms(params, one), examples, batch_size=500))
+        self.bounds = jax.jit(evaluate(bounds(model, draws), batch_size=50))
+        self.coherence = jax.jit(coherence)
+
+    def codes(self, params, x, y):
+        """Their means."""
+        return np.asarray(self.encode(params, x, *([y] if self.told else []))[0])
+
+    def images(self, params, z, *labels):
+        return np.asarray(self.decode(params, np.asarray(z, np.float32), *labels))[..., 0]
+
+    def examples(self, seed, x, y, *more):
+        """Images, what belongs to them, labels where it is told them, and keys."""
+        import jax
+
+        return (x, *more, *([y] if self.told else []), jax.random.split(jax.random.key(seed), len(x)))
+
+
+def bounds(model, draws):
+    """`(params, (x, white, *labels, key)) -> (ELBO, importance-weighted bound)` of an image whose pixels are `white` or black.
+
+    The code's distribution is read off the grey image x: the bounds hold for any.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    def both(params, example):
+        x, white, *labels, key = example
+        mu, log_var = model.apply(params, x, *labels, method="encode")
+        noise = jax.random.normal(key, (draws, len(mu)))
+        z = mu + noise * jnp.exp(log_var / 2)
+        logits = model.apply(params, z, *(jnp.broadcast_to(y, draws) for y in labels), method="logits").reshape(draws, -1)
+        log_p = jnp.sum(jax.nn.log_sigmoid(jnp.where(white.ravel(), logits, -logits)), -1)
+        weights = log_p + jnp.sum(noise**2 + log_var - z**2, -1) / 2  # log p(x, z) - log q(z | x)
+        return jnp.mean(weights), jax.nn.logsumexp(weights) - jnp.log(draws)
+
+    return both
+
+
+def _measured(settings, seed, networks, trained, data, classifier):
+    """What one seed's networks are asked."""
+    rng, few = np.random.default_rng([seed, 1]), slice(settings.bounded)
+    x, y, vae = data.x_test, data.y_test, networks[KINDS[0]]
+    white = rng.random(x[few].shape) < x[few]
+    found = {"bounds": [], "code_accuracy": [], "test_kl": [], "test_reconstruction": [], "active": [], "far": [], "m_coherence": []}
+    elbos = []
+    for network, params in [(networks[kind], trained[kind]) for kind in KINDS]:
+        elbos.append(-np.array(network.terms(params, network.examples(seed, x, y)).total))
+        found["bounds"].append(network.bounds(params, network.examples(seed, x[few], y[few], white)))
+        found["code_accuracy"].append(_read_off(network.codes(params, data.x_train, data.y_train), network.codes(params, x, y), data))
+    for beta in settings.betas:
+        params = trained[f"beta={beta:g}"]
+        terms, codes = vae.terms(params, vae.examples(seed, x, y)), vae.codes(params, x, y)
+        drawn = [vae.images(params, z) for z in (rng.normal(size=(settings.samples, settings.latents)), codes[: settings.samples])]
+        found["test_kl"].append(terms.kl.mean())
+        found["test_reconstruction"].append(terms.reconstruction.mean())
+        found["active"].append((codes.var(0) > ACTIVE).sum())
+        found["far"].append([nearest(images, data.x_train).mean() for images in drawn])
+        found["m_coherence"].append(vae.coherence(params, 1 / beta, vae.examples(seed, data.x_train[:500], None)))
+    asked = np.repeat(np.arange(10), settings.samples // 10)
+    samples = networks["conditional"].images(trained["conditional"], rng.normal(size=(len(asked), settings.latents)), asked)
+    return found | {
+        "elbo": np.mean(elbos, 1),
+        "elbo_error": np.std([*elbos, elbos[1] - elbos[0]], 1) / np.sqrt(len(x)),  # over test images; the last is the gain's
+        "recognized": (classifier.predict(samples.reshape(len(asked), -1)) == asked).reshape(10, -1).mean(1),
+        "between": _between(vae, trained[KINDS[0]], data, rng.permutation(len(x) // 2 * 2).reshape(2, -1), settings.samples // 2),
+    }
+
+
+def _read_off(train, test, data):
+    """How often the nearest codes of training images have a test image's label."""
+    from sklearn.neighbors import KNeighborsClassifier
+
+    return KNeighborsClassifier(10).fit(train, data.y_train).score(test[:2000], data.y_test[:2000])
+
+
+def _between(network, params, data, pairs, many):
+    """Distance to the nearest training image on ways between two digits, [decoded codes or mixed reconstructions, place]."""
+    a, b = pairs[:, data.y_test[pairs[0]] != data.y_test[pairs[1]]][:, :many]
+    codes = network.codes(params, data.x_test, data.y_test)
+    ends = [network.images(params, codes[i]) for i in (a, b)]
+    ways = network.images(params, mixtures(codes[a], codes[b])), mixtures(*ends)
+    return [nearest(images, data.x_train).reshape(len(ALONG), -1).mean(1) for images in ways]
+
+
+def mixtures(a, b):
+    """From a to b, [places * m, ...]."""
+    share = ALONG.reshape(-1, *[1] * np.ndim(a))
+    return ((1 - share) * a + share * b).reshape(-1, *np.shape(a)[1:])
+
+
+def nearest(images, among):
+    """Euclidean distance of each image to the nearest one of others, over pixels of 0 to 1."""
+    a, b = (np.reshape(x, (len(x), -1)).astype(np.float32) for x in (images, among))
+    squares = (b**2).sum(1)
+    parts = [(squares - 2 * part @ b.T).min(1) for part in np.array_split(a, -(-len(a) // 500))]
+    return np.sqrt(np.maximum((a**2).sum(1) + np.concatenate(parts), 0))
+
+
+def independent_pixels(x_train, x_test):
+    """Nats that an image costs where each pixel is white by its own mean alone."""
+    p = np.clip(x_train.mean(0), 1e-3, 1 - 1e-3)
+    return -(x_test * np.log(p) + (1 - x_test) * np.log(1 - p)).sum(1).mean()
+
+
+def _pictures(settings, networks, params, data):
+    """Of one seed, at 16 grey levels: samples by digit and by beta, ways between digits, the plane of two latents, and a walk."""
+    from scipy.stats import norm
+
+    rng, side = np.random.default_rng(0), networks["plane"].side
+    draw = lambda arm, z, *labels: networks.get(arm, networks[KINDS[0]]).images(params[arm], z, *labels)
+    told = lambda z: draw("conditional", np.repeat(z, 10, 0), np.tile(np.arange(10), len(z))).reshape(-1, 10, *side)
+    codes = networks[KINDS[0]].codes(params[KINDS[0]], data.x_test, None)
+    grid = norm.ppf((np.arange(SIDE) + 0.5) / SIDE)
+    turn, (u, v) = 2 * np.pi * np.arange(FRAMES)[:, None] / FRAMES, np.linalg.qr(rng.normal(size=(settings.latents, 2)))[0].T
+    circle = np.sqrt(settings.latents) * (np.cos(turn) * u + np.sin(turn) * v)  # as far out as draws usually are
+    extremes = [min(settings.betas), 1, max(settings.betas)]
+    pictures = {
+        "told": told(rng.normal(size=(ROWS, settings.latents))),
+        "priors": np.stack([draw(f"beta={beta:g}", rng.normal(size=(10, settings.latents))) for beta in extremes]),
+        "ways": draw(KINDS[0], mixtures(codes[:4:2], codes[1:4:2])).reshape(len(ALONG), 2, *side),
+        "plane": draw("plane", np.stack(np.meshgrid(grid, -grid), -1).reshape(-1, 2)).reshape(SIDE, SIDE, *side),
+        "walk": told(circle),
+    }
+    places = networks["plane"].codes(params["plane"], data.x_test, None)[:SHOWN]
+    shown = {"codes": places.astype(np.float16), "labels": data.y_test[:SHOWN].astype(np.uint8)}
+    return shown | {name: value for name, images in pictures.items() for name, value in packed(name, images).items()}
+
+
+def packed(name, images):
+    """Images in 16 grey levels, enough for the eye, as few bytes: of each the change from the one before, as uint8 that wraps around."""
+    steps = (np.round(images * (LEVELS - 1)) * (255 // (LEVELS - 1))).astype(np.uint8)
+    changes = np.diff(steps, axis=0, prepend=np.zeros_like(steps[:1]))
+    return {name: np.frombuffer(zlib.compress(changes.tobytes(), 9), np.uint8), f"{name}_shape": np.array(images.shape)}
+
+
+def judge(recorded):
+    betas = recorded["betas"]
+    order = np.argsort(betas)
+    one = np.flatnonzero(betas == 1)[0]
+    worst = -recorded["elbo"].min()
+    limit = FITTED * recorded["independent"]
+    unfitted = None if worst < limit else f"a network did not learn: {worst:.0f} nats, {limit:.0f} asked for"
+    blind = None if recorded["recognizer"] >= RECOGNIZES else f"the classifier is right on {recorded['recognizer']:.2f} < {RECOGNIZES}"
+    between = recorded["between"][:, :, len(ALONG) // 2]
+    found = {
+        "the digit asked for is drawn": recorded["recognized"].mean(1),
+        "the label improves the bound": np.diff(recorded["elbo"], axis=1)[:, 0],
+        "the label tells at most ln 10": np.diff(recorded["bounds"][..., 1], axis=1)[:, 0] - np.log(10),
+        "told the label, codes say less of it": -np.diff(recorded["code_accuracy"], axis=1)[:, 0],
+        "latent ways stay near digits": between[:, 1] - between[:, 0],
+    }
+    if len(betas) > 1:
+        kl, error = recorded["test_kl"][:, order], recorded["test_reconstruction"][:, order]
+        elbo, far = -(kl + error), -np.diff(recorded["far"], axis=2)[..., 0]
+        found |= {
+            "KL falls with beta": -np.diff(np.log2(kl), axis=1).max(1),
+            "reconstruction suffers with beta": np.diff(error, axis=1).min(1),
+            "beta 1 has the best bound": elbo[:, order == one][:, 0] - elbo[:, order != one].max(1),
+            "small beta leaves holes": far[:, order[0]] - far[:, one],
+        }
+    return {name: (values, unfitted or (blind if name == CLAIMS[0].name else None)) for name, values in found.items()}
+
+
+def table(recorded):
+    one = lambda name: recorded[name][..., None]
+    error = one("test_kl") + one("test_reconstruction")
+    by_beta = [one("test_kl"), one("test_reconstruction"), -error, one("active"), recorded["far"], recorded["m_coherence"]]
+    by_kind = [one("elbo"), recorded["bounds"], one("code_accuracy")]
+    rows = lambda names, columns: [
+        [name, *map(plus_minus, column.T)] for name, column in zip(names, np.moveaxis(np.concatenate(columns, -1), 1, 0))
+    ]
+    swept = ["beta", "KL", "reconstruction", "ELBO", "latents in use", "priors", "reconstructions", *PARTS]
+    kinds = ["beta 1", "ELBO", "black and white", f"{recorded['draws']} draws", "label read off codes"]
+    note = (
+        "test images, nats an image; priors, reconstructions: distance of these images to the nearest training image; encoder, decoder:\n"
+        f"m-coherence, m = 500. Samples of a given digit recognized: {plus_minus(recorded['recognized'].mean(1))} (real test images:\n"
+        f"{recorded['recognizer']:.3f}); mean ± half of the 95 % interval over seeds"
+    )
+    told = aligned(kinds, rows(("not told", "told the label"), by_kind))
+    return f"{aligned(swept, rows([f'{beta:g}' for beta in recorded['betas']], by_beta))}\n\n{told}\n{note}"
+
+
+EXPERIMENT = Experiment("digit_vaes", CLAIMS, PRESETS, arms, record, judge, table)
+
+if __name__ == "__main__":
+    from coherence.running import main
+
+    main(EXPERIMENT)
