@@ -151,7 +151,7 @@ def test_a_network_that_is_told_labels_gets_them(tmp_path):
 
 
 def test_convolutions_are_trained_by_the_same_settings():
-    problem = changed(CIRCLES, model=ConvolutionalVariational(width=2, latents=2), garbage=0.5, aggregator=Winsorize(10)).build(0)
+    problem = changed(CIRCLES, model=ConvolutionalVariational(width=2, latents=2), garbage=0.5, track_batches=True).build(0)
     state, indices = loop._initial(problem), np.arange(8)
     trained, _ = jax.eval_shape(make_step(problem), state, problem.data, indices)
     assert jax.tree.map(np.shape, trained) == jax.tree.map(np.shape, state)
