@@ -82,7 +82,7 @@ PRESETS = {
 # was looked at for other pools how many examples of each class a brief training gets right, to choose its length (about half learned,
 # as in the source); then, for one seed, training losses alone, to choose the number of steps. That examples which a longer brief
 # training has not learned are another matter (the figure's caption) was looked at after the verdicts.
-_STUDY = "Chatterjee & Zielinski, Weak and Strong Gradient Directions (arXiv:2003.07422)"
+_STUDY = "Zielinski, Krishnan & Chatterjee, Weak and Strong Gradient Directions (arXiv:2003.07422)"
 _SURVEY = "Chatterjee & Zielinski, On the Generalization Mystery (arXiv:2203.10036), Section 8"
 _AT = f"at a training loss of {FITTED:g} nats"
 

@@ -67,7 +67,7 @@ PRESETS = {
 # layer or three), 12 and 3. In batches of 100 neither M3 nor RM3 kept anything from being memorized; in batches of 3 both did, RA3 did not,
 # and M3's share of memorized examples at equal fit was seen to be near early-stopped SGD's. So the dependence on the batch size is
 # our explanation of what had been seen, put to the test with other seeds, not a prediction.
-_PAPER = "Chatterjee & Zielinski, Weak and Strong Gradient Directions (arXiv:2003.07422)"
+_PAPER = "Zielinski, Krishnan & Chatterjee, Weak and Strong Gradient Directions (arXiv:2003.07422)"
 _OURS = "ours: a coordinate's median of three is zero where only one of three wants to move it"
 
 

@@ -33,8 +33,8 @@ def median_of_means(groups=3, *, key=None, consecutive=False):
     and schedules go on in between). The released code refers to a name it does not define there, and keeps its weight decay inside the
     buffer: here `l2_decay` comes behind, and acts `groups` times as often.
 
-    Chatterjee & Zielinski, Weak and Strong Gradient Directions (arXiv:2003.07422); On the Generalization Mystery (arXiv:2203.10036),
-    Section 7.
+    Zielinski, Krishnan & Chatterjee, Weak and Strong Gradient Directions (arXiv:2003.07422); Chatterjee & Zielinski, On the
+    Generalization Mystery (arXiv:2203.10036), Section 7.
 
     Args:
         groups: how many, at least 1; static.

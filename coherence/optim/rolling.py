@@ -26,7 +26,7 @@ def rolling_median(window=3):
     median); computes sum - min - max (equal but for rounding and infinities); and refuses momentum, which its authors found unstable
     with RM3. Here that is the user's choice.
 
-    Chatterjee & Zielinski, Weak and Strong Gradient Directions (arXiv:2003.07422).
+    Zielinski, Krishnan & Chatterjee, Weak and Strong Gradient Directions (arXiv:2003.07422).
 
     Args:
         window: how many steps, at least 1 (the plain mean gradient); static. The state holds window - 1 gradients.
@@ -51,7 +51,7 @@ def rolling_mean(window=3):
 
     As stale and as smooth as `rolling_median`, but no more robust than the mean. Everything else as there.
 
-    Chatterjee & Zielinski, Weak and Strong Gradient Directions (arXiv:2003.07422), in the released code only.
+    Zielinski, Krishnan & Chatterjee, Weak and Strong Gradient Directions (arXiv:2003.07422), in the released code only.
 
     Args:
         window: how many steps, at least 1 (the plain mean gradient); static. The state holds window - 1 gradients.
