@@ -1,0 +1,313 @@
+"""Naive Bayes gets to its own, higher, error with a third of the examples; with the very fewest it need not lead logistic regression.
+
+On eight data sets Gaussian naive Bayes and logistic regression learn from the same growing training sets, a mean over many random
+splits a seed. Both are linear here, and differ only in what they fit: naive Bayes, each class's mean and one variance a feature for all
+classes, so p(x, y); logistic regression, p(y | x). One data set is the tutorial's: sex from weight and foot size, drawn from normal
+distributions whose errors are known by algebra. Controls: a variance of its own for every class, and an L2 penalty for logistic regression.
+
+Beside it, the kinds of classifiers: that example drawn as p(x, y), as p(y | x) and as the decision alone, and the place of every model
+of the catalogue in both definitions of "generative". What they all do with digits, `classifiers_compared` shows.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from coherence.claims import Claim
+from coherence.experiment import Experiment
+from coherence.report.tables import aligned, plus_minus
+from coherence.training.curves import first_at
+
+PEOPLE = "weight and foot size"
+SETS = (PEOPLE, "iris", "wine", "breast cancer", "digits 3 | 8", "digits 1 | 9", "digits odd | even", "MNIST 4 | 9")
+MODELS = ("naive Bayes", "naive Bayes, own variances", "logistic regression", "logistic regression, L2")
+NB, OWN, LR, L2 = range(4)
+PENALTY = {LR: 1e4, L2: 1.0}  # scikit-learn's C: the inverse of the penalty, of standardized features
+FALL = 0.9  # of the way from the error of the most frequent class to a model's own last one: it is nearly there
+MEANS = np.array([[64.0, 24.5], [76.0, 26.9]])  # kg and cm, of women and men
+SPREADS = np.array([10.0, 1.2])
+CORRELATION = 0.6
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    sets: tuple[str, ...] = SETS
+    splits: int = 30
+    """Random splits of every data set, a seed."""
+    largest: int = 4096
+    """Training examples at most; three quarters of a data set where it has fewer."""
+    seeds: int = 8
+
+
+PRESETS = {
+    "smoke": Settings(sets=(PEOPLE, "iris"), splits=2, largest=64, seeds=2),
+    "cpu": Settings(),
+    "paper": Settings(splits=1000, largest=8192),
+}
+
+# What was fixed when: statistics and thresholds before any run of these presets with their seeds; none was moved after. Before that, the
+# learning curves of six splits of one other seed were looked at, on all sets but the first and the last of digits, for penalties (C) of
+# 1e4, 100 and 1 and for variance floors of 1e-9 and 0.01. They showed logistic regression ahead at the largest sizes by 1 to 9 points;
+# at the smallest, naive Bayes ahead on breast cancer and iris, level on wine and MNIST, and behind on digits: so no claim is made of
+# each data set alone. The least penalty and floor were taken, as the nearest to the source's unpenalized pair.
+_NG_JORDAN = "Ng & Jordan, On Discriminative vs. Generative Classifiers (2001)"
+_OURS = "our experiment; the question is that of Ng & Jordan (2001)"
+
+
+def _claim(name, text, statistic, unit="error", known="second-hand", direction="greater", **more):
+    return Claim(name, text, _NG_JORDAN if known == "second-hand" else _OURS, known, statistic, direction, unit=unit, **more)
+
+
+CLAIMS = (
+    _claim(
+        "naive Bayes leads with few examples",
+        "With the fewest examples (two a class) naive Bayes makes fewer errors than logistic regression, over all data sets.",
+        "error of logistic regression minus error of naive Bayes at the smallest size, mean over data sets",
+    ),
+    _claim(
+        "logistic regression leads with many",
+        "With the most examples there are, logistic regression makes fewer errors than naive Bayes, over all data sets.",
+        "error of naive Bayes minus error of logistic regression at the largest size, mean over data sets",
+    ),
+    _claim(
+        "the curves cross",
+        "On more than half of the data sets naive Bayes leads with the fewest examples and logistic regression with the most.",
+        "share of the data sets on which both hold",
+        "of the data sets",
+        threshold=0.5,
+    ),
+    _claim(
+        "naive Bayes gets to its own end sooner",
+        f"Naive Bayes needs fewer examples to cover {FALL:.0%} of the way from chance to its own last error.",
+        "log2 of the examples needed, logistic regression over naive Bayes, mean over data sets",
+        "doublings",
+    ),
+    _claim(
+        "the lead outlives a penalty",
+        "With the fewest examples naive Bayes also leads logistic regression with an L2 penalty (C = 1).",
+        "error of penalized logistic regression minus error of naive Bayes at the smallest size, mean over data sets",
+        known="remembered",
+    ),
+    _claim(
+        "ignored correlation costs what algebra says",
+        "Where both classes are normal and features correlate within them, naive Bayes ends higher by the difference of two closed forms.",
+        f"error of naive Bayes minus error of logistic regression with most examples, minus the closed form; {PEOPLE}",
+        known="derived",
+        direction="within",
+        tolerance=0.003,
+    ),
+)
+
+
+def people(examples, rng):
+    """Weight (kg) and foot size (cm) of made-up women (0) and men (1), equally many on average: one covariance for both."""
+    sex = rng.integers(0, 2, examples)
+    first, second = rng.normal(size=(2, examples))
+    foot = CORRELATION * first + math.sqrt(1 - CORRELATION**2) * second
+    return MEANS[sex] + SPREADS * np.stack([first, foot], 1), sex
+
+
+def known_errors():
+    r"""Of naive Bayes and of logistic regression with any number of examples.
+
+    The best threshold along w has the error :math:`\Phi(-w'\delta / 2 \sqrt{w' R w})`: with w the difference of the means in standard
+    deviations, :math:`\delta`, if the correlations R are ignored, else with :math:`R^{-1} \delta`.
+    """
+    apart, correlations = (MEANS[1] - MEANS[0]) / SPREADS, np.array([[1, CORRELATION], [CORRELATION, 1]])
+    error = lambda w: math.erfc(w @ apart / math.sqrt(8 * w @ correlations @ w)) / 2
+    return error(apart), error(np.linalg.solve(correlations, apart))
+
+
+def examples_of(name):
+    """All of a real data set."""
+    from sklearn import datasets
+
+    if name in ("iris", "wine", "breast cancer"):
+        return getattr(datasets, f"load_{name.replace(' ', '_')}")(return_X_y=True)
+    x, y = _small_mnist() if name.startswith("MNIST") else datasets.load_digits(return_X_y=True)
+    if name == "digits odd | even":
+        return x, y % 2
+    one, other = int(name[-5]), int(name[-1])
+    return x[np.isin(y, (one, other))], (y[np.isin(y, (one, other))] == other).astype(int)
+
+
+def _small_mnist():
+    """7 x 7 pixels, each the mean of 16: a covariance of 784 would make every fit slow."""
+    from coherence.data.settings import MNIST
+
+    data = MNIST().build()
+    return np.asarray(data.x_train, float).reshape(-1, 7, 4, 7, 4).mean((2, 4)).reshape(-1, 49), data.y_train
+
+
+def in_proportion(y, rng):
+    """A random order of the examples in which every class is spread evenly, so that any beginning has its share of each."""
+    place = np.empty(len(y))
+    for label in np.unique(y):
+        there = rng.permutation(np.flatnonzero(y == label))
+        place[there] = (np.arange(len(there)) + rng.uniform()) / len(there)
+    return np.argsort(place)
+
+
+def sizes_of(y, largest):
+    """Training examples: two a class, doubled up to all there are; a last step shorter than a fifth is left out."""
+    most = min(largest, len(y) * 3 // 4)
+    doubled = [2**k * 2 * len(np.unique(y)) for k in range(20)]
+    return [n for n in doubled if n < most / 1.2] + [most]
+
+
+def fitted(model, x, y):
+    """One of the four, on standardized features."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.naive_bayes import GaussianNB
+
+    if model in PENALTY:
+        return LogisticRegression(C=PENALTY[model], solver="newton-cholesky", max_iter=1000).fit(x, y)
+    bayes = GaussianNB().fit(x, y)
+    if model == NB:  # one variance a feature for all classes: the boundary is linear, as that of logistic regression
+        bayes.var_ = np.broadcast_to(bayes.class_prior_ @ bayes.var_, bayes.var_.shape)
+    return bayes
+
+
+@dataclasses.dataclass(frozen=True)
+class LearningCurve:
+    """Test error against the number of training examples: the same splits for every model."""
+
+    data: str
+    splits: int
+    largest: int
+
+    def describe(self):
+        return f"data sets of 2 to 64 features, up to {self.largest:,} training examples, mean over {self.splits} splits"
+
+    def compute(self, seed):
+        real = None if self.data == PEOPLE else examples_of(self.data)
+        errors = []
+        for split in range(self.splits):
+            rng = np.random.default_rng([seed, split])
+            x, y = real or people(self.largest + 4096, rng)  # the last ones to test on
+            sizes = sizes_of(y, self.largest)
+            errors.append(self.errors(x, y, sizes, rng))
+        return {
+            "sizes": np.array(sizes),
+            "error": np.mean(errors, 0).T,
+            "chance": 1 - np.bincount(y).max() / len(y),
+            "features": x.shape[1],
+        }
+
+    def errors(self, x, y, sizes, rng):
+        """Of every model trained on every size: [sizes, models]."""
+        order = in_proportion(y, rng)
+        test = order[sizes[-1] :]
+        return [[self.error(model, x, y, order[:n], test) for model in range(len(MODELS))] for n in sizes]
+
+    def error(self, model, x, y, train, test):
+        centre, spread = x[train].mean(0), x[train].std(0)
+        standardized = lambda rows: (x[rows] - centre) / np.where(spread > 0, spread, 1)
+        return np.mean(fitted(model, standardized(train), y[train]).predict(standardized(test)) != y[test])
+
+
+@dataclasses.dataclass(frozen=True)
+class ThreeWays:
+    """Sex from weight and foot size: what a joint model, a conditional one and a mere decision say on a grid."""
+
+    examples: int = 120
+    grid: int = 48
+
+    def describe(self):
+        return f"{self.examples} people"
+
+    def compute(self, seed):
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.naive_bayes import GaussianNB
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+        from sklearn.svm import SVC
+
+        x, y = people(self.examples, np.random.default_rng([seed, 0, 3]))
+        axes = np.linspace(MEANS.min(0) - 3 * SPREADS, MEANS.max(0) + 3 * SPREADS, self.grid)
+        grid = np.stack(np.meshgrid(*axes.T), -1).reshape(-1, 2)
+        joint = np.exp(GaussianNB().fit(x, y).predict_joint_log_proba(grid))
+        posterior, decision = (make_pipeline(StandardScaler(), model).fit(x, y) for model in (LogisticRegression(C=PENALTY[LR]), SVC()))
+        square = lambda values: values.reshape(self.grid, self.grid)
+        return {
+            "people": x,
+            "sex": y,
+            "axes": axes,
+            "joint": np.stack([square(of_one) for of_one in joint.T]),
+            "posterior": square(posterior.predict_proba(grid)[:, 1]),
+            "decision": square(decision.predict(grid)),
+        }
+
+
+def arms(settings):
+    curves = {name: LearningCurve(name, settings.splits, settings.largest) for name in settings.sets}
+    return curves | {"three ways": ThreeWays()}
+
+
+def record(settings, runs):
+    from coherence.estimators import catalogue
+
+    found = {arm: [run.load("computed") for run in seeds] for arm, seeds in runs.items()}
+    arrays = {"sets": np.array(settings.sets)}
+    for name in settings.sets:
+        first = found[name][0]
+        arrays |= {f"{name}/{what}": first[what] for what in ("sizes", "chance", "features")}
+        arrays[f"{name}/error"] = np.array([one["error"] for one in found[name]], np.float32)
+    arrays |= {what: values.astype(np.float32) for what, values in found["three ways"][0].items()}
+    rows = catalogue((8, 8, 1))
+    arrays |= {f"catalogue/{what}": np.array([str(getattr(row, what)) for row in rows]) for what in ("label", "how", "models")}
+    return arrays | {f"catalogue/{what}": np.array([getattr(row, what) for row in rows]) for what in ("generates", "gradients")}
+
+
+def needed(recorded, name, model):
+    """log2 of the examples with which a model has covered most of the way from chance to its own last error: [seeds]."""
+    errors, chance = recorded[f"{name}/error"][:, model], recorded[f"{name}/chance"]
+    levels = errors[:, -1] + (1 - FALL) * (chance - errors[:, -1])
+    sizes = np.log2(recorded[f"{name}/sizes"])
+    return np.array([first_at(curve, sizes, level, falling=True) for curve, level in zip(errors, levels)])
+
+
+def leads(recorded, of, over, at):
+    """Error of one model above that of the other at the first (0) or the last (-1) size: [data sets, seeds]."""
+    errors = [recorded[f"{name}/error"][..., at] for name in recorded["sets"]]
+    return np.array([error[:, over] - error[:, of] for error in errors], float)
+
+
+def judge(recorded):
+    few, many = leads(recorded, NB, LR, 0), leads(recorded, LR, NB, -1)
+    sooner = np.array([needed(recorded, name, LR) - needed(recorded, name, NB) for name in recorded["sets"]])
+    found = {
+        "naive Bayes leads with few examples": few.mean(0),
+        "logistic regression leads with many": many.mean(0),
+        "the curves cross": ((few > 0) & (many > 0)).mean(0),
+        "naive Bayes gets to its own end sooner": sooner.mean(0),
+        "the lead outlives a penalty": leads(recorded, NB, L2, 0).mean(0),
+    }
+    if PEOPLE in recorded["sets"]:
+        bayes, best = known_errors()
+        found["ignored correlation costs what algebra says"] = many[list(recorded["sets"]).index(PEOPLE)] - (bayes - best)
+    return {name: (values, None) for name, values in found.items()}
+
+
+def table(recorded):
+    rows = []
+    for name in recorded["sets"]:
+        errors, sizes = recorded[f"{name}/error"], recorded[f"{name}/sizes"]
+        sooner = needed(recorded, name, LR) - needed(recorded, name, NB)
+        ends = [plus_minus(100 * errors[:, model, at]) for at in (0, -1) for model in (NB, LR, L2)]
+        rows.append([name, str(recorded[f"{name}/features"]), str(sizes[0]), *ends[:3], f"{sizes[-1]:,}", *ends[3:], plus_minus(sooner)])
+    models = ["naive Bayes", "logistic", "with L2"]
+    curves = aligned(["data", "features", "fewest", *models, "most", *models, "sooner"], rows)
+    kinds = zip(*(recorded[f"catalogue/{what}"].astype(str) for what in ("label", "how", "models", "generates", "gradients")))
+    kinds = aligned(["model", "first definition", "models", "draws x", "has gradients"], kinds)
+    note = f"errors in %, mean ± half of the 95 % interval; sooner: doublings of examples until {FALL:.0%} of a model's own fall"
+    return f"{curves}\n{note}\n\n{kinds}"
+
+
+EXPERIMENT = Experiment("generative_vs_discriminative", CLAIMS, PRESETS, arms, record, judge, table)
+
+if __name__ == "__main__":
+    from coherence.running import main
+
+    main(EXPERIMENT)
