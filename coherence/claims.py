@@ -184,21 +184,25 @@ def table(judgements: Sequence[Judgement], format: Literal["text", "markdown"] =
     """The judgements to read: verdict, effect with its interval and unit, seeds, p, at what scale, whose claim, which run."""
     if format not in ("text", "markdown"):
         raise ValueError(f'table(format): "text" or "markdown", got {format!r}.')
-    header = ("claim", "verdict", "effect [95 % interval]", "seeds", "p")
+    header = ("claim", "verdict", "effect [95 % interval]", "values", "p")
     rows = [(j.claim.name, j.verdict, effect(j), str(j.n), _p(j.p if math.isnan(j.p_adjusted) else j.p_adjusted)) for j in judgements]
     if format == "markdown":
         lines = ["| " + " | ".join((*header, "scope", "source", "run")) + " |", "|---" * (len(header) + 3) + "|"]
         for row, j in zip(rows, judgements, strict=True):
             name, *rest = (cell.replace("|", "\\|") for cell in row)
             scope = j.where + (f" ({j.reason})" if j.reason else "")
-            cells = (f"**{name}**: {j.claim.text}", *rest, scope, f"{j.claim.source} ({j.claim.known})", j.run)
+            cells = (f"**{name}**: {stated(j.claim)}", *rest, scope, f"{j.claim.source} ({j.claim.known})", j.run)
             lines.append("| " + " | ".join(cells) + " |")
         return "\n".join(lines)
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(header, widths, strict=True)).rstrip()]
     for row, j in zip(rows, judgements, strict=True):
         lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-        lines += [f"    {line}" for line in (j.claim.text, j.where, j.reason, f"{j.claim.source} ({j.claim.known})", j.run) if line]
+        lines += [
+            f"    {line}"
+            for line in (j.claim.text, f"measured: {j.claim.statistic}", j.where, j.reason, f"{j.claim.source} ({j.claim.known})", j.run)
+            if line
+        ]
     return "\n".join(lines)
 
 
@@ -228,10 +232,17 @@ def _two_sided_p(values, threshold: float) -> float:
 
 
 def effect(judgement: Judgement) -> str:
-    """The effect with its interval and unit, as it is printed."""
-    mean, low, high = judgement.effect
-    bounds = "" if math.isnan(low) or low == high else f" [{low:+.3g}, {high:+.3g}]"
-    return f"{mean:+.3g}{bounds} {judgement.claim.unit}".rstrip()
+    """The effect with its interval, its unit and, where it is not 0, what it was claimed to exceed or fall short of, as it is printed."""
+    claim, (mean, low, high) = judgement.claim, judgement.effect
+    bounds = "" if claim.direction == "within" or math.isnan(low) or low == high else f" [{low:+.3g}, {high:+.3g}]"
+    sign = {"greater": ">", "less": "<"}.get(claim.direction)
+    claimed = f" (claimed: {sign} {claim.threshold:g})" if sign and claim.threshold else ""
+    return f"{mean:+.3g}{bounds} {claim.unit}".rstrip() + claimed
+
+
+def stated(claim: Claim) -> str:
+    """The claim and what was measured for it, in words."""
+    return f"{claim.text} Measured: {claim.statistic}."
 
 
 def _p(p: float) -> str:

@@ -28,14 +28,15 @@ class Experiment:
         name: the file's stem.
         claims: what the sources say, fixed before any run.
         presets: `{name: settings}`: frozen dataclasses of plain values with a field `seeds`; `smoke` takes seconds.
-        arms: settings -> `{arm: run settings}`; the first arm is the one described in verdicts, by its `describe()`. Run settings that
-            train have `build(seed) -> Problem`, `schedule()`, `steps` and `batch_size`. Others, such as a library's fit, have
-            `compute(seed) -> {name: array}`: `run.load("computed")`; single numbers are the record of step 0, too.
+        arms: settings -> `{arm: run settings}`. Run settings have `describe()`. Those that train have `build(seed) -> Problem`,
+            `schedule()`, `steps` and `batch_size`. Others, such as a library's fit, have `compute(seed) -> {name: array}`:
+            `run.load("computed")`; single numbers are the record of step 0, too.
         record: `(settings, {arm: [Run, ...]}) -> {name: array}`: the small arrays that verdicts, table and figure are made from.
         judge: recorded arrays -> `{claim name: (differences by seed, precondition or None)}`; a claim that these settings do not test is
             left out.
         table: recorded arrays -> text.
         at_source_scale: settings -> whether they are the source's own.
+        scale: arms -> what verdicts are said to be about: the first arm's description, or those of `all_arms`.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Experiment:
     judge: Callable
     table: Callable
     at_source_scale: Callable = lambda settings: False
+    scale: Callable = lambda arms: next(iter(arms.values())).describe()
 
     def judgements(self, recorded, run=""):
         """The verdict of every claim that was tested, Holm-adjusted over the experiment; `run` names the recording."""
@@ -61,6 +63,15 @@ class Experiment:
                 for differences, precondition in [found[claim.name]]
             ]
         )
+
+
+def all_arms(arms):
+    """What all arms are, each said once: `circles (1,000 examples): AE 784-32-1, VAE 784-32-1; mnist (500 examples): AE 784-32-8`."""
+    by_data: dict[str, list[str]] = {}
+    for said in dict.fromkeys(one.describe() for one in arms.values()):
+        data, _, model = said.partition("), ")
+        by_data.setdefault(f"{data})" if model else data, []).append(model)
+    return "; ".join(f"{data}: {', '.join(models)}" if models[0] else data for data, models in by_data.items())
 
 
 def plain(settings):
@@ -124,7 +135,7 @@ def perform(experiment, settings, folder):
             finished[arm] = opened
     recorded = {
         **experiment.record(settings, finished),
-        "scale": f"{next(iter(arms.values())).describe()}, {settings.seeds} seed{'s' * (settings.seeds > 1)}",
+        "scale": f"{experiment.scale(arms)}, {settings.seeds} seed{'s' * (settings.seeds > 1)}",
         "at_source_scale": experiment.at_source_scale(settings),
         "settings": json.dumps(plain(settings)),
     }

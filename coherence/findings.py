@@ -71,9 +71,10 @@ def reproducing(found, date):
         "# What reproduces, and what does not",
         f"As of {date}. Written by `coherence claims --write` from the recorded arrays in `paper_figures/recorded/`; a test says when it is"
         f"\nstale. {len(judgements)} verdicts on claims, at the scales below: {counts(judgements)}.",
-        "A verdict rests on Student's t interval over seeds, 95 %, and each table is held to 5 % by Holm's adjustment; claims of exact"
-        "\nvalues have no interval. *Known* is how firmly we know that the source says so: read there, second-hand, remembered, or"
-        "\nderived by us. The sentence below a heading is what is claimed, not what was found."
+        "A verdict rests on Student's t interval over seeds, 95 %. A reproduced claim that does not survive Holm's adjustment over its"
+        "\ntable (5 %) becomes inconclusive; *not reproduced* rests on the interval alone. *Values* are one a seed, or, of claims of exact"
+        "\nvalues, which have no interval, as many as were compared. *Known* is how firmly we know that the source says so: read there,"
+        "\nsecond-hand, remembered, or derived by us. The sentence below a heading is what is asked or claimed; verdicts are in the table."
         "\nPictures with captions: [paper_figures](../paper_figures/README.md).",
     ]
     return "\n\n".join(parts + [_section(finding) for finding in found]) + "\n"
@@ -82,9 +83,9 @@ def reproducing(found, date):
 def _section(finding):
     one = finding.judgements[0]
     scale = f"{one.scale}; {'the' if one.at_source_scale else 'not the'} source's scale. Run `{one.run}`."
-    header = ("claim", "source (known)", "verdict", "effect [95 % interval]", "seeds")
+    header = ("claim", "source (known)", "verdict", "effect [95 % interval]", "values")
     rows = [
-        (f"**{j.claim.name}**: {j.claim.text}", f"{j.claim.source} ({j.claim.known})", _verdict(j), claims.effect(j), str(j.n))
+        (f"**{j.claim.name}**: {claims.stated(j.claim)}", f"{j.claim.source} ({j.claim.known})", _verdict(j), claims.effect(j), str(j.n))
         for j in finding.judgements
     ]
     return "\n\n".join([f"## {finding.name}", finding.says.partition("\n")[0], scale, markdown(header, rows)])
@@ -99,12 +100,15 @@ def gallery_page(home, found):
     parts = [
         "# Figures",
         "Written by `coherence figures` from the arrays in `recorded/`: no training, no JAX. Each is in `drawn/` as PNG, PDF and CSV (what"
-        "\nwas drawn, with its intervals). Bands and bars are 95 % intervals over seeds. True labels are blue, random labels orange,"
-        "\npristine examples green, corrupt ones vermilion. All claims, with effects and sources:"
+        "\nwas drawn, with its intervals). Bands and bars are 95 % intervals over seeds; what has none is a mean or a single run. Labels:"
+        "\ntrue ones blue, random ones orange; pristine examples green, corrupt ones vermilion. All claims, with effects and sources:"
         "\n[docs/reproducing.md](../docs/reproducing.md).",
     ]
     for finding in found:
-        title, _, caption = _docstring(home / "paper_figures" / f"{gallery.stem(finding.name)}.py").partition("\n")
+        stem = gallery.stem(finding.name)
+        title, _, caption = _docstring(home / "paper_figures" / f"{stem}.py").partition("\n")
+        if stem != finding.name:
+            caption = f"Panels as under [{stem}](#{stem}), which also says what this preset adds."
         by_verdict = {verdict: [j.claim.name for j in finding.judgements if j.verdict == verdict] for verdict in claims.VERDICTS}
         verdicts = ". ".join(f"*{verdict.capitalize()}*: {', '.join(names)}" for verdict, names in by_verdict.items() if names)
         parts += [

@@ -1,4 +1,4 @@
-"""Gradients of the KL term agree most; those of the reconstruction more in the encoder than in the decoder, against what we derived.
+"""Gradients of the KL term agree most; those of the reconstruction do not agree more in the decoder than in the encoder, as we derived.
 
 AE, VAE and convolutional VAE learn circles and digits, while the terms of the loss are probed one by one on the same examples. Predicted:
 in the encoder each example pulls its own code up or down, so signs cancel there and not in the decoder; KL pulls untrained codes alike,
@@ -13,7 +13,7 @@ import numpy as np
 
 from coherence.claims import Claim
 from coherence.data.settings import MNIST, Circles
-from coherence.experiment import Experiment
+from coherence.experiment import Experiment, all_arms
 from coherence.models.settings import Autoencoder, ConvolutionalVariational, Variational
 from coherence.optim.settings import Adam
 from coherence.report.tables import aligned, plus_minus
@@ -312,7 +312,7 @@ def table(recorded):
     return f"{aligned(['network', 'when', *columns, 'cosine'], rows)}\n{note}"
 
 
-EXPERIMENT = Experiment("autoencoders_coherence", CLAIMS, PRESETS, arms, record, judge, table)
+EXPERIMENT = Experiment("autoencoders_coherence", CLAIMS, PRESETS, arms, record, judge, table, scale=all_arms)
 
 if __name__ == "__main__":
     from coherence.running import main

@@ -12,7 +12,7 @@ import numpy as np
 
 from coherence.claims import Claim
 from coherence.data.settings import Circles
-from coherence.experiment import Experiment
+from coherence.experiment import Experiment, all_arms
 from coherence.models.settings import Autoencoder, Variational
 from coherence.optim.settings import Adam
 from coherence.report.tables import aligned, plus_minus
@@ -311,7 +311,7 @@ def table(recorded):
     return "\n\n".join([aligned(header, rows), untrained, aligned(["z", "gradient of encoder", "of decoder"], gradients), note])
 
 
-EXPERIMENT = Experiment("circle_sweeps", CLAIMS, PRESETS, arms, record, judge, table)
+EXPERIMENT = Experiment("circle_sweeps", CLAIMS, PRESETS, arms, record, judge, table, scale=all_arms)
 
 if __name__ == "__main__":
     from coherence.running import main

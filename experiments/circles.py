@@ -12,7 +12,7 @@ import numpy as np
 
 from coherence.claims import Claim
 from coherence.data.settings import Circles
-from coherence.experiment import Experiment
+from coherence.experiment import Experiment, all_arms
 from coherence.models.settings import Autoencoder, ConvolutionalVariational, Variational
 from coherence.optim.settings import Adam
 from coherence.probes.schedules import Epochs, Log
@@ -305,7 +305,7 @@ def table(recorded):
 
 
 at_source_scale = lambda settings: dataclasses.replace(settings, seeds=8) == PRESETS["paper"]
-EXPERIMENT = Experiment("circles", CLAIMS, PRESETS, arms, record, judge, table, at_source_scale)
+EXPERIMENT = Experiment("circles", CLAIMS, PRESETS, arms, record, judge, table, at_source_scale, all_arms)
 
 if __name__ == "__main__":
     from coherence.running import main

@@ -14,7 +14,7 @@ import numpy as np
 
 from coherence.claims import Claim
 from coherence.data.settings import MNIST, Digits
-from coherence.experiment import Experiment
+from coherence.experiment import Experiment, all_arms
 from coherence.models.settings import ConditionalVariational, Variational
 from coherence.optim.settings import Adam
 from coherence.report.tables import aligned, plus_minus
@@ -64,7 +64,7 @@ CLAIMS = (
     Claim(
         name="the digit asked for is drawn",
         text="A VAE told the label models p(x | y): a classifier trained on real digits sees the digit asked for in 80 % of samples.",
-        source="the tutorials' second definition of generative; the threshold is ours",
+        source="generative in the sense of p(x | y); the threshold is ours",
         known="second-hand",
         statistic="share of conditional prior samples recognized as the digit asked for",
         direction="greater",
@@ -400,7 +400,7 @@ def table(recorded):
     return f"{aligned(swept, rows([f'{beta:g}' for beta in recorded['betas']], by_beta))}\n\n{told}\n{note}"
 
 
-EXPERIMENT = Experiment("digit_vaes", CLAIMS, PRESETS, arms, record, judge, table)
+EXPERIMENT = Experiment("digit_vaes", CLAIMS, PRESETS, arms, record, judge, table, scale=all_arms)
 
 if __name__ == "__main__":
     from coherence.running import main

@@ -1,4 +1,4 @@
-"""Examples learned early generalize among themselves, those learned late do not: what is easy is what others help to learn.
+"""Examples learned early generalize among themselves, those learned late less: what is easy is what others help to learn.
 
 A network is trained briefly; the examples of a pool that it then gets right are the easy ones, the others the hard ones. From each kind,
 and at random from the pool, equally many examples are drawn for training and for testing, the same number of every class. Networks are

@@ -12,7 +12,7 @@ import numpy as np
 
 from coherence.claims import Claim
 from coherence.data.settings import MNIST, LabelNoise
-from coherence.experiment import Experiment
+from coherence.experiment import Experiment, all_arms
 from coherence.models.settings import Convolutional, FullyConnected
 from coherence.optim.settings import SGD
 from coherence.report.tables import aligned, plus_minus
@@ -313,7 +313,7 @@ def table(recorded):
     return f"{aligned(['network-noise', 'start', 'peak', 'at step', 'middle', 'end', 'layers, middle', 'fitted'], rows)}\n{note}"
 
 
-EXPERIMENT = Experiment("evolution", CLAIMS, PRESETS, arms, record, judge, table)
+EXPERIMENT = Experiment("evolution", CLAIMS, PRESETS, arms, record, judge, table, scale=all_arms)
 
 if __name__ == "__main__":
     from coherence.running import main

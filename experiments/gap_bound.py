@@ -95,7 +95,7 @@ CLAIMS = (
             f"At a training loss of {level:g} nats a step depends less on single examples with true than with random labels.",
             f"{_WORDS['integrand']}: true minus random labels, at equal training loss",
             "less",
-            "of 1.41",
+            "(unrelated gradients: 1.41)",
         )
         for level in LEVELS
     ),

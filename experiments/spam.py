@@ -12,7 +12,7 @@ import numpy as np
 
 from coherence.claims import Claim
 from coherence.data.settings import LabelNoise, SMSSpam
-from coherence.experiment import Experiment
+from coherence.experiment import Experiment, all_arms
 from coherence.optim.settings import SGD, Average, Winsorize
 from coherence.report.tables import aligned, plus_minus
 from coherence.training.classification import Classification
@@ -416,7 +416,7 @@ def table(recorded):
     return f"{aligned(['model', 'training loss', 'corrupt fitted', 'test', 'balanced', 'spam found'], rows)}\n{note}"
 
 
-EXPERIMENT = Experiment("spam", CLAIMS, PRESETS, arms, record, judge, table)
+EXPERIMENT = Experiment("spam", CLAIMS, PRESETS, arms, record, judge, table, scale=all_arms)
 
 if __name__ == "__main__":
     from coherence.running import main

@@ -13,7 +13,7 @@ import numpy as np
 
 from coherence.claims import Claim
 from coherence.data.settings import Digits, LabelNoise
-from coherence.experiment import Experiment
+from coherence.experiment import Experiment, all_arms
 from coherence.models.settings import FullyConnected
 from coherence.optim.settings import SGD, Average, Winsorize
 from coherence.report.tables import aligned, plus_minus
@@ -338,7 +338,7 @@ def table(recorded):
     return f"{first}\n\n{second}\n{note}"
 
 
-EXPERIMENT = Experiment("trees", CLAIMS, PRESETS, arms, record, judge, table)
+EXPERIMENT = Experiment("trees", CLAIMS, PRESETS, arms, record, judge, table, scale=all_arms)
 
 if __name__ == "__main__":
     from coherence.running import main

@@ -12,7 +12,7 @@ import numpy as np
 
 from coherence.claims import Claim
 from coherence.data.settings import MNIST, Digits, LabelNoise
-from coherence.experiment import Experiment
+from coherence.experiment import Experiment, all_arms
 from coherence.models.settings import Parametrized
 from coherence.optim.settings import SGD
 from coherence.report.tables import aligned, plus_minus
@@ -205,6 +205,7 @@ EXPERIMENT = Experiment(
     record=record,
     judge=judge,
     table=table,
+    scale=all_arms,
 )
 
 if __name__ == "__main__":

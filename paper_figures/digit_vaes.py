@@ -1,13 +1,13 @@
 """Digits from variational autoencoders: drawn on request, drawn at random, and on the way from one to another.
 
-MNIST, 10,000 training images, dense VAEs of 10 latents; pictures of one seed, bands and bars over 8. The GIF is panel **a** in motion: ten
-digits of one code, which goes round a circle. **a** Told the label, a network draws the digit asked for; a classifier agrees (**h**) in
-83 % of samples, from 69 % for a 2 to 97 % for a 4: more than 80 % is *inconclusive*. **b, e** A network of two latents, not told: digits
-have their regions. **c** Samples of the prior by the weight of KL, β. **d, j** Codes mixed between two test images stay nearer to real
-digits than their two reconstructions mixed in pixels (*reproduced*).
+MNIST, 10,000 training images, dense VAEs of 10 latents; pictures of one seed, bands and bars over 8. The GIF is panel **a** in motion:
+ten digits of one code, which goes round a circle. **a** Told the label, a network draws the digit asked for; a classifier agrees (**h**)
+in 83 % of samples, from 69 % for a 2 to 98 % for a 4: more than 80 % is *inconclusive*. **b, e** A network of two latents, not told:
+digits have their regions. **c** Samples of the prior by the weight of KL, β. **d, j** Codes mixed between two test images stay nearer to
+real digits than their two reconstructions mixed in pixels (*reproduced*).
 
-**f** KL falls and reconstruction suffers with β (*reproduced*), but the best bound for test images is not at β = 1, what is trained on:
-β = 0.3 is better by 1.5 nats after these 2,000 steps (**not reproduced**). **g** The label is worth 4.1 nats of ELBO; the numbers in the
+**f** KL falls and reconstruction suffers with β (*reproduced*), but the best bound for test images is not at β = 1, what is trained on: β
+= 0.3 is better by 1.5 nats after these 2,000 steps (**not reproduced**). **g** The label is worth 4.1 nats of ELBO; the numbers in the
 bars are the levels without and with it, each ±0.7 over test images. By the tighter bound of 50 draws it is worth 3.7 nats, more than the
 ln 10 = 2.3 there are in a label (**not reproduced**; the limit is one of exact likelihoods). Codes of the network told the label say less
 of it: 52 % right by nearest neighbours instead of 90 % (*reproduced*). **i** Samples of the prior are farther from training images than
@@ -211,7 +211,7 @@ def along(panel, recorded):
 
 def coherence(panel, recorded):
     title = "coherence after training"
-    for part, (name, colour) in enumerate((("encoder", style.COLOUR["random"]), ("decoder", NOT_TOLD))):
+    for part, (name, colour) in enumerate((("encoder", style.SEQUENCE[1]), ("decoder", style.SEQUENCE[3]))):
         style.band(panel, recorded["betas"], recorded["m_coherence"][..., part], name, colour=colour, panel=title, logarithmic=True)
     beta_axis(panel, recorded)
     panel.set(ylabel="m-coherence,\nm = 500", yscale="log", ylim=(1, recorded["m_coherence"].max() * 2))

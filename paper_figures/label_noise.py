@@ -2,10 +2,10 @@
 
 MNIST, 2,000 examples; one colour a share of permuted labels, bands over 8 seeds. **a-d** Pristine examples are fitted tens of times
 earlier than corrupt ones, nearly as without noise; test accuracy rises, then falls as the corrupt are memorized. **e-h** The pristine
-examples' share of the loss reduction against 95 % of null worlds, in which the same examples are called pristine at random: above it early
-(*reproduced*), below it late, but at the weakest of the three levels of noise not by enough (*inconclusive*). **i-k** Gains of an
-average example, first-order: at this step size much of a late step is undone by the next, so they add up to more than there was to
-lose. **l** Noise slows learning to 50 % (*reproduced*); to 90 % it is *inconclusive*, since from 25 % of noise on nothing much changes.
+examples' share of the loss reduction against 95 % of null worlds, in which the same examples are called pristine at random: above it
+early (*reproduced*), below it late, but with 75 % of noise not by enough (*inconclusive*). **i-k** Gains of an average example,
+first-order: at this step size much of a late step is undone by the next, so they add up to more than there was to lose. **l** Noise slows
+learning to 50 % (*reproduced*); to 90 % it is *inconclusive*, since from 25 % of noise on nothing much changes.
 """
 
 import numpy as np

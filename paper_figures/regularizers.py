@@ -3,16 +3,17 @@
 On the six-feature sets (a-c) everything is as algebra says; lines are closed forms, points where descent ended, colours as in c. With a
 weak L1 pull the private weights of the learnable set set out and are taken back to exactly zero once the shared one does their work (a);
 above 1/4, the most that one of four examples can pull, they never leave it, and nothing of the memorizable set is learned (b). L2 only
-shrinks: it keeps the ratio 4 : 1 and memorizes at every rate (c). On MNIST with half the labels random (d, e; dotted: without penalty) the
-corrupt examples are lost at a rate 0.8 (L1) and 1 (L2) decades below that which costs the pristine ones. But plain SGD on its way gives
-them up as well (f): at equal pristine accuracy L2 has fitted somewhat fewer of the corrupt, and L1 more, **not reproduced**: its accuracies
-still drift and jump when training ends, and in a trial with a step five times smaller (one seed) it was above the path, too. (A coarser
-first grid of rates, whose straight lines cut the corner of this path, made L1 look worse and left L2 undecided.)
-Chosen on the validation part, L2 beats SGD stopped early by 4 points of test accuracy, L1 loses to it by 6. The corrupt examples take
-over the loss reduction about when test accuracy is best (h, within half a doubling). At default settings (g: mean step and accuracy
-of what a rule keeps; i: its regret), patience on a noisy validation part comes out best under noise, a budget copied from another seed
-and the takeover follow; evidence helps, but on two seeds stops ten times too late; coherence below 1 comes too late to matter,
-**inconclusive**, and the gradient norm never falls below its default. Without noise every rule that stops costs under one point.
+shrinks: it keeps the ratio 4 : 1 and memorizes at every rate (c). On MNIST with half the labels random (d, e; dotted: without penalty)
+the corrupt examples are lost at a rate 0.8 (L1) and 1 (L2) decades below that which costs the pristine ones. But plain SGD on its way
+gives them up as well (f): at equal pristine accuracy L2 has fitted somewhat fewer of the corrupt, and L1 more, **not reproduced**: its
+accuracies still drift and jump when training ends, and in a trial with a step five times smaller (one seed) it was above the path, too.
+(A coarser first grid of rates, whose straight lines cut the corner of this path, made L1 look worse and left L2 undecided.) Chosen on the
+validation part, L2 beats SGD stopped early by 4 points of test accuracy, L1 loses to it by 6. The corrupt examples take over the loss
+reduction about when test accuracy is best (h, within half a doubling). At default settings (g: mean step and accuracy of what a rule
+keeps; i: its regret), patience on a noisy validation part comes out best under noise, a budget copied from another seed ("other's best")
+and the takeover, a rule that stops at the crossing in h and has to know who is corrupt, follow; evidence helps, but on two seeds stops
+ten times too late; coherence below 1 comes too late to matter, **inconclusive**, and the gradient norm never falls below its default.
+Without noise every rule that stops costs under one point.
 """
 
 import numpy as np

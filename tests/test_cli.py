@@ -39,7 +39,7 @@ def test_list_names_every_experiment_with_what_was_found(capsys):
     said = capsys.readouterr().out
     for path in (ROOT / "experiments").glob("*.py"):
         assert f"{path.stem}\n    {load(path).__doc__.splitlines()[0]}" in said
-    assert "\n    presets: smoke, cpu, paper\n    cpu: 5 reproduced, 0 not reproduced, 0 inconclusive\nwidth\n" in said
+    assert "\n    presets: smoke, cpu, paper\n    cpu: 5 reproduced, 0 not reproduced, 0 inconclusive\n" in said
 
 
 def test_the_toy_runs_judges_and_draws(capsys, here):

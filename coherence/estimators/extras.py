@@ -17,9 +17,7 @@ def xgboost_classifier(**settings):
     try:
         from xgboost import XGBClassifier
     except ImportError:
-        raise ImportError(
-            "the row xgboost needs the extra classical, which brings xgboost: pip install 'gradient-coherence[classical]'."
-        ) from None
+        raise ImportError("the row xgboost needs the extra classical, which brings xgboost: pip install -e '.[classical]'.") from None
     return Encoded(XGBClassifier(**settings))
 
 

@@ -1,4 +1,4 @@
-"""Every classifier of the tutorials as a row of one table: what it models, what it can do, and how to make it."""
+"""The usual textbooks' classifiers as rows of one table: what it models, what it can do, and how to make it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def catalogue(shape: tuple[int, int, int] | None = None) -> tuple[Row, ...]:
     Settings are for some hundreds to thousands of examples and seconds of training. Where scale matters, `make` gives a `Scaled` with the
     classifier as its step `model`: `row.make(0).set_params(model__measure_coherence=500)`, and `fit(X, y, model__corrupt=corrupt)`.
 
-    Sorted as in the tutorials: gradient boosting stands with the trees it is made of, though it fits p(y | x).
+    Sorted as textbooks do: gradient boosting stands with the trees it is made of, though it fits p(y | x).
     """
     return (*_generative(shape), *_probabilistic(shape), *_decisions())
 

@@ -26,9 +26,7 @@ def export(paths: Iterable[str | Path], folder: str | Path) -> list[Path]:
     try:
         from tensorboardX import SummaryWriter
     except ImportError:
-        raise RuntimeError(
-            'export needs the extra tensorboard, which brings tensorboardX: pip install "gradient-coherence[tensorboard]".'
-        ) from None
+        raise RuntimeError('export needs the extra tensorboard, which brings tensorboardX: pip install -e ".[tensorboard]".') from None
     logging.getLogger("tensorboardX.x2num").setLevel(logging.ERROR)  # nan is data here; it would warn of each
     targets = {Path(folder) / arm.name / f"seed={run.seed}": run for arm in arms(paths) for run in arm.runs}
     for target in targets:

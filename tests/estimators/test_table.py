@@ -88,7 +88,7 @@ def test_boosted_trees_beat_one_of_them():
 def test_without_the_extra_only_its_row_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "xgboost", None)
     (row,) = (row for row in catalogue() if row.name == "xgboost")
-    with pytest.raises(ImportError, match=r"the row xgboost needs the extra classical, .* pip install 'gradient-coherence\[classical\]'"):
+    with pytest.raises(ImportError, match=r"the row xgboost needs the extra classical, .* pip install -e '.\[classical\]'"):
         row.make(0)
 
 

@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from coherence import gallery, runs
-from coherence.experiment import Experiment, load, perform
+from coherence.experiment import Experiment, all_arms, load, perform
 from coherence.report import describe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,6 +76,12 @@ def test_what_is_not_trained_is_computed_once_for_each_seed_kept_and_shown(tmp_p
     monkeypatch.setattr(_Fit, "compute", None)  # a second call computes nothing
     again = perform(one, _Fits(), tmp_path)
     assert again["times=1"].tolist() == recorded["times=1"].tolist()
+
+
+def test_where_networks_differ_verdicts_name_all_of_them():
+    said = lambda text: types.SimpleNamespace(describe=lambda: text)
+    arms = ["circles (9 examples), AE 4-2-1", "circles (9 examples), VAE 4-2-1", "a library's", "circles (9 examples), AE 4-2-1"]
+    assert all_arms({str(i): said(text) for i, text in enumerate(arms)}) == "circles (9 examples): AE 4-2-1, VAE 4-2-1; a library's"
 
 
 def test_a_computation_that_failed_leaves_the_finished_ones_and_is_made_again(tmp_path, monkeypatch):

@@ -30,7 +30,7 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     recorded.run(tmp_path / "seed=0", probes=False)
-    with pytest.raises(RuntimeError, match=r'export needs the extra tensorboard, .*: pip install "gradient-coherence\[tensorboard\]"\.'):
+    with pytest.raises(RuntimeError, match=r'export needs the extra tensorboard, .*: pip install -e "\.\[tensorboard\]"\.'):
         export([tmp_path], tmp_path / "events")
 
 
