@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coherence.claims import Claim, Judgement, holm, interval, judge, table
+from coherence.claims import Claim, Judgement, effect, holm, interval, judge, table
 
 GREATER = Claim(
     name="real above random",
@@ -181,6 +181,15 @@ def test_the_table_says_what_how_sure_and_where():
     assert len(rows) == 4
     assert {row.replace("\\|", "").count("|") for row in rows} == {9}
     assert "arXiv:2203.10036, Section 6 (second-hand)" in rows[2]
+
+
+def test_an_effect_below_its_threshold_is_not_left_to_look_like_a_success():
+    above = dataclasses.replace(GREATER, threshold=5.0)
+    assert effect(judge(above, [3.0, 4.0], scale=SCALE)) == "+3.5 [-2.85, +9.85] examples (claimed: > 5)"
+    assert effect(judge(GREATER, [3.0], scale=SCALE)) == "+3 examples"
+    assert effect(judge(EXACT, [1e-7, 3e-7], scale=SCALE)) == "+2e-07 examples"  # compared one by one: an interval says nothing
+    for format in ("text", "markdown"):
+        assert above.statistic in table([judge(above, [3.0, 4.0], scale=SCALE)], format)
 
 
 def test_an_unknown_table_format_is_refused():
