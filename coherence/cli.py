@@ -85,7 +85,7 @@ def _list(known, rest):
         print(f"{name}\n    {first}\n    presets: {', '.join(experiment.presets)}")
         for finding in found:
             if finding.experiment.name == name:
-                print(f"    {finding.name.removeprefix(name).lstrip('-') or DEFAULT_PRESET}: {findings.counts(finding.judgements)}")
+                print(f"    {gallery.preset(finding.name, DEFAULT_PRESET)}: {findings.counts(finding.judgements)}")
 
 
 def _run(known, rest):

@@ -39,6 +39,11 @@ def stem(name):
     return name.partition("-")[0]
 
 
+def preset(name, usual):
+    """The preset that a figure's name stands for: `usual` where it names none."""
+    return name.partition("-")[2] or usual
+
+
 def recording(checkout, name):
     """Where a figure's committed arrays are."""
     return checkout / "paper_figures" / "recorded" / f"{name}.npz"

@@ -310,10 +310,10 @@ def mixtures(a, b):
 
 def nearest(images, among):
     """Euclidean distance of each image to the nearest one of others, over pixels of 0 to 1."""
-    a, b = (np.reshape(x, (len(x), -1)).astype(np.float32) for x in (images, among))
-    squares = (b**2).sum(1)
-    parts = [(squares - 2 * part @ b.T).min(1) for part in np.array_split(a, -(-len(a) // 500))]
-    return np.sqrt(np.maximum((a**2).sum(1) + np.concatenate(parts), 0))
+    from sklearn.metrics import pairwise_distances_argmin_min
+
+    flat = (np.reshape(x, (len(x), -1)).astype(np.float32) for x in (images, among))
+    return pairwise_distances_argmin_min(*flat)[1]
 
 
 def independent_pixels(x_train, x_test):
