@@ -1,7 +1,8 @@
 """Two commands for a fresh machine: `python run.py demo` and `python run.py test`. Standard library only.
 
-Each uses the first Python that has everything: this one, else the project's own `.venv`, which is made where it is missing (by uv
-if there is one, else by venv and pip). Anything else on the command line goes to the `coherence` command: `python run.py list`.
+Each uses the first Python that has everything: this one, else the project's own `.venv`, which is
+made where it is missing (by uv if there is one, else by venv and pip). Anything else on the command
+line goes to the `coherence` command: `python run.py list`.
 """
 
 import os
@@ -25,7 +26,9 @@ for requirement in wanted:
 
 
 def has_everything(python, extra):
-    return subprocess.run([python, "-c", CHECK, extra], cwd=HERE, capture_output=True).returncode == 0
+    return (
+        subprocess.run([python, "-c", CHECK, extra], cwd=HERE, capture_output=True).returncode == 0
+    )
 
 
 def say(*words):
@@ -38,9 +41,15 @@ def interpreter(extra):
             return str(python)
     requirement = f"{HERE}[{extra}]" if extra else str(HERE)
     if uv := shutil.which("uv"):
-        make, install = [uv, "venv", "--python", sys.executable, VENV], [uv, "pip", "install", "--python", PYTHON, "-e", requirement]
+        make, install = (
+            [uv, "venv", "--python", sys.executable, VENV],
+            [uv, "pip", "install", "--python", PYTHON, "-e", requirement],
+        )
     else:
-        make, install = [sys.executable, "-m", "venv", VENV], [PYTHON, "-m", "pip", "install", "-q", "-e", requirement]
+        make, install = (
+            [sys.executable, "-m", "venv", VENV],
+            [PYTHON, "-m", "pip", "install", "-q", "-e", requirement],
+        )
     if not PYTHON.exists():
         say(f"making {VENV}")
         subprocess.run(make, check=True)
@@ -51,7 +60,9 @@ def interpreter(extra):
 
 def main():
     if sys.version_info < (3, 11):  # noqa: UP036 - the one place that older ones reach
-        raise SystemExit(f"run.py: Python 3.11 or newer is needed, this is {sys.version.split()[0]}.")
+        raise SystemExit(
+            f"run.py: Python 3.11 or newer is needed, this is {sys.version.split()[0]}."
+        )
     word, *rest = sys.argv[1:] or ["--help"]
     if word in ("-h", "--help"):
         raise SystemExit(__doc__)
@@ -63,12 +74,14 @@ def main():
             f"run.py: setting up failed ({error}). Delete {VENV} and try again, or install the project yourself: pip install -e .[test]"
         ) from None
     commands = {
-        "demo": ["-m", "coherence", "run", "real_vs_random", "--preset", "demo"],
+        "demo": ["-m", "coherence.lab", "run", "real_vs_random", "--preset", "demo"],
         "test": ["-m", "pytest", "-q", "-n", "auto", "-m", "not slow"],
     }
-    command = [python, *commands.get(word, ["-m", "coherence", word]), *rest]
+    command = [python, *commands.get(word, ["-m", "coherence.lab", word]), *rest]
     say(*("python", *command[1:]))
-    raise SystemExit(subprocess.run(command, cwd=HERE, env={**os.environ, "PYTHONPATH": str(HERE)}).returncode)
+    raise SystemExit(
+        subprocess.run(command, cwd=HERE, env={**os.environ, "PYTHONPATH": str(HERE)}).returncode
+    )
 
 
 if __name__ == "__main__":

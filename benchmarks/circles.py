@@ -2,8 +2,8 @@
 
     python benchmarks/circles.py [ARM ...]
 
-Each network is trained as `coherence run circles` trains it, in a process and a fresh folder of its own: imports, data, compilation,
-probes and checkpoints count.
+Each network is trained as `coherence run circles` trains it, in a process and a fresh folder of its
+own: imports, data, compilation, probes and checkpoints count.
 """
 
 import argparse
@@ -14,11 +14,11 @@ import tempfile
 from findings import HOME, seconds
 
 sys.path.insert(0, str(HOME))
-from coherence.experiment import load
+from coherence.lab.experiment import load
 
 TRAIN = """
 import dataclasses, pathlib, sys
-from coherence.experiment import load, perform
+from coherence.lab.experiment import load, perform
 circles = load(pathlib.Path("experiments/circles.py"))
 arms = lambda settings: {sys.argv[1]: circles.arms(settings)[sys.argv[1]]}
 one = dataclasses.replace(circles.EXPERIMENT, arms=arms, record=lambda *_: {})

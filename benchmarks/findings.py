@@ -2,8 +2,9 @@
 
     python benchmarks/findings.py [--preset smoke] [NAME ...]
 
-Each experiment runs as a script, in a process and a fresh folder of its own: imports and compilation count. Then every recorded figure is
-drawn into a fresh folder, in one process that must not have imported JAX.
+Each experiment runs as a script, in a process and a fresh folder of its own: imports and
+compilation count. Then every recorded figure is drawn into a fresh folder, in one process that must
+not have imported JAX.
 """
 
 import argparse
@@ -28,7 +29,14 @@ sys.exit("jax" in sys.modules)
 def seconds(*command, **environment):
     start = time.perf_counter()
     environment = {**os.environ, "PYTHONPATH": str(HOME), **environment}
-    subprocess.run([sys.executable, *command], check=True, cwd=HOME, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, *command],
+        check=True,
+        cwd=HOME,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     return time.perf_counter() - start
 
 
@@ -42,7 +50,9 @@ def main():
     print(f"| experiment | preset {asked.preset}, s |\n|---|---|")
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
-            took = seconds(f"experiments/{name}.py", "--preset", asked.preset, COHERENCE_RUNS=folder)
+            took = seconds(
+                f"experiments/{name}.py", "--preset", asked.preset, COHERENCE_RUNS=folder
+            )
         total += took
         print(f"| {name} | {took:.1f} |", flush=True)
     with tempfile.TemporaryDirectory() as folder:

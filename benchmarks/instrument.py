@@ -2,8 +2,9 @@
 
     python benchmarks/instrument.py [--quick] [--only batch]
 
-MLP 784-2048-10 on MNIST. Each row is timed in turn with its plain counterpart in the same process, and its numbers are checked against
-the metrics of the formed definition in numpy, on a few examples.
+MLP 784-2048-10 on MNIST. Each row is timed in turn with its plain counterpart in the same process,
+and its numbers are checked against the metrics of the formed definition in numpy, on a few
+examples.
 """
 
 import argparse
@@ -23,12 +24,12 @@ from timing import compiled, ratio
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import coherence as co
-from coherence.data import corrupt_labels, mnist
-from coherence.models import MLP
+from coherence.lab.data import corrupt_labels, mnist
+from coherence.lab.models import MLP
+from coherence.lab.runs import Run
+from coherence.lab.tasks import cross_entropy
 from coherence.probes import Probe, batch_readings
 from coherence.probes.presets import SIGNAL, STANDARD
-from coherence.runs import Run
-from coherence.tasks import cross_entropy
 
 NET = MLP(width=2048, depth=1)
 LOSS = cross_entropy(NET)
@@ -50,8 +51,12 @@ def parameters():
 def check(params, batch, m_coherence):
     """The reading against the definition, formed, in float64."""
     rows = jax.vmap(jax.grad(LOSS), (None, 0))(params, batch)
-    g = np.concatenate([np.asarray(x, np.float64).reshape(len(x), -1) for x in jax.tree.leaves(rows)], 1)
-    np.testing.assert_allclose(m_coherence, len(g) * np.sum(g.mean(0) ** 2) / np.mean(np.sum(g**2, 1)), rtol=1e-3)
+    g = np.concatenate(
+        [np.asarray(x, np.float64).reshape(len(x), -1) for x in jax.tree.leaves(rows)], 1
+    )
+    np.testing.assert_allclose(
+        m_coherence, len(g) * np.sum(g.mean(0) ** 2) / np.mean(np.sum(g**2, 1)), rtol=1e-3
+    )
 
 
 def batch(pairs):
@@ -69,27 +74,48 @@ def batch(pairs):
         def step(params, state, examples):
             losses, g = co.per_example_value_and_grad(LOSS)(params, examples)
             updates, state = tx.update(co.mean(g), state, params)
-            return optax.apply_updates(params, updates), state, batch_readings(losses, g, quantities)
+            return (
+                optax.apply_updates(params, updates),
+                state,
+                batch_readings(losses, g, quantities),
+            )
 
         return step
 
     reference = compiled(plain, params, state, examples)
-    for name, quantities, target in (("standard", STANDARD, 1.15), ("standard and GSNR", (*STANDARD, *SIGNAL), 1.9)):
+    for name, quantities, target in (
+        ("standard", STANDARD, 1.15),
+        ("standard and GSNR", (*STANDARD, *SIGNAL), 1.9),
+    ):
         fast = compiled(probed(quantities), params, state, examples)
         check(params, examples, fast.run()[2]["m_coherence"])
-        row(f"{name} on the training batch, m = 100", ratio(fast.run, reference.run, pairs * 4, warmup=3), target)
+        row(
+            f"{name} on the training batch, m = 100",
+            ratio(fast.run, reference.run, pairs * 4, warmup=3),
+            target,
+        )
 
 
 def sample(pairs):
     """`full` on 10,000 fixed examples against one plain gradient of those; memory as the compiler counts it, without the sample."""
     (x, y), corrupt = data(10_000)
     params, examples = parameters(), (jnp.asarray(x), jnp.asarray(y))
-    reference = compiled(lambda params, examples: jax.grad(mean_loss)(params, examples), params, examples)
+    reference = compiled(
+        lambda params, examples: jax.grad(mean_loss)(params, examples), params, examples
+    )
     probe = Probe(LOSS, examples, quantities="full", groups=corrupt)
     found = probe(params)
     smaller = tuple(part[:300] for part in examples)
-    check(params, smaller, Probe(LOSS, smaller, quantities="full", few=100)(params)["train/m_coherence"])
-    row(f"full, m = 10,000, {len(found)} readings", ratio(lambda: probe(params), reference.run, pairs, warmup=1), 2.5)
+    check(
+        params,
+        smaller,
+        Probe(LOSS, smaller, quantities="full", few=100)(params)["train/m_coherence"],
+    )
+    row(
+        f"full, m = 10,000, {len(found)} readings",
+        ratio(lambda: probe(params), reference.run, pairs, warmup=1),
+        2.5,
+    )
     estimated = co.probes.cost(probe, params)
     memory = estimated.bytes / (reference.temporaries + reference.outputs)
     print(f"{'  memory against the plain gradient':52} {memory:>20.2f} {1.5:>5}   ({estimated})")
@@ -105,12 +131,20 @@ def whole(pairs):
     def plain():
         total = None
         for start in range(0, len(x), EPOCH_BATCH):
-            part = gradient(params, (x[start : start + EPOCH_BATCH], y[start : start + EPOCH_BATCH]))
+            part = gradient(
+                params, (x[start : start + EPOCH_BATCH], y[start : start + EPOCH_BATCH])
+            )
             total = part if total is None else add(total, part)
         return jax.block_until_ready(total)
 
-    ours = lambda: co.measure(LOSS, params, (x, y), batch_size=EPOCH_BATCH, by=co.layer, groups=corrupt)
-    row("alpha of 60,000, by layer and group, with intervals", ratio(ours, plain, pairs, warmup=1), 1.3)
+    ours = lambda: co.measure(
+        LOSS, params, (x, y), batch_size=EPOCH_BATCH, by=co.layer, groups=corrupt
+    )
+    row(
+        "alpha of 60,000, by layer and group, with intervals",
+        ratio(ours, plain, pairs, warmup=1),
+        1.3,
+    )
     print("  ", ours())
 
 
@@ -141,13 +175,24 @@ def importing(pairs):
 
 
 def row(name, took, target):
-    print(f"{name:52} {took!s:>20} {target:>5}   {took.a * 1e3:.1f} ms against {took.b * 1e3:.1f} ms, {took.pairs} pairs", flush=True)
+    print(
+        f"{name:52} {took!s:>20} {target:>5}   {took.a * 1e3:.1f} ms against {took.b * 1e3:.1f} ms, {took.pairs} pairs",
+        flush=True,
+    )
 
 
-ROWS = {"batch": (batch, 50), "sample": (sample, 15), "whole": (whole, 7), "recording": (recording, 7), "importing": (importing, 9)}
+ROWS = {
+    "batch": (batch, 50),
+    "sample": (sample, 15),
+    "whole": (whole, 7),
+    "recording": (recording, 7),
+    "importing": (importing, 9),
+}
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="fewer pairs")
     parser.add_argument("--only", choices=ROWS, help="one of them")
     chosen = parser.parse_args()

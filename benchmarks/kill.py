@@ -2,9 +2,10 @@
 
     python benchmarks/kill.py [--kills 50] [--seed 0]
 
-A classifier is trained on digits with wrong labels, in a process of its own that measures, records and checkpoints every 10 steps.
-Then, a fresh folder each, it is killed at a moment uniform in the time that run took from opening its folder to its end, and run
-again to the end. What the kill left must read as a beginning of the whole run's records; what the resume ends with must be the whole
+A classifier is trained on digits with wrong labels, in a process of its own that measures, records
+and checkpoints every 10 steps. Then, a fresh folder each, it is killed at a moment uniform in the
+time that run took from opening its folder to its end, and run again to the end. What the kill left
+must read as a beginning of the whole run's records; what the resume ends with must be the whole
 run's files, byte by byte. Exit status 1 at any difference.
 """
 
@@ -20,8 +21,8 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
+from coherence.lab.runs import Run
 from coherence.probes import Every, Probing
-from coherence.runs import Run
 
 STEPS, EVERY = 3000, 10
 FILES = ("params.npz", "metrics.jsonl", "batches.npz", "drawn.npz")
@@ -29,24 +30,38 @@ FILES = ("params.npz", "metrics.jsonl", "batches.npz", "drawn.npz")
 
 def work(folder):
     """Train in `folder`, or go on there; says when it has opened the run and when it is done."""
-    from coherence.data.settings import LabelNoise
-    from coherence.models.settings import FullyConnected
-    from coherence.training import Classification, train
+    from coherence.lab.data.settings import LabelNoise
+    from coherence.lab.models.settings import FullyConnected
+    from coherence.lab.training import Classification, train
 
     probes = (Probing(m=100, when=Every(EVERY)),)
-    settings = Classification(noise=LabelNoise(0.25), model=FullyConnected(width=64, depth=2), probes=probes, steps=STEPS)
+    settings = Classification(
+        noise=LabelNoise(0.25), model=FullyConnected(width=64, depth=2), probes=probes, steps=STEPS
+    )
     problem, schedule = settings.build(0), range(0, STEPS + 1, EVERY)
     run = Run.open(folder, {"batch_size": settings.batch_size}, seed=0)
     print("opened", flush=True)
-    train([problem], [run], steps=STEPS, batch_size=settings.batch_size, schedule=schedule, checkpoint_seconds=0)
+    train(
+        [problem],
+        [run],
+        steps=STEPS,
+        batch_size=settings.batch_size,
+        schedule=schedule,
+        checkpoint_seconds=0,
+    )
     print("done", flush=True)
 
 
 def start(folder):
     """A process that trains in `folder` and has just opened it; what one compiles the next ones find in a cache."""
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
     command = [sys.executable, __file__, "--work", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **cache})
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, **cache}
+    )
     assert process.stdout.readline() == "opened\n"
     return process
 
@@ -82,7 +97,9 @@ def differences(whole, other, left):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--work", type=pathlib.Path, help=argparse.SUPPRESS)
@@ -104,8 +121,13 @@ def main():
             wrong = differences(whole, folder, left)
             bad += bool(wrong)
             verdict = f"DIFFERENT: {', '.join(wrong)}" if wrong else "identical"
-            print(f"{number:>4}  {moment:>9.3f}  {len(left):>7}  {checkpoint!s:>10}  {verdict}", flush=True)
-    print(f"{asked.kills - bad} of {asked.kills} resumed runs are identical to the uninterrupted one")
+            print(
+                f"{number:>4}  {moment:>9.3f}  {len(left):>7}  {checkpoint!s:>10}  {verdict}",
+                flush=True,
+            )
+    print(
+        f"{asked.kills - bad} of {asked.kills} resumed runs are identical to the uninterrupted one"
+    )
     return int(bad > 0)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from coherence.optim.order_statistics import Formed, clipped_mean, rank
 
-# Hidden units whose gradients numpy and torch hold at a time: of 8, 32, 128 and 512 within 6 % of the fastest for numpy (8), 13 % for
-# topk (8), the fastest for torch.median; one trial each.
+# Hidden units whose gradients numpy and torch hold at a time: of 8, 32, 128 and 512 within 6 % of
+# the fastest for numpy (8), 13 % for topk (8), the fastest for torch.median; one trial each.
 UNITS = 32
 
 
@@ -25,7 +25,9 @@ def steps(loss, params, batch, c, m, learning_rate):
     else:
         found |= _torch(torch, params, batch, c, k, learning_rate)
     if m <= 128:  # a network of more in one loop does not compile in minutes
-        found["XLA, selection network"] = _xla(loss, params, batch, lambda g: clipped_mean(Formed(g), k), learning_rate)
+        found["XLA, selection network"] = _xla(
+            loss, params, batch, lambda g: clipped_mean(Formed(g), k), learning_rate
+        )
         found["XLA, sort"] = _xla(loss, params, batch, lambda g: _sorted_mean(g, k), learning_rate)
     else:
         found["XLA, bitonic network"] = _xla(loss, params, batch, _bitonic_median, learning_rate)
@@ -36,9 +38,12 @@ def _xla(loss, params, batch, select, learning_rate):
     @jax.jit
     def step(params, batch):
         gradients = jax.vmap(jax.grad(loss), (None, 0))(params, batch)
-        # Formed, as the name says: without the barrier XLA may fuse the outer products into what selects.
+        # Formed, as the name says: without the barrier XLA may fuse the outer products into what
+        # selects.
         gradients = jax.lax.optimization_barrier(gradients)
-        selected = jax.tree.map(lambda g: select(g.reshape(len(g), -1)).reshape(g.shape[1:]), gradients)
+        selected = jax.tree.map(
+            lambda g: select(g.reshape(len(g), -1)).reshape(g.shape[1:]), gradients
+        )
         return jax.tree.map(lambda p, g: p - learning_rate * g, params, selected)
 
     return lambda: jax.block_until_ready(step(params, batch))
@@ -64,7 +69,9 @@ def _bitonic_median(g, tile=128):
             step = stretch // 4
             while step:
                 low, high = v.reshape(m // (2 * step), 2, step, tile).swapaxes(0, 1)
-                v = jnp.stack([jnp.where(low < high, low, high), jnp.where(low < high, high, low)], 1).reshape(m, tile)
+                v = jnp.stack(
+                    [jnp.where(low < high, low, high), jnp.where(low < high, high, low)], 1
+                ).reshape(m, tile)
                 step //= 2
             stretch *= 2
         return 0.5 * v[m // 2 - 1] + 0.5 * v[m // 2]
@@ -87,7 +94,10 @@ def _plain(params, batch):
     """The parameters and one-hot batch as numpy arrays."""
     hidden, output = params["params"]["hidden_0"], params["params"]["output"]
     named = {"w": hidden["kernel"], "b": hidden["bias"], "v": output["kernel"], "c": output["bias"]}
-    return {name: np.asarray(x) for name, x in named.items()}, (np.asarray(batch[0]), np.eye(10, dtype=np.float32)[np.asarray(batch[1])])
+    return {name: np.asarray(x) for name, x in named.items()}, (
+        np.asarray(batch[0]),
+        np.eye(10, dtype=np.float32)[np.asarray(batch[1])],
+    )
 
 
 def _by_units(xp, params, batch, select, learning_rate, map_blocks):
@@ -115,7 +125,9 @@ def _numpy(params, batch, k, learning_rate):
         ranked = np.partition(g, sorted({k, m - 1 - k}), 1)
         return np.clip(g, ranked[:, k, None], ranked[:, m - 1 - k, None]).mean(1)
 
-    return lambda: _by_units(np, params, batch, select, learning_rate, lambda f, blocks: list(pool.map(f, blocks)))
+    return lambda: _by_units(
+        np, params, batch, select, learning_rate, lambda f, blocks: list(pool.map(f, blocks))
+    )
 
 
 def _torch(torch, params, batch, c, k, learning_rate):
@@ -125,12 +137,25 @@ def _torch(torch, params, batch, c, k, learning_rate):
     clipped = lambda g, low, high: torch.clamp(g, low[:, None], high[:, None]).mean(1)
 
     def topk(g):
-        return clipped(g, torch.topk(g, k + 1, 1, largest=False).values[:, -1], torch.topk(g, k + 1, 1).values[:, -1])
+        return clipped(
+            g,
+            torch.topk(g, k + 1, 1, largest=False).values[:, -1],
+            torch.topk(g, k + 1, 1).values[:, -1],
+        )
 
     def kthvalue(g):
-        return clipped(g, torch.kthvalue(g, k + 1, 1).values, torch.kthvalue(g, g.shape[1] - k, 1).values)
+        return clipped(
+            g, torch.kthvalue(g, k + 1, 1).values, torch.kthvalue(g, g.shape[1] - k, 1).values
+        )
 
     # The lower of the two middle values: an easier task than ours.
-    selections = {"torch.median": lambda g: torch.median(g, 1).values} if c == 50 else {"torch.topk": topk, "torch.kthvalue": kthvalue}
+    selections = (
+        {"torch.median": lambda g: torch.median(g, 1).values}
+        if c == 50
+        else {"torch.topk": topk, "torch.kthvalue": kthvalue}
+    )
     each = lambda f, blocks: [f(i) for i in blocks]
-    return {name: lambda s=s: _by_units(torch, params, batch, s, learning_rate, each) for name, s in selections.items()}
+    return {
+        name: lambda s=s: _by_units(torch, params, batch, s, learning_rate, each)
+        for name, s in selections.items()
+    }

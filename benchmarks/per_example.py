@@ -2,8 +2,9 @@
 
     python benchmarks/per_example.py [--quick] [--only cnn]
 
-One row a network, each compiled and timed in turn with its plain gradient in the same process. The mean gradient is compared with
-the plain one, and the squared norms of a few examples with gradients taken one by one.
+One row a network, each compiled and timed in turn with its plain gradient in the same process. The
+mean gradient is compared with the plain one, and the squared norms of a few examples with gradients
+taken one by one.
 """
 
 import argparse
@@ -20,8 +21,8 @@ from timing import compiled, ratio
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import coherence as co
-from coherence.models import CNN, LSTM, MLP, ResNet, Transformer
-from coherence.tasks import cross_entropy
+from coherence.lab.models import CNN, LSTM, MLP, ResNet, Transformer
+from coherence.lab.tasks import cross_entropy
 
 
 class Net(NamedTuple):
@@ -57,7 +58,11 @@ def problem(net):
     """The loss of one example (for sequences the mean over positions), parameters and a batch."""
     batch = jax.tree.map(jnp.asarray, net.draw(np.random.default_rng(0)))
     losses = cross_entropy(net.model)
-    return lambda params, example: jnp.mean(losses(params, example)), jax.jit(net.model.init)(jax.random.key(0), batch[0][:1]), batch
+    return (
+        lambda params, example: jnp.mean(losses(params, example)),
+        jax.jit(net.model.init)(jax.random.key(0), batch[0][:1]),
+        batch,
+    )
 
 
 def measure(name, net, pairs):
@@ -72,10 +77,18 @@ def measure(name, net, pairs):
     fast, reference = compiled(ours, params, batch), compiled(plain, params, batch)
     _, norms, _, mean = fast.run()
     expected = jax.tree.leaves(reference.run()[1])
-    floor = 1e-3 * max(jnp.max(jnp.abs(x)) for x in expected)  # a bias in front of a softmax has a gradient of rounding errors only
+    floor = 1e-3 * max(
+        jnp.max(jnp.abs(x)) for x in expected
+    )  # a bias in front of a softmax has a gradient of rounding errors only
     worst = max(_difference(a, b, floor) for a, b in zip(jax.tree.leaves(mean), expected))
     one = jax.jit(lambda p, e: sum(jnp.sum(g**2) for g in jax.tree.leaves(jax.grad(loss)(p, e))))
-    worst = max(worst, *(_difference(norms[i], one(params, jax.tree.map(lambda x, i=i: x[i], batch))) for i in range(3)))
+    worst = max(
+        worst,
+        *(
+            _difference(norms[i], one(params, jax.tree.map(lambda x, i=i: x[i], batch)))
+            for i in range(3)
+        ),
+    )
     assert worst < 1e-4, worst
     took = ratio(fast.run, reference.run, pairs, warmup=2)
     share = _fast_share(loss, params, batch)
@@ -88,7 +101,9 @@ def measure(name, net, pairs):
 def _fast_share(loss, params, batch):
     """Share of the parameters (numbers, not leaves) whose gradients a rule makes."""
     nodes = jax.eval_shape(co.per_example_value_and_grad(loss), params, batch)[1]
-    nodes = jax.tree.leaves(nodes, is_leaf=lambda x: isinstance(x, co.Factored | co.Stacked | co.Recomputed))
+    nodes = jax.tree.leaves(
+        nodes, is_leaf=lambda x: isinstance(x, co.Factored | co.Stacked | co.Recomputed)
+    )
     recomputed = sum(math.prod(x.shape) for x in nodes if isinstance(x, co.Recomputed))
     return 1 - recomputed / sum(math.prod(x.shape) for x in nodes)
 
@@ -98,12 +113,16 @@ def _difference(a, b, floor=0.0):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="fewer pairs")
     parser.add_argument("--only", choices=NETS, help="one network")
     chosen = parser.parse_args()
     times = f"{'time over plain':>20} {'<=':>5} {'ms':>8} {'plain':>8}"
-    print(f"{'':12} {times} {'memory':>8} {'<=':>5} {'compile':>8} {'<=':>5} {'difference':>10} {'fast':>6}")
+    print(
+        f"{'':12} {times} {'memory':>8} {'<=':>5} {'compile':>8} {'<=':>5} {'difference':>10} {'fast':>6}"
+    )
     for name, net in NETS.items():
         if chosen.only in (None, name):
             pairs = (10 if chosen.quick else 50) * (4 if name == "mlp" else 1)

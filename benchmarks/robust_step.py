@@ -2,11 +2,13 @@
 
     python benchmarks/robust_step.py [--quick] [--only median]
 
-One row a case of a 784-2048-10 network (1.6 million numbers an example): milliseconds, times faster than the best opponent, how close
-to the arithmetic floor, memory, compilation. The opponents form all gradients and then select: `numpy.partition`, `torch.topk`,
-`torch.kthvalue`, `torch.median` (a few hidden units at a time, on all cores), and in XLA a selection network and `jnp.sort`. The torch
-ones run where PyTorch is installed (the environment of `benchmarks/peers` will do). Every update is compared with a numpy oracle at
-random coordinates in the same run. Then the paper's network, and the aggregators of means, against plain SGD.
+One row a case of a 784-2048-10 network (1.6 million numbers an example): milliseconds, times faster
+than the best opponent, how close to the arithmetic floor, memory, compilation. The opponents form
+all gradients and then select: `numpy.partition`, `torch.topk`, `torch.kthvalue`, `torch.median` (a
+few hidden units at a time, on all cores), and in XLA a selection network and `jnp.sort`. The torch
+ones run where PyTorch is installed (the environment of `benchmarks/peers` will do). Every update is
+compared with a numpy oracle at random coordinates in the same run. Then the paper's network, and
+the aggregators of means, against plain SGD.
 """
 
 import argparse
@@ -25,9 +27,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import opponents
 
 import coherence as co
-from coherence.models import MLP
+from coherence.lab.models import MLP
+from coherence.lab.tasks import cross_entropy
 from coherence.optim.order_statistics import networks, rank
-from coherence.tasks import cross_entropy
 
 LEARNING_RATE = 0.1
 MEMORY = 1 / 10  # of examples x parameters
@@ -51,12 +53,22 @@ class Case(NamedTuple):
         return co.median() if self.c == 50 else co.winsorize(self.c)
 
 
-CASES = [Case(1, 100, 8), Case(2, 100, 8), Case(8, 100, 5), Case(50, 100, 5), Case(50, 256, 3), Case(50, 1024, 3)]
+CASES = [
+    Case(1, 100, 8),
+    Case(2, 100, 8),
+    Case(8, 100, 5),
+    Case(50, 100, 5),
+    Case(50, 256, 3),
+    Case(50, 1024, 3),
+]
 
 
 def problem(m, width, depth):
     rng = np.random.default_rng(0)
-    batch = jnp.asarray(rng.normal(size=(m, 784)), jnp.float32), jnp.asarray(rng.integers(10, size=m))
+    batch = (
+        jnp.asarray(rng.normal(size=(m, 784)), jnp.float32),
+        jnp.asarray(rng.integers(10, size=m)),
+    )
     model = MLP(width=width, depth=depth)
     return cross_entropy(model), model.init(jax.random.key(0), batch[0][:1]), batch
 
@@ -88,7 +100,9 @@ def operations(case):
     """Vector operations a coordinate: products, comparisons of the selection, and for means two to clip and one to add a value."""
     k = rank(case.c, case.m)
     if case.m > 128:
-        return case.m * (1 + 2 * 32 + 4)  # one comparison and one addition an example and bit; the next value above
+        return case.m * (
+            1 + 2 * 32 + 4
+        )  # one comparison and one addition an example and bit; the next value above
     network = sum(a + b for _, _, a, b in networks.pruned(case.m, (k, case.m - 1 - k)))
     return case.m + min(network, case.m * (4 * k + 2)) + (0 if case.c == 50 else 3 * case.m)
 
@@ -106,7 +120,13 @@ def rate():
 
     run = compiled(churn, x).run
     run()
-    return 2 * len(networks.odd_even_mergesort(wires)) * rounds * x.shape[1] / min(seconds(run) for _ in range(200))
+    return (
+        2
+        * len(networks.odd_even_mergesort(wires))
+        * rounds
+        * x.shape[1]
+        / min(seconds(run) for _ in range(200))
+    )
 
 
 def largest_error(loss, params, batch, stepped, case, coordinates=300):
@@ -115,10 +135,14 @@ def largest_error(loss, params, batch, stepped, case, coordinates=300):
     leaves, treedef = jax.tree.flatten(params)
     for place, (p, new) in enumerate(zip(leaves, jax.tree.leaves(stepped))):
         chosen = rng.integers(p.size, size=coordinates)
-        one = lambda e, place=place, chosen=chosen: jax.tree.leaves(jax.grad(loss)(treedef.unflatten(leaves), e))[place].ravel()[chosen]
+        one = lambda e, place=place, chosen=chosen: jax.tree.leaves(
+            jax.grad(loss)(treedef.unflatten(leaves), e)
+        )[place].ravel()[chosen]
         values = np.asarray(jax.jit(lambda b, one=one: jax.lax.map(one, b))(batch), np.float64)
         ranked = np.sort(values, 0)
-        expected = np.asarray(p).ravel()[chosen] - LEARNING_RATE * np.clip(values, ranked[k], ranked[case.m - 1 - k]).mean(0)
+        expected = np.asarray(p).ravel()[chosen] - LEARNING_RATE * np.clip(
+            values, ranked[k], ranked[case.m - 1 - k]
+        ).mean(0)
         worst = max(worst, float(np.abs(np.asarray(new).ravel()[chosen] - expected).max()))
     return worst
 
@@ -133,13 +157,17 @@ def robust(case, speed, quick):
     found = {}
     for name, run in opponents.steps(loss, params, batch, case.c, case.m, LEARNING_RATE).items():
         took = ratio(run, several, 1 if quick or case.m > 100 or "sort" in name else 5)
-        found[name] = took._replace(value=STEPS * took.value, low=STEPS * took.low, high=STEPS * took.high, b=took.b / STEPS)
+        found[name] = took._replace(
+            value=STEPS * took.value, low=STEPS * took.low, high=STEPS * took.high, b=took.b / STEPS
+        )
     best = min((name for name in found if "sort" not in name), key=lambda name: found[name].value)
     size = sum(p.size for p in jax.tree.leaves(params))
     fast = found[best].b
     floor = operations(case) * size / speed
     memory = (ours.temporaries + ours.outputs) / (4 * case.m * size)
-    others = ", ".join(f"{name} {r.a:.2f} s" for name, r in sorted(found.items(), key=lambda x: x[1].a))
+    others = ", ".join(
+        f"{name} {r.a:.2f} s" for name, r in sorted(found.items(), key=lambda x: x[1].a)
+    )
     times = f"{1e3 * fast:.0f} | {found[best]} ({best}) | >= {case.target} | {1e3 * floor:.0f} | {fast / floor:.1f} | <= {FLOOR:g}"
     costs = f"{memory:.3f} | <= {MEMORY} | {ours.seconds_to_compile:.1f} | {error:.0e}"
     print(f"| `{case.name}` | {times} | {costs} | {others} |", flush=True)
@@ -148,29 +176,53 @@ def robust(case, speed, quick):
 
 def against_sgd(name, tx, params, batch, loss, pairs, target):
     """A step of `tx` on the same examples, over plain SGD."""
-    ours, theirs = compiled(stepping(loss, tx, tx.init(params)), params, batch), compiled(plain(loss), params, batch)
+    ours, theirs = (
+        compiled(stepping(loss, tx, tx.init(params)), params, batch),
+        compiled(plain(loss), params, batch),
+    )
     took = ratio(ours.run, theirs.run, pairs, warmup=3)
-    print(f"| {name} | {1e3 * took.a:.1f} | {1e3 * took.b:.1f} | {took} | <= {target} | {ours.seconds_to_compile:.1f} |", flush=True)
+    print(
+        f"| {name} | {1e3 * took.a:.1f} | {1e3 * took.b:.1f} | {took} | <= {target} | {ours.seconds_to_compile:.1f} |",
+        flush=True,
+    )
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="one pair a case")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     chosen = parser.parse_args()
     speed = rate()
-    print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}, float32; {speed / 1e9:.0f} billion comparisons a second\n")
+    print(
+        f"{jax.devices()[0].device_kind}, JAX {jax.__version__}, float32; {speed / 1e9:.0f} billion comparisons a second\n"
+    )
     print(
         "| step | ms | times faster than the best opponent | target | floor, ms | times the floor | target | memory | target | compile, s "
     )
     print("| error | opponents |\n|---|---|---|---|---|---|---|---|---|---|---|---|")
     right = [robust(case, speed, chosen.quick) for case in CASES if chosen.only in case.name]
-    print("\n| step | ms | plain SGD, ms | ratio | target | compile, s |\n|---|---|---|---|---|---|")
+    print(
+        "\n| step | ms | plain SGD, ms | ratio | target | compile, s |\n|---|---|---|---|---|---|"
+    )
     sgd, pairs = optax.sgd(LEARNING_RATE), 15 if chosen.quick else 101
     loss, params, batch = problem(100, 256, 3)
-    against_sgd("`winsorize(2)`, 784-256-256-256-10", co.chain(co.winsorize(2), sgd), params, batch, loss, pairs, "40 (stretch 20)")
+    against_sgd(
+        "`winsorize(2)`, 784-256-256-256-10",
+        co.chain(co.winsorize(2), sgd),
+        params,
+        batch,
+        loss,
+        pairs,
+        "40 (stretch 20)",
+    )
     loss, params, batch = problem(100, 2048, 1)
-    for name, tx in {"M3": co.median_of_means(3), "RM3": co.rolling_median(3), "RA3": co.rolling_mean(3)}.items():
+    for name, tx in {
+        "M3": co.median_of_means(3),
+        "RM3": co.rolling_median(3),
+        "RA3": co.rolling_mean(3),
+    }.items():
         against_sgd(f"{name}, 784-2048-10", co.chain(tx, sgd), params, batch, loss, pairs, 1.3)
     sys.exit(0 if all(right) else "an update differs from the oracle")
 

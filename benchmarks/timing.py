@@ -58,7 +58,13 @@ def ratio(a, b, pairs=15, warmup=1):
             times[i, j] = seconds((a, b)[j])
     ratios = np.sort(times[:, 0] / times[:, 1])
     low, high = _median_interval(pairs)
-    return Ratio(float(np.median(ratios)), float(ratios[low]), float(ratios[high]), *np.median(times, 0).tolist(), pairs)
+    return Ratio(
+        float(np.median(ratios)),
+        float(ratios[low]),
+        float(ratios[high]),
+        *np.median(times, 0).tolist(),
+        pairs,
+    )
 
 
 def _median_interval(n, confidence=0.95):

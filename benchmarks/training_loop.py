@@ -2,8 +2,9 @@
 
     python benchmarks/training_loop.py [--quick]
 
-An epoch of MNIST (from `COHERENCE_DATA` or the cache), 784-2048-10, SGD 0.1, batches of 100, without probes; 100 steps of a net
-with three convolutions on 28 x 28 images; five seeds of the demo. The final parameters are compared in the same run.
+An epoch of MNIST (from `COHERENCE_DATA` or the cache), 784-2048-10, SGD 0.1, batches of 100,
+without probes; 100 steps of a net with three convolutions on 28 x 28 images; five seeds of the
+demo. The final parameters are compared in the same run.
 """
 
 import argparse
@@ -19,13 +20,13 @@ from timing import ratio
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from coherence.data import mnist
-from coherence.experiment import load
-from coherence.models import CNN, MLP
-from coherence.runs import Run
-from coherence.tasks import cross_entropy
-from coherence.training import Problem, train
-from coherence.training.order import batches
+from coherence.lab.data import mnist
+from coherence.lab.experiment import load
+from coherence.lab.models import CNN, MLP
+from coherence.lab.runs import Run
+from coherence.lab.tasks import cross_entropy
+from coherence.lab.training import Problem, train
+from coherence.lab.training.order import batches
 
 TARGET = 1.1
 
@@ -38,7 +39,9 @@ def by_hand(problem, steps, batch_size):
     def run():
         @jax.jit
         def step(params, state, x, y):
-            value, g = jax.value_and_grad(lambda p: jnp.mean(jax.vmap(problem.loss, (None, 0))(p, (x, y))))(params)
+            value, g = jax.value_and_grad(
+                lambda p: jnp.mean(jax.vmap(problem.loss, (None, 0))(p, (x, y)))
+            )(params)
             updates, state = optimizer.update(g, state, params)
             return optax.apply_updates(params, updates), state, value
 
@@ -65,28 +68,50 @@ def compare(name, model, steps, pairs):
     data = mnist()
     x = data.x_train.reshape(-1, 28, 28, 1) if isinstance(model, CNN) else data.x_train
     params = model.init(jax.random.key(0), x[:1])
-    problem = Problem(loss=cross_entropy(model), params=params, data={"train": (x, data.y_train)}, optimizer=optax.sgd(0.1))
+    problem = Problem(
+        loss=cross_entropy(model),
+        params=params,
+        data={"train": (x, data.y_train)},
+        optimizer=optax.sgd(0.1),
+    )
     ours, theirs = by_the_loop(problem, steps, 100), by_hand(problem, steps, 100)
-    for a, b in zip(sorted(ours().values(), key=np.size), sorted(jax.tree.leaves(theirs()), key=np.size)):
+    for a, b in zip(
+        sorted(ours().values(), key=np.size), sorted(jax.tree.leaves(theirs()), key=np.size)
+    ):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
     took = ratio(ours, theirs, pairs)
-    print(f"{name}: {took} of the loop by hand (target <= {TARGET}); {took.a:.2f} against {took.b:.2f} s, {pairs} pairs, with compilation")
+    print(
+        f"{name}: {took} of the loop by hand (target <= {TARGET}); {took.a:.2f} against {took.b:.2f} s, {pairs} pairs, with compilation"
+    )
 
 
 def seeds(pairs):
     """Five seeds of the demo's plain arm, and of its winsorized one."""
-    experiment = load(pathlib.Path(__file__).parents[1] / "experiments" / "real_vs_random.py").EXPERIMENT
+    experiment = load(
+        pathlib.Path(__file__).parents[1] / "experiments" / "real_vs_random.py"
+    ).EXPERIMENT
     for arm in ("random-sgd", "random-winsorized"):
         settings = experiment.arms(experiment.presets["demo"])[arm]
         problems = [settings.build(seed) for seed in range(5)]
 
         def run(vmapped, problems=problems, steps=500):
             with tempfile.TemporaryDirectory() as folder:
-                opened = [Run.open(pathlib.Path(folder) / str(seed), {}, seed=seed) for seed in range(5)]
-                train(problems, opened, steps=steps, batch_size=100, schedule=(0, steps), vmapped=vmapped)
+                opened = [
+                    Run.open(pathlib.Path(folder) / str(seed), {}, seed=seed) for seed in range(5)
+                ]
+                train(
+                    problems,
+                    opened,
+                    steps=steps,
+                    batch_size=100,
+                    schedule=(0, steps),
+                    vmapped=vmapped,
+                )
 
         took = ratio(lambda: run(True), lambda: run(False), pairs)
-        print(f"five seeds of {arm}, 500 steps: side by side {took} of in turn; {took.a:.2f} against {took.b:.2f} s, with compilation")
+        print(
+            f"five seeds of {arm}, 500 steps: side by side {took} of in turn; {took.a:.2f} against {took.b:.2f} s, with compilation"
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Gradient coherence in JAX: why networks that could memorize generalize instead.
 
-Names load on first use (the list is `__init__.pyi`), so importing the package costs nothing and never imports JAX.
+Names load on first use (the list is `__init__.pyi`), so importing the package costs nothing and
+never imports JAX.
 """
 
 import lazy_loader

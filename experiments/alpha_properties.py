@@ -1,20 +1,21 @@
 """What alpha does when examples are copied, batched, fitted and mixed: its stated properties, on vectors and on a network's gradients.
 
-The gradients are those of a network on digits, from its initial weights to after some training, and Gaussian vectors whose alpha is
-chosen. What the properties say exactly is compared exactly. What they say about random batches and samples is compared with the mean
-over many draws: batches amplify coherence, which can be inverted; a sample of m has the floor (1 - alpha) / m.
+The gradients are those of a network on digits, from its initial weights to after some training, and
+Gaussian vectors whose alpha is chosen. What the properties say exactly is compared exactly. What
+they say about random batches and samples is compared with the mean over many draws: batches amplify
+coherence, which can be inverted; a sample of m has the floor (1 - alpha) / m.
 """
 
 import dataclasses
 
 import numpy as np
 
-from coherence.claims import Claim
-from coherence.data.settings import MNIST, Digits, Npz
-from coherence.experiment import Experiment
-from coherence.models.settings import FullyConnected
-from coherence.report.tables import aligned, plus_minus
-from coherence.training.curves import stacked
+from coherence.lab.claims import Claim
+from coherence.lab.data.settings import MNIST, Digits, Npz
+from coherence.lab.experiment import Experiment
+from coherence.lab.models.settings import FullyConnected
+from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.training.curves import stacked
 
 COPIES = (1, 2, 4, 8, 16, 32)
 DIRECTIONS = 64  # examples of which COPIES share a direction
@@ -43,13 +44,21 @@ class Settings:
 
 
 PRESETS = {
-    "smoke": Settings(model=FullyConnected(width=16), steps=30, alphas=(0.1,), dimension=60, sample=32, drawn=512, seeds=2),
+    "smoke": Settings(
+        model=FullyConnected(width=16),
+        steps=30,
+        alphas=(0.1,),
+        dimension=60,
+        sample=32,
+        drawn=512,
+        seeds=2,
+    ),
     "cpu": Settings(),
     "paper": Settings(data=MNIST(), model=FullyConnected(width=2048), steps=1000, drawn=65536),
 }
 
-# Thresholds were fixed before any run, from the precision of float32 and from the expected error of the draws; no run changed one. Seen
-# before the recorded run: smoke runs, and one seed of cpu.
+# Thresholds were fixed before any run, from the precision of float32 and from the expected error of
+# the draws; no run changed one. Seen before the recorded run: smoke runs, and one seed of cpu.
 _APPENDIX = "Chatterjee & Zielinski, arXiv:2203.10036, Appendix (properties of alpha)"
 _OURS = "by algebra, from the definition in Chatterjee & Zielinski, arXiv:2203.10036, Section 4"
 
@@ -139,17 +148,27 @@ class Gradients:
     steps: int = 1
 
     def schedule(self):
-        return tuple(sorted({0, self.steps} | {step for step in (10, 100) if step < self.steps})) if self.steps > 1 else (0,)
+        return (
+            tuple(sorted({0, self.steps} | {step for step in (10, 100) if step < self.steps}))
+            if self.steps > 1
+            else (0,)
+        )
 
     def _problem(self, loss, params, train, seed, optimizer):
         import jax
 
-        from coherence.training.problem import Problem
+        from coherence.lab.training.problem import Problem
 
         rng = np.random.default_rng([seed, 1])
         fixed = rng.permutation(len(train[0]))[: self.sample]
-        data = {"train": train, "sample": jax.tree.map(lambda x: x[fixed], train), "draws": jax.random.key_data(jax.random.key(seed))}
-        measure = lambda params, data: _properties(loss, params, data["sample"], jax.random.wrap_key_data(data["draws"]), self.drawn)
+        data = {
+            "train": train,
+            "sample": jax.tree.map(lambda x: x[fixed], train),
+            "draws": jax.random.key_data(jax.random.key(seed)),
+        }
+        measure = lambda params, data: _properties(
+            loss, params, data["sample"], jax.random.wrap_key_data(data["draws"]), self.drawn
+        )
         return Problem(loss=loss, params=params, data=data, optimizer=optimizer, measure=measure)
 
 
@@ -169,13 +188,19 @@ class Network(Gradients):
     def build(self, seed):
         import jax
 
+        from coherence.lab.tasks.classification import cross_entropy
         from coherence.optim.settings import SGD
-        from coherence.tasks.classification import cross_entropy
 
         data = self.data.build()
         model = self.model.build(data.outputs)
         params = model.init(jax.random.key(seed), data.x_train[:1])
-        return self._problem(cross_entropy(model), params, (data.x_train, data.y_train), seed, SGD(self.learning_rate).build())
+        return self._problem(
+            cross_entropy(model),
+            params,
+            (data.x_train, data.y_train),
+            seed,
+            SGD(self.learning_rate).build(),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +224,9 @@ class Gaussian(Gradients):
         noise = np.random.default_rng([seed, 0]).normal(size=(self.sample, len(blocks), size))
         vectors = noise * np.sqrt((1 - self.alpha) / (len(blocks) * size))
         vectors[:, 0, 0] += np.sqrt(self.alpha)
-        loss = lambda params, example: sum(params[name] @ example[0][i] for i, name in enumerate(blocks))
+        loss = lambda params, example: sum(
+            params[name] @ example[0][i] for i, name in enumerate(blocks)
+        )
         params = {name: np.zeros(size, np.float32) for name in blocks}
         return self._problem(loss, params, (vectors.astype(np.float32),), seed, optax.set_to_zero())
 
@@ -222,7 +249,7 @@ class Copied:
         import optax
 
         from coherence import m_coherence, per_example_value_and_grad
-        from coherence.training.problem import Problem
+        from coherence.lab.training.problem import Problem
 
         rng = np.random.default_rng([seed, 2])
         basis, _ = np.linalg.qr(rng.normal(size=(DIRECTIONS, DIRECTIONS)))
@@ -230,7 +257,9 @@ class Copied:
         loss = lambda params, v: params @ v
 
         def measure(params, data):
-            gradients = lambda k: per_example_value_and_grad(loss)(params, jnp.repeat(data["train"][: DIRECTIONS // k], k, 0))[1]
+            gradients = lambda k: per_example_value_and_grad(loss)(
+                params, jnp.repeat(data["train"][: DIRECTIONS // k], k, 0)
+            )[1]
             return {"m_coherence": jnp.stack([m_coherence({"w": gradients(k)}) for k in COPIES])}
 
         return Problem(
@@ -255,7 +284,8 @@ def _properties(loss, params, sample, key, drawn):
         "alpha": alpha(gradients),
         "unbiased": alpha_unbiased(gradients),
         "layer_alpha": jnp.stack([one.alpha for one in layers]),
-        "layer_share": jnp.stack([one.mean_squared_norm for one in layers]) / sum(one.mean_squared_norm for one in layers),
+        "layer_share": jnp.stack([one.mean_squared_norm for one in layers])
+        / sum(one.mean_squared_norm for one in layers),
         **_altered(loss, params, sample),
         **_mixed(loss, params, sample),
         **_by_drawing(gradients, key, drawn),
@@ -272,7 +302,10 @@ def _altered(loss, params, sample):
     m = len(sample[0])
     examples, everyone = np.arange(m), np.ones(m, bool)
     rescaled = [(examples, np.full(m, scale), everyone) for scale in SCALES]
-    landmarks = [(0 * examples, np.ones(m), everyone), (examples % (m // 2), np.where(examples < m // 2, 1.0, -1.0), everyone)]
+    landmarks = [
+        (0 * examples, np.ones(m), everyone),
+        (examples % (m // 2), np.where(examples < m // 2, 1.0, -1.0), everyone),
+    ]
     diluted = [(examples, 1.0 * (examples < m // 8), examples < round(m / 8 / p)) for p in KEPT]
     scaled = lambda params, example: example[1] * loss(params, example[0])
 
@@ -284,7 +317,12 @@ def _altered(loss, params, sample):
     index, factors, mask = map(np.stack, zip(*rescaled, *landmarks, *diluted))
     found = jax.lax.map(altered, (index, factors.astype(np.float32), mask))
     scales, (equal, cancelling), shares = jnp.split(found, [len(SCALES), len(SCALES) + 2])
-    return {"rescaled": scales, "equal": equal, "cancelling": cancelling, "diluted": shares / shares[KEPT.index(1.0)]}
+    return {
+        "rescaled": scales,
+        "equal": equal,
+        "cancelling": cancelling,
+        "diluted": shares / shares[KEPT.index(1.0)],
+    }
 
 
 def _mixed(loss, params, sample):
@@ -295,7 +333,9 @@ def _mixed(loss, params, sample):
     from coherence import alpha, per_example_value_and_grad
 
     half = len(sample[0]) // 2
-    either = lambda both, example: example[1] * loss(both["u"], example[0]) + (1 - example[1]) * loss(both["v"], example[0])
+    either = lambda both, example: (
+        example[1] * loss(both["u"], example[0]) + (1 - example[1]) * loss(both["v"], example[0])
+    )
 
     def mixed(p):
         in_u = jnp.arange(half) < p * half
@@ -317,30 +357,46 @@ def _by_drawing(gradients, key, drawn):
     from coherence import alpha_from_minibatches, alpha_unbiased, gram
     from coherence.metrics import moments
 
-    # Only inner products matter: coordinates in the space that the gradients span are m numbers an example, however large the network.
+    # Only inner products matter: coordinates in the space that the gradients span are m numbers an
+    # example, however large the network.
     inner = gram(gradients)
     m, squares = len(inner), jnp.diag(inner)
     lengths, directions = jnp.linalg.eigh(inner)
     vectors = directions * jnp.sqrt(lengths.clip(min=0))
-    permuted = lambda key, *shape: jax.vmap(lambda key: jax.random.permutation(key, m))(jax.random.split(key, drawn // m)).reshape(shape)
+    permuted = lambda key, *shape: jax.vmap(lambda key: jax.random.permutation(key, m))(
+        jax.random.split(key, drawn // m)
+    ).reshape(shape)
 
     def of_batches(k, key):
         index = jax.random.randint(key, (drawn // k, k), 0, m)
         return jnp.square(vectors.mean(0)).sum() / jnp.square(vectors[index].mean(1)).sum(-1).mean()
 
     def inverted(k, key):
-        once = lambda batches: jnp.stack([alpha_from_minibatches(batches, k), alpha_from_minibatches(batches, k, m)])
+        once = lambda batches: jnp.stack(
+            [alpha_from_minibatches(batches, k), alpha_from_minibatches(batches, k, m)]
+        )
         return jax.vmap(once)({"w": vectors[permuted(key, drawn // m, m // k, k)].mean(2)}).mean(0)
 
     def of_samples(size, key):
         def once(some):
             found = moments(some)
-            return jnp.stack([found.squared_norm_of_mean, found.mean_squared_norm, found.alpha, alpha_unbiased(some)])
+            return jnp.stack(
+                [
+                    found.squared_norm_of_mean,
+                    found.mean_squared_norm,
+                    found.alpha,
+                    alpha_unbiased(some),
+                ]
+            )
 
-        square, squares, plain, unbiased = jax.vmap(once)({"w": vectors[permuted(key, drawn // size, size)]}).mean(0)
+        square, squares, plain, unbiased = jax.vmap(once)(
+            {"w": vectors[permuted(key, drawn // size, size)]}
+        ).mean(0)
         return jnp.stack([square / squares, plain, unbiased])
 
-    over = lambda function, sizes, i: jnp.stack([function(k, jax.random.fold_in(key, 100 * i + j)) for j, k in enumerate(sizes)])
+    over = lambda function, sizes, i: jnp.stack(
+        [function(k, jax.random.fold_in(key, 100 * i + j)) for j, k in enumerate(sizes)]
+    )
     sizes = _sizes(m)
     paper, finite = over(inverted, sizes["inverted"], 1).T
     pooled, plain, unbiased = over(of_samples, sizes["samples"], 2).T
@@ -359,7 +415,11 @@ def _by_drawing(gradients, key, drawn):
 def _sizes(m):
     """Of batches drawn with replacement, of batches that partition m examples, of samples drawn from them: powers of two."""
     powers = lambda low, high: tuple(2**i for i in range(low.bit_length() - 1, high.bit_length()))
-    return {"batches": powers(1, m // 4), "inverted": powers(2, m // 16), "samples": powers(2, m // 2)}
+    return {
+        "batches": powers(1, m // 4),
+        "inverted": powers(2, m // 16),
+        "samples": powers(2, m // 2),
+    }
 
 
 def arms(settings):
@@ -372,13 +432,36 @@ def arms(settings):
         model=settings.model,
         learning_rate=settings.learning_rate,
     )
-    gaussian = {f"alpha={a:g}": Gaussian(**common, alpha=a, dimension=settings.dimension) for a in settings.alphas}
+    gaussian = {
+        f"alpha={a:g}": Gaussian(**common, alpha=a, dimension=settings.dimension)
+        for a in settings.alphas
+    }
     return {"network": network, **gaussian, "copies": Copied()}
 
 
 MEASURED = (
-    *("alpha", "unbiased", "rescaled", "equal", "cancelling", "diluted", "mixed", "mixed_bound", "difference", "difference_bound"),
-    *("layer_alpha", "layer_share", "batches", "inverted", "inverted_finite", "samples_pooled", "samples", "samples_unbiased"),
+    *(
+        "alpha",
+        "unbiased",
+        "rescaled",
+        "equal",
+        "cancelling",
+        "diluted",
+        "mixed",
+        "mixed_bound",
+        "difference",
+        "difference_bound",
+    ),
+    *(
+        "layer_alpha",
+        "layer_share",
+        "batches",
+        "inverted",
+        "inverted_finite",
+        "samples_pooled",
+        "samples",
+        "samples_unbiased",
+    ),
 )
 
 
@@ -386,10 +469,14 @@ def record(settings, runs):
     arrays = {"alphas": np.array(settings.alphas), "sample": settings.sample}
     arrays |= {f"sizes/{name}": np.array(sizes) for name, sizes in _sizes(settings.sample).items()}
     arrays["copies"] = stacked(runs["copies"], "m_coherence")["m_coherence"][:, 0]
-    arrays["layers"] = np.array(sorted({name.split("/")[-2] for name in runs["network"][0].load("params")}))
+    arrays["layers"] = np.array(
+        sorted({name.split("/")[-2] for name in runs["network"][0].load("params")})
+    )
     for arm, seeds in runs.items():
         if arm != "copies":
-            arrays |= {f"{arm}/{name}": values for name, values in stacked(seeds, *MEASURED).items()}
+            arrays |= {
+                f"{arm}/{name}": values for name, values in stacked(seeds, *MEASURED).items()
+            }
     return arrays
 
 
@@ -404,28 +491,46 @@ def amplified(alpha, k):
 
 
 def judge(recorded):
-    every = lambda deviation: max(float(np.max(deviation(lambda name, arm=arm: recorded[f"{arm}/{name}"]))) for arm in sources(recorded))
+    every = lambda deviation: max(
+        float(np.max(deviation(lambda name, arm=arm: recorded[f"{arm}/{name}"])))
+        for arm in sources(recorded)
+    )
     relative = lambda found, expected: np.abs(found / expected - 1)
     over_seeds = lambda found, expected: np.abs((found / expected).mean(0) - 1)
     sizes = {name: recorded[f"sizes/{name}"] for name in ("batches", "samples")}
     exact = {
         "bounded": every(_violation),
         "orthogonal limit and copies": relative(recorded["copies"], np.array(COPIES)).max(),
-        "mini-batches amplify": every(lambda of: over_seeds(of("batches"), amplified(of("alpha")[..., None], sizes["batches"]))),
+        "mini-batches amplify": every(
+            lambda of: over_seeds(
+                of("batches"), amplified(of("alpha")[..., None], sizes["batches"])
+            )
+        ),
         "batches invert": every(lambda of: over_seeds(of("inverted"), of("alpha")[..., None])),
-        "batches invert, finite sample": every(lambda of: over_seeds(of("inverted_finite"), of("alpha")[..., None])),
+        "batches invert, finite sample": every(
+            lambda of: over_seeds(of("inverted_finite"), of("alpha")[..., None])
+        ),
         "fitted examples dilute": every(lambda of: relative(of("diluted"), np.array(KEPT))),
         "mixtures are bounded": every(lambda of: (of("mixed") / of("mixed_bound") - 1).clip(0)),
-        "differences are bounded": every(lambda of: (of("difference") / of("difference_bound") - 1).clip(0)),
-        "layers add up": every(lambda of: relative((of("layer_alpha") * of("layer_share")).sum(-1), of("alpha"))),
+        "differences are bounded": every(
+            lambda of: (of("difference") / of("difference_bound") - 1).clip(0)
+        ),
+        "layers add up": every(
+            lambda of: relative((of("layer_alpha") * of("layer_share")).sum(-1), of("alpha"))
+        ),
         "the floor of small samples": every(
-            lambda of: over_seeds(of("samples_pooled"), with_floor(of("unbiased")[..., None], sizes["samples"]))
+            lambda of: over_seeds(
+                of("samples_pooled"), with_floor(of("unbiased")[..., None], sizes["samples"])
+            )
         ),
     }
     truth, small = recorded["network/unbiased"][:, -1], list(sizes["samples"]).index(FEW)
     error = lambda name: np.abs(recorded[f"network/{name}"][:, -1, small] - truth)
     found = {name: (np.array([value]), None) for name, value in exact.items()}
-    return {**found, "the floor can be taken away": (error("samples") - error("samples_unbiased"), None)}
+    return {
+        **found,
+        "the floor can be taken away": (error("samples") - error("samples_unbiased"), None),
+    }
 
 
 def with_floor(alpha, m):
@@ -444,11 +549,31 @@ def table(recorded):
     for arm in sources(recorded):
         for i, step in enumerate(recorded[f"{arm}/step"]):
             of = lambda name, arm=arm, i=i: recorded[f"{arm}/{name}"][:, i]
-            small, large = (of(f"samples{kind}")[:, list(recorded["sizes/samples"]).index(FEW)] for kind in ("", "_unbiased"))
-            numbers = [of("alpha"), of("unbiased"), small, large, *(of(name)[:, -1] for name in ("batches", "inverted", "inverted_finite"))]
-            rows.append([f"{arm}, step {step}" if arm == "network" else arm, *map(plus_minus, numbers)])
+            small, large = (
+                of(f"samples{kind}")[:, list(recorded["sizes/samples"]).index(FEW)]
+                for kind in ("", "_unbiased")
+            )
+            numbers = [
+                of("alpha"),
+                of("unbiased"),
+                small,
+                large,
+                *(of(name)[:, -1] for name in ("batches", "inverted", "inverted_finite")),
+            ]
+            rows.append(
+                [f"{arm}, step {step}" if arm == "network" else arm, *map(plus_minus, numbers)]
+            )
     k, largest = recorded["sizes/inverted"][-1], recorded["sizes/batches"][-1]
-    header = ["gradients", "alpha", "unbiased", f"m = {FEW}", "unbiased", f"batches of {largest}", f"inverted from {k}", "finite sample"]
+    header = [
+        "gradients",
+        "alpha",
+        "unbiased",
+        f"m = {FEW}",
+        "unbiased",
+        f"batches of {largest}",
+        f"inverted from {k}",
+        "finite sample",
+    ]
     note = (
         f"mean ± half of the 95 % interval over seeds; alpha of {recorded['sample']} examples; mean alpha of samples of {FEW} of them;\n"
         f"alpha of the gradients of random batches of {largest}; alpha of the examples from the gradients of batches of {k}"
@@ -468,6 +593,6 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    from coherence.running import main
+    from coherence.lab.running import main
 
     main(EXPERIMENT)

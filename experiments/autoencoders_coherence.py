@@ -1,9 +1,11 @@
 """Gradients of the KL term agree most; those of the reconstruction do not agree more in the decoder than in the encoder, as we derived.
 
-AE, VAE and convolutional VAE learn circles and digits, while the terms of the loss are probed one by one on the same examples. Predicted:
-in the encoder each example pulls its own code up or down, so signs cancel there and not in the decoder; KL pulls untrained codes alike,
-and spread ones back from both sides, but every variance up; near a stationary point the two terms cancel; noise in the code adds to
-gradients' spread and not to their mean; shared weights add up what an image's positions say.
+AE, VAE and convolutional VAE learn circles and digits, while the terms of the loss are probed one
+by one on the same examples. Predicted: in the encoder each example pulls its own code up or down,
+so signs cancel there and not in the decoder; KL pulls untrained codes alike, and spread ones back
+from both sides, but every variance up; near a stationary point the two terms cancel; noise in the
+code adds to gradients' spread and not to their mean; shared weights add up what an image's
+positions say.
 """
 
 import dataclasses
@@ -11,14 +13,14 @@ import functools
 
 import numpy as np
 
-from coherence.claims import Claim
-from coherence.data.settings import MNIST, Circles
-from coherence.experiment import Experiment, all_arms
-from coherence.models.settings import Autoencoder, ConvolutionalVariational, Variational
+from coherence.lab.claims import Claim
+from coherence.lab.data.settings import MNIST, Circles
+from coherence.lab.experiment import Experiment, all_arms
+from coherence.lab.models.settings import Autoencoder, ConvolutionalVariational, Variational
+from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.training.autoencoding import Autoencoding
+from coherence.lab.training.curves import first_at, stacked
 from coherence.optim.settings import Adam
-from coherence.report.tables import aligned, plus_minus
-from coherence.training.autoencoding import Autoencoding
-from coherence.training.curves import first_at, stacked
 
 TERMS = ("reconstruction", "kl", "loss")
 PARTS = ("encoder", "decoder", "whole", "convolutions", "dense layers")
@@ -51,23 +53,51 @@ class Settings:
 
 
 PRESETS = {
-    "smoke": Settings(("circles-vae",), Circles(60, 10), width=8, batch_size=16, steps=6, points_per_decade=3, sample=16, seeds=2),
+    "smoke": Settings(
+        ("circles-vae",),
+        Circles(60, 10),
+        width=8,
+        batch_size=16,
+        steps=6,
+        points_per_decade=3,
+        sample=16,
+        seeds=2,
+    ),
     "cpu": Settings(),
     "paper": Settings(
-        digits=MNIST(), width=2048, channels=32, factor=1.0, learning_rate=3e-4, steps=10_000, conv_steps=10_000, sample=1000
+        digits=MNIST(),
+        width=2048,
+        channels=32,
+        factor=1.0,
+        learning_rate=3e-4,
+        steps=10_000,
+        conv_steps=10_000,
+        sample=1000,
     ),
 }
 
-# What was fixed when: statistics and thresholds before any run of these presets, and before any coherence was seen. Seen before: losses.
-# Of a few runs with other seeds, for the levels: all stay at the mean image for a while (unexplained variance near 1), then use the code.
-# And of first runs with these seeds, at factor 1, where five of eight dense VAEs stayed there (hence the factor), and of two convolutional
-# ones that took 400 and more than 600 steps to leave it (hence their number of steps).
+# What was fixed when: statistics and thresholds before any run of these presets, and before any
+# coherence was seen. Seen before: losses. Of a few runs with other seeds, for the levels: all stay
+# at the mean image for a while (unexplained variance near 1), then use the code. And of first runs
+# with these seeds, at factor 1, where five of eight dense VAEs stayed there (hence the factor), and
+# of two convolutional ones that took 400 and more than 600 steps to leave it (hence their number of
+# steps).
 _OURS = "our experiment; the measure is Chatterjee & Zielinski's, arXiv:2203.10036, Section 4"
 _LATER = f"where {1 - LATE:.0%} of the images' variance is explained"
 _EACH = "smallest over networks and data"
 
 
-def _claim(name, text, statistic, *, direction="greater", threshold=0.0, unit="doublings", source=_OURS, known="derived"):
+def _claim(
+    name,
+    text,
+    statistic,
+    *,
+    direction="greater",
+    threshold=0.0,
+    unit="doublings",
+    source=_OURS,
+    known="derived",
+):
     return Claim(name, text, source, known, statistic, direction, threshold, unit=unit)
 
 
@@ -146,7 +176,12 @@ class ByTerm(Autoencoding):
         sums = Quantity("moments", functools.partial(moments, by=layer))
         options = {"quantities": (sums,), "when": Log(self.points_per_decade), "few": self.sample}
         probes = tuple(
-            Probe(lambda params, example, term=term: terms(params, example)[term], tuple(x[chosen] for x in train), name=term, **options)
+            Probe(
+                lambda params, example, term=term: terms(params, example)[term],
+                tuple(x[chosen] for x in train),
+                name=term,
+                **options,
+            )
             for term in TERMS
             if term != "kl" or self._draws()
         )
@@ -163,7 +198,9 @@ def arms(settings):
             factor=settings.factor,
             optimizer=Adam(settings.learning_rate),
             batch_size=settings.batch_size,
-            steps=settings.conv_steps if isinstance(model, ConvolutionalVariational) else settings.steps,
+            steps=settings.conv_steps
+            if isinstance(model, ConvolutionalVariational)
+            else settings.steps,
             points_per_decade=settings.points_per_decade,
             probes=(),
             track_batches=False,
@@ -178,7 +215,9 @@ def arms(settings):
         "digits-vae": Variational(**wide),
         "circles-conv_vae": ConvolutionalVariational(settings.channels),
     }
-    return {name: one(getattr(settings, name.split("-")[0]), models[name]) for name in settings.networks}
+    return {
+        name: one(getattr(settings, name.split("-")[0]), models[name]) for name in settings.networks
+    }
 
 
 def record(settings, runs):
@@ -191,7 +230,9 @@ def record(settings, runs):
         parts = _by_part(sums, layers)
         arrays |= {
             f"{arm}/step": found["step"],
-            f"{arm}/unexplained": (found["train_reconstruction"] / _variance(getattr(settings, arm.split("-")[0]))).astype(np.float32),
+            f"{arm}/unexplained": (
+                found["train_reconstruction"] / _variance(getattr(settings, arm.split("-")[0]))
+            ).astype(np.float32),
             f"{arm}/kl": found.get("train_kl", np.zeros((0, 0))).astype(np.float32),
             f"{arm}/layers": np.array(layers),
             f"{arm}/by_layer": _coherence(sums[:2], settings.sample).astype(np.float16),
@@ -211,7 +252,9 @@ def _sums(seeds, layers):
     """||mean g||^2 and the mean of ||g||^2 of every term, seed, step and layer: [term, seed, step, layer, 2]; nan without the term."""
     missing = {layer: (np.nan, np.nan, 0) for layer in layers}
     value = lambda one, term: [one.get(f"{term}/moments", missing)[layer][:2] for layer in layers]
-    return np.array([[[value(one, term) for one in run.records()] for run in seeds] for term in TERMS], float)
+    return np.array(
+        [[[value(one, term) for one in run.records()] for run in seeds] for term in TERMS], float
+    )
 
 
 def _by_part(sums, layers):
@@ -239,21 +282,36 @@ def at(recorded, arm, values, level=None):
     """`values` [seed, step] when unexplained variance first falls to a level, or (`None`) at step 0: [seed]; nan if it never does."""
     if level is None:
         return values[:, 0]
-    return np.array([first_at(*pair, level, falling=True) for pair in zip(recorded[f"{arm}/unexplained"], values)])
+    return np.array(
+        [
+            first_at(*pair, level, falling=True)
+            for pair in zip(recorded[f"{arm}/unexplained"], values)
+        ]
+    )
 
 
 def logs(recorded, arm, term, part):
     """log2 of the m-coherence of one term's gradients in a part or a layer: [seed, step]."""
-    kind, names = ("by_part", list(PARTS)) if part in PARTS else ("by_layer", list(recorded[f"{arm}/layers"]))
-    return np.log2(recorded[f"{arm}/{kind}"][TERMS.index(term), ..., names.index(part)].astype(float))
+    kind, names = (
+        ("by_part", list(PARTS)) if part in PARTS else ("by_layer", list(recorded[f"{arm}/layers"]))
+    )
+    return np.log2(
+        recorded[f"{arm}/{kind}"][TERMS.index(term), ..., names.index(part)].astype(float)
+    )
 
 
 def judge(recorded):
     """Every claim whose networks were run."""
     networks = [str(arm) for arm in recorded["arms"]]
     vaes = [arm for arm in networks if arm.endswith("vae")]
-    pairs = [data for data in ("circles", "digits") if {f"{data}-ae", f"{data}-vae"} <= set(networks)]
-    decoder, encoder, kl = ("reconstruction", "decoder"), ("reconstruction", "encoder"), ("kl", "encoder")
+    pairs = [
+        data for data in ("circles", "digits") if {f"{data}-ae", f"{data}-vae"} <= set(networks)
+    ]
+    decoder, encoder, kl = (
+        ("reconstruction", "decoder"),
+        ("reconstruction", "encoder"),
+        ("kl", "encoder"),
+    )
     both = ("circles-vae", "circles-conv_vae")
 
     def late(arm, *where, level=LATE):
@@ -269,42 +327,75 @@ def judge(recorded):
         return np.min([statistic(name) for name in names], 0), _missing(recorded, names, level)
 
     found = {
-        "decoder above encoder early": least(lambda arm: ratio(arm, decoder, encoder, MEAN), networks, MEAN),
+        "decoder above encoder early": least(
+            lambda arm: ratio(arm, decoder, encoder, MEAN), networks, MEAN
+        ),
         "decoder above encoder later": least(lambda arm: ratio(arm, decoder, encoder), networks),
-        "what all images share comes first": least(lambda arm: fall(arm, decoder, MEAN), networks, MEAN),
+        "what all images share comes first": least(
+            lambda arm: fall(arm, decoder, MEAN), networks, MEAN
+        ),
     }
     if vaes:
         cosines = [at(recorded, arm, recorded[f"{arm}/cosine"], LATE) for arm in vaes]
         found |= {
-            "KL above reconstruction at first": (least(lambda arm: ratio(arm, kl, encoder, None), vaes)[0], None),
+            "KL above reconstruction at first": (
+                least(lambda arm: ratio(arm, kl, encoder, None), vaes)[0],
+                None,
+            ),
             "KL falls apart as the code spreads": least(lambda arm: fall(arm, kl, LATE), vaes),
-            "KL agrees on variances": least(lambda arm: ratio(arm, ("kl", "encoder/log_var"), ("kl", "encoder/mu")), vaes),
+            "KL agrees on variances": least(
+                lambda arm: ratio(arm, ("kl", "encoder/log_var"), ("kl", "encoder/mu")), vaes
+            ),
             "the terms oppose each other": (np.max(cosines, 0), _missing(recorded, vaes, LATE)),
         }
     if pairs:
-        noiseless = np.min([late(f"{data}-ae", *encoder) - late(f"{data}-vae", *encoder) for data in pairs], 0)
-        found["noise in the code costs coherence"] = noiseless, _missing(recorded, set(networks) - set(both[1:]), LATE)
+        noiseless = np.min(
+            [late(f"{data}-ae", *encoder) - late(f"{data}-vae", *encoder) for data in pairs], 0
+        )
+        found["noise in the code costs coherence"] = (
+            noiseless,
+            _missing(recorded, set(networks) - set(both[1:]), LATE),
+        )
     if set(both) <= set(networks):
         above = late(both[1], "loss", "whole") - late(both[0], "loss", "whole")
         found["convolutional network above dense"] = above, _missing(recorded, both, LATE)
-        found["convolutions above dense layers"] = least(lambda arm: ratio(arm, *[("loss", kind) for kind in PARTS[-2:]]), both[1:])
+        found["convolutions above dense layers"] = least(
+            lambda arm: ratio(arm, *[("loss", kind) for kind in PARTS[-2:]]), both[1:]
+        )
     return found
 
 
 def _missing(recorded, networks, level):
     """What claims about these networks lack at a level, or `None`."""
     left = max(recorded[f"{arm}/unexplained"].min(-1).max() for arm in networks)
-    return None if left <= level else f"a run never got to an unexplained variance of {level:g}: {left:.2f}"
+    return (
+        None
+        if left <= level
+        else f"a run never got to an unexplained variance of {level:g}: {left:.2f}"
+    )
 
 
 def table(recorded):
     levels = {"at first": None, "mean learned": MEAN, "later": LATE}
-    columns = {"decoder": ("reconstruction", "decoder"), "encoder": ("reconstruction", "encoder"), "KL": ("kl", "encoder")}
+    columns = {
+        "decoder": ("reconstruction", "decoder"),
+        "encoder": ("reconstruction", "encoder"),
+        "KL": ("kl", "encoder"),
+    }
     rows = []
     for arm in map(str, recorded["arms"]):
         for when, level in levels.items():
-            found = [2 ** at(recorded, arm, logs(recorded, arm, *where), level) for where in columns.values()]
-            rows.append([arm, when, *map(plus_minus, (*found, at(recorded, arm, recorded[f"{arm}/cosine"], level)))])
+            found = [
+                2 ** at(recorded, arm, logs(recorded, arm, *where), level)
+                for where in columns.values()
+            ]
+            rows.append(
+                [
+                    arm,
+                    when,
+                    *map(plus_minus, (*found, at(recorded, arm, recorded[f"{arm}/cosine"], level))),
+                ]
+            )
     note = (
         f"m-coherence, m = {recorded['m']}, of the reconstruction in decoder and encoder, of KL in the encoder; cosine of their mean\n"
         f"gradients there; at step 0 and where {MEAN:g} and {LATE:g} of the variance are left; mean ± half of the 95 % interval over seeds"
@@ -312,9 +403,11 @@ def table(recorded):
     return f"{aligned(['network', 'when', *columns, 'cosine'], rows)}\n{note}"
 
 
-EXPERIMENT = Experiment("autoencoders_coherence", CLAIMS, PRESETS, arms, record, judge, table, scale=all_arms)
+EXPERIMENT = Experiment(
+    "autoencoders_coherence", CLAIMS, PRESETS, arms, record, judge, table, scale=all_arms
+)
 
 if __name__ == "__main__":
-    from coherence.running import main
+    from coherence.lab.running import main
 
     main(EXPERIMENT)

@@ -1,10 +1,12 @@
 """Neither small batches nor large steps are needed to generalize: full-batch descent does, too, and it follows the same gradients.
 
-The same network learns a few hundred digits by batches of 10, of 100 and of all examples, with a large step and with a small one that
-is given proportionally more steps. They are compared at equal training loss and after equally many steps. At small steps the source
-lets the generalization gap only grow; here that is asked of loss and of accuracy. At frozen weights, batches are drawn again and again to
-see how the variance of their gradients falls with their size. Momentum, AdaGrad, RMSProp and Adam are looked at through the gradients of
-single examples, as they are before the optimizer rescales them, with true and with random labels.
+The same network learns a few hundred digits by batches of 10, of 100 and of all examples, with a
+large step and with a small one that is given proportionally more steps. They are compared at equal
+training loss and after equally many steps. At small steps the source lets the generalization gap
+only grow; here that is asked of loss and of accuracy. At frozen weights, batches are drawn again
+and again to see how the variance of their gradients falls with their size. Momentum, AdaGrad,
+RMSProp and Adam are looked at through the gradients of single examples, as they are before the
+optimizer rescales them, with true and with random labels.
 
 Every seed has its own training and test examples, drawn from the whole data set.
 """
@@ -14,18 +16,23 @@ import functools
 
 import numpy as np
 
-from coherence.claims import Claim
-from coherence.data.settings import MNIST, Digits, LabelNoise, Npz
-from coherence.experiment import Experiment
-from coherence.models.settings import Convolutional, FullyConnected
+from coherence.lab.claims import Claim
+from coherence.lab.data.settings import MNIST, Digits, LabelNoise, Npz
+from coherence.lab.experiment import Experiment
+from coherence.lab.models.settings import Convolutional, FullyConnected
+from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.training.classification import Classification
+from coherence.lab.training.curves import first_at, stacked
 from coherence.optim.settings import SGD, AdaGrad, Adam, RMSProp
-from coherence.report.tables import aligned, plus_minus
-from coherence.training.classification import Classification
-from coherence.training.curves import first_at, stacked
 
 FITTED = 0.1  # nats of training loss at which what was learned is compared
 LEARNING = (1.5, 1.0, 0.5)  # nats between which the loss falls, where coherence is compared
-OTHERS = {"momentum": SGD(0.02, 0.9), "AdaGrad": AdaGrad(0.02), "RMSProp": RMSProp(0.002), "Adam": Adam(0.002)}
+OTHERS = {
+    "momentum": SGD(0.02, 0.9),
+    "AdaGrad": AdaGrad(0.02),
+    "RMSProp": RMSProp(0.002),
+    "Adam": Adam(0.002),
+}
 SIZES, GAPS = ("large", "small"), ("loss", "accuracy")
 TRUE = ("SGD", "Adam")  # of which it is asked whether true labels are more coherent
 CHECKPOINTS = (1, 10, 100, 1000)  # steps after which batches are drawn again and again
@@ -81,16 +88,19 @@ PRESETS = {
     ),
 }
 
-# What was fixed when: every statistic and threshold before any run of the preset `cpu`; none was moved after. Before that, each kind of
-# arm was run once with a seed that is not judged (100), and its training loss alone was looked at: to see whether it reaches the levels
-# at which arms are compared. The random labels did not, and were given more steps.
+# What was fixed when: every statistic and threshold before any run of the preset `cpu`; none was
+# moved after. Before that, each kind of arm was run once with a seed that is not judged (100), and
+# its training loss alone was looked at: to see whether it reaches the levels at which arms are
+# compared. The random labels did not, and were given more steps.
 _FULL = "Chatterjee & Zielinski, arXiv:2203.10036, discussion (full batch and learning rate)"
 _TIME = "Chatterjee & Zielinski, arXiv:2203.10036, discussion (time)"
 _OTHER = "Chatterjee & Zielinski, arXiv:2203.10036, as remembered: other optimizers, too, act on the average gradient"
 _ALGEBRA = "elementary sampling theory"
 
 
-def _claim(name, text, statistic, unit, direction="greater", threshold=0.0, source=_FULL, known="read"):
+def _claim(
+    name, text, statistic, unit, direction="greater", threshold=0.0, source=_FULL, known="read"
+):
     return Claim(name, text, source, known, statistic, direction, threshold, unit=unit)
 
 
@@ -183,10 +193,17 @@ class Drawn:
 
     def build(self):
         whole = _whole(self.data)
-        x, y = (np.concatenate([getattr(whole, f"{one}_train"), getattr(whole, f"{one}_test")]) for one in "xy")
-        order = np.random.default_rng([self.seed, 5]).permutation(len(y))[: self.examples + self.tests]
+        x, y = (
+            np.concatenate([getattr(whole, f"{one}_train"), getattr(whole, f"{one}_test")])
+            for one in "xy"
+        )
+        order = np.random.default_rng([self.seed, 5]).permutation(len(y))[
+            : self.examples + self.tests
+        ]
         train, test = order[: self.examples], order[self.examples :]
-        return dataclasses.replace(whole, x_train=x[train], y_train=y[train], x_test=x[test], y_test=y[test])
+        return dataclasses.replace(
+            whole, x_train=x[train], y_train=y[train], x_test=x[test], y_test=y[test]
+        )
 
 
 @functools.lru_cache(maxsize=1)
@@ -210,7 +227,7 @@ class Learner(Classification):
 
     def build(self, seed):
         from coherence import m_coherence, per_example_value_and_grad
-        from coherence.tasks.classification import evaluate
+        from coherence.lab.tasks.classification import evaluate
 
         drawn = Drawn(self.data, self.examples, self.tests, seed)
         problem = Classification.build(dataclasses.replace(self, data=drawn), seed)
@@ -218,7 +235,12 @@ class Learner(Classification):
 
         def measure(params, arrays):
             train, test = score(params, *arrays["train"]), score(params, *arrays["test"])
-            found = {"train_loss": train.loss, "train_accuracy": train.accuracy, "test_loss": test.loss, "test_accuracy": test.accuracy}
+            found = {
+                "train_loss": train.loss,
+                "train_accuracy": train.accuracy,
+                "test_loss": test.loss,
+                "test_accuracy": test.accuracy,
+            }
             if self.coherent:
                 _, gradients = per_example_value_and_grad(problem.loss)(params, arrays["train"])
                 found["m_coherence"] = m_coherence(gradients)
@@ -255,7 +277,8 @@ class Redrawn(Learner):
 def variances(key, gram, sizes, draws):
     """Mean squared distance of batch gradients from the full gradient, over as many drawn batches of each size, and that of one example.
 
-    A batch's gradient is sum_i n_i g_i / b with n_i how often example i was drawn: its squared distance is a quadratic form in G.
+    A batch's gradient is sum_i n_i g_i / b with n_i how often example i was drawn: its squared
+    distance is a quadratic form in G.
     """
     import jax
     import jax.numpy as jnp
@@ -274,7 +297,12 @@ def variances(key, gram, sizes, draws):
     }
     for how, of in draw.items():
         keys = [jax.random.split(jax.random.fold_in(key, b), draws) for b in sizes]
-        found[how] = jnp.stack([jnp.mean(jax.vmap(lambda one, b=b: spread(of(one, b)))(each)) for b, each in zip(sizes, keys)])
+        found[how] = jnp.stack(
+            [
+                jnp.mean(jax.vmap(lambda one, b=b: spread(of(one, b)))(each))
+                for b, each in zip(sizes, keys)
+            ]
+        )
     return found
 
 
@@ -288,20 +316,35 @@ def arms(settings):
         "probes": (),
         "track_batches": False,
     }
-    small = {"optimizer": SGD(settings.learning_rate / settings.smaller), "steps": round(settings.steps * settings.smaller)}
+    small = {
+        "optimizer": SGD(settings.learning_rate / settings.smaller),
+        "steps": round(settings.steps * settings.smaller),
+    }
     large = {"optimizer": SGD(settings.learning_rate), "steps": settings.steps}
     seen = {**common, "batch_size": _middle(settings), "coherent": True}
     checkpoints = tuple(step for step in CHECKPOINTS if step <= settings.steps)
     rules = {"SGD": SGD(settings.learning_rate), **OTHERS}
     return {
-        **{f"b={b},large": Learner(**common, **large, batch_size=b, coherent=b == _middle(settings)) for b in settings.batches},
-        **{f"b={b},small": Learner(**common, **small, batch_size=b) for b in settings.batches},
-        **{name: Learner(**seen, optimizer=rules[name], steps=settings.steps) for name in settings.others},
         **{
-            f"{name},random": Learner(**seen, optimizer=rules[name], noise=LabelNoise(1.0), steps=settings.random_steps)
+            f"b={b},large": Learner(
+                **common, **large, batch_size=b, coherent=b == _middle(settings)
+            )
+            for b in settings.batches
+        },
+        **{f"b={b},small": Learner(**common, **small, batch_size=b) for b in settings.batches},
+        **{
+            name: Learner(**seen, optimizer=rules[name], steps=settings.steps)
+            for name in settings.others
+        },
+        **{
+            f"{name},random": Learner(
+                **seen, optimizer=rules[name], noise=LabelNoise(1.0), steps=settings.random_steps
+            )
             for name in settings.random
         },
-        "redrawn": Redrawn(**seen, **large, drawn=settings.drawn, draws=settings.draws, checkpoints=checkpoints),
+        "redrawn": Redrawn(
+            **seen, **large, drawn=settings.drawn, draws=settings.draws, checkpoints=checkpoints
+        ),
     }
 
 
@@ -313,11 +356,23 @@ def record(settings, runs):
     """Curves of every arm as [seed, step]; variances as [seed, checkpoint, size]."""
     arrays = {
         name: np.array(getattr(settings, name))
-        for name in ("batches", "learning_rate", "smaller", "steps", "others", "random", "drawn", "examples")
+        for name in (
+            "batches",
+            "learning_rate",
+            "smaller",
+            "steps",
+            "others",
+            "random",
+            "drawn",
+            "examples",
+        )
     }
     for arm, seeds in runs.items():
         curves = stacked(seeds, *_kept(arm, f"b={_middle(settings)},large"))
-        arrays |= {f"{arm}/step": curves.pop("step"), **{f"{arm}/{name}": values.astype(np.float32) for name, values in curves.items()}}
+        arrays |= {
+            f"{arm}/step": curves.pop("step"),
+            **{f"{arm}/{name}": values.astype(np.float32) for name, values in curves.items()},
+        }
     return arrays | {"SGD": f"b={_middle(settings)},large"}
 
 
@@ -326,19 +381,38 @@ def _kept(arm, sgd):
     if arm == "redrawn":
         return "one", "with", "without"
     batches = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
-    return (*batches, "m_coherence") if arm == sgd else batches if arm.startswith("b=") else ("train_loss", "test_accuracy", "m_coherence")
+    return (
+        (*batches, "m_coherence")
+        if arm == sgd
+        else batches
+        if arm.startswith("b=")
+        else ("train_loss", "test_accuracy", "m_coherence")
+    )
 
 
 def judge(recorded):
     small, large = (f"b={recorded['batches'][place]}" for place in (0, -1))
-    at_loss = {size: np.array([at_level(recorded, f"{b},{size}", "test_accuracy", FITTED) for b in (large, small)]) for size in SIZES}
-    at_steps = {size: np.array([after_steps(recorded, f"{b},{size}") for b in (large, small)]) for size in SIZES}
+    at_loss = {
+        size: np.array(
+            [at_level(recorded, f"{b},{size}", "test_accuracy", FITTED) for b in (large, small)]
+        )
+        for size in SIZES
+    }
+    at_steps = {
+        size: np.array([after_steps(recorded, f"{b},{size}") for b in (large, small)])
+        for size in SIZES
+    }
     lowest = lambda found: np.min([pair[0] - pair[1] for pair in found.values()], axis=0)
     end = {size: recorded[f"{large},{size}/test_accuracy"][:, -1] for size in SIZES}
     sgd = str(recorded["SGD"])
-    coherent = {name: coherence(recorded, arm) for name, arm in (("SGD", sgd), *((name, name) for name in recorded["others"]))}
+    coherent = {
+        name: coherence(recorded, arm)
+        for name, arm in (("SGD", sgd), *((name, name) for name in recorded["others"]))
+    }
     others = [name for name in coherent if name != "SGD"]
-    fitted = np.array([at_level(recorded, name, "test_accuracy", FITTED) for name in (sgd, *others)])
+    fitted = np.array(
+        [at_level(recorded, name, "test_accuracy", FITTED) for name in (sgd, *others)]
+    )
     spread = recorded["redrawn/without"] / recorded["redrawn/one"][..., None]
     n, b = int(recorded["examples"]), recorded["drawn"]
     return {
@@ -346,11 +420,23 @@ def judge(recorded):
         "full batch as good at equal loss": (lowest(at_loss), _unreached(recorded)),
         "full batch as good after equal steps": (lowest(at_steps), None),
         "small steps as good as large": (end["small"] - end["large"], None),
-        **{f"the gap in {of} never falls": (largest_fall(gap(recorded, f"{large},small", of)), _unreached(recorded)) for of in GAPS},
+        **{
+            f"the gap in {of} never falls": (
+                largest_fall(gap(recorded, f"{large},small", of)),
+                _unreached(recorded),
+            )
+            for of in GAPS
+        },
         "variance falls as 1/b": (slopes(recorded).ravel(), None),
         "faster without replacement": (np.log2(spread / ((n - b) / (b * (n - 1)))).ravel(), None),
-        **{f"true labels more coherent with {name}": _beyond_random(recorded, coherent, name) for name in TRUE},
-        "other optimizers as coherent": (np.max([np.abs(coherent[name] - coherent["SGD"]).mean(0) for name in others], axis=0), None),
+        **{
+            f"true labels more coherent with {name}": _beyond_random(recorded, coherent, name)
+            for name in TRUE
+        },
+        "other optimizers as coherent": (
+            np.max([np.abs(coherent[name] - coherent["SGD"]).mean(0) for name in others], axis=0),
+            None,
+        ),
         "other optimizers as good": ((fitted[1:] - fitted[0]).min(0), None),
     }
 
@@ -359,7 +445,11 @@ def _unreached(recorded):
     """What is missing for comparing at the fitted level."""
     arms = [f"b={b},{size}" for b in recorded["batches"] for size in SIZES]
     highest = max(recorded[f"{arm}/train_loss"].min(-1).max() for arm in arms)
-    return None if highest <= FITTED else f"a run never reached a training loss of {FITTED:g} nats: {highest:.2f}"
+    return (
+        None
+        if highest <= FITTED
+        else f"a run never reached a training loss of {FITTED:g} nats: {highest:.2f}"
+    )
 
 
 def _beyond_random(recorded, coherent, name):
@@ -367,13 +457,22 @@ def _beyond_random(recorded, coherent, name):
     if name not in coherent or name not in recorded["random"]:
         return np.array([]), f"{name} was not run with true and with random labels"
     lowest = recorded[f"{name},random/train_loss"].min(-1).max()
-    learned = None if lowest <= LEARNING[-1] else f"random labels were not learned: training loss {lowest:.2f} > {LEARNING[-1]:g} nats"
+    learned = (
+        None
+        if lowest <= LEARNING[-1]
+        else f"random labels were not learned: training loss {lowest:.2f} > {LEARNING[-1]:g} nats"
+    )
     return (coherent[name] - coherence(recorded, f"{name},random")).mean(0), learned
 
 
 def at_level(recorded, arm, name, level):
     """What was measured when the training loss first fell to a level: [seed]; nan where it never did."""
-    return np.array([first_at(*pair, level, falling=True) for pair in zip(recorded[f"{arm}/train_loss"], recorded[f"{arm}/{name}"])])
+    return np.array(
+        [
+            first_at(*pair, level, falling=True)
+            for pair in zip(recorded[f"{arm}/train_loss"], recorded[f"{arm}/{name}"])
+        ]
+    )
 
 
 def coherence(recorded, arm):
@@ -383,7 +482,12 @@ def coherence(recorded, arm):
 
 def after_steps(recorded, arm):
     """Test accuracy after the number of steps of the large-step runs: [seed]."""
-    return np.array([np.interp(recorded["steps"], recorded[f"{arm}/step"], one) for one in recorded[f"{arm}/test_accuracy"]])
+    return np.array(
+        [
+            np.interp(recorded["steps"], recorded[f"{arm}/step"], one)
+            for one in recorded[f"{arm}/test_accuracy"]
+        ]
+    )
 
 
 def gap(recorded, arm, of):
@@ -409,22 +513,44 @@ def table(recorded):
     for b in recorded["batches"]:
         for size in SIZES:
             arm = f"b={b},{size}"
-            cells = [at_level(recorded, arm, "test_accuracy", FITTED), after_steps(recorded, arm), recorded[f"{arm}/test_accuracy"][:, -1]]
+            cells = [
+                at_level(recorded, arm, "test_accuracy", FITTED),
+                after_steps(recorded, arm),
+                recorded[f"{arm}/test_accuracy"][:, -1],
+            ]
             falls = [largest_fall(gap(recorded, arm, of)) for of in GAPS]
             rate = recorded["learning_rate"] / (recorded["smaller"] if size == "small" else 1)
-            gaps = [at_level({**recorded, f"{arm}/gap": gap(recorded, arm, of)}, arm, "gap", FITTED) for of in GAPS]
+            gaps = [
+                at_level({**recorded, f"{arm}/gap": gap(recorded, arm, of)}, arm, "gap", FITTED)
+                for of in GAPS
+            ]
             rows.append([b, f"{rate:g}", *map(plus_minus, (*cells, *gaps, *falls))])
     steps = int(recorded["steps"])
-    header = ["batch", "step size", f"test at {FITTED:g}", f"after {steps} steps", "at the end", f"loss gap at {FITTED:g}", "accuracy gap"]
+    header = [
+        "batch",
+        "step size",
+        f"test at {FITTED:g}",
+        f"after {steps} steps",
+        "at the end",
+        f"loss gap at {FITTED:g}",
+        "accuracy gap",
+    ]
     batches = aligned([*header, "fall of loss gap", "of accuracy gap"], rows)
     rows = []
     for name, arm in (
         ("SGD", str(recorded["SGD"])),
-        *((one, one) for one in (*recorded["others"], *(f"{name},random" for name in recorded["random"]))),
+        *(
+            (one, one)
+            for one in (*recorded["others"], *(f"{name},random" for name in recorded["random"]))
+        ),
     ):
         at = [2**one for one in coherence(recorded, arm)]
-        rows.append([name, *map(plus_minus, (*at, at_level(recorded, arm, "test_accuracy", FITTED)))])
-    optimizers = aligned(["optimizer", *(f"m-coh. at {level:g}" for level in LEARNING), f"test at {FITTED:g}"], rows)
+        rows.append(
+            [name, *map(plus_minus, (*at, at_level(recorded, arm, "test_accuracy", FITTED)))]
+        )
+    optimizers = aligned(
+        ["optimizer", *(f"m-coh. at {level:g}" for level in LEARNING), f"test at {FITTED:g}"], rows
+    )
     variance = f"slope of log variance of a batch's gradient over log batch size: {plus_minus(slopes(recorded).mean(1))}"
     note = (
         "mean ± half of the 95 % interval over seeds, at training losses of so many nats; - where a seed never gets there;\n"
@@ -444,6 +570,6 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    from coherence.running import main
+    from coherence.lab.running import main
 
     main(EXPERIMENT)

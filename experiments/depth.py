@@ -1,25 +1,27 @@
 """Depth amplifies what examples share: exactly so in chains of factors; what of it is seen in networks is asked of digits.
 
-On the six-feature set, a weight that is a product of factors moves the faster the further it has come, so the shared feature outgrows
-the private ones by more the deeper the chain. Networks and deep linear networks of growing depth learn digits with some random
-labels, compared at equal training loss: how coherent their gradients are, how much of the step lies along the gradients' main
-direction, and how much of the random labels they have memorized. What a large step shows beyond a small one is probably oscillation: one
-seed had sharpness times step size near 2 and consecutive full gradients that point against each other, in the deep networks alone.
+On the six-feature set, a weight that is a product of factors moves the faster the further it has
+come, so the shared feature outgrows the private ones by more the deeper the chain. Networks and
+deep linear networks of growing depth learn digits with some random labels, compared at equal
+training loss: how coherent their gradients are, how much of the step lies along the gradients' main
+direction, and how much of the random labels they have memorized. What a large step shows beyond a
+small one is probably oscillation: one seed had sharpness times step size near 2 and consecutive
+full gradients that point against each other, in the deep networks alone.
 """
 
 import dataclasses
 
 import numpy as np
 
-from coherence.claims import Claim
-from coherence.data.settings import MNIST, Digits, LabelNoise, Learnable, Npz
-from coherence.experiment import Experiment
-from coherence.models.settings import Diagonal, FullyConnected, LinearNetwork
+from coherence.lab.claims import Claim
+from coherence.lab.data.settings import MNIST, Digits, LabelNoise, Learnable, Npz
+from coherence.lab.experiment import Experiment
+from coherence.lab.models.settings import Diagonal, FullyConnected, LinearNetwork
+from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.training.classification import Classification
+from coherence.lab.training.curves import at_losses, first_at, stacked
 from coherence.optim.settings import SGD
 from coherence.probes.schedules import Every
-from coherence.report.tables import aligned, plus_minus
-from coherence.training.classification import Classification
-from coherence.training.curves import at_losses, first_at, stacked
 
 EXAMPLES = 4
 FITTED = 1e-8  # training loss of a chain below which gradients are rounding error
@@ -71,11 +73,20 @@ PRESETS = {
         seeds=2,
     ),
     "cpu": Settings(),
-    "paper": Settings(data=MNIST(), width=512, mlp_depths=(1, 2, 3, 4, 6), linear_depths=(0, 1, 2, 4, 6), steps=20_000, large_steps=60_000),
+    "paper": Settings(
+        data=MNIST(),
+        width=512,
+        mlp_depths=(1, 2, 3, 4, 6),
+        linear_depths=(0, 1, 2, 4, 6),
+        steps=20_000,
+        large_steps=60_000,
+    ),
 }
 
 _OURS = "by algebra, for this model; the mechanism is Chatterjee & Zielinski, arXiv:2203.10036, Section 10, as remembered"
-_PAPER = "Chatterjee & Zielinski, arXiv:2203.10036, Section 10 (depth amplifies coherent directions)"
+_PAPER = (
+    "Chatterjee & Zielinski, arXiv:2203.10036, Section 10 (depth amplifies coherent directions)"
+)
 
 
 def _more_coherent(kind, level, large):
@@ -87,15 +98,27 @@ def _exactly(name, text, statistic, tolerance):
 
 
 def _deeper(name, text, statistic, unit, direction="greater"):
-    return Claim(name, text, _PAPER, "remembered", f"{statistic}, deepest against shallowest", direction, 0.0, unit=unit)
+    return Claim(
+        name,
+        text,
+        _PAPER,
+        "remembered",
+        f"{statistic}, deepest against shallowest",
+        direction,
+        0.0,
+        unit=unit,
+    )
 
 
-# Thresholds were fixed before any run: gradient descent of step size 0.001 stays within 1 % of the flow, and alpha within float32. Trial
-# runs of the networks with one seed set the number of steps, by whether they reach the loss levels, and showed that at the step size
-# planned first, 0.1, the deepest oscillate along one direction: sharpness times step size is 1.9 for the MLP of four hidden layers and
-# 1.7 for the linear network (2: unstable), and consecutive gradients of the former have a cosine of -0.5; with one hidden layer or
-# none, 0.5 and 0.1. The step size stays for comparison, the small one was added, and the share of the main direction, which had been
-# that at one level, became a mean over levels. What is there at the large step only is probably oscillation (measured for one seed).
+# Thresholds were fixed before any run: gradient descent of step size 0.001 stays within 1 % of the
+# flow, and alpha within float32. Trial runs of the networks with one seed set the number of steps,
+# by whether they reach the loss levels, and showed that at the step size planned first, 0.1, the
+# deepest oscillate along one direction: sharpness times step size is 1.9 for the MLP of four hidden
+# layers and 1.7 for the linear network (2: unstable), and consecutive gradients of the former have
+# a cosine of -0.5; with one hidden layer or none, 0.5 and 0.1. The step size stays for comparison,
+# the small one was added, and the share of the main direction, which had been that at one level,
+# became a mean over levels. What is there at the large step only is probably oscillation (measured
+# for one seed).
 CLAIMS = (
     _exactly(
         "private follows shared",
@@ -182,8 +205,8 @@ class Chain:
         import jax.numpy as jnp
 
         from coherence import alpha, per_example_value_and_grad
-        from coherence.tasks.regression import evaluate, half_squared_error
-        from coherence.training.problem import Problem
+        from coherence.lab.tasks.regression import evaluate, half_squared_error
+        from coherence.lab.training.problem import Problem
 
         data = Learnable().build()
         model = self.model.build(data.outputs)
@@ -224,11 +247,15 @@ class Network(Classification):
         from coherence import gram, per_example_value_and_grad
 
         problem = super().build(seed)
-        fixed = np.random.default_rng([seed, 3]).permutation(len(problem.data["corrupt"]))[: self.sample]
+        fixed = np.random.default_rng([seed, 3]).permutation(len(problem.data["corrupt"]))[
+            : self.sample
+        ]
 
         def measure(params, arrays):
             x, y = arrays["train"]
-            _, gradients = per_example_value_and_grad(problem.loss)(params, (x[arrays["fixed"]], y[arrays["fixed"]]))
+            _, gradients = per_example_value_and_grad(problem.loss)(
+                params, (x[arrays["fixed"]], y[arrays["fixed"]])
+            )
             return {**problem.measure(params, arrays), "main_share": main_share(gram(gradients))}
 
         return dataclasses.replace(problem, data={**problem.data, "fixed": fixed}, measure=measure)
@@ -263,30 +290,58 @@ def arms(settings):
     chain = {"learning_rate": settings.chain_learning_rate, "steps": settings.chain_steps}
     return {
         **{f"mlp-{depth}": Network(model=mlp(depth), **small) for depth in settings.mlp_depths},
-        **{f"linear-{depth}": Network(model=linear(depth), **small) for depth in settings.linear_depths},
-        **{f"mlp-{d}-large": Network(model=mlp(d), steps=settings.large_steps, **large) for d in ends(settings.mlp_depths)},
-        **{f"linear-{d}-large": Network(model=linear(d), steps=settings.steps, **large) for d in ends(settings.linear_depths)},
-        **{f"chain-{depth}": Chain(Diagonal(depth, settings.initial), **chain) for depth in settings.chains},
+        **{
+            f"linear-{depth}": Network(model=linear(depth), **small)
+            for depth in settings.linear_depths
+        },
+        **{
+            f"mlp-{d}-large": Network(model=mlp(d), steps=settings.large_steps, **large)
+            for d in ends(settings.mlp_depths)
+        },
+        **{
+            f"linear-{d}-large": Network(model=linear(d), steps=settings.steps, **large)
+            for d in ends(settings.linear_depths)
+        },
+        **{
+            f"chain-{depth}": Chain(Diagonal(depth, settings.initial), **chain)
+            for depth in settings.chains
+        },
     }
 
 
 def record(settings, runs):
-    depths = {"chain": settings.chains, "mlp": settings.mlp_depths, "linear": settings.linear_depths}
+    depths = {
+        "chain": settings.chains,
+        "mlp": settings.mlp_depths,
+        "linear": settings.linear_depths,
+    }
     arrays = {f"depths/{kind}": np.array(each) for kind, each in depths.items()}
-    arrays |= {"initial": settings.initial, "chain_learning_rate": settings.chain_learning_rate, "m": settings.batch_size}
-    arrays |= {"levels": np.array(LEVELS), "learning_rates": np.array([settings.learning_rate, settings.large_learning_rate])}
+    arrays |= {
+        "initial": settings.initial,
+        "chain_learning_rate": settings.chain_learning_rate,
+        "m": settings.batch_size,
+    }
+    arrays |= {
+        "levels": np.array(LEVELS),
+        "learning_rates": np.array([settings.learning_rate, settings.large_learning_rate]),
+    }
     for arm, seeds in runs.items():
         if arm.startswith("chain"):
             found = stacked(seeds[:1], *CHAIN_CURVES)  # nothing in them is random
             arrays[f"{arm}/step"] = found.pop("step")
-            arrays |= {f"{arm}/{name}": values[0].astype(np.float32) for name, values in found.items()}
+            arrays |= {
+                f"{arm}/{name}": values[0].astype(np.float32) for name, values in found.items()
+            }
             continue
         arrays[f"{arm}/parameters"] = sum(leaf.size for leaf in seeds[0].load("params").values())
         arrays[f"{arm}/m_coherence"] = np.array([at_losses(run, LEVELS, WINDOW) for run in seeds])
         found = stacked(seeds, "train_loss", "main_share", "corrupt_accuracy")
         for name in ("main_share", "corrupt_accuracy"):
             arrays[f"{arm}/{name}"] = np.array(
-                [first_at(loss, values, LEVELS, falling=True) for loss, values in zip(found["train_loss"], found[name])]
+                [
+                    first_at(loss, values, LEVELS, falling=True)
+                    for loss, values in zip(found["train_loss"], found[name])
+                ]
             )
     return arrays
 
@@ -306,7 +361,9 @@ def final(depth, initial):
     low, high = initial, 1.0
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if middle + private(middle, depth, initial) < 1 else (low, middle)
+        low, high = (
+            (middle, high) if middle + private(middle, depth, initial) < 1 else (low, middle)
+        )
     return low, private(low, depth, initial)
 
 
@@ -320,11 +377,19 @@ def judge(recorded):
     for kind, name in NAMES.items():
         shallow, deep = (f"{kind}-{depth}" for depth in recorded[f"depths/{kind}"][[0, -1]])
         for level, large in ((EARLY, False), (MIDDLE, False), (MIDDLE, True)):
-            pair = (_at(recorded, arm + "-large" * large, "m_coherence", level) for arm in (deep, shallow))
+            pair = (
+                _at(recorded, arm + "-large" * large, "m_coherence", level)
+                for arm in (deep, shallow)
+            )
             found[_more_coherent(kind, level, large)] = (np.log2(np.divide(*pair)), None)
-        found[f"deeper {name}s follow the main direction"] = (_main_share(recorded, deep) - _main_share(recorded, shallow), None)
+        found[f"deeper {name}s follow the main direction"] = (
+            _main_share(recorded, deep) - _main_share(recorded, shallow),
+            None,
+        )
     shallow, deep = (f"mlp-{depth}-large" for depth in recorded["depths/mlp"][[0, -1]])
-    memorized = _at(recorded, deep, "corrupt_accuracy", LATE) - _at(recorded, shallow, "corrupt_accuracy", LATE)
+    memorized = _at(recorded, deep, "corrupt_accuracy", LATE) - _at(
+        recorded, shallow, "corrupt_accuracy", LATE
+    )
     return {**found, "deeper MLPs memorize less": (memorized, None)}
 
 
@@ -340,7 +405,9 @@ def _of_chains(recorded):
     initial = float(recorded["initial"])
     follows, alphas, single, rises, ratios, losses = [], [], [0.0], [0.0], [], []
     for depth in recorded["depths/chain"]:
-        shared, own, train, test, alpha = (recorded[f"chain-{depth}/{name}"] for name in CHAIN_CURVES)
+        shared, own, train, test, alpha = (
+            recorded[f"chain-{depth}/{name}"] for name in CHAIN_CURVES
+        )
         moving = train > FITTED
         follows.append(np.abs(own / private(shared, depth, initial) - 1).max())
         alphas.append(np.abs(alpha - chain_alpha(shared, own, depth))[moving].max())
@@ -358,20 +425,49 @@ def _of_chains(recorded):
 def table(recorded):
     rows = []
     for depth in recorded["depths/chain"]:
-        shared, own, train, test, alpha = (recorded[f"chain-{depth}/{name}"] for name in CHAIN_CURVES)
+        shared, own, train, test, alpha = (
+            recorded[f"chain-{depth}/{name}"] for name in CHAIN_CURVES
+        )
         limit_shared, limit_own = final(depth, float(recorded["initial"]))
         ratios = (shared[-1] / own[-1], limit_shared / limit_own)
-        rows.append([depth, *(f"{ratio:.3g}" for ratio in ratios), f"{test[-1]:.2g}", f"{alpha[train > FITTED][-1]:.3f}"])
-    chains = aligned(["factors", "shared / private", "closed form", "test loss", "alpha at the end"], rows)
+        rows.append(
+            [
+                depth,
+                *(f"{ratio:.3g}" for ratio in ratios),
+                f"{test[-1]:.2g}",
+                f"{alpha[train > FITTED][-1]:.3f}",
+            ]
+        )
+    chains = aligned(
+        ["factors", "shared / private", "closed form", "test loss", "alpha at the end"], rows
+    )
     rows = []
     for kind, name in NAMES.items():
         depths, (small, large) = recorded[f"depths/{kind}"], recorded["learning_rates"]
-        for depth, end, rate in [*((d, "", small) for d in depths), *((d, "-large", large) for d in depths[[0, -1]])]:
+        for depth, end, rate in [
+            *((d, "", small) for d in depths),
+            *((d, "-large", large) for d in depths[[0, -1]]),
+        ]:
             arm = f"{kind}-{depth}{end}"
-            at = [_at(recorded, arm, *what) for what in (("m_coherence", EARLY), ("m_coherence", MIDDLE), ("corrupt_accuracy", LATE))]
+            at = [
+                _at(recorded, arm, *what)
+                for what in (
+                    ("m_coherence", EARLY),
+                    ("m_coherence", MIDDLE),
+                    ("corrupt_accuracy", LATE),
+                )
+            ]
             cells = map(plus_minus, (*at[:2], _main_share(recorded, arm), at[2]))
             rows.append([name, depth, f"{recorded[f'{arm}/parameters']:,}", f"{rate:g}", *cells])
-    header = ["network", "hidden layers", "parameters", "step size", f"m-coh. at {EARLY:g}", f"at {MIDDLE:g}", "main share"]
+    header = [
+        "network",
+        "hidden layers",
+        "parameters",
+        "step size",
+        f"m-coh. at {EARLY:g}",
+        f"at {MIDDLE:g}",
+        "main share",
+    ]
     note = (
         f"mean ± half of the 95 % interval over seeds, at a training loss of so many nats; m-coherence of batches of {recorded['m']};\n"
         f"main share: of the step, along the gradients' main direction, from {EARLY:g} to {MIDDLE:g}; - if a seed never gets there"
@@ -390,6 +486,6 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    from coherence.running import main
+    from coherence.lab.running import main
 
     main(EXPERIMENT)

@@ -1,9 +1,11 @@
 """Examples learned early generalize among themselves, those learned late less: what is easy is what others help to learn.
 
-A network is trained briefly; the examples of a pool that it then gets right are the easy ones, the others the hard ones. From each kind,
-and at random from the pool, equally many examples are drawn for training and for testing, the same number of every class. Networks are
-trained on each from scratch until the training loss is near zero, and tested on examples of all three kinds. Whether difficulty
-depends on the network's start is asked of several initializations, and whether easy examples' gradients are more coherent of a probe.
+A network is trained briefly; the examples of a pool that it then gets right are the easy ones, the
+others the hard ones. From each kind, and at random from the pool, equally many examples are drawn
+for training and for testing, the same number of every class. Networks are trained on each from
+scratch until the training loss is near zero, and tested on examples of all three kinds. Whether
+difficulty depends on the network's start is asked of several initializations, and whether easy
+examples' gradients are more coherent of a probe.
 """
 
 import dataclasses
@@ -12,23 +14,29 @@ import typing
 
 import numpy as np
 
-from coherence.claims import Claim
-from coherence.data.settings import MNIST, Digits, Npz
-from coherence.experiment import Experiment
-from coherence.models.settings import Convolutional, FullyConnected
+from coherence.lab.claims import Claim
+from coherence.lab.data.settings import MNIST, Digits, Npz
+from coherence.lab.experiment import Experiment
+from coherence.lab.models.settings import Convolutional, FullyConnected
+from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.training.classification import Classification
+from coherence.lab.training.curves import first_at, stacked
 from coherence.optim.settings import SGD
 from coherence.probes.schedules import Log
 from coherence.probes.settings import Probing
-from coherence.report.tables import aligned, plus_minus
-from coherence.training.classification import Classification
-from coherence.training.curves import first_at, stacked
 
 KINDS = ("easy", "random", "hard")
 FITTED = 0.02  # nats: training loss at which parts are compared
 LEVELS = (1.0, 0.5, 0.2, 0.1)  # nats: training losses at which gradients are compared
 TRAINING_SHARE = 2 / 3  # of the pool: training examples come from it, test examples from the rest
 EXAMPLES_SHOWN = 2  # of every class, easiest and hardest
-CURVES = ("train_loss", "test_loss", "test_accuracy", "train/m_coherence", *(f"on_{kind}" for kind in KINDS))
+CURVES = (
+    "train_loss",
+    "test_loss",
+    "test_accuracy",
+    "train/m_coherence",
+    *(f"on_{kind}" for kind in KINDS),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +72,14 @@ class Settings:
 
 PRESETS = {
     "smoke": Settings(
-        brief=Brief(Digits(), FullyConnected(width=64), pool=1400, learning_rate=0.05, steps=40, initializations=3),
+        brief=Brief(
+            Digits(),
+            FullyConnected(width=64),
+            pool=1400,
+            learning_rate=0.05,
+            steps=40,
+            initializations=3,
+        ),
         train=50,
         test=20,
         batch_size=25,
@@ -74,14 +89,22 @@ PRESETS = {
         seeds=2,
     ),
     "cpu": Settings(),
-    # ImageNet (500,000 and 100,000 of each kind) with a ResNet-18 is out of reach: as many of MNIST as there are.
-    "paper": Settings(brief=Brief(model=FullyConnected(width=2048), pool=60_000), train=2000, test=1000, steps=20_000),
+    # ImageNet (500,000 and 100,000 of each kind) with a ResNet-18 is out of reach: as many of MNIST
+    # as there are.
+    "paper": Settings(
+        brief=Brief(model=FullyConnected(width=2048), pool=60_000),
+        train=2000,
+        test=1000,
+        steps=20_000,
+    ),
 }
 
-# What was fixed when: statistics, thresholds and levels before any network was trained on a part; none was moved after. Before that, it
-# was looked at for other pools how many examples of each class a brief training gets right, to choose its length (about half learned,
-# as in the source); then, for one seed, training losses alone, to choose the number of steps. That examples which a longer brief
-# training has not learned are another matter (the figure's caption) was looked at after the verdicts.
+# What was fixed when: statistics, thresholds and levels before any network was trained on a part;
+# none was moved after. Before that, it was looked at for other pools how many examples of each
+# class a brief training gets right, to choose its length (about half learned, as in the source);
+# then, for one seed, training losses alone, to choose the number of steps. That examples which a
+# longer brief training has not learned are another matter (the figure's caption) was looked at
+# after the verdicts.
 _STUDY = "Zielinski, Krishnan & Chatterjee, Weak and Strong Gradient Directions (arXiv:2003.07422)"
 _SURVEY = "Chatterjee & Zielinski, On the Generalization Mystery (arXiv:2203.10036), Section 8"
 _AT = f"at a training loss of {FITTED:g} nats"
@@ -160,23 +183,32 @@ class Part:
     """Of pool and brief training; a run puts its own here."""
 
     def build(self):
-        from coherence.data.dataset import Dataset
+        from coherence.lab.data.dataset import Dataset
 
         pool = brief_training(self.brief, self.seed)
         train, test = chosen(pool.right[0], pool.y, self.kind, self.train, self.test)
-        return Dataset(f"{self.kind} of {pool.data.name}", *pool.examples(train), *pool.examples(test), pool.data.classes)
+        return Dataset(
+            f"{self.kind} of {pool.data.name}",
+            *pool.examples(train),
+            *pool.examples(test),
+            pool.data.classes,
+        )
 
 
 def chosen(right, labels, kind, train, test):
     """Indices of training and of test examples of one kind, the first so many of every class: a pool comes in random order.
 
-    No test example of any kind is a training example of any other: they come from two sides of a border.
+    No test example of any kind is a training example of any other: they come from two sides of a
+        border.
     """
     of_kind = {"easy": right, "hard": ~right, "random": np.ones(len(right), bool)}[kind]
     before = np.arange(len(right)) < round(TRAINING_SHARE * len(right))
     classes, found = labels.max() + 1, []
     for side, count in ((before, train), (~before, test)):
-        each = [np.flatnonzero(of_kind & side & (labels == k))[: count // classes] for k in range(classes)]
+        each = [
+            np.flatnonzero(of_kind & side & (labels == k))[: count // classes]
+            for k in range(classes)
+        ]
         scarcest = min(range(classes), key=lambda k: len(each[k]))
         if len(each[scarcest]) < count // classes:
             raise ValueError(
@@ -213,7 +245,11 @@ def brief_training(brief, seed):
     found = []
     for start in range(brief.initializations):
         params = net.init(jax.random.key(seed * 1000 + 100 + start), x[:1])
-        found.append(judged(train(params, x, y, rng.integers(0, len(y), (brief.steps, brief.batch_size))), x, y))
+        found.append(
+            judged(
+                train(params, x, y, rng.integers(0, len(y), (brief.steps, brief.batch_size))), x, y
+            )
+        )
     return Pool(data, index, y, *map(np.array, zip(*found)))
 
 
@@ -225,7 +261,7 @@ def _programs(brief, outputs):
     """The network, `train(params, x, y, batches)`, and `judged(params, x, y)`: what is right, and losses. Compiled for all seeds."""
     import jax
 
-    from coherence.tasks.classification import cross_entropy
+    from coherence.lab.tasks.classification import cross_entropy
 
     net = brief.model.build(outputs)
     losses = jax.vmap(cross_entropy(net), (None, 0))
@@ -239,7 +275,9 @@ def _programs(brief, outputs):
 
         return jax.lax.scan(step, params, batches)[0]
 
-    judged = jax.jit(lambda params, x, y: (net.apply(params, x).argmax(-1) == y, losses(params, (x, y))))
+    judged = jax.jit(
+        lambda params, x, y: (net.apply(params, x).argmax(-1) == y, losses(params, (x, y)))
+    )
     return net, train, judged
 
 
@@ -254,20 +292,29 @@ class OnPart(Classification):
         return f"{_load(brief.data).name} ({self.data.train:,} easy, hard or random of {brief.pool:,} examples), {net}"
 
     def build(self, seed):
-        from coherence.tasks.classification import evaluate
+        from coherence.lab.tasks.classification import evaluate
 
         parts = {kind: dataclasses.replace(self.data, kind=kind, seed=seed) for kind in KINDS}
         problem = Classification.build(dataclasses.replace(self, data=parts[self.data.kind]), seed)
         pool = brief_training(self.data.brief, seed)
         score = evaluate(self.model.build(pool.data.outputs))
-        tests = {kind: (data.x_test, data.y_test) for kind, part in parts.items() for data in [part.build()]}
+        tests = {
+            kind: (data.x_test, data.y_test)
+            for kind, part in parts.items()
+            for data in [part.build()]
+        }
 
         def measure(params, arrays):
-            on = {f"on_{kind}": score(params, *examples).accuracy for kind, examples in arrays["tests"].items()}
+            on = {
+                f"on_{kind}": score(params, *examples).accuracy
+                for kind, examples in arrays["tests"].items()
+            }
             return {**problem.measure(params, arrays), **on}
 
         drawn = {**problem.drawn, **seen(pool)}
-        return dataclasses.replace(problem, data={**problem.data, "tests": tests}, measure=measure, drawn=drawn)
+        return dataclasses.replace(
+            problem, data={**problem.data, "tests": tests}, measure=measure, drawn=drawn
+        )
 
 
 def seen(pool):
@@ -275,16 +322,25 @@ def seen(pool):
     classes = range(pool.data.outputs)
     means = np.array([pool.right[:, pool.y == k].mean(1) for k in classes])  # [class, start]
     correlations = np.corrcoef(pool.right - means[pool.y].T)
-    chance = np.average([poisson_binomial(p) for p in means], axis=0, weights=np.bincount(pool.y, minlength=len(means)))
+    chance = np.average(
+        [poisson_binomial(p) for p in means],
+        axis=0,
+        weights=np.bincount(pool.y, minlength=len(means)),
+    )
     order = np.argsort(pool.loss.mean(0), kind="stable")
     ranked = [order[pool.y[order] == k] for k in classes]
-    shown = np.array([[r[:EXAMPLES_SHOWN] for r in ranked], [r[::-1][:EXAMPLES_SHOWN] for r in ranked]])
+    shown = np.array(
+        [[r[:EXAMPLES_SHOWN] for r in ranked], [r[::-1][:EXAMPLES_SHOWN] for r in ranked]]
+    )
     return {
         "learned": means[:, 0],
         "agreement": correlations[np.triu_indices(len(pool.right), 1)].mean(),
-        "times_learned": np.bincount(pool.right.sum(0), minlength=len(pool.right) + 1) / len(pool.y),
+        "times_learned": np.bincount(pool.right.sum(0), minlength=len(pool.right) + 1)
+        / len(pool.y),
         "by_chance": chance,
-        "pictures": np.round(255 * pool.examples(shown)[0] / pool.data.x_train.max()).astype(np.uint8),
+        "pictures": np.round(255 * pool.examples(shown)[0] / pool.data.x_train.max()).astype(
+            np.uint8
+        ),
     }
 
 
@@ -295,7 +351,9 @@ def poisson_binomial(probabilities):
 
 def arms(settings):
     """One a kind."""
-    probing = Probing(m=settings.sample, quantities="light", groups="none", when=Log(settings.points_per_decade))
+    probing = Probing(
+        m=settings.sample, quantities="light", groups="none", when=Log(settings.points_per_decade)
+    )
     return {
         kind: OnPart(
             data=Part(settings.brief, kind, settings.train, settings.test),
@@ -314,7 +372,10 @@ def arms(settings):
 def record(settings, runs):
     """Curves as [kind, seed, step], what they are at training losses, what the brief training showed; pictures of the first seed."""
     rows = [stacked(runs[kind], *CURVES) for kind in KINDS]
-    step, curves = rows[0]["step"], {name.removeprefix("train/"): np.array([row[name] for row in rows]) for name in CURVES}
+    step, curves = (
+        rows[0]["step"],
+        {name.removeprefix("train/"): np.array([row[name] for row in rows]) for name in CURVES},
+    )
     at = lambda name, level: at_loss(curves["train_loss"], curves[name], level)
     drawn = [run.load("drawn") for run in runs[KINDS[0]]]
     return {
@@ -322,12 +383,18 @@ def record(settings, runs):
         "levels": np.array(LEVELS),
         "m": settings.sample,
         "brief_steps": settings.brief.steps,
-        **{name: curves[name].astype(np.float32) for name in ("train_loss", "test_accuracy", "m_coherence")},
+        **{
+            name: curves[name].astype(np.float32)
+            for name in ("train_loss", "test_accuracy", "m_coherence")
+        },
         "accuracy": np.stack([at(f"on_{kind}", FITTED) for kind in KINDS], 1),
         "gap": at("test_loss", FITTED) - FITTED,
         "steps": at_loss(curves["train_loss"], step, FITTED),
         "coherence": np.array([at("m_coherence", level) for level in LEVELS]),
-        **{name: np.array([one[name] for one in drawn]) for name in ("learned", "agreement", "times_learned", "by_chance")},
+        **{
+            name: np.array([one[name] for one in drawn])
+            for name in ("learned", "agreement", "times_learned", "by_chance")
+        },
         "pictures": drawn[0]["pictures"],
     }
 
@@ -335,19 +402,35 @@ def record(settings, runs):
 def at_loss(loss, values, level):
     """Values when the loss is first down at a level, by interpolation over log loss, nan if it never is: [..., step] to [...]."""
     if loss.ndim > 1:
-        return np.array([at_loss(*pair, level) for pair in zip(loss, np.broadcast_to(values, loss.shape))])
+        return np.array(
+            [at_loss(*pair, level) for pair in zip(loss, np.broadcast_to(values, loss.shape))]
+        )
     return first_at(np.log(loss), values, np.log(level), falling=True)
 
 
 def judge(recorded):
-    unfitted = f"a run never got down to a training loss of {FITTED:g} nats" if np.isnan(recorded["steps"]).any() else None
+    unfitted = (
+        f"a run never got down to a training loss of {FITTED:g} nats"
+        if np.isnan(recorded["steps"]).any()
+        else None
+    )
     easy, random, hard = range(len(KINDS))
-    on, gap, coherence = recorded["accuracy"], recorded["gap"], np.log2(recorded["coherence"]).mean(0)
+    on, gap, coherence = (
+        recorded["accuracy"],
+        recorded["gap"],
+        np.log2(recorded["coherence"]).mean(0),
+    )
     own = [on[kind, kind] for kind in range(len(KINDS))]
     return {
         "easy generalize better than hard": (own[easy] - own[hard], unfitted),
-        "random in between": (np.minimum(own[easy] - own[random], own[random] - own[hard]), unfitted),
-        "gaps in reverse order": (np.minimum(gap[hard] - gap[random], gap[random] - gap[easy]), unfitted),
+        "random in between": (
+            np.minimum(own[easy] - own[random], own[random] - own[hard]),
+            unfitted,
+        ),
+        "gaps in reverse order": (
+            np.minimum(gap[hard] - gap[random], gap[random] - gap[easy]),
+            unfitted,
+        ),
         "hard ones do not define the boundary": (on[easy, random] - on[hard, random], unfitted),
         "nor that of easy and hard alike": ((on[easy] - on[hard])[[easy, hard]].mean(0), unfitted),
         "reliably learned early": (recorded["agreement"], None),
@@ -356,7 +439,12 @@ def judge(recorded):
 
 
 def table(recorded):
-    columns = (recorded["steps"], *np.moveaxis(recorded["accuracy"], 1, 0), recorded["gap"], *recorded["coherence"])
+    columns = (
+        recorded["steps"],
+        *np.moveaxis(recorded["accuracy"], 1, 0),
+        recorded["gap"],
+        *recorded["coherence"],
+    )
     rows = [[kind, *(plus_minus(column[i]) for column in columns)] for i, kind in enumerate(KINDS)]
     coherences = (f"m-coherence at {level:g}" for level in recorded["levels"])
     learned = recorded["learned"].mean(0)
@@ -371,6 +459,6 @@ def table(recorded):
 EXPERIMENT = Experiment("easy_and_hard", CLAIMS, PRESETS, arms, record, judge, table)
 
 if __name__ == "__main__":
-    from coherence.running import main
+    from coherence.lab.running import main
 
     main(EXPERIMENT)

@@ -1,23 +1,24 @@
 """Training creates coherence: it rises, peaks and falls, later with more noise, and out of nothing on random labels.
 
-A convolutional network and a multilayer perceptron are trained on digits with none, half and all of the labels permuted. On a fixed
-sample of the training examples m-coherence is measured at log-spaced steps, of the whole network and of every layer; alpha of the layers,
-weighted by their shares of the squared norms, is put together again. The convolutional network also learns random labels at a quarter
-of the step size: what a large step shows can be oscillation.
+A convolutional network and a multilayer perceptron are trained on digits with none, half and all of
+the labels permuted. On a fixed sample of the training examples m-coherence is measured at
+log-spaced steps, of the whole network and of every layer; alpha of the layers, weighted by their
+shares of the squared norms, is put together again. The convolutional network also learns random
+labels at a quarter of the step size: what a large step shows can be oscillation.
 """
 
 import dataclasses
 
 import numpy as np
 
-from coherence.claims import Claim
-from coherence.data.settings import MNIST, LabelNoise
-from coherence.experiment import Experiment, all_arms
-from coherence.models.settings import Convolutional, FullyConnected
+from coherence.lab.claims import Claim
+from coherence.lab.data.settings import MNIST, LabelNoise
+from coherence.lab.experiment import Experiment, all_arms
+from coherence.lab.models.settings import Convolutional, FullyConnected
+from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.training.classification import Classification
+from coherence.lab.training.curves import stacked
 from coherence.optim.settings import SGD
-from coherence.report.tables import aligned, plus_minus
-from coherence.training.classification import Classification
-from coherence.training.curves import stacked
 
 TRANSIENT = 25  # steps
 WINDOW = 3  # neighbouring points whose median is a point of a smoothed curve
@@ -35,10 +36,12 @@ class FewDigits:
     examples: int = 1000
 
     def build(self):
-        from coherence.data.bundled import digits
+        from coherence.lab.data.bundled import digits
 
         every = digits()
-        return dataclasses.replace(every, x_train=every.x_train[: self.examples], y_train=every.y_train[: self.examples])
+        return dataclasses.replace(
+            every, x_train=every.x_train[: self.examples], y_train=every.y_train[: self.examples]
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +65,14 @@ class Settings:
 
 PRESETS = {
     "smoke": Settings(
-        FewDigits(200), Convolutional(2, 1, (8, 8, 1)), FullyConnected(16, 1), (1.0,), steps=60, small_steps=60, sample=50, seeds=2
+        FewDigits(200),
+        Convolutional(2, 1, (8, 8, 1)),
+        FullyConnected(16, 1),
+        (1.0,),
+        steps=60,
+        small_steps=60,
+        sample=50,
+        seeds=2,
     ),
     "cpu": Settings(),
     "paper": Settings(
@@ -75,21 +85,36 @@ PRESETS = {
     ),
 }
 
-# What was fixed when: statistics and thresholds before any run of these presets; none was moved after. Before that, single runs with other
-# seeds, on other subsets of digits and at other step sizes, were looked at for whether random labels are fitted. They showed the transient,
-# from a tenth of m at most; m-coherence of 4 to 15 in the middle of training on random labels, at small steps, too; and with true labels
-# no clear second rise. That layers of convolutions are above those of an MLP looked doubtful. The preset `cpu` first took 2,500, then 4,000
-# steps, in which two, then one of eight networks had not fitted random labels; it took 5,000 for that, in vain (the loss of one bounces).
-# Claims on a whole course first asked it of every noise; each noise's rise and fall now asks it of its own runs. With 4,000 steps, other
-# points of measurement, convolutions were barely above the MLP's layers (+0.18 doublings, p 0.046); the other verdicts were the same.
-# A run at two thirds of the step size was stopped for time at a fifth of its way; what it had measured was not looked at.
+# What was fixed when: statistics and thresholds before any run of these presets; none was moved
+# after. Before that, single runs with other seeds, on other subsets of digits and at other step
+# sizes, were looked at for whether random labels are fitted. They showed the transient, from a
+# tenth of m at most; m-coherence of 4 to 15 in the middle of training on random labels, at small
+# steps, too; and with true labels no clear second rise. That layers of convolutions are above those
+# of an MLP looked doubtful. The preset `cpu` first took 2,500, then 4,000 steps, in which two, then
+# one of eight networks had not fitted random labels; it took 5,000 for that, in vain (the loss of
+# one bounces). Claims on a whole course first asked it of every noise; each noise's rise and fall
+# now asks it of its own runs. With 4,000 steps, other points of measurement, convolutions were
+# barely above the MLP's layers (+0.18 doublings, p 0.046); the other verdicts were the same. A run
+# at two thirds of the step size was stopped for time at a fifth of its way; what it had measured
+# was not looked at.
 _NOTHING = "Chatterjee & Zielinski, arXiv:2008.01217"
 _MIDDLE = "mean over points where the training loss is 75 to 25 % of the initial"
 _SMOOTH = f"median of {WINDOW} neighbouring points"
 
 
-def _claim(name, text, statistic, direction="greater", threshold=0.0, unit="doublings", source=_NOTHING, **kwargs):
-    return Claim(name, text, source, "second-hand", statistic, direction, threshold, unit=unit, **kwargs)
+def _claim(
+    name,
+    text,
+    statistic,
+    direction="greater",
+    threshold=0.0,
+    unit="doublings",
+    source=_NOTHING,
+    **kwargs,
+):
+    return Claim(
+        name, text, source, "second-hand", statistic, direction, threshold, unit=unit, **kwargs
+    )
 
 
 def _hump(noise):
@@ -104,7 +129,11 @@ CLAIMS = (
         threshold=1.0,
     ),
     _claim(
-        "it starts from nearly m", "At the first step nearly all gradients agree.", "alpha at step 0, smallest", threshold=0.5, unit="alpha"
+        "it starts from nearly m",
+        "At the first step nearly all gradients agree.",
+        "alpha at step 0, smallest",
+        threshold=0.5,
+        unit="alpha",
     ),
     *(
         _claim(
@@ -180,10 +209,21 @@ class ByLayer(Classification):
         quantities = (
             Quantity("m_coherence", m_coherence),
             Quantity("m_coherence_by_layer", lambda pooled: m_coherence(pooled, by=layer)),
-            Quantity("squared_norm_by_layer", lambda few: {name: n.mean() for name, n in squared_norms(few, by=layer).items()}, "few"),
+            Quantity(
+                "squared_norm_by_layer",
+                lambda few: {name: n.mean() for name, n in squared_norms(few, by=layer).items()},
+                "few",
+            ),
         )
-        options = {"when": Log(self.points_per_decade), "batch_size": self.sample, "few": self.sample}
-        return dataclasses.replace(problem, probes=(Probe(problem.loss, (x[fixed], y[fixed]), quantities=quantities, **options),))
+        options = {
+            "when": Log(self.points_per_decade),
+            "batch_size": self.sample,
+            "few": self.sample,
+        }
+        return dataclasses.replace(
+            problem,
+            probes=(Probe(problem.loss, (x[fixed], y[fixed]), quantities=quantities, **options),),
+        )
 
 
 def arms(settings):
@@ -202,7 +242,11 @@ def arms(settings):
         )
 
     networks = {"cnn": settings.cnn, "mlp": settings.mlp}
-    grid = {f"{name}-{noise:g}": one(model, noise, settings.steps) for name, model in networks.items() for noise in settings.noise}
+    grid = {
+        f"{name}-{noise:g}": one(model, noise, settings.steps)
+        for name, model in networks.items()
+        for noise in settings.noise
+    }
     return {**grid, "cnn-1-small": one(settings.cnn, 1.0, settings.small_steps, SMALLER)}
 
 
@@ -211,8 +255,13 @@ def record(settings, runs):
     arrays["learning_rates"] = np.array([settings.learning_rate, settings.learning_rate / SMALLER])
     for arm, seeds in runs.items():
         layers = list(seeds[0].records()[0]["train/m_coherence_by_layer"])
-        curves = stacked(seeds, "train_loss", "train_accuracy", "test_accuracy", "train/m_coherence")
-        by_layer, squares = (_by_layer(seeds, f"train/{name}_by_layer", layers) for name in ("m_coherence", "squared_norm"))
+        curves = stacked(
+            seeds, "train_loss", "train_accuracy", "test_accuracy", "train/m_coherence"
+        )
+        by_layer, squares = (
+            _by_layer(seeds, f"train/{name}_by_layer", layers)
+            for name in ("m_coherence", "squared_norm")
+        )
         shares = squares / squares.sum(-1, keepdims=True)
         found = {
             "loss": curves["train_loss"],
@@ -220,7 +269,9 @@ def record(settings, runs):
             "m_coherence": curves["train/m_coherence"],
             "by_layer": by_layer,
             "shares": shares.mean(0),
-            "deviation": np.abs((shares * by_layer).sum(-1) / curves["train/m_coherence"] - 1).max(-1),
+            "deviation": np.abs((shares * by_layer).sum(-1) / curves["train/m_coherence"] - 1).max(
+                -1
+            ),
         }
         arrays |= {f"{arm}/{name}": values.astype(np.float32) for name, values in found.items()}
         arrays |= {f"{arm}/step": curves["step"], f"{arm}/layers": np.array(layers)}
@@ -229,7 +280,16 @@ def record(settings, runs):
 
 def _by_layer(runs, name, layers):
     """[seed, step, layer] of the records that hold `name`."""
-    return np.array([[[record[name][layer] for layer in layers] for record in run.records() if name in record] for run in runs])
+    return np.array(
+        [
+            [
+                [record[name][layer] for layer in layers]
+                for record in run.records()
+                if name in record
+            ]
+            for run in runs
+        ]
+    )
 
 
 def smoothed(values):
@@ -249,7 +309,12 @@ def peak(curve):
 def middle(loss, values):
     """The mean of `values` [seed, step, ...] over the points at which the loss [seed, step] is in the middle: [seed, ...]."""
     inside = (loss <= MIDDLE[0] * loss[:, :1]) & (loss >= MIDDLE[1] * loss[:, :1])
-    return np.array([row[there].mean(0) if there.any() else np.full(row.shape[1:], np.nan) for row, there in zip(values, inside)])
+    return np.array(
+        [
+            row[there].mean(0) if there.any() else np.full(row.shape[1:], np.nan)
+            for row, there in zip(values, inside)
+        ]
+    )
 
 
 def judge(recorded):
@@ -259,28 +324,58 @@ def judge(recorded):
     memorized = _unfitted(recorded, cnns)
     peaks = {arm: [peak(curve) for curve in smoothed(whole[arm])] for arm in cnns}
     when = np.array([[recorded[f"{arm}/step"][i] for i, _ in peaks[arm]] for arm in cnns])
-    values = np.array([[curve[i] for curve, (i, _) in zip(smoothed(whole[arm]), peaks[arm])] for arm in cnns])
+    values = np.array(
+        [[curve[i] for curve, (i, _) in zip(smoothed(whole[arm]), peaks[arm])] for arm in cnns]
+    )
     dense, hidden = zip(*(_above_dense(recorded, level) for level in noise))
     early = {arm: recorded[f"{arm}/step"] <= TRANSIENT for arm in grid}
     found = {
-        "a first transient": (np.min([np.log2(whole[a][:, 0] / whole[a][:, early[a]].min(1)) for a in grid], 0), None),
-        "it starts from nearly m": (np.min([whole[arm][:, 0] for arm in grid], 0) / recorded["m"], None),
-        **{_hump(level): (np.array([height for _, height in peaks[arm]]), _unfitted(recorded, [arm])) for level, arm in zip(noise, cnns)},
+        "a first transient": (
+            np.min([np.log2(whole[a][:, 0] / whole[a][:, early[a]].min(1)) for a in grid], 0),
+            None,
+        ),
+        "it starts from nearly m": (
+            np.min([whole[arm][:, 0] for arm in grid], 0) / recorded["m"],
+            None,
+        ),
+        **{
+            _hump(level): (
+                np.array([height for _, height in peaks[arm]]),
+                _unfitted(recorded, [arm]),
+            )
+            for level, arm in zip(noise, cnns)
+        },
         "more noise, later peak": (_smallest_rise(np.log2(np.maximum(when, 1))), memorized),
         "more noise, lower peak": (_smallest_rise(-np.log2(values)), memorized),
-        **{f"coherence out of nothing, {name}": (_middle(recorded, arm), None) for name, arm in NOTHING.items()},
+        **{
+            f"coherence out of nothing, {name}": (_middle(recorded, arm), None)
+            for name, arm in NOTHING.items()
+        },
         "convolutions above the dense layer": (np.min(dense, 0), None),
         "convolutions above an MLP's layers": (np.min(hidden, 0), None),
-        "back to the orthogonal limit": (np.max([np.log2(smoothed(whole[arm])[:, -1]) for arm in cnns], 0), memorized),
-        "layers recombine to the whole": (np.max([recorded[f"{arm}/deviation"] for arm in recorded["arms"]], 0), None),
+        "back to the orthogonal limit": (
+            np.max([np.log2(smoothed(whole[arm])[:, -1]) for arm in cnns], 0),
+            memorized,
+        ),
+        "layers recombine to the whole": (
+            np.max([recorded[f"{arm}/deviation"] for arm in recorded["arms"]], 0),
+            None,
+        ),
     }
-    return {claim.name: found.get(claim.name, (np.array([]), "that noise was not run")) for claim in CLAIMS}
+    return {
+        claim.name: found.get(claim.name, (np.array([]), "that noise was not run"))
+        for claim in CLAIMS
+    }
 
 
 def _unfitted(recorded, arms):
     """What is missing for a whole course to have been seen, or None."""
     lowest = min(recorded[f"{arm}/accuracy"][0].min() for arm in arms)
-    return None if lowest >= MEMORIZED else f"a run did not fit its labels: training accuracy {lowest:.2f} < {MEMORIZED}"
+    return (
+        None
+        if lowest >= MEMORIZED
+        else f"a run did not fit its labels: training accuracy {lowest:.2f} < {MEMORIZED}"
+    )
 
 
 def _smallest_rise(values):
@@ -303,11 +398,20 @@ def _above_dense(recorded, level):
 def table(recorded):
     rows = []
     for arm in recorded["arms"]:
-        curve, layers = recorded[f"{arm}/m_coherence"].astype(float), _middle(recorded, arm, "by_layer")
+        curve, layers = (
+            recorded[f"{arm}/m_coherence"].astype(float),
+            _middle(recorded, arm, "by_layer"),
+        )
         steps = [recorded[f"{arm}/step"][peak(one)[0]] for one in smoothed(curve)]
         heights = [one[peak(one)[0]] for one in smoothed(curve)]
-        each = ", ".join(f"{name} {2 ** values.mean():.1f}" for name, values in zip(recorded[f"{arm}/layers"], layers.T))
-        cells = [plus_minus(values) for values in (curve[:, 0], heights, steps, 2 ** _middle(recorded, arm), curve[:, -1])]
+        each = ", ".join(
+            f"{name} {2 ** values.mean():.1f}"
+            for name, values in zip(recorded[f"{arm}/layers"], layers.T)
+        )
+        cells = [
+            plus_minus(values)
+            for values in (curve[:, 0], heights, steps, 2 ** _middle(recorded, arm), curve[:, -1])
+        ]
         rows.append([arm, *cells, each, plus_minus(recorded[f"{arm}/accuracy"][0])])
     note = f"m-coherence, m = {recorded['m']}; middle: training loss 75 to 25 % of the initial; mean ± half of the 95 % interval over seeds"
     return f"{aligned(['network-noise', 'start', 'peak', 'at step', 'middle', 'end', 'layers, middle', 'fitted'], rows)}\n{note}"
@@ -316,6 +420,6 @@ def table(recorded):
 EXPERIMENT = Experiment("evolution", CLAIMS, PRESETS, arms, record, judge, table, scale=all_arms)
 
 if __name__ == "__main__":
-    from coherence.running import main
+    from coherence.lab.running import main
 
     main(EXPERIMENT)

@@ -1,10 +1,12 @@
 """The bound of the generalization gap by coherence: does its integrand order true below random labels, and how loose is it?
 
-The theorem bounds the gap by a sum over steps of eta sqrt(2 (1 - alpha)), times L^2 / m, each step amplified by all later ones through
-the smoothness beta. Here labels are random in the population: a share of the training *and* of the held-out labels is drawn anew, so
-that the gap and the distribution's alpha can be read off held-out examples. L and beta are what was seen along the path, the longest
-gradient of one example and the sharpness of the mean loss: estimates from below, so the bounds given here are smaller than the true
-ones. Beside the bound: without expansion (beta = 0), and with measured distances of gradients in place of one L ("sensitivity").
+The theorem bounds the gap by a sum over steps of eta sqrt(2 (1 - alpha)), times L^2 / m, each step
+amplified by all later ones through the smoothness beta. Here labels are random in the population: a
+share of the training *and* of the held-out labels is drawn anew, so that the gap and the
+distribution's alpha can be read off held-out examples. L and beta are what was seen along the path,
+the longest gradient of one example and the sharpness of the mean loss: estimates from below, so the
+bounds given here are smaller than the true ones. Beside the bound: without expansion (beta = 0),
+and with measured distances of gradients in place of one L ("sensitivity").
 """
 
 import dataclasses
@@ -12,20 +14,30 @@ import functools
 
 import numpy as np
 
-from coherence.claims import Claim
-from coherence.data.settings import MNIST, Digits, LabelNoise, Npz
-from coherence.experiment import Experiment
-from coherence.models.settings import Convolutional, FullyConnected
+from coherence.lab.claims import Claim
+from coherence.lab.data.settings import MNIST, Digits, LabelNoise, Npz
+from coherence.lab.experiment import Experiment
+from coherence.lab.models.settings import Convolutional, FullyConnected
+from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.training.classification import Classification
+from coherence.lab.training.curves import first_at, stacked
 from coherence.optim.settings import SGD
-from coherence.report.tables import aligned, plus_minus
-from coherence.training.classification import Classification
-from coherence.training.curves import first_at, stacked
 
 LEVELS = (1.5, 1.0, 0.5, 0.2)  # training loss in nats
 LAST = LEVELS[-1]
 CHANCE = np.log(10)  # the loss of a network that prefers no class
 BOUNDS = {"beta": "with beta", "still": "beta = 0", "sensitivity": "beta = 0, distances"}
-MEASURED = ("train_loss", "held_loss", "train_accuracy", "held_accuracy", "alpha", "train_alpha", "squared_length", "longest", "sharpness")
+MEASURED = (
+    "train_loss",
+    "held_loss",
+    "train_accuracy",
+    "held_accuracy",
+    "alpha",
+    "train_alpha",
+    "squared_length",
+    "longest",
+    "sharpness",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,16 +58,35 @@ class Settings:
 
 
 PRESETS = {
-    "smoke": Settings(data=Digits(), model=FullyConnected(width=32), noise=(0.0, 1.0), steps=200, held=200, curved=50, seeds=2),
+    "smoke": Settings(
+        data=Digits(),
+        model=FullyConnected(width=32),
+        noise=(0.0, 1.0),
+        steps=200,
+        held=200,
+        curved=50,
+        seeds=2,
+    ),
     "cpu": Settings(),
-    "paper": Settings(data=MNIST(), model=FullyConnected(width=2048, depth=1), learning_rate=0.1, steps=100_000, held=5000, curved=1000),
+    "paper": Settings(
+        data=MNIST(),
+        model=FullyConnected(width=2048, depth=1),
+        learning_rate=0.1,
+        steps=100_000,
+        held=5000,
+        curved=1000,
+    ),
 }
 
-# What was fixed when: every statistic and threshold before any run of these presets. Seen before: training losses of one seed (101)
-# of the same network with true and with permuted labels, on which step size, length and levels rest. The source's theorem is read in
-# two accounts that agree; that its integrand orders true below random labels is what it is for, not a sentence of it.
+# What was fixed when: every statistic and threshold before any run of these presets. Seen before:
+# training losses of one seed (101) of the same network with true and with permuted labels, on which
+# step size, length and levels rest. The source's theorem is read in two accounts that agree; that
+# its integrand orders true below random labels is what it is for, not a sentence of it.
 _PAPER = "Chatterjee & Zielinski, arXiv:2203.10036, Section 5"
-_WORDS = {"integrand": "sqrt(2 (1 - alpha)), held-out examples", "sensitivity": "root of the mean squared distance of two gradients"}
+_WORDS = {
+    "integrand": "sqrt(2 (1 - alpha)), held-out examples",
+    "sensitivity": "root of the mean squared distance of two gradients",
+}
 _PLACES = f"smallest over shares of noise, at {', '.join(map(str, LEVELS))} nats of training loss and at the end"
 _END, _DECADES = "at the end, smallest over shares of noise", ("greater", "decades")
 
@@ -69,10 +100,24 @@ def _below(name, words):
     ratio = f"of {words}, true over random labels"
     less = "depends less on single examples with true than with random labels."
     return (
-        _claim(f"{name}: true below random, {what}", f"{text} {less}", f"log2 of the {statistic} {ratio}", "less", "doublings")
+        _claim(
+            f"{name}: true below random, {what}",
+            f"{text} {less}",
+            f"log2 of the {statistic} {ratio}",
+            "less",
+            "doublings",
+        )
         for what, text, statistic in (
-            (f"mean step to {LAST:g}", f"An average step on the way to {LAST:g} nats", "mean over steps"),
-            (f"summed to {LAST:g}", f"Summed over the steps to {LAST:g} nats, training", "sum over steps"),
+            (
+                f"mean step to {LAST:g}",
+                f"An average step on the way to {LAST:g} nats",
+                "mean over steps",
+            ),
+            (
+                f"summed to {LAST:g}",
+                f"Summed over the steps to {LAST:g} nats, training",
+                "sum over steps",
+            ),
             ("summed over all steps", "Summed over equally many steps, training", "sum over steps"),
         )
     )
@@ -83,7 +128,9 @@ def _ranks(name, words):
     text = "Over shares of noise, a larger sum over steps goes with a larger gap of the loss"
     statistic = f"Spearman's rank correlation over shares of noise of the sum over steps of {words} with the gap"
     return (
-        _claim(f"{name} ranks the gap {at}", f"{text}, {at}.", statistic, "greater", "rank correlation")
+        _claim(
+            f"{name} ranks the gap {at}", f"{text}, {at}.", statistic, "greater", "rank correlation"
+        )
         for at in (f"at {LAST:g}", "at the end")
     )
 
@@ -101,10 +148,21 @@ CLAIMS = (
     ),
     *(claim for both in _WORDS.items() for claim in _below(*both)),
     *(
-        _claim(f"above the gap: {words}", f"The gap stays below the bound, {words}.", f"log10 of bound over gap, {_PLACES}", *_DECADES)
+        _claim(
+            f"above the gap: {words}",
+            f"The gap stays below the bound, {words}.",
+            f"log10 of bound over gap, {_PLACES}",
+            *_DECADES,
+        )
         for words in BOUNDS.values()
     ),
-    _claim("loose", "The bound is more than ten times the gap.", f"log10 of the bound with beta over the gap, {_END}", *_DECADES, 1.0),
+    _claim(
+        "loose",
+        "The bound is more than ten times the gap.",
+        f"log10 of the bound with beta over the gap, {_END}",
+        *_DECADES,
+        1.0,
+    ),
     _claim(
         "vacuous without expansion",
         "Even with beta = 0 the bound is more than the loss of a network that prefers no class.",
@@ -124,14 +182,22 @@ class Sampled(Classification):
     curved: int = 250
 
     def build(self, seed):
-        from coherence.data.labels import corrupt_labels
+        from coherence.lab.data.labels import corrupt_labels
 
         problem, classes = super().build(seed), self.data.build().outputs
         x, y = problem.data["test"]
         chosen = np.random.default_rng([seed, 4]).permutation(len(y))[: self.held]
-        labels, _ = corrupt_labels(y[chosen], self.noise.fraction, seed=seed * 1000 + 500, how=self.noise.how, classes=classes)
+        labels, _ = corrupt_labels(
+            y[chosen],
+            self.noise.fraction,
+            seed=seed * 1000 + 500,
+            how=self.noise.how,
+            classes=classes,
+        )
         data = {"train": problem.data["train"], "held": (x[chosen], labels)}
-        return dataclasses.replace(problem, data=data, measure=measuring(self.model, classes, self.curved))
+        return dataclasses.replace(
+            problem, data=data, measure=measuring(self.model, classes, self.curved)
+        )
 
 
 @functools.cache
@@ -141,13 +207,15 @@ def measuring(network, outputs, curved):
     import jax.numpy as jnp
 
     from coherence import metrics, per_example_value_and_grad, squared_norms
-    from coherence.tasks.classification import cross_entropy, evaluate
+    from coherence.lab.tasks.classification import cross_entropy, evaluate
 
     model = network.build(outputs)
     loss, score = cross_entropy(model), evaluate(model)
 
     def measure(params, arrays):
-        train, held = (per_example_value_and_grad(loss)(params, arrays[name])[1] for name in ("train", "held"))
+        train, held = (
+            per_example_value_and_grad(loss)(params, arrays[name])[1] for name in ("train", "held")
+        )
         lengths = [squared_norms(one) for one in (train, held)]
         found = {name: score(params, *arrays[name]) for name in ("train", "held")}
         few = jax.tree.map(lambda leaf: leaf[:curved], arrays["train"])
@@ -158,7 +226,9 @@ def measuring(network, outputs, curved):
             "train_alpha": metrics.alpha_unbiased(train),
             "squared_length": lengths[1].mean(),
             "longest": jnp.sqrt(jnp.maximum(*(one.max() for one in lengths))),
-            "sharpness": metrics.sharpness(loss, params, few, jax.random.key(0), iterations=30, tolerance=0.03).value,
+            "sharpness": metrics.sharpness(
+                loss, params, few, jax.random.key(0), iterations=30, tolerance=0.03
+            ).value,
         }
 
     return measure
@@ -166,20 +236,38 @@ def measuring(network, outputs, curved):
 
 def arms(settings):
     names = ("data", "model", "batch_size", "steps", "points_per_decade", "held", "curved")
-    common = {name: getattr(settings, name) for name in names} | {"probes": (), "track_batches": False}
+    common = {name: getattr(settings, name) for name in names} | {
+        "probes": (),
+        "track_batches": False,
+    }
     optimizer = SGD(settings.learning_rate)
-    return {f"noise={noise:g}": Sampled(noise=LabelNoise(noise, "redraw"), optimizer=optimizer, **common) for noise in settings.noise}
+    return {
+        f"noise={noise:g}": Sampled(
+            noise=LabelNoise(noise, "redraw"), optimizer=optimizer, **common
+        )
+        for noise in settings.noise
+    }
 
 
 def record(settings, runs):
     """Everything [noise, seed, step]. A gap is less that before training, which is the chance of which examples were drawn."""
     rows = [stacked(runs[f"noise={noise:g}"], *MEASURED) for noise in settings.noise]
-    step, examples = rows[0]["step"], len(runs[f"noise={settings.noise[0]:g}"][0].load("drawn")["labels"])
+    step, examples = (
+        rows[0]["step"],
+        len(runs[f"noise={settings.noise[0]:g}"][0].load("drawn")["labels"]),
+    )
     seen = {name: np.array([row[name] for row in rows]) for name in MEASURED}
-    integrand, train_integrand = (np.sqrt(2 * (1 - seen[name]).clip(min=0)) for name in ("alpha", "train_alpha"))
+    integrand, train_integrand = (
+        np.sqrt(2 * (1 - seen[name]).clip(min=0)) for name in ("alpha", "train_alpha")
+    )
     sensitivity = integrand * np.sqrt(seen["squared_length"])
-    gap, error_gap = seen["held_loss"] - seen["train_loss"], seen["train_accuracy"] - seen["held_accuracy"]
-    lipschitz, smoothness = (np.maximum.accumulate(seen[name], -1) for name in ("longest", "sharpness"))
+    gap, error_gap = (
+        seen["held_loss"] - seen["train_loss"],
+        seen["train_accuracy"] - seen["held_accuracy"],
+    )
+    lipschitz, smoothness = (
+        np.maximum.accumulate(seen[name], -1) for name in ("longest", "sharpness")
+    )
     bound = functools.partial(log10_bounds, step, settings.learning_rate, examples)
     found = {
         "train_loss": seen["train_loss"],
@@ -196,7 +284,12 @@ def record(settings, runs):
         "longest": lipschitz[..., -1],
         "sharpness": smoothness[..., -1],
     }
-    return {"noise": np.array(settings.noise), "step": step, "m": examples, **{k: v.astype(np.float32) for k, v in found.items()}}
+    return {
+        "noise": np.array(settings.noise),
+        "step": step,
+        "m": examples,
+        **{k: v.astype(np.float32) for k, v in found.items()},
+    }
 
 
 def per_step(step, values):
@@ -234,7 +327,10 @@ def at_loss(recorded, name, level):
 
 def decades(recorded, name):
     """log10 of a bound over the gap, at LEVELS and at the end, [noise, seed, place]; infinite where there is no gap."""
-    places = [(at_loss(recorded, f"bound/{name}", level), at_loss(recorded, "gap", level)) for level in LEVELS]
+    places = [
+        (at_loss(recorded, f"bound/{name}", level), at_loss(recorded, "gap", level))
+        for level in LEVELS
+    ]
     places.append((recorded[f"bound/{name}"][..., -1], recorded["gap"][..., -1]))
     bound, gap = (np.stack(one, -1) for one in zip(*places))
     with np.errstate(divide="ignore"):
@@ -243,33 +339,53 @@ def decades(recorded, name):
 
 def mean_step(recorded, name):
     """Mean over the steps until the training loss first falls to LAST: [noise, seed]."""
-    steps = at_loss(recorded | {"steps": np.broadcast_to(recorded["step"], recorded["gap"].shape)}, "steps", LAST)
+    steps = at_loss(
+        recorded | {"steps": np.broadcast_to(recorded["step"], recorded["gap"].shape)},
+        "steps",
+        LAST,
+    )
     return at_loss(recorded, f"summed_{name}", LAST) / steps
 
 
 def judge(recorded):
     noise = recorded["noise"]
     if not {0, 1} <= set(noise):
-        return {claim.name: (np.array([]), "noise 0 % and 100 % were not both run") for claim in CLAIMS}
+        return {
+            claim.name: (np.array([]), "noise 0 % and 100 % were not both run") for claim in CLAIMS
+        }
     difference = lambda values: values[noise == 0][0] - values[noise == 1][0]
     highest = recorded["train_loss"][..., -1].max()
-    unfitted = None if highest <= LAST else f"a run did not fit: training loss {highest:.2f} > {LAST:g}"
+    unfitted = (
+        None if highest <= LAST else f"a run did not fit: training loss {highest:.2f} > {LAST:g}"
+    )
     found = {}
     for level in LEVELS:
-        found[f"integrand: true below random at {level:g}"] = difference(at_loss(recorded, "integrand", level)), unfitted
+        found[f"integrand: true below random at {level:g}"] = (
+            difference(at_loss(recorded, "integrand", level)),
+            unfitted,
+        )
     for name in _WORDS:
         sums, last = at_loss(recorded, f"summed_{name}", LAST), recorded[f"summed_{name}"][..., -1]
         found |= {
-            f"{name}: true below random, mean step to {LAST:g}": (difference(np.log2(mean_step(recorded, name))), unfitted),
+            f"{name}: true below random, mean step to {LAST:g}": (
+                difference(np.log2(mean_step(recorded, name))),
+                unfitted,
+            ),
             f"{name}: true below random, summed to {LAST:g}": (difference(np.log2(sums)), unfitted),
             f"{name}: true below random, summed over all steps": (difference(np.log2(last)), None),
-            f"{name} ranks the gap at {LAST:g}": (ranked(sums, at_loss(recorded, "gap", LAST)), unfitted),
+            f"{name} ranks the gap at {LAST:g}": (
+                ranked(sums, at_loss(recorded, "gap", LAST)),
+                unfitted,
+            ),
             f"{name} ranks the gap at the end": (ranked(last, recorded["gap"][..., -1]), None),
         }
     for name, words in BOUNDS.items():
         found[f"above the gap: {words}"] = decades(recorded, name).min((0, 2)), unfitted
     found["loose"] = decades(recorded, "beta")[..., -1].min(0), None
-    found["vacuous without expansion"] = (recorded["bound/still"][..., -1] - np.log10(CHANCE)).min(0), None
+    found["vacuous without expansion"] = (
+        (recorded["bound/still"][..., -1] - np.log10(CHANCE)).min(0),
+        None,
+    )
     return found
 
 
@@ -293,7 +409,11 @@ def table(recorded):
         f"distances to {LAST:g}": at("summed_sensitivity"),
         "over all": last("summed_sensitivity"),
     }
-    gaps = {f"gap at {LAST:g}": at("gap"), "at the end": last("gap"), "of accuracy": last("error_gap")}
+    gaps = {
+        f"gap at {LAST:g}": at("gap"),
+        "at the end": last("gap"),
+        "of accuracy": last("error_gap"),
+    }
     gaps |= {words: decades(recorded, name)[..., -1] for name, words in BOUNDS.items()}
     gaps |= {"L": recorded["longest"], "sharpness": recorded["sharpness"]}
     cells = lambda of, k: [plus_minus(values[k]) for values in of.values()]
@@ -308,6 +428,6 @@ def table(recorded):
 EXPERIMENT = Experiment("gap_bound", CLAIMS, PRESETS, arms, record, judge, table)
 
 if __name__ == "__main__":
-    from coherence.running import main
+    from coherence.lab.running import main
 
     main(EXPERIMENT)

@@ -1,27 +1,35 @@
 """Gradients winsorized at 10 % keep shuffled images from being memorized that SGD memorizes at the same error of real ones.
 
-An autoencoder is trained on digits of which a share has been replaced by garbage: images whose pixels are shuffled, each in an order of
-its own, or uniform noise. A wide code reconstructs even garbage a little, so what counts as memorized is what it does better on the
-garbage it was trained on than on fresh garbage, as a share of the error of the fresh. Suppressing weak directions slows all fitting;
-so robust methods are compared at equal error of the real training images, too, with two controls: plain SGD stopped early, and plain
-SGD with so small a step size that it ends there. M3 and winsorizing at 2 % do not beat the second.
+An autoencoder is trained on digits of which a share has been replaced by garbage: images whose
+pixels are shuffled, each in an order of its own, or uniform noise. A wide code reconstructs even
+garbage a little, so what counts as memorized is what it does better on the garbage it was trained
+on than on fresh garbage, as a share of the error of the fresh. Suppressing weak directions slows
+all fitting; so robust methods are compared at equal error of the real training images, too, with
+two controls: plain SGD stopped early, and plain SGD with so small a step size that it ends there.
+M3 and winsorizing at 2 % do not beat the second.
 """
 
 import dataclasses
 
 import numpy as np
 
-from coherence.claims import Claim
-from coherence.data.settings import MNIST, Digits
-from coherence.experiment import Experiment
-from coherence.models.settings import Autoencoder
+from coherence.lab.claims import Claim
+from coherence.lab.data.settings import MNIST, Digits
+from coherence.lab.experiment import Experiment
+from coherence.lab.models.settings import Autoencoder
+from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.training.autoencoding import Autoencoding
+from coherence.lab.training.curves import first_at, stacked
 from coherence.optim.settings import SGD, Adam, Average, Median, MedianOfMeans, Winsorize
-from coherence.report.tables import aligned, plus_minus
-from coherence.training.autoencoding import Autoencoding
-from coherence.training.curves import first_at, stacked
 
 CURVES = ("pristine", "test", "corrupt", "fresh")
-METHODS = {"sgd": Average(), "c=2": Winsorize(2), "c=10": Winsorize(10), "m3": MedianOfMeans(3), "median": Median()}
+METHODS = {
+    "sgd": Average(),
+    "c=2": Winsorize(2),
+    "c=10": Winsorize(10),
+    "m3": MedianOfMeans(3),
+    "median": Median(),
+}
 ADAM = {"adam": Average(), "adam,c=10": Winsorize(10)}
 KINDS = ("shuffled", "noise")
 MEMORIZED = 0.2
@@ -55,26 +63,40 @@ _TINY = Autoencoder(width=16, depth=1, latents=4, shape=(8, 8, 1))
 _LARGE = Autoencoder(width=1024, depth=1, latents=128)
 PRESETS = {
     "smoke": Settings(
-        model=_TINY, kinds=("shuffled",), methods=("sgd", "m3"), slower=(0.1,), adam=0.0, steps=60, points_per_decade=2, seeds=2
+        model=_TINY,
+        kinds=("shuffled",),
+        methods=("sgd", "m3"),
+        slower=(0.1,),
+        adam=0.0,
+        steps=60,
+        points_per_decade=2,
+        seeds=2,
     ),
     "cpu": Settings(),
     "paper": Settings(data=MNIST(), model=_LARGE, batch_size=100, steps=60_000),
 }
 
-# What was fixed when: statistics and thresholds before any run of eight seeds; none was moved after. Seen before: single runs with another
-# seed, of other widths, batches and numbers of steps. They set the step size, 0.1, and showed, of shuffled images: SGD at a tenth of it
-# memorizes far less at equal fit; winsorized at 10 % the digits are fitted half as well after as many steps and hardly any garbage is
-# memorized; M3 is close to SGD, and the median learns next to nothing (so nothing is claimed of it). At 0.1, with these seeds, five of
-# eight runs winsorized at 10 % and five with the median then diverged after 2,000 steps, so that nothing could be judged; hence 0.05. By
-# then that M3 memorizes less than SGD, but more than slower SGD, had been seen at 0.1, and all of plain SGD at 0.05 and below.
+# What was fixed when: statistics and thresholds before any run of eight seeds; none was moved
+# after. Seen before: single runs with another seed, of other widths, batches and numbers of steps.
+# They set the step size, 0.1, and showed, of shuffled images: SGD at a tenth of it memorizes far
+# less at equal fit; winsorized at 10 % the digits are fitted half as well after as many steps and
+# hardly any garbage is memorized; M3 is close to SGD, and the median learns next to nothing (so
+# nothing is claimed of it). At 0.1, with these seeds, five of eight runs winsorized at 10 % and
+# five with the median then diverged after 2,000 steps, so that nothing could be judged; hence 0.05.
+# By then that M3 memorizes less than SGD, but more than slower SGD, had been seen at 0.1, and all
+# of plain SGD at 0.05 and below.
 _WINSORIZED = "Chatterjee, arXiv:2002.10657, Section 3, says it of labels; images are our extension"
-_M3 = "Zielinski, Krishnan & Chatterjee, arXiv:2003.07422, say it of labels; images are our extension"
+_M3 = (
+    "Zielinski, Krishnan & Chatterjee, arXiv:2003.07422, say it of labels; images are our extension"
+)
 _CONTROL = "a control of ours; the papers compare at equal steps"
 _SHARE = "share of the error of fresh garbage that is gone on the garbage trained on"
 _FIT = "where the error of pristine images first is the lowest that both reach"
 
 
-def _claim(name, text, statistic, source, *, direction="greater", threshold=0.0, unit="of the error"):
+def _claim(
+    name, text, statistic, source, *, direction="greater", threshold=0.0, unit="of the error"
+):
     return Claim(name, text, source, "derived", statistic, direction, threshold, unit=unit)
 
 
@@ -96,7 +118,10 @@ CLAIMS = (
             source,
             threshold=0.1,
         )
-        for name, words, source in (("c=10", "SGD winsorized at 10 %", _WINSORIZED), ("m3", "M3", _M3))
+        for name, words, source in (
+            ("c=10", "SGD winsorized at 10 %", _WINSORIZED),
+            ("m3", "M3", _M3),
+        )
     ),
     _claim(
         "c=10 memorizes less at equal fit",
@@ -159,18 +184,34 @@ def arms(settings):
 
     found = {}
     for kind in settings.kinds:
-        methods = [name for name in settings.methods if kind == "shuffled" or name not in ("c=2", "median")]
-        found |= {f"{kind},{name}": one(kind, METHODS[name], SGD(settings.learning_rate)) for name in methods}
-        found |= {f"{kind},slower={share:g}": one(kind, Average(), SGD(share * settings.learning_rate)) for share in settings.slower}
+        methods = [
+            name for name in settings.methods if kind == "shuffled" or name not in ("c=2", "median")
+        ]
+        found |= {
+            f"{kind},{name}": one(kind, METHODS[name], SGD(settings.learning_rate))
+            for name in methods
+        }
+        found |= {
+            f"{kind},slower={share:g}": one(kind, Average(), SGD(share * settings.learning_rate))
+            for share in settings.slower
+        }
     if settings.adam:
-        found |= {f"shuffled,{name}": one("shuffled", aggregator, Adam(settings.adam)) for name, aggregator in ADAM.items()}
+        found |= {
+            f"shuffled,{name}": one("shuffled", aggregator, Adam(settings.adam))
+            for name, aggregator in ADAM.items()
+        }
     return found
 
 
 def record(settings, runs):
     """Reconstruction errors, squared and summed over pixels, [arm, seed, step]; pictures of the first seed."""
-    rows = [stacked(seeds, *(f"{name}_reconstruction" for name in CURVES)) for seeds in runs.values()]
-    curves = {name: np.array([row[f"{name}_reconstruction"] for row in rows], np.float32) for name in CURVES}
+    rows = [
+        stacked(seeds, *(f"{name}_reconstruction" for name in CURVES)) for seeds in runs.values()
+    ]
+    curves = {
+        name: np.array([row[f"{name}_reconstruction"] for row in rows], np.float32)
+        for name in CURVES
+    }
     shown = [name for name in SHOWN if f"shuffled,{name}" in runs]
     every = arms(settings)
     pictures = [_pictures(every[f"shuffled,{name}"], runs[f"shuffled,{name}"][0]) for name in shown]
@@ -186,13 +227,21 @@ def record(settings, runs):
 
 def _pictures(arm, run):
     """The first few pristine, garbage and fresh garbage images, and what a finished run makes of them: uint8 [2, image, ...]."""
-    from coherence.training.checkpoints import from_arrays
+    from coherence.lab.training.checkpoints import from_arrays
 
     problem = arm.build(run.seed)
-    (train,), (fresh,), corrupt = problem.data["train"], problem.data["fresh"], problem.data["corrupt"]
-    images = np.concatenate([train[~corrupt][:PICTURES], train[corrupt][:PICTURES], fresh[:PICTURES]])
+    (train,), (fresh,), corrupt = (
+        problem.data["train"],
+        problem.data["fresh"],
+        problem.data["corrupt"],
+    )
+    images = np.concatenate(
+        [train[~corrupt][:PICTURES], train[corrupt][:PICTURES], fresh[:PICTURES]]
+    )
     rebuilt = arm.model.build().apply(from_arrays(problem.params, run.load("params")), images)
-    return np.round(255 * np.clip(np.stack([images, np.reshape(rebuilt, images.shape)]), 0, 1)).astype(np.uint8)
+    return np.round(
+        255 * np.clip(np.stack([images, np.reshape(rebuilt, images.shape)]), 0, 1)
+    ).astype(np.uint8)
 
 
 def memorized(recorded, arm, name="corrupt"):
@@ -219,7 +268,12 @@ def at_equal_fit(one, other, which=1):
     found = []
     for seed in range(len(one[0])):
         level = max(one[0][seed].min(), other[0][seed].min())
-        found.append([first_at(path[0][seed], path[which][seed], level, falling=True) for path in (one, other)])
+        found.append(
+            [
+                first_at(path[0][seed], path[which][seed], level, falling=True)
+                for path in (one, other)
+            ]
+        )
     return np.array(found).T
 
 
@@ -233,25 +287,47 @@ def judge(recorded):
     plain, found = paths["shuffled,sgd"], {}
     for name in ("c=10", "m3"):
         if has(robust := f"shuffled,{name}"):
-            found[f"{name} memorizes less"] = plain[1][:, -1] - paths[robust][1][:, -1], missing["shuffled"]
-            found[f"{name} memorizes less than slower SGD"] = less(by_rate(recorded, "shuffled"), paths[robust]), missing["shuffled"]
+            found[f"{name} memorizes less"] = (
+                plain[1][:, -1] - paths[robust][1][:, -1],
+                missing["shuffled"],
+            )
+            found[f"{name} memorizes less than slower SGD"] = (
+                less(by_rate(recorded, "shuffled"), paths[robust]),
+                missing["shuffled"],
+            )
     if has("shuffled,c=10"):
         robust = paths["shuffled,c=10"]
         found["c=10 memorizes less at equal fit"] = less(plain, robust), missing["shuffled"]
-        found["reconstruction kept"] = log_ratio(robust[2][:, -1], plain[2][:, -1]), missing["shuffled"]
-        found["unseen images better at equal fit"] = log_ratio(*at_equal_fit(robust, plain, which=2)), missing["shuffled"]
+        found["reconstruction kept"] = (
+            log_ratio(robust[2][:, -1], plain[2][:, -1]),
+            missing["shuffled"],
+        )
+        found["unseen images better at equal fit"] = (
+            log_ratio(*at_equal_fit(robust, plain, which=2)),
+            missing["shuffled"],
+        )
     if has("noise,c=10"):
-        found["c=10 memorizes less than slower SGD, noise"] = less(by_rate(recorded, "noise"), paths["noise,c=10"]), missing["noise"]
+        found["c=10 memorizes less than slower SGD, noise"] = (
+            less(by_rate(recorded, "noise"), paths["noise,c=10"]),
+            missing["noise"],
+        )
     if has(slow := f"shuffled,slower={SLOW:g}"):
         found["a smaller step memorizes less"] = less(plain, paths[slow]), missing["shuffled"]
     if has(*(f"shuffled,{name}" for name in ADAM)):
-        found["c=10 memorizes less before Adam"] = less(*(paths[f"shuffled,{name}"] for name in ADAM)), _missing(recorded, "shuffled,adam")
+        found["c=10 memorizes less before Adam"] = (
+            less(*(paths[f"shuffled,{name}"] for name in ADAM)),
+            _missing(recorded, "shuffled,adam"),
+        )
     return found
 
 
 def _missing(recorded, arm):
     lowest = memorized(recorded, arm).max(-1).min()
-    return None if lowest >= MEMORIZED else f"{arm} did not memorize: {lowest:.2f} < {MEMORIZED} of the error of fresh garbage is gone"
+    return (
+        None
+        if lowest >= MEMORIZED
+        else f"{arm} did not memorize: {lowest:.2f} < {MEMORIZED} of the error of fresh garbage is gone"
+    )
 
 
 def table(recorded):
@@ -259,8 +335,25 @@ def table(recorded):
     for k, arm in enumerate(recorded["arms"]):
         kind, _, name = str(arm).partition(",")
         ends = [recorded[curve][k, :, -1] for curve in CURVES]
-        rows.append([kind, name, *map(plus_minus, (*ends, 100 * memorized(recorded, arm)[:, -1])), *_at_its_fit(recorded, kind, str(arm))])
-    header = ["garbage", "method", "pristine", "test", "garbage, trained on", "fresh", "% memorized", "% plain, stopped", "% plain, slower"]
+        rows.append(
+            [
+                kind,
+                name,
+                *map(plus_minus, (*ends, 100 * memorized(recorded, arm)[:, -1])),
+                *_at_its_fit(recorded, kind, str(arm)),
+            ]
+        )
+    header = [
+        "garbage",
+        "method",
+        "pristine",
+        "test",
+        "garbage, trained on",
+        "fresh",
+        "% memorized",
+        "% plain, stopped",
+        "% plain, slower",
+    ]
     note = (
         "squared error, summed over pixels, after the last step, and share of the error of fresh garbage that is gone on the garbage\n"
         "trained on; what SGD (or Adam) has memorized at the same error of pristine images, stopped early or with a smaller step;\n"
@@ -271,7 +364,10 @@ def table(recorded):
 
 def _at_its_fit(recorded, kind, arm):
     robust, plain = _curves(recorded, arm), f"{kind},{'adam' if 'adam' in arm else 'sgd'}"
-    controls = [_curves(recorded, plain), *([by_rate(recorded, kind)] if plain.endswith("sgd") else [])]
+    controls = [
+        _curves(recorded, plain),
+        *([by_rate(recorded, kind)] if plain.endswith("sgd") else []),
+    ]
     return [*(plus_minus(100 * at_equal_fit(control, robust)[0]) for control in controls), "-"][:2]
 
 
@@ -286,6 +382,6 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    from coherence.running import main
+    from coherence.lab.running import main
 
     main(EXPERIMENT)

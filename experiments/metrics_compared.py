@@ -1,9 +1,10 @@
 """Many measures of how gradients agree, on the same runs: some are one number in several guises, and not all tell true from random labels.
 
-The same network is trained on true and on permuted labels. Of one fixed sample of training examples everything the toolkit knows to
-measure is measured, and compared where both runs have the same training loss. Measures that algebra makes one are checked against each
-other at every measurement. For the others it is asked whether they order true and random labels as theory would have it, at every
-loss, and whether they rank the moments of a training run alike.
+The same network is trained on true and on permuted labels. Of one fixed sample of training examples
+everything the toolkit knows to measure is measured, and compared where both runs have the same
+training loss. Measures that algebra makes one are checked against each other at every measurement.
+For the others it is asked whether they order true and random labels as theory would have it, at
+every loss, and whether they rank the moments of a training run alike.
 """
 
 import dataclasses
@@ -12,16 +13,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from coherence.claims import Claim, interval
-from coherence.data.settings import MNIST, Digits, LabelNoise, Npz
-from coherence.experiment import Experiment
-from coherence.models.settings import Convolutional, FullyConnected
+from coherence.lab.claims import Claim, interval
+from coherence.lab.data.settings import MNIST, Digits, LabelNoise, Npz
+from coherence.lab.experiment import Experiment
+from coherence.lab.models.settings import Convolutional, FullyConnected
+from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.training.classification import Classification
+from coherence.lab.training.curves import first_at, stacked
 from coherence.optim.settings import SGD
-from coherence.report.tables import aligned, plus_minus
-from coherence.training.classification import Classification
-from coherence.training.curves import first_at, stacked
 
-LEVELS = (2.0, 1.5, 1.0, 0.5, 0.2)  # training loss in nats at which claims are judged; log 10 = 2.3 at chance
+LEVELS = (
+    2.0,
+    1.5,
+    1.0,
+    0.5,
+    0.2,
+)  # training loss in nats at which claims are judged; log 10 = 2.3 at chance
 LOSSES = (2.2, 2.0, 1.8, 1.5, 1.2, 1.0, 0.8, 0.65, 0.5, 0.4, 0.3, 0.25, 0.2)  # and drawn
 ARMS = {"real": 0.0, "random": 1.0}
 EXACT = 1e-3  # what float32 sums over all parameters leave of an identity, relative
@@ -42,16 +49,27 @@ MEASURES = {
     "sign_stiffness": Measure("sign stiffness", +1, False, "Fort et al., arXiv:1901.09491"),
     "within": Measure("stiffness within classes", +1, False, "Fort et al., arXiv:1901.09491"),
     "between": Measure("stiffness between classes", +1, False, "Fort et al., arXiv:1901.09491"),
-    "negative_share": Measure("share of opposed pairs", -1, False, "Sankararaman et al., arXiv:1904.06963"),
+    "negative_share": Measure(
+        "share of opposed pairs", -1, False, "Sankararaman et al., arXiv:1904.06963"
+    ),
     "minimum_cosine": Measure("lowest cosine", +1, False, "Sankararaman et al., arXiv:1904.06963"),
-    "confusion_bound": Measure("confusion bound", -1, True, "Sankararaman et al., arXiv:1904.06963"),
+    "confusion_bound": Measure(
+        "confusion bound", -1, True, "Sankararaman et al., arXiv:1904.06963"
+    ),
     "disparity": Measure("disparity", -1, True, "Forouzesh & Thiran, arXiv:2107.06665"),
     "mean_gsnr": Measure("mean GSNR", +1, True, "Liu et al., arXiv:2001.07384"),
     "gradient_norm": Measure("gradient norm", +1, True, "Chatterjee, arXiv:2002.10657"),
     "kernel_alignment": Measure("kernel alignment", +1, False, "Shan & Bordelon, 2021"),
     "sharpness": Measure("sharpness", -1, True, "Keskar et al., arXiv:1609.04836"),
 }
-GUISES = ("alpha", "alpha_unbiased", "diversity", "noise_scale", "generalization_ratio", "evidence")  # functions of another measure
+GUISES = (
+    "alpha",
+    "alpha_unbiased",
+    "diversity",
+    "noise_scale",
+    "generalization_ratio",
+    "evidence",
+)  # functions of another measure
 UNCLAIMED = ("m_coherence", "between")  # judged level by level; nothing is expected of it
 
 
@@ -71,25 +89,56 @@ class Settings:
 
 
 PRESETS = {
-    "smoke": Settings(data=Digits(), model=FullyConnected(width=32), steps=150, points_per_decade=4, sample=100, kernel=10, seeds=2),
+    "smoke": Settings(
+        data=Digits(),
+        model=FullyConnected(width=32),
+        steps=150,
+        points_per_decade=4,
+        sample=100,
+        kernel=10,
+        seeds=2,
+    ),
     "cpu": Settings(),
-    "paper": Settings(data=MNIST(), model=FullyConnected(width=2048, depth=1), learning_rate=0.1, steps=100_000, sample=1000),
+    "paper": Settings(
+        data=MNIST(),
+        model=FullyConnected(width=2048, depth=1),
+        learning_rate=0.1,
+        steps=100_000,
+        sample=1000,
+    ),
 }
 
-# What was fixed when: every statistic and threshold before any measure had been read. Seen before: the training loss of one seed
-# (101), true and random labels, on which step size, length and levels rest. In other experiments of this toolkit, at a step size of
-# 0.1, random labels reach a high m-coherence late in training: hence the small step, and levels that are judged one by one.
+# What was fixed when: every statistic and threshold before any measure had been read. Seen before:
+# the training loss of one seed (101), true and random labels, on which step size, length and levels
+# rest. In other experiments of this toolkit, at a step size of 0.1, random labels reach a high
+# m-coherence late in training: hence the small step, and levels that are judged one by one.
 _EVERY = f"over training losses of {', '.join(f'{level:g}' for level in LEVELS)} nats"
-_RELATIVE = "largest relative deviation over all measurements of a run with true and one with random labels"
+_RELATIVE = (
+    "largest relative deviation over all measurements of a run with true and one with random labels"
+)
 
 
 def _separates(name):
     label, sense, ratio, source = MEASURES[name]
-    more, extreme, direction = ("more", "smallest", "greater") if sense > 0 else ("less", "largest", "less")
+    more, extreme, direction = (
+        ("more", "smallest", "greater") if sense > 0 else ("less", "largest", "less")
+    )
     text = f"At equal training loss true labels have {more} of it than random labels: {label}."
-    statistic = f"{'log2 ratio' if ratio else 'difference'}, true against random labels; {extreme} {_EVERY}"
-    source = f"{source}, for the measure; the order is what the theory of coherent gradients suggests"
-    return Claim(f"{label} separates", text, source, "remembered", statistic, direction, unit="doublings" * ratio)
+    statistic = (
+        f"{'log2 ratio' if ratio else 'difference'}, true against random labels; {extreme} {_EVERY}"
+    )
+    source = (
+        f"{source}, for the measure; the order is what the theory of coherent gradients suggests"
+    )
+    return Claim(
+        f"{label} separates",
+        text,
+        source,
+        "remembered",
+        statistic,
+        direction,
+        unit="doublings" * ratio,
+    )
 
 
 IDENTITIES = {
@@ -114,7 +163,10 @@ CLAIMS = (
         for level in LEVELS
     ),
     *(_separates(name) for name in MEASURES if name not in UNCLAIMED),
-    *(Claim(*both, "algebra of the definitions", "derived", _RELATIVE, "within", tolerance=EXACT) for both in IDENTITIES.items()),
+    *(
+        Claim(*both, "algebra of the definitions", "derived", _RELATIVE, "within", tolerance=EXACT)
+        for both in IDENTITIES.items()
+    ),
 )
 
 
@@ -127,8 +179,14 @@ class Compared(Classification):
 
     def build(self, seed):
         problem, outputs = super().build(seed), self.data.build().outputs
-        fixed = np.random.default_rng([seed, 3]).permutation(len(problem.data["corrupt"]))[: self.sample]
-        return dataclasses.replace(problem, data={**problem.data, "fixed": fixed}, measure=measuring(self.model, outputs, self.kernel))
+        fixed = np.random.default_rng([seed, 3]).permutation(len(problem.data["corrupt"]))[
+            : self.sample
+        ]
+        return dataclasses.replace(
+            problem,
+            data={**problem.data, "fixed": fixed},
+            measure=measuring(self.model, outputs, self.kernel),
+        )
 
 
 @functools.cache
@@ -137,7 +195,7 @@ def measuring(network, outputs, kernel):
     import jax
 
     from coherence import metrics, per_example_value_and_grad
-    from coherence.tasks.classification import cross_entropy, evaluate
+    from coherence.lab.tasks.classification import cross_entropy, evaluate
 
     model = network.build(outputs)
     loss, score = cross_entropy(model), evaluate(model)
@@ -146,12 +204,16 @@ def measuring(network, outputs, kernel):
         x, y = (leaf[arrays["fixed"]] for leaf in arrays["train"])
         _, gradients = per_example_value_and_grad(loss)(params, (x, y))
         targets = jax.nn.one_hot(y[:kernel], outputs) - 1 / outputs
-        curvature = metrics.sharpness(loss, params, (x, y), jax.random.key(0), iterations=40, tolerance=0.02)
+        curvature = metrics.sharpness(
+            loss, params, (x, y), jax.random.key(0), iterations=40, tolerance=0.02
+        )
         return {
             "train_loss": score(params, *arrays["train"]).loss,
             "test_accuracy": score(params, *arrays["test"]).accuracy,
             **of_gradients(gradients, y, outputs),
-            "kernel_alignment": metrics.tangent_kernel_alignment(model.apply, params, x[:kernel], targets),
+            "kernel_alignment": metrics.tangent_kernel_alignment(
+                model.apply, params, x[:kernel], targets
+            ),
             "sharpness": curvature.value,
             "sharpness_residual": curvature.residual,
         }
@@ -166,7 +228,10 @@ def of_gradients(gradients, labels, classes):
     from coherence import metrics
 
     pooled = metrics.pool(gradients, second_moments=True)
-    stiffness, confusion = metrics.stiffness_by_group(gradients, labels, num_groups=classes), metrics.gradient_confusion(gradients)
+    stiffness, confusion = (
+        metrics.stiffness_by_group(gradients, labels, num_groups=classes),
+        metrics.gradient_confusion(gradients),
+    )
     found = {
         "m_coherence": metrics.m_coherence(pooled),
         "alpha": metrics.alpha(pooled),
@@ -198,15 +263,21 @@ def deviations(found, gradients, pooled):
 
     m, onto_all, products = pooled.m, found["generalization_ratio"], gram(gradients)
     of_unbiased = lambda alpha: 1 + (m - 1) * alpha
-    of_coordinates = jax.tree.map(lambda r, q: jnp.nansum(q * r / (1 + r)), metrics.gsnr(pooled), pooled.second_moments)
+    of_coordinates = jax.tree.map(
+        lambda r, q: jnp.nansum(q * r / (1 + r)), metrics.gsnr(pooled), pooled.second_moments
+    )
     implied = [
         1 / found["diversity"],
         of_unbiased(1 / (1 + found["noise_scale"])),
         of_unbiased(onto_all / (m - (m - 1) * onto_all)),
-        m * sum(jax.tree.leaves(of_coordinates)) / sum(q.sum() for q in jax.tree.leaves(pooled.second_moments)),
+        m
+        * sum(jax.tree.leaves(of_coordinates))
+        / sum(q.sum() for q in jax.tree.leaves(pooled.second_moments)),
         products.sum() / jnp.trace(products),
     ]
-    ratios = [one / found["m_coherence"] for one in implied] + [(1 - found["evidence"]) / ((m - 1) * found["mean_gsnr"])]
+    ratios = [one / found["m_coherence"] for one in implied] + [
+        (1 - found["evidence"]) / ((m - 1) * found["mean_gsnr"])
+    ]
     return [jnp.abs(ratio - 1) for ratio in ratios]
 
 
@@ -231,15 +302,34 @@ def arms(settings):
 
 def record(settings, runs):
     """Measures at equal training losses, [seed, loss]; their ranks' agreement over each run, [seed, measure, measure]."""
-    arrays = {"losses": np.array(LOSSES), "levels": np.array(LEVELS), "measures": np.array(list(MEASURES)), "sample": settings.sample}
+    arrays = {
+        "losses": np.array(LOSSES),
+        "levels": np.array(LEVELS),
+        "measures": np.array(list(MEASURES)),
+        "sample": settings.sample,
+    }
     for arm, seeds in runs.items():
-        found = stacked(seeds, "train_loss", "test_accuracy", "sharpness_residual", "deviations", *MEASURES, *GUISES)
+        found = stacked(
+            seeds,
+            "train_loss",
+            "test_accuracy",
+            "sharpness_residual",
+            "deviations",
+            *MEASURES,
+            *GUISES,
+        )
         loss = found["train_loss"]
-        at = lambda values: np.array([first_at(*pair, LOSSES, falling=True) for pair in zip(loss, values)], np.float32)
+        at = lambda values: np.array(
+            [first_at(*pair, LOSSES, falling=True) for pair in zip(loss, values)], np.float32
+        )
         arrays |= {f"{arm}/{name}": at(found[name]) for name in (*MEASURES, *GUISES)}
         turned = np.stack([measure.sense * found[name] for name, measure in MEASURES.items()], 1)
-        arrays[f"{arm}/agreement"] = np.array([agreement(*pair) for pair in zip(loss, turned)], np.float32)
-        arrays |= {f"{arm}/{name}": found[name].max(1) for name in ("deviations", "sharpness_residual")}
+        arrays[f"{arm}/agreement"] = np.array(
+            [agreement(*pair) for pair in zip(loss, turned)], np.float32
+        )
+        arrays |= {
+            f"{arm}/{name}": found[name].max(1) for name in ("deviations", "sharpness_residual")
+        }
         arrays[f"{arm}/final"] = np.stack([loss[:, -1], found["test_accuracy"][:, -1]], -1)
     return arrays
 
@@ -262,12 +352,26 @@ def differences(recorded, name):
 
 
 def judge(recorded):
-    judged = {name: differences(recorded, name)[:, [LOSSES.index(level) for level in LEVELS]] for name in MEASURES}
-    found = {f"m-coherence separates at {level:g}": (judged["m_coherence"][:, k], None) for k, level in enumerate(LEVELS)}
+    judged = {
+        name: differences(recorded, name)[:, [LOSSES.index(level) for level in LEVELS]]
+        for name in MEASURES
+    }
+    found = {
+        f"m-coherence separates at {level:g}": (judged["m_coherence"][:, k], None)
+        for k, level in enumerate(LEVELS)
+    }
     for name, (label, sense, *_) in MEASURES.items():
         if name not in UNCLAIMED:
-            found[f"{label} separates"] = (judged[name].min(1) if sense > 0 else judged[name].max(1), None)
-    return found | dict(zip(IDENTITIES, ((one, None) for one in np.maximum(*(recorded[f"{arm}/deviations"] for arm in ARMS)).T)))
+            found[f"{label} separates"] = (
+                judged[name].min(1) if sense > 0 else judged[name].max(1),
+                None,
+            )
+    return found | dict(
+        zip(
+            IDENTITIES,
+            ((one, None) for one in np.maximum(*(recorded[f"{arm}/deviations"] for arm in ARMS)).T),
+        )
+    )
 
 
 def separation(values, sense):
@@ -286,18 +390,34 @@ def table(recorded):
         for level in LEVELS:
             apart = differences(recorded, name)[:, LOSSES.index(level)]
             cells = map(plus_minus, (*at(name, level), apart))
-            rows.append([measure.label, f"{level:g}", *cells, "doublings" * measure.ratio, *separation(apart, measure.sense)])
+            rows.append(
+                [
+                    measure.label,
+                    f"{level:g}",
+                    *cells,
+                    "doublings" * measure.ratio,
+                    *separation(apart, measure.sense),
+                ]
+            )
     for level in LEVELS:
-        guises += [[name.replace("_", " "), f"{level:g}", *map(plus_minus, at(name, level))] for name in GUISES]
+        guises += [
+            [name.replace("_", " "), f"{level:g}", *map(plus_minus, at(name, level))]
+            for name in GUISES
+        ]
         equally_long = [1 + (m - 1) * cosine for cosine in at("cosine_stiffness", level)]
-        guises.append(["m-coherence, if all were equally long", f"{level:g}", *map(plus_minus, equally_long)])
+        guises.append(
+            ["m-coherence, if all were equally long", f"{level:g}", *map(plus_minus, equally_long)]
+        )
     header = ["measure", "nats", "true", "random", "difference", "", "size", "separates"]
     note = (
         f"at so many nats of training loss, on {m} training examples; mean ± half of the 95 % interval over seeds; size: mean difference\n"
         "over its standard deviation, + as theory has it; separates: by its own interval, unadjusted. Nothing is expected between classes"
     )
     ends = {arm: recorded[f"{arm}/final"].T for arm in ARMS}
-    end = [f"{arm} labels, training loss {plus_minus(loss)}, test accuracy {plus_minus(test)}" for arm, (loss, test) in ends.items()]
+    end = [
+        f"{arm} labels, training loss {plus_minus(loss)}, test accuracy {plus_minus(test)}"
+        for arm, (loss, test) in ends.items()
+    ]
     residual = max(recorded[f"{arm}/sharpness_residual"].max() for arm in ARMS)
     note = f"{note}\nat the end: {'; '.join(end)}. Largest residual of a sharpness: {residual:.2g}"
     return f"{aligned(header, rows)}\n{note}\n\nfunctions of these\n{aligned(header[:4], guises)}"
@@ -306,6 +426,6 @@ def table(recorded):
 EXPERIMENT = Experiment("metrics_compared", CLAIMS, PRESETS, arms, record, judge, table)
 
 if __name__ == "__main__":
-    from coherence.running import main
+    from coherence.lab.running import main
 
     main(EXPERIMENT)

@@ -1,22 +1,24 @@
 """Useless input features make gradients disagree and generalization worse; L1 keeps them out.
 
-To digits a growing number of random features is appended, drawn for every example and every run anew, each with the variance of an average
-pixel. Test accuracy and m-coherence are compared where training loss first falls to the same level. The widest inputs, and the pixels
-alone, are also learned under L1 (a soft threshold behind every step, which makes weights exactly zero). An input that is noise
-enters the gradient of its weights whether or not they are zero: so coherence is also asked of the weights in use, those that are not.
+To digits a growing number of random features is appended, drawn for every example and every run
+anew, each with the variance of an average pixel. Test accuracy and m-coherence are compared where
+training loss first falls to the same level. The widest inputs, and the pixels alone, are also
+learned under L1 (a soft threshold behind every step, which makes weights exactly zero). An input
+that is noise enters the gradient of its weights whether or not they are zero: so coherence is also
+asked of the weights in use, those that are not.
 """
 
 import dataclasses
 
 import numpy as np
 
-from coherence.claims import Claim
-from coherence.experiment import Experiment
-from coherence.models.settings import FullyConnected
+from coherence.lab.claims import Claim
+from coherence.lab.experiment import Experiment
+from coherence.lab.models.settings import FullyConnected
+from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.training.classification import Classification
+from coherence.lab.training.curves import first_at, stacked
 from coherence.optim.settings import SGD, SoftThreshold
-from coherence.report.tables import aligned, plus_minus
-from coherence.training.classification import Classification
-from coherence.training.curves import first_at, stacked
 
 PIXELS = 64
 LEVELS = (2.0, 1.5, 1.0, 0.7, 0.5, 0.4, 0.3, 0.25, 0.2)  # nats; log 10 = 2.3 at chance
@@ -36,15 +38,26 @@ class NoisyDigits:
     seed: int = 0
 
     def build(self):
-        from coherence.data.bundled import digits
+        from coherence.lab.data.bundled import digits
 
         every = digits()
-        test = (every.x_train[-360:], every.y_train[-360:]) if self.held_out else (every.x_test, every.y_test)
+        test = (
+            (every.x_train[-360:], every.y_train[-360:])
+            if self.held_out
+            else (every.x_test, every.y_test)
+        )
         x, y = every.x_train[: self.examples], every.y_train[: self.examples]
         rng, scale = np.random.default_rng([self.seed, 5]), np.sqrt(x.var(0).mean())
-        wider = lambda x: np.hstack([x, rng.normal(0, scale, (len(x), self.features))]).astype(np.float32)
+        wider = lambda x: np.hstack([x, rng.normal(0, scale, (len(x), self.features))]).astype(
+            np.float32
+        )
         return dataclasses.replace(
-            every, name="digits and random features", x_train=wider(x), y_train=y, x_test=wider(test[0]), y_test=test[1]
+            every,
+            name="digits and random features",
+            x_train=wider(x),
+            y_train=y,
+            x_test=wider(test[0]),
+            y_test=test[1],
         )
 
 
@@ -69,13 +82,17 @@ PRESETS = {
     "smoke": Settings(features=(32,), examples=150, width=16, steps=40, sample=40, seeds=2),
     "tuning": Settings(held_out=True, seeds=2),
     "cpu": Settings(),
-    "paper": Settings(features=(0, 64, 256, 1024, 4096), examples=1000, width=2048, steps=20_000, sample=1000),
+    "paper": Settings(
+        features=(0, 64, 256, 1024, 4096), examples=1000, width=2048, steps=20_000, sample=1000
+    ),
 }
 
-# What was fixed when: statistics and thresholds before any run of these presets with their seeds; none was moved after. Before that, one
-# run with another seed, on held-out training examples, was looked at without random features, and with 1,024 of them without L1 and with
-# penalties of 0.001, 0.003 and 0.01. It set the penalty and the later loss level (which the middle one reaches once weights are zero), and
-# showed accuracy falling by a quarter and restored by L1, and m-coherence (of all weights) near 1 with random features, L1 or not.
+# What was fixed when: statistics and thresholds before any run of these presets with their seeds;
+# none was moved after. Before that, one run with another seed, on held-out training examples, was
+# looked at without random features, and with 1,024 of them without L1 and with penalties of 0.001,
+# 0.003 and 0.01. It set the penalty and the later loss level (which the middle one reaches once
+# weights are zero), and showed accuracy falling by a quarter and restored by L1, and m-coherence
+# (of all weights) near 1 with random features, L1 or not.
 _OURS = "our experiment; the theory is Chatterjee & Zielinski, arXiv:2203.10036 (regularizers act on weak directions)"
 
 
@@ -142,12 +159,18 @@ class Sifting(Classification):
     def build(self, seed):
         from coherence import per_example_value_and_grad
 
-        problem = super(Sifting, dataclasses.replace(self, data=dataclasses.replace(self.data, seed=seed))).build(seed)
-        fixed = np.random.default_rng([seed, 6]).permutation(len(problem.data["corrupt"]))[: self.sample]
+        problem = super(
+            Sifting, dataclasses.replace(self, data=dataclasses.replace(self.data, seed=seed))
+        ).build(seed)
+        fixed = np.random.default_rng([seed, 6]).permutation(len(problem.data["corrupt"]))[
+            : self.sample
+        ]
 
         def measure(params, arrays):
             x, y = arrays["train"]
-            _, gradients = per_example_value_and_grad(problem.loss)(params, (x[arrays["fixed"]], y[arrays["fixed"]]))
+            _, gradients = per_example_value_and_grad(problem.loss)(
+                params, (x[arrays["fixed"]], y[arrays["fixed"]])
+            )
             first = params["params"]["hidden_0"]["kernel"] != 0
             noise = first[PIXELS:].mean() if self.data.features else 0.0 * first.mean()
             in_use = {"pixels_in_use": first[:PIXELS].mean(), "noise_in_use": noise}
@@ -165,7 +188,10 @@ def coherences(params, gradients):
 
     pooled = pool(gradients, second_moments=True)
     parts = [jax.tree.leaves(tree) for tree in (params, pooled.mean, pooled.second_moments)]
-    used = [jnp.where(w != 0, jnp.stack([g**2, q]), 0).sum(tuple(range(1, w.ndim + 1))) for w, g, q in zip(*parts)]
+    used = [
+        jnp.where(w != 0, jnp.stack([g**2, q]), 0).sum(tuple(range(1, w.ndim + 1)))
+        for w, g, q in zip(*parts)
+    ]
     of_mean, of_each = sum(used)
     whole = pooled.m * pooled.squared_norm_of_mean / pooled.mean_squared_norm
     return {"m_coherence": whole, "m_coherence_in_use": pooled.m * of_mean / of_each}
@@ -188,7 +214,9 @@ def arms(settings):
 
     force = SoftThreshold(settings.l1 * settings.learning_rate)
     none = {f"features={features}": one(features, None) for features in settings.features}
-    return none | {f"features={features},l1": one(features, force) for features in _ends(settings.features)}
+    return none | {
+        f"features={features},l1": one(features, force) for features in _ends(settings.features)
+    }
 
 
 def _ends(features):
@@ -196,7 +224,12 @@ def _ends(features):
 
 
 def record(settings, runs):
-    arrays = {"features": np.array(settings.features), "levels": np.array(LEVELS), "m": settings.sample, "l1": settings.l1}
+    arrays = {
+        "features": np.array(settings.features),
+        "levels": np.array(LEVELS),
+        "m": settings.sample,
+        "l1": settings.l1,
+    }
     for arm, seeds in runs.items():
         found = stacked(seeds, "train_loss", *CURVES)
         arrays[f"{arm}/step"] = found.pop("step")
@@ -207,22 +240,42 @@ def record(settings, runs):
 
 def _at(recorded, arm, name, level):
     """What was measured when the loss first fell to a level: [seed]; nan where it never did."""
-    return np.array([first_at(*pair, level, falling=True) for pair in zip(recorded[f"{arm}/train_loss"], recorded[f"{arm}/{name}"])])
+    return np.array(
+        [
+            first_at(*pair, level, falling=True)
+            for pair in zip(recorded[f"{arm}/train_loss"], recorded[f"{arm}/{name}"])
+        ]
+    )
 
 
 def judge(recorded):
     arms_by_k = [f"features={k}" for k in recorded["features"]]
     first, last = arms_by_k[0], arms_by_k[-1]
-    accuracy = {arm: _at(recorded, arm, "test_accuracy", LATE) for arm in (*arms_by_k, f"{first},l1", f"{last},l1")}
-    coherence = {level: np.array([np.log2(_at(recorded, arm, "m_coherence", level)) for arm in arms_by_k]) for level in (EARLY, LATE)}
+    accuracy = {
+        arm: _at(recorded, arm, "test_accuracy", LATE)
+        for arm in (*arms_by_k, f"{first},l1", f"{last},l1")
+    }
+    coherence = {
+        level: np.array([np.log2(_at(recorded, arm, "m_coherence", level)) for arm in arms_by_k])
+        for level in (EARLY, LATE)
+    }
     gain = {arm: accuracy[f"{arm},l1"] - accuracy[arm] for arm in (first, last)}
     falls = lambda values: (-np.diff(values, axis=0)).min(0) if len(values) > 1 else np.array([])
-    in_use = {name: np.log2(_at(recorded, f"{last},l1", name, LATE)) - coherence[LATE][-1] for name in CURVES[1:3]}
+    in_use = {
+        name: np.log2(_at(recorded, f"{last},l1", name, LATE)) - coherence[LATE][-1]
+        for name in CURVES[1:3]
+    }
     return {
         "useless features lower test accuracy": (falls([accuracy[arm] for arm in arms_by_k]), None),
-        **{f"useless features lower coherence at {level:g}": (falls(values), None) for level, values in coherence.items()},
+        **{
+            f"useless features lower coherence at {level:g}": (falls(values), None)
+            for level, values in coherence.items()
+        },
         "L1 restores test accuracy": (gain[last], None),
-        "L1 restores half of it or more": (gain[last] - (accuracy[first] - accuracy[last]) / 2, None),
+        "L1 restores half of it or more": (
+            gain[last] - (accuracy[first] - accuracy[last]) / 2,
+            None,
+        ),
         "L1 does so because of the useless features": (gain[last] - gain[first], None),
         "L1 restores coherence": (in_use["m_coherence"], None),
         "L1 restores coherence of the weights in use": (in_use["m_coherence_in_use"], None),
@@ -233,11 +286,33 @@ def table(recorded):
     rows = []
     named = [f"features={k}{end}" for k in recorded["features"] for end in ("", ",l1")]
     for arm in [one for one in named if f"{one}/step" in recorded]:
-        at = [_at(recorded, arm, *what) for what in (("m_coherence", EARLY), ("m_coherence", LATE), ("m_coherence_in_use", LATE))]
-        accuracy = [_at(recorded, arm, "test_accuracy", LATE), recorded[f"{arm}/test_accuracy"][:, -1]]
-        used = [100 * recorded[f"{arm}/{name}"][:, -1] for name in ("pixels_in_use", "noise_in_use")]
-        rows.append([arm, f"{recorded[f'{arm}/parameters']:,}", *map(plus_minus, (*at, *accuracy, *used))])
-    header = ["inputs", "parameters", f"m-coh. at {EARLY:g}", f"at {LATE:g}", "of weights in use", f"test at {LATE:g}", "at the end"]
+        at = [
+            _at(recorded, arm, *what)
+            for what in (
+                ("m_coherence", EARLY),
+                ("m_coherence", LATE),
+                ("m_coherence_in_use", LATE),
+            )
+        ]
+        accuracy = [
+            _at(recorded, arm, "test_accuracy", LATE),
+            recorded[f"{arm}/test_accuracy"][:, -1],
+        ]
+        used = [
+            100 * recorded[f"{arm}/{name}"][:, -1] for name in ("pixels_in_use", "noise_in_use")
+        ]
+        rows.append(
+            [arm, f"{recorded[f'{arm}/parameters']:,}", *map(plus_minus, (*at, *accuracy, *used))]
+        )
+    header = [
+        "inputs",
+        "parameters",
+        f"m-coh. at {EARLY:g}",
+        f"at {LATE:g}",
+        "of weights in use",
+        f"test at {LATE:g}",
+        "at the end",
+    ]
     note = (
         f"m-coherence, m = {recorded['m']}, and test accuracy where training loss first falls to so many nats; l1: penalty\n"
         f"{recorded['l1']:g}; last: weights of pixels and of random features that are not zero at the end; mean ± half of the 95 % interval"
@@ -256,6 +331,6 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    from coherence.running import main
+    from coherence.lab.running import main
 
     main(EXPERIMENT)

@@ -1,25 +1,27 @@
 """On true labels a training example's gradient helps many others; on random labels, hardly any besides itself.
 
-The same network is trained on true and on permuted labels until it fits both. At equal training loss and equal m, m-coherence is
-higher on true labels, and only there does the network generalize. It is done at two step sizes: at the papers' large one random labels
-are as coherent as true ones late in training, presumably because steps overshoot in the few steepest directions. Norms are pooled over
-many steps before they are divided; that steadies the curves, but only a smaller step takes the rise away. As a further arm, winsorizing:
-pulling in each coordinate's most extreme examples is to keep random labels from being memorized.
+The same network is trained on true and on permuted labels until it fits both. At equal training
+loss and equal m, m-coherence is higher on true labels, and only there does the network generalize.
+It is done at two step sizes: at the papers' large one random labels are as coherent as true ones
+late in training, presumably because steps overshoot in the few steepest directions. Norms are
+pooled over many steps before they are divided; that steadies the curves, but only a smaller step
+takes the rise away. As a further arm, winsorizing: pulling in each coordinate's most extreme
+examples is to keep random labels from being memorized.
 """
 
 import dataclasses
 
 import numpy as np
 
-from coherence.claims import Claim
-from coherence.data.settings import MNIST, Digits, LabelNoise, Npz
-from coherence.experiment import Experiment
-from coherence.models.settings import Convolutional, FullyConnected
+from coherence.lab.claims import Claim
+from coherence.lab.data.settings import MNIST, Digits, LabelNoise, Npz
+from coherence.lab.experiment import Experiment
+from coherence.lab.models.settings import Convolutional, FullyConnected
+from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.training.classification import Classification
+from coherence.lab.training.curves import at_loss_levels, pooled_windows, stacked
 from coherence.optim.settings import SGD, Average, Winsorize
 from coherence.probes.settings import Probing
-from coherence.report.tables import aligned, plus_minus
-from coherence.training.classification import Classification
-from coherence.training.curves import at_loss_levels, pooled_windows, stacked
 
 LEVELS = (0.75, 0.5, 0.25)
 GRID = np.geomspace(1, 0.01, 21)  # shares of the initial loss
@@ -48,12 +50,21 @@ class Settings:
 
     def __post_init__(self):
         if not len(self.learning_rates) == len(self.steps) >= 1:
-            raise ValueError(f"steps: one number for each of the learning_rates {self.learning_rates}, got {self.steps}.")
+            raise ValueError(
+                f"steps: one number for each of the learning_rates {self.learning_rates}, got {self.steps}."
+            )
 
 
 PRESETS = {
     "demo": Settings(),
-    "smoke": Settings(model=FullyConnected(width=32, depth=1), learning_rates=(0.1, 0.05), steps=(200, 300), sample=100, c=None, seeds=2),
+    "smoke": Settings(
+        model=FullyConnected(width=32, depth=1),
+        learning_rates=(0.1, 0.05),
+        steps=(200, 300),
+        sample=100,
+        c=None,
+        seeds=2,
+    ),
     "cpu": Settings(
         data=MNIST(examples=2000),
         model=FullyConnected(width=256, depth=1),
@@ -79,14 +90,23 @@ PRESETS = {
         c=None,
         seeds=8,
     ),
-    "paper": Settings(data=MNIST(), model=FullyConnected(width=2048, depth=1), steps=(100_000,), sample=10_000, c=None, seeds=8),
+    "paper": Settings(
+        data=MNIST(),
+        model=FullyConnected(width=2048, depth=1),
+        steps=(100_000,),
+        sample=10_000,
+        c=None,
+        seeds=8,
+    ),
 }
 
-# What was fixed when: the claims at the first step size, their thresholds and levels before the first recorded run (MNIST 5,000, three
-# layers, 8 seeds: reproduced at all levels, winsorizing inconclusive; trials of 1-3 seeds on digits had shown real below random at 50 %
-# with smaller steps). Those at the small step size, and that large steps swing, before any run of these presets, which follow the papers'
-# one wide layer; seen before: that the raw coherence of random labels oscillates late, and one seed's accuracies, whether it fits. The
-# preset `wide`, and that it takes 1,000 images, came after the verdicts of `cpu`; five of its eight seeds were looked at first.
+# What was fixed when: the claims at the first step size, their thresholds and levels before the
+# first recorded run (MNIST 5,000, three layers, 8 seeds: reproduced at all levels, winsorizing
+# inconclusive; trials of 1-3 seeds on digits had shown real below random at 50 % with smaller
+# steps). Those at the small step size, and that large steps swing, before any run of these presets,
+# which follow the papers' one wide layer; seen before: that the raw coherence of random labels
+# oscillates late, and one seed's accuracies, whether it fits. The preset `wide`, and that it takes
+# 1,000 images, came after the verdicts of `cpu`; five of its eight seeds were looked at first.
 _PAPER = "Chatterjee & Zielinski, arXiv:2203.10036, Section 6"
 _STEPS = {"": "the first", ", small step": "the last"}
 CLAIMS = (
@@ -159,7 +179,10 @@ CLAIMS = (
 def arms(settings):
     """True and random labels, with SGD at each step size, and winsorized at the first."""
     first = settings.learning_rates[0]
-    methods = {f"rate={rate:g}": (Average(), rate, steps) for rate, steps in zip(settings.learning_rates, settings.steps)}
+    methods = {
+        f"rate={rate:g}": (Average(), rate, steps)
+        for rate, steps in zip(settings.learning_rates, settings.steps)
+    }
     if settings.c is not None:
         methods["winsorized"] = (Winsorize(settings.c), first, settings.steps[0])
     return {
@@ -189,9 +212,15 @@ def record(settings, runs):
     }
     for arm, seeds in runs.items():
         for name, values in stacked(seeds, *CURVES).items():
-            arrays[f"{arm}/{name.removeprefix('train/')}"] = values.astype(np.float32) if name != "step" else values
-        arrays[f"{arm}/at_levels"] = np.stack([at_loss_levels(run, LEVELS, WINDOW) for run in seeds])
-        arrays[f"{arm}/at_grid"] = np.stack([at_loss_levels(run, GRID, WINDOW) for run in seeds]).astype(np.float32)
+            arrays[f"{arm}/{name.removeprefix('train/')}"] = (
+                values.astype(np.float32) if name != "step" else values
+            )
+        arrays[f"{arm}/at_levels"] = np.stack(
+            [at_loss_levels(run, LEVELS, WINDOW) for run in seeds]
+        )
+        arrays[f"{arm}/at_grid"] = np.stack(
+            [at_loss_levels(run, GRID, WINDOW) for run in seeds]
+        ).astype(np.float32)
         singles = [single_steps(run) for run in seeds]
         arrays[f"{arm}/swing"] = np.array([swing for swing, _ in singles])
         arrays[f"{arm}/excerpt"] = singles[0][1].astype(np.float32)
@@ -207,7 +236,9 @@ def single_steps(run):
     if not begins.size:
         return np.nan, np.full(EXCERPT, np.nan)
     stretch = slice(begins[0], max(ends[0] if ends.size else len(loss), begins[0] + WINDOW))
-    above, below = (tracked[name][stretch] for name in ("squared_norm_of_mean", "mean_squared_norm"))
+    above, below = (
+        tracked[name][stretch] for name in ("squared_norm_of_mean", "mean_squared_norm")
+    )
     single = np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
     m = run.config["batch_size"]
     excerpt = np.full(EXCERPT, np.nan)
@@ -225,7 +256,9 @@ def _gap(recorded, arm):
 
 def _unfit(recorded, method):
     """Which labels SGD did not fit, in words: `{label: words}`."""
-    fitted = {label: _final(recorded, f"{label},{method}", "train_accuracy").min() for label in LABELS}
+    fitted = {
+        label: _final(recorded, f"{label},{method}", "train_accuracy").min() for label in LABELS
+    }
     return {
         label: f"SGD did not fit {label} labels: train accuracy {accuracy:.2f} < {FITTED}"
         for label, accuracy in fitted.items()
@@ -241,15 +274,28 @@ def judge(recorded):
     precondition = "; ".join(unfit.values()) or None
     found = {
         **_ordered(recorded, first, precondition, ""),
-        "out of nothing": (recorded[f"random,{first}/at_levels"][:, LEVELS.index(0.5)] - 1, precondition),
-        "memorized without generalizing": (_gap(recorded, f"random,{first}") - _gap(recorded, f"real,{first}"), precondition),
+        "out of nothing": (
+            recorded[f"random,{first}/at_levels"][:, LEVELS.index(0.5)] - 1,
+            precondition,
+        ),
+        "memorized without generalizing": (
+            _gap(recorded, f"random,{first}") - _gap(recorded, f"real,{first}"),
+            precondition,
+        ),
     }
     if last != first:
-        found |= _ordered(recorded, last, "; ".join(_unfit(recorded, last).values()) or None, ", small step")
-        found["large steps swing"] = (recorded[f"random,{first}/swing"] - recorded[f"random,{last}/swing"], unfit.get("random"))
+        found |= _ordered(
+            recorded, last, "; ".join(_unfit(recorded, last).values()) or None, ", small step"
+        )
+        found["large steps swing"] = (
+            recorded[f"random,{first}/swing"] - recorded[f"random,{last}/swing"],
+            unfit.get("random"),
+        )
     if not np.isnan(recorded["c"]):
         final = lambda arm, name: _final(recorded, arm, name)
-        memorized = final(f"random,{first}", "train_accuracy") - final("random,winsorized", "train_accuracy")
+        memorized = final(f"random,{first}", "train_accuracy") - final(
+            "random,winsorized", "train_accuracy"
+        )
         kept = final("real,winsorized", "test_accuracy") - final(f"real,{first}", "test_accuracy")
         found["winsorizing prevents memorization"] = (memorized, precondition)
         found["winsorizing keeps generalization"] = (kept, unfit.get("real"))
@@ -259,12 +305,22 @@ def judge(recorded):
 def _ordered(recorded, method, precondition, which):
     real, random = (recorded[f"{label},{method}/at_levels"] for label in LABELS)
     return {
-        f"real above random at {level:.0%}{which}": (np.log2(real[:, i] / random[:, i]), precondition) for i, level in enumerate(LEVELS)
+        f"real above random at {level:.0%}{which}": (
+            np.log2(real[:, i] / random[:, i]),
+            precondition,
+        )
+        for i, level in enumerate(LEVELS)
     }
 
 
 def table(recorded):
-    header = ["labels, optimizer", "train acc.", "test acc.", "gap", *(f"m-coh. at {level:.0%}" for level in recorded["levels"])]
+    header = [
+        "labels, optimizer",
+        "train acc.",
+        "test acc.",
+        "gap",
+        *(f"m-coh. at {level:.0%}" for level in recorded["levels"]),
+    ]
     names = {f"rate={rate:g}": f"SGD {rate:g}" for rate in recorded["learning_rates"]}
     if not np.isnan(recorded["c"]):
         names["winsorized"] = f"winsorized {recorded['c']:g} %"
@@ -272,8 +328,18 @@ def table(recorded):
     for label in LABELS:
         for method, name in names.items():
             arm = f"{label},{method}"
-            numbers = [_final(recorded, arm, "train_accuracy"), _final(recorded, arm, "test_accuracy"), _gap(recorded, arm)]
-            rows.append([f"{label}, {name}", *map(plus_minus, numbers), *map(plus_minus, recorded[f"{arm}/at_levels"].T)])
+            numbers = [
+                _final(recorded, arm, "train_accuracy"),
+                _final(recorded, arm, "test_accuracy"),
+                _gap(recorded, arm),
+            ]
+            rows.append(
+                [
+                    f"{label}, {name}",
+                    *map(plus_minus, numbers),
+                    *map(plus_minus, recorded[f"{arm}/at_levels"].T),
+                ]
+            )
     note = (
         f"mean ± half of the 95 % interval over seeds; m-coherence of batches of m = {recorded['m']} (1 = orthogonal, m = identical),\n"
         f"pooled over {WINDOW} steps, where the training loss first falls to that share of its initial value; - if a seed never gets there"
@@ -289,10 +355,12 @@ EXPERIMENT = Experiment(
     record=record,
     judge=judge,
     table=table,
-    at_source_scale=lambda settings: dataclasses.replace(settings, seeds=PRESETS["paper"].seeds) == PRESETS["paper"],
+    at_source_scale=lambda settings: (
+        dataclasses.replace(settings, seeds=PRESETS["paper"].seeds) == PRESETS["paper"]
+    ),
 )
 
 if __name__ == "__main__":
-    from coherence.running import main
+    from coherence.lab.running import main
 
     main(EXPERIMENT)

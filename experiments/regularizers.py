@@ -1,29 +1,32 @@
 """A pull toward zero, or an early end, spares what examples share and gives up what each needs for itself.
 
-On the six-feature sets, gradient descent with an L1 or L2 penalty ends at weights known in closed form: L1 holds a weight at exactly
-zero where the examples' mean gradient is weaker than its pull, L2 only shrinks. On images of which half the labels are random, both
-penalties are tried over decades of rates, and compared with plain SGD stopped early.
+On the six-feature sets, gradient descent with an L1 or L2 penalty ends at weights known in closed
+form: L1 holds a weight at exactly zero where the examples' mean gradient is weaker than its pull,
+L2 only shrinks. On images of which half the labels are random, both penalties are tried over
+decades of rates, and compared with plain SGD stopped early.
 
-When to stop is asked of one recorded path a seed: every rule of `coherence.optim.stopping`, at its default settings, reads the same
-measurements of all training examples, or of a validation part that was set aside with labels as noisy as the rest. Its regret is the
-best test accuracy on the path minus that of the parameters it keeps. One rule could not be used in earnest, for it knows who is
-corrupt: stop where the corrupt examples' share of the loss reduction first exceeds their share of the examples.
+When to stop is asked of one recorded path a seed: every rule of `coherence.optim.stopping`, at its
+default settings, reads the same measurements of all training examples, or of a validation part that
+was set aside with labels as noisy as the rest. Its regret is the best test accuracy on the path
+minus that of the parameters it keeps. One rule could not be used in earnest, for it knows who is
+corrupt: stop where the corrupt examples' share of the loss reduction first exceeds their share of
+the examples.
 """
 
 import dataclasses
 
 import numpy as np
 
-from coherence.claims import Claim
-from coherence.data.settings import MNIST, Digits, LabelNoise, Learnable, Memorizable, Npz
-from coherence.experiment import Experiment
-from coherence.models.settings import Convolutional, FullyConnected
+from coherence.lab.claims import Claim
+from coherence.lab.data.settings import MNIST, Digits, LabelNoise, Learnable, Memorizable, Npz
+from coherence.lab.experiment import Experiment
+from coherence.lab.models.settings import Convolutional, FullyConnected
+from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.training.classification import Classification
+from coherence.lab.training.curves import first_at, stacked
 from coherence.optim.settings import SGD, L2Decay, SoftThreshold
 from coherence.optim.stopping.settings import Coherence, Evidence, GradientNorm, Patience
 from coherence.probes.schedules import Every
-from coherence.report.tables import aligned, plus_minus
-from coherence.training.classification import Classification
-from coherence.training.curves import first_at, stacked
 
 EXAMPLES = 4
 HALF = 0.5  # share of the corrupt (or pristine) examples fitted without penalty: where they count as lost
@@ -37,7 +40,14 @@ RULES = {
     "gradient norm": GradientNorm(),
 }
 TAKEOVER, BUDGET, NEVER = "takeover by the corrupt", "another seed's best step", "never"
-WATCHED = ("validation_loss", "validation_accuracy", "evidence", "m_coherence", "gradient_norm", "corrupt_share")
+WATCHED = (
+    "validation_loss",
+    "validation_accuracy",
+    "evidence",
+    "m_coherence",
+    "gradient_norm",
+    "corrupt_share",
+)
 CURVES = ("test_accuracy", "pristine_accuracy", "corrupt_accuracy", *WATCHED)
 ENDS = ("test_accuracy", "pristine_accuracy", "corrupt_accuracy", "validation_loss")
 
@@ -53,7 +63,20 @@ class Settings:
     model: FullyConnected | Convolutional = FullyConnected(width=128, depth=1)
     noise: tuple[float, ...] = (0.0, 0.5)
     """Shares of permuted labels, of the validation part, too; the penalties are tried at the last."""
-    l1: tuple[float, ...] = (1e-5, 1e-4, 3e-4, 1e-3, 1.3e-3, 1.7e-3, 2.2e-3, 3e-3, 4e-3, 5.5e-3, 1e-2, 3e-2)
+    l1: tuple[float, ...] = (
+        1e-5,
+        1e-4,
+        3e-4,
+        1e-3,
+        1.3e-3,
+        1.7e-3,
+        2.2e-3,
+        3e-3,
+        4e-3,
+        5.5e-3,
+        1e-2,
+        3e-2,
+    )
     l2: tuple[float, ...] = (1e-4, 1e-3, 3e-3, 1e-2, 1.5e-2, 2e-2, 3e-2, 5e-2, 1e-1, 3e-1, 1.0)
     """Finest where examples begin to be lost: corrupt against pristine ones is a bent path, and straight lines between two rates a decade,
     a first grid's, cut its corner."""
@@ -79,13 +102,17 @@ PRESETS = {
         seeds=2,
     ),
     "cpu": Settings(),
-    "paper": Settings(data=MNIST(), validation=10_000, model=FullyConnected(width=2048), steps=100_000, every=500),
+    "paper": Settings(
+        data=MNIST(), validation=10_000, model=FullyConnected(width=2048), steps=100_000, every=500
+    ),
 }
 
-# What was fixed when: every statistic and threshold before any run of the preset `cpu`; none was moved after. Before that, single runs
-# with a seed that is not judged (100) were looked at for whether SGD memorizes and in which decades of L1 and L2 something happens:
-# accuracies on pristine and on corrupt examples at the end were seen, so the two claims about which are given up first had been seen
-# to come true there. Test accuracies, and what stopping rules do, were not. All rules are at the defaults of their settings.
+# What was fixed when: every statistic and threshold before any run of the preset `cpu`; none was
+# moved after. Before that, single runs with a seed that is not judged (100) were looked at for
+# whether SGD memorizes and in which decades of L1 and L2 something happens: accuracies on pristine
+# and on corrupt examples at the end were seen, so the two claims about which are given up first had
+# been seen to come true there. Test accuracies, and what stopping rules do, were not. All rules are
+# at the defaults of their settings.
 _ALGEBRA = "by algebra, for this example (arXiv:2203.10036, Section 3); no source has the numbers"
 _FORCE = "Chatterjee & Zielinski, arXiv:2203.10036 (regularizers act on weak directions)"
 _STOP = "Chatterjee & Zielinski, arXiv:2203.10036 (early stopping acts on weak directions)"
@@ -96,7 +123,9 @@ def _exactly(name, text, statistic, tolerance=1e-5):
     return Claim(name, text, _ALGEBRA, "derived", statistic, "within", 0.0, tolerance)
 
 
-def _claim(name, text, statistic, unit, source=_OURS, known="derived", direction="greater", threshold=0.0):
+def _claim(
+    name, text, statistic, unit, source=_OURS, known="derived", direction="greater", threshold=0.0
+):
     return Claim(name, text, source, known, statistic, direction, threshold, unit=unit)
 
 
@@ -126,7 +155,14 @@ def _of_penalty(penalty):
 
 def _less_regret(rule, text, known="derived", source=_OURS):
     statistic = "regret at the most noise, training to the end minus the rule"
-    return _claim(f"{rule} beats never stopping", f"{text} beats training to the end.", statistic, "accuracy", source, known)
+    return _claim(
+        f"{rule} beats never stopping",
+        f"{text} beats training to the end.",
+        statistic,
+        "accuracy",
+        source,
+        known,
+    )
 
 
 CLAIMS = (
@@ -164,7 +200,12 @@ CLAIMS = (
         "absolute log2 of the step of the takeover over that of the best test accuracy",
         *("doublings", _STOP, "remembered", "less", 1.0),
     ),
-    _less_regret("patience", "Stopping by the loss of a validation part as noisy as the rest", "second-hand", _STOP),
+    _less_regret(
+        "patience",
+        "Stopping by the loss of a validation part as noisy as the rest",
+        "second-hand",
+        _STOP,
+    ),
     _less_regret("takeover", "Stopping where the corrupt take over", "remembered", _STOP),
     _less_regret("evidence", "Stopping where the mean gradient is no more than noise"),
     _less_regret("coherence", "Stopping where examples no longer help each other"),
@@ -198,27 +239,36 @@ class Toy:
         import jax.numpy as jnp
         import optax
 
-        from coherence.models.linear import Linear
-        from coherence.tasks.regression import evaluate, half_squared_error
-        from coherence.training.problem import Problem
+        from coherence.lab.models.linear import Linear
+        from coherence.lab.tasks.regression import evaluate, half_squared_error
+        from coherence.lab.training.problem import Problem
 
         data = self.data.build()
         model = Linear(data.outputs)
         loss, score = half_squared_error(model), evaluate(model)
         step = SGD(self.learning_rate).build()
-        penalties = {f"l1={rate:g}": optax.chain(step, SoftThreshold(self.learning_rate * rate).build()) for rate in self.rates}
-        penalties |= {f"l2={rate:g}": optax.chain(L2Decay(rate).build(), step) for rate in self.rates}
+        penalties = {
+            f"l1={rate:g}": optax.chain(step, SoftThreshold(self.learning_rate * rate).build())
+            for rate in self.rates
+        }
+        penalties |= {
+            f"l2={rate:g}": optax.chain(L2Decay(rate).build(), step) for rate in self.rates
+        }
         start = model.init(jax.random.key(seed), data.x_train[:1])
 
         def measure(params, arrays):
             weights = [jax.tree.leaves(params[name])[0][:, 0] for name in penalties]
             return {
                 "weights": jnp.stack(weights).reshape(2, -1, weights[0].size),
-                "test_loss": jnp.stack([score(params[name], *arrays["test"]) for name in penalties]).reshape(2, -1),
+                "test_loss": jnp.stack(
+                    [score(params[name], *arrays["test"]) for name in penalties]
+                ).reshape(2, -1),
             }
 
         return Problem(
-            loss=lambda params, example: sum(loss(params[name], example) for name in penalties),  # none depends on another's weights
+            loss=lambda params, example: sum(
+                loss(params[name], example) for name in penalties
+            ),  # none depends on another's weights
             params={name: start for name in penalties},
             data={"train": (data.x_train, data.y_train), "test": (data.x_test, data.y_test)},
             optimizer=optax.multi_transform(penalties, {name: name for name in penalties}),
@@ -248,11 +298,18 @@ class Noisy(Classification):
         held, kept = order[: self.validation], order[self.validation :]
 
         def measure(params, arrays):
-            part = problem.measure(params, {**arrays, "train": arrays["validation"], "corrupt": arrays["validation_corrupt"]})
+            part = problem.measure(
+                params,
+                {**arrays, "train": arrays["validation"], "corrupt": arrays["validation_corrupt"]},
+            )
             found = {f"validation_{name}": part[f"train_{name}"] for name in ("loss", "accuracy")}
             if self.gradients:
                 _, gradients = per_example_value_and_grad(problem.loss)(params, arrays["train"])
-                found |= {"evidence": evidence(gradients), "m_coherence": m_coherence(gradients), "gradient_norm": gradient_norm(gradients)}
+                found |= {
+                    "evidence": evidence(gradients),
+                    "m_coherence": m_coherence(gradients),
+                    "gradient_norm": gradient_norm(gradients),
+                }
                 found["corrupt_share"] = shares(gradients, arrays["corrupt"])[1]
             return {**problem.measure(params, arrays), **found}
 
@@ -263,7 +320,12 @@ class Noisy(Classification):
             "validation_corrupt": corrupt[held],
             "test": problem.data["test"],
         }
-        return dataclasses.replace(problem, data=data, measure=measure, drawn={"labels": y, "corrupt": corrupt[kept], "validation": held})
+        return dataclasses.replace(
+            problem,
+            data=data,
+            measure=measure,
+            drawn={"labels": y, "corrupt": corrupt[kept], "validation": held},
+        )
 
 
 def arms(settings):
@@ -278,13 +340,28 @@ def arms(settings):
         probes=(),
         track_batches=False,
     )
-    pulled = dataclasses.replace(plain, noise=LabelNoise(settings.noise[-1]), every=settings.steps, gradients=False)
+    pulled = dataclasses.replace(
+        plain, noise=LabelNoise(settings.noise[-1]), every=settings.steps, gradients=False
+    )
     toy = {"learnable": Learnable(), "memorizable": Memorizable()}
     return {
-        **{f"noise={noise:g}": dataclasses.replace(plain, noise=LabelNoise(noise)) for noise in settings.noise},
-        **{f"l1={rate:g}": dataclasses.replace(pulled, decay=SoftThreshold(settings.learning_rate * rate)) for rate in settings.l1},
-        **{f"l2={rate:g}": dataclasses.replace(pulled, decay=L2Decay(rate)) for rate in settings.l2},
-        **{name: Toy(data, settings.toy_rates, steps=settings.toy_steps) for name, data in toy.items()},
+        **{
+            f"noise={noise:g}": dataclasses.replace(plain, noise=LabelNoise(noise))
+            for noise in settings.noise
+        },
+        **{
+            f"l1={rate:g}": dataclasses.replace(
+                pulled, decay=SoftThreshold(settings.learning_rate * rate)
+            )
+            for rate in settings.l1
+        },
+        **{
+            f"l2={rate:g}": dataclasses.replace(pulled, decay=L2Decay(rate)) for rate in settings.l2
+        },
+        **{
+            name: Toy(data, settings.toy_rates, steps=settings.toy_steps)
+            for name, data in toy.items()
+        },
     }
 
 
@@ -292,19 +369,35 @@ def record(settings, runs):
     """Paths as [noise, seed, step], ends of penalized runs as [rate, seed], the toy as [penalty, rate, weight]."""
     rows = [stacked(runs[f"noise={noise:g}"], *CURVES) for noise in settings.noise]
     paths = {name: np.array([row[name] for row in rows], np.float32) for name in CURVES}
-    share = np.array([[run.load("drawn")["corrupt"].mean() for run in runs[f"noise={noise:g}"]] for noise in settings.noise])
+    share = np.array(
+        [
+            [run.load("drawn")["corrupt"].mean() for run in runs[f"noise={noise:g}"]]
+            for noise in settings.noise
+        ]
+    )
     arrays = {"noise": np.array(settings.noise), "step": rows[0]["step"], "share": share, **paths}
     arrays |= stops(arrays)
-    arrays = {name: values for name, values in arrays.items() if name not in WATCHED[:-1]}  # what rules did with them is in `stops`
+    arrays = {
+        name: values for name, values in arrays.items() if name not in WATCHED[:-1]
+    }  # what rules did with them is in `stops`
     for penalty in ("l1", "l2"):
         rates = getattr(settings, penalty)
         ends = [stacked(runs[f"{penalty}={rate:g}"], *ENDS) for rate in rates]
-        arrays |= {f"{penalty}/{name}": np.array([end[name][:, -1] for end in ends], np.float32) for name in ENDS}
-        arrays |= {f"{penalty}/rates": np.array(rates), f"{penalty}/zeros": _zeros(runs, [f"{penalty}={rate:g}" for rate in rates])}
+        arrays |= {
+            f"{penalty}/{name}": np.array([end[name][:, -1] for end in ends], np.float32)
+            for name in ENDS
+        }
+        arrays |= {
+            f"{penalty}/rates": np.array(rates),
+            f"{penalty}/zeros": _zeros(runs, [f"{penalty}={rate:g}" for rate in rates]),
+        }
     arrays["toy_rates"] = np.array(settings.toy_rates)
     for name in ("learnable", "memorizable"):
         toy = stacked(runs[name][:1], "weights", "test_loss")
-        arrays |= {f"{name}/weights": toy["weights"][0].astype(np.float32), f"{name}/test_loss": toy["test_loss"][0, -1]}
+        arrays |= {
+            f"{name}/weights": toy["weights"][0].astype(np.float32),
+            f"{name}/test_loss": toy["test_loss"][0, -1],
+        }
         arrays["toy_step"] = toy["step"]
     return arrays
 
@@ -321,7 +414,9 @@ def stops(paths):
 
     step, best = paths["step"], paths["test_accuracy"].argmax(-1)
     found = {name: outcome(*_of(setting, paths), step) for name, setting in RULES.items()}
-    found[TAKEOVER] = outcome(above(0.0, checks=3), paths["corrupt_share"] - paths["share"][..., None], step)
+    found[TAKEOVER] = outcome(
+        above(0.0, checks=3), paths["corrupt_share"] - paths["share"][..., None], step
+    )
     found[BUDGET] = np.roll(best, 1, axis=-1), step[np.roll(best, 1, axis=-1)].astype(float)
     found[NEVER] = np.full_like(best, len(step) - 1), np.full(best.shape, np.nan)
     kept, stopped = (np.array(each) for each in zip(*found.values()))
@@ -343,7 +438,11 @@ def outcome(rule, metrics, step):
             state = rule.update(state, now[0], now[1])
             return state, state.should_stop
 
-        state, stopped = jax.lax.scan(look, rule.init(jnp.zeros((), jnp.int32)), (path, jnp.arange(len(path), dtype=jnp.int32)))
+        state, stopped = jax.lax.scan(
+            look,
+            rule.init(jnp.zeros((), jnp.int32)),
+            (path, jnp.arange(len(path), dtype=jnp.int32)),
+        )
         return state.best_params, stopped
 
     flat = jnp.asarray(metrics).reshape(-1, metrics.shape[-1])
@@ -356,28 +455,60 @@ def closed_form(penalty, shared, rates):
     """Where gradient descent ends, (a private weight, the shared one): [2, rate]."""
     m = EXAMPLES
     if penalty == "l1":
-        return np.array([0 * rates, 1 - rates] if shared else [np.maximum(1 - m * rates, 0), 0 * rates])
-    return np.array([1 / (m + 1 + m * rates), m / (m + 1 + m * rates)] if shared else [1 / (1 + m * rates), 0 * rates])
+        return np.array(
+            [0 * rates, 1 - rates] if shared else [np.maximum(1 - m * rates, 0), 0 * rates]
+        )
+    return np.array(
+        [1 / (m + 1 + m * rates), m / (m + 1 + m * rates)]
+        if shared
+        else [1 / (1 + m * rates), 0 * rates]
+    )
 
 
 def judge(recorded):
     found = {name: (np.array([value]), None) for name, value in _of_toy(recorded).items()}
     lowest = recorded["corrupt_accuracy"][-1, :, -1].min()
-    memorized = None if lowest >= MEMORIZED else f"SGD did not memorize: corrupt accuracy {lowest:.2f} < {MEMORIZED}"
+    memorized = (
+        None
+        if lowest >= MEMORIZED
+        else f"SGD did not memorize: corrupt accuracy {lowest:.2f} < {MEMORIZED}"
+    )
     rules, regrets = list(recorded["rules"]), regret(recorded)
     for penalty in ("L1", "L2"):
-        halved = {kind: _halving(recorded, penalty.lower(), kind) for kind in ("pristine", "corrupt")}
-        found[f"{penalty} gives up the corrupt first"] = np.log10(halved["pristine"] / halved["corrupt"]), memorized
-        found[f"{penalty} fits fewer corrupt at equal fit"] = _at_equal_fit(recorded, penalty.lower()), memorized
+        halved = {
+            kind: _halving(recorded, penalty.lower(), kind) for kind in ("pristine", "corrupt")
+        }
+        found[f"{penalty} gives up the corrupt first"] = (
+            np.log10(halved["pristine"] / halved["corrupt"]),
+            memorized,
+        )
+        found[f"{penalty} fits fewer corrupt at equal fit"] = (
+            _at_equal_fit(recorded, penalty.lower()),
+            memorized,
+        )
         stopped = test_accuracy(recorded)[rules.index("patience, loss"), -1]
-        found[f"{penalty} beats early stopping"] = chosen(recorded, penalty.lower()) - stopped, memorized
+        found[f"{penalty} beats early stopping"] = (
+            chosen(recorded, penalty.lower()) - stopped,
+            memorized,
+        )
     takeover = rules.index(TAKEOVER)
     spoke = np.isfinite(recorded["stopped"][takeover, -1])
     when = np.where(spoke, recorded["step"][recorded["kept"][takeover, -1]], np.nan)
     with np.errstate(divide="ignore"):
-        found["best where the corrupt take over"] = np.abs(np.log2(when / recorded["step"][recorded["best"][-1]])), memorized
-    for name, rule in {"patience": "patience, loss", "takeover": TAKEOVER, "evidence": "evidence", "coherence": "coherence"}.items():
-        found[f"{name} beats never stopping"] = regrets[rules.index(NEVER), -1] - regrets[rules.index(rule), -1], memorized
+        found["best where the corrupt take over"] = (
+            np.abs(np.log2(when / recorded["step"][recorded["best"][-1]])),
+            memorized,
+        )
+    for name, rule in {
+        "patience": "patience, loss",
+        "takeover": TAKEOVER,
+        "evidence": "evidence",
+        "coherence": "coherence",
+    }.items():
+        found[f"{name} beats never stopping"] = (
+            regrets[rules.index(NEVER), -1] - regrets[rules.index(rule), -1],
+            memorized,
+        )
     clean = None if recorded["noise"][0] == 0 else "no run without noise"
     found["patience costs little without noise"] = regrets[rules.index("patience, loss"), 0], clean
     return found
@@ -390,12 +521,22 @@ def _of_toy(recorded):
         for i, penalty in enumerate(("l1", "l2")):
             ends[name, penalty] = recorded[f"{name}/weights"][-1, i]
             private, shared = closed_form(penalty, name == "learnable", rates)
-            apart[name, penalty] = max(largest(ends[name, penalty][:, :4].T - private), largest(ends[name, penalty][:, 5] - shared))
-    strong = [recorded[f"{name}/weights"][:, 0, rates > 1 / EXAMPLES, :4] for name in ("learnable", "memorizable")]
+            apart[name, penalty] = max(
+                largest(ends[name, penalty][:, :4].T - private),
+                largest(ends[name, penalty][:, 5] - shared),
+            )
+    strong = [
+        recorded[f"{name}/weights"][:, 0, rates > 1 / EXAMPLES, :4]
+        for name in ("learnable", "memorizable")
+    ]
     return {
-        "L1 keeps what is shared": max(apart["learnable", "l1"], largest(recorded["learnable/test_loss"][0] - rates**2 / 2)),
+        "L1 keeps what is shared": max(
+            apart["learnable", "l1"], largest(recorded["learnable/test_loss"][0] - rates**2 / 2)
+        ),
         "L1 memorizes what outweighs it": apart["memorizable", "l1"],
-        "weaker than the pull is zero": max(map(largest, (ends["learnable", "l1"][:, :4], *strong))),
+        "weaker than the pull is zero": max(
+            map(largest, (ends["learnable", "l1"][:, :4], *strong))
+        ),
         "L2 keeps the ratio": apart["learnable", "l2"],
         "L2 memorizes at every rate": apart["memorizable", "l2"],
     }
@@ -425,7 +566,9 @@ def chosen(recorded, penalty):
 
 def test_accuracy(recorded):
     """Of the parameters each rule keeps: [rule, noise, seed]."""
-    return np.take_along_axis(recorded["test_accuracy"][None], recorded["kept"][..., None], -1)[..., 0]
+    return np.take_along_axis(recorded["test_accuracy"][None], recorded["kept"][..., None], -1)[
+        ..., 0
+    ]
 
 
 def regret(recorded):
@@ -440,16 +583,29 @@ def table(recorded):
             cells = [recorded[f"{penalty}/{name}"][i] for name in (*ENDS[:3], "zeros")]
             rows.append([f"{penalty.upper()} {rate:g}", *map(plus_minus, cells)])
     rows.append(["none", *(plus_minus(recorded[name][-1, :, -1]) for name in ENDS[:3]), "-"])
-    header = [f"penalty, {recorded['noise'][-1]:.0%} noise", "test", "pristine fitted", "corrupt fitted", "weights at 0"]
+    header = [
+        f"penalty, {recorded['noise'][-1]:.0%} noise",
+        "test",
+        "pristine fitted",
+        "corrupt fitted",
+        "weights at 0",
+    ]
     regrets = regret(recorded)
-    ranks = (regrets[:, None] > regrets[None]).sum(1) + ((regrets[:, None] == regrets[None]).sum(1) + 1) / 2
+    ranks = (regrets[:, None] > regrets[None]).sum(1) + (
+        (regrets[:, None] == regrets[None]).sum(1) + 1
+    ) / 2
     rules = []
     for k, noise in enumerate(recorded["noise"]):
         for i in np.argsort(regrets[:, k].mean(-1)):
             stopped = recorded["stopped"][i, k]
             never = np.isnan(stopped).sum()
             when = f"{np.nanmedian(stopped):.0f}" if never < len(stopped) else "-"
-            cells = [plus_minus(regrets[i, k]), f"{ranks[i, k].mean():.1f}", when, f"{never} of {len(stopped)}"]
+            cells = [
+                plus_minus(regrets[i, k]),
+                f"{ranks[i, k].mean():.1f}",
+                when,
+                f"{never} of {len(stopped)}",
+            ]
             rules.append([f"{noise:.0%}", recorded["rules"][i], *cells])
     note = (
         "mean ± half of the 95 % interval over seeds; regret: best test accuracy on the path minus that of the parameters kept;\n"
@@ -469,6 +625,6 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    from coherence.running import main
+    from coherence.lab.running import main
 
     main(EXPERIMENT)

@@ -1,22 +1,23 @@
 """Winsorizing takes from a spam filter the words that few messages share, by as much as counting says; so it memorizes less.
 
-Text messages as bags of words, learned by naive Bayes (scikit-learn's) and, from zero, by softmax regression in our loop. There the
-gradient of a message is sparse: for word w and the logit of spam it is x_w (p - y). So each word has a coherence of its own, whose two
-sums are closed forms, and it is asked which words' directions are shared, what winsorizing leaves of the others, and what naive Bayes
-makes of the same words. Every seed is another split into training and test messages.
+Text messages as bags of words, learned by naive Bayes (scikit-learn's) and, from zero, by softmax
+regression in our loop. There the gradient of a message is sparse: for word w and the logit of spam
+it is x_w (p - y). So each word has a coherence of its own, whose two sums are closed forms, and it
+is asked which words' directions are shared, what winsorizing leaves of the others, and what naive
+Bayes makes of the same words. Every seed is another split into training and test messages.
 """
 
 import dataclasses
 
 import numpy as np
 
-from coherence.claims import Claim
-from coherence.data.settings import LabelNoise, SMSSpam
-from coherence.experiment import Experiment, all_arms
+from coherence.lab.claims import Claim
+from coherence.lab.data.settings import LabelNoise, SMSSpam
+from coherence.lab.experiment import Experiment, all_arms
+from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.training.classification import Classification
+from coherence.lab.training.curves import first_at, stacked
 from coherence.optim.settings import SGD, Average, Winsorize
-from coherence.report.tables import aligned, plus_minus
-from coherence.training.classification import Classification
-from coherence.training.curves import first_at, stacked
 
 EQUAL = 0.1  # nats: the training loss at which runs are compared; knowing the share of spam alone gives 0.38
 NOISE = 0.5  # share of permuted labels where memorization is asked about
@@ -24,7 +25,14 @@ C = 1.0  # percent, where winsorizing is judged
 RARE, FREQUENT = 4, 64  # messages that a word occurs in: at most, more than
 MEMORIZED = 0.8
 SHOWN = 14  # words named in the figure
-CURVES = ("train_loss", "test_accuracy", "recall_ham", "recall_spam", "pristine_accuracy", "corrupt_accuracy")
+CURVES = (
+    "train_loss",
+    "test_accuracy",
+    "recall_ham",
+    "recall_spam",
+    "pristine_accuracy",
+    "corrupt_accuracy",
+)
 BY_FREQUENCY = ("numerator", "denominator", "weight", "one_sided")
 MODELS = ("multinomial naive Bayes", "Bernoulli naive Bayes", "logistic regression")
 LAPLACE = 1.0  # the smoothing that bears the name
@@ -50,23 +58,35 @@ class Settings:
 
 PRESETS = {
     "smoke": Settings(
-        messages=400, words=300, c=(0.0, 1.0), smoothing=(0.01, 1.0), sizes=(50, 400), batch_size=60, steps=60, long=60, seeds=2
+        messages=400,
+        words=300,
+        c=(0.0, 1.0),
+        smoothing=(0.01, 1.0),
+        sizes=(50, 400),
+        batch_size=60,
+        steps=60,
+        long=60,
+        seeds=2,
     ),
     "cpu": Settings(),
     "paper": Settings(messages=4171, words=7000, steps=5000, long=50_000),
 }
 
-# What was fixed when: statistics and thresholds before any run of these presets; none was moved after. Before that, losses and accuracies
-# of single runs on one other split (seed 100) were looked at, to choose step size, numbers of steps and the loss at which to compare:
-# they showed that SGD memorizes permuted labels slowly, and winsorizing hardly at all. Of coherence, weights and naive Bayes only the
-# verdicts of `smoke` (400 messages) had been seen, among them that smoothing might not do what is claimed.
+# What was fixed when: statistics and thresholds before any run of these presets; none was moved
+# after. Before that, losses and accuracies of single runs on one other split (seed 100) were looked
+# at, to choose step size, numbers of steps and the loss at which to compare: they showed that SGD
+# memorizes permuted labels slowly, and winsorizing hardly at all. Of coherence, weights and naive
+# Bayes only the verdicts of `smoke` (400 messages) had been seen, among them that smoothing might
+# not do what is claimed.
 _OURS = "our experiment; the theory is Chatterjee & Zielinski, arXiv:2203.10036"
 _WINSORIZING = "our experiment; the theory is Chatterjee, arXiv:2002.10657, Section 3"
 _NG_JORDAN = "Ng & Jordan, On discriminative vs. generative classifiers (NIPS 2001)"
 _AT = f"at a training loss of {EQUAL:g} nats"
 
 
-def _claim(name, text, statistic, unit, threshold=0.0, source=_OURS, known="derived", direction="greater"):
+def _claim(
+    name, text, statistic, unit, threshold=0.0, source=_OURS, known="derived", direction="greater"
+):
     return Claim(name, text, source, known, statistic, direction, threshold, unit=unit)
 
 
@@ -177,7 +197,7 @@ class Filter(Classification):
         import jax
         import jax.numpy as jnp
 
-        from coherence.tasks.classification import evaluate
+        from coherence.lab.tasks.classification import evaluate
 
         data = dataclasses.replace(self.data, seed=seed)
         problem = super(Filter, dataclasses.replace(self, data=data)).build(seed)
@@ -193,12 +213,20 @@ class Filter(Classification):
             kernel = params["params"]["kernel"]
             weight = kernel[:, 1] - kernel[:, 0]
             values = (numerator, denominator, weight**2, jnp.abs(weight) * arrays["one_sided"])
-            summed = {name: jax.ops.segment_sum(value, arrays["bin"], num_segments=bins) for name, value in zip(BY_FREQUENCY, values)}
-            recall = {f"recall_{name}": score(params, x_test, y_test, y_test == k).accuracy for k, name in enumerate(("ham", "spam"))}
+            summed = {
+                name: jax.ops.segment_sum(value, arrays["bin"], num_segments=bins)
+                for name, value in zip(BY_FREQUENCY, values)
+            }
+            recall = {
+                f"recall_{name}": score(params, x_test, y_test, y_test == k).accuracy
+                for k, name in enumerate(("ham", "spam"))
+            }
             words = {"words": jnp.stack([numerator, denominator])} if self.each_word else {}
             return {**problem.measure(params, arrays), **recall, **summed, **words}
 
-        return dataclasses.replace(problem, data=arrays, measure=measure, drawn={**problem.drawn, **drawn})
+        return dataclasses.replace(
+            problem, data=arrays, measure=measure, drawn={**problem.drawn, **drawn}
+        )
 
 
 def octave(frequency):
@@ -209,7 +237,8 @@ def octave(frequency):
 def word_sums(x, delta):
     """Both sums of alpha, one word each, over n messages: (sum_i x_iw delta_i)^2 and n sum_i (x_iw delta_i)^2.
 
-    Their ratio is alpha, times n the m-coherence. delta: derivative of the loss by the logit of spam; by that of ham it is -delta.
+    Their ratio is alpha, times n the m-coherence. delta: derivative of the loss by the logit of
+    spam; by that of ham it is -delta.
     """
     return (delta @ x) ** 2, len(delta) * (delta**2 @ x**2)
 
@@ -231,14 +260,30 @@ class NaiveBayes:
         setting = dataclasses.replace(self.data, seed=seed)
         data = setting.build()
         noisy, corrupt = LabelNoise(NOISE).apply(data, seed=seed)
-        clean = [MultinomialNB(alpha=one).fit(data.x_train, data.y_train).feature_log_prob_ for one in self.smoothing]
-        fits = [MultinomialNB(alpha=one).fit(data.x_train, noisy.y_train).predict(data.x_train) for one in self.smoothing]
-        fitted = np.array([[(found == noisy.y_train)[one].mean() for one in (~corrupt, corrupt)] for found in fits])
+        clean = [
+            MultinomialNB(alpha=one).fit(data.x_train, data.y_train).feature_log_prob_
+            for one in self.smoothing
+        ]
+        fits = [
+            MultinomialNB(alpha=one).fit(data.x_train, noisy.y_train).predict(data.x_train)
+            for one in self.smoothing
+        ]
+        fitted = np.array(
+            [
+                [(found == noisy.y_train)[one].mean() for one in (~corrupt, corrupt)]
+                for found in fits
+            ]
+        )
         return {
             "log_odds": np.array([of[1] - of[0] for of in clean], np.float32),
             "vocabulary": np.array(setting.vocabulary()),
             "fitted": fitted,
-            "recalls": np.array([self._recalls(dataclasses.replace(setting, examples=size).build()) for size in self.sizes]),
+            "recalls": np.array(
+                [
+                    self._recalls(dataclasses.replace(setting, examples=size).build())
+                    for size in self.sizes
+                ]
+            ),
         }
 
     def _recalls(self, data):
@@ -246,8 +291,14 @@ class NaiveBayes:
         from sklearn.linear_model import LogisticRegression
         from sklearn.naive_bayes import BernoulliNB, MultinomialNB
 
-        fitted = [one.fit(data.x_train, data.y_train) for one in (MultinomialNB(), BernoulliNB(), LogisticRegression(max_iter=1000))]
-        return [[(one.predict(data.x_test) == k)[data.y_test == k].mean() for k in (0, 1)] for one in fitted]
+        fitted = [
+            one.fit(data.x_train, data.y_train)
+            for one in (MultinomialNB(), BernoulliNB(), LogisticRegression(max_iter=1000))
+        ]
+        return [
+            [(one.predict(data.x_test) == k)[data.y_test == k].mean() for k in (0, 1)]
+            for one in fitted
+        ]
 
 
 def arms(settings):
@@ -286,21 +337,33 @@ def record(settings, runs):
         found = stacked(seeds, *CURVES, *BY_FREQUENCY)
         arrays[f"{arm}/end"] = np.stack([found[name][:, -1] for name in CURVES], -1)
         arrays[f"{arm}/first_epoch"] = found["one_sided"][:, list(found["step"]).index(epoch)]
-        arrays |= {f"{arm}/{name}": _at(found["train_loss"], found[name]) for name in BY_FREQUENCY[:3]}
+        arrays |= {
+            f"{arm}/{name}": _at(found["train_loss"], found[name]) for name in BY_FREQUENCY[:3]
+        }
         if arm.startswith(f"noise={NOISE:g}"):
             arrays |= {f"{arm}/{name}": found[name] for name in CURVES[-2:]}
     drawn = [run.load("drawn") for run in runs["noise=0,c=0"]]
     bins = arrays["noise=0,c=0/weight"].shape[-1]
-    arrays["words"] = np.array([np.bincount(octave(one["frequency"]), minlength=bins) for one in drawn])
-    arrays["kept"] = np.array([[_kept(one, settings, c, bins) for one in drawn] for c in settings.c])
+    arrays["words"] = np.array(
+        [np.bincount(octave(one["frequency"]), minlength=bins) for one in drawn]
+    )
+    arrays["kept"] = np.array(
+        [[_kept(one, settings, c, bins) for one in drawn] for c in settings.c]
+    )
     arrays |= _library(settings, runs, drawn, bins)
-    return {name: np.float32(array) if np.asarray(array).dtype == float else array for name, array in arrays.items()}
+    return {
+        name: np.float32(array) if np.asarray(array).dtype == float else array
+        for name, array in arrays.items()
+    }
 
 
 def _at(loss, values):
     """Values [seed, step, ...] where the training loss first fell to `EQUAL`: [seed, ...]."""
     flat = values.reshape(*values.shape[:2], -1)
-    found = [[first_at(curve, column, EQUAL, falling=True) for column in one.T] for curve, one in zip(loss, flat)]
+    found = [
+        [first_at(curve, column, EQUAL, falling=True) for column in one.T]
+        for curve, one in zip(loss, flat)
+    ]
     return np.array(found).reshape(values.shape[:1] + values.shape[2:])
 
 
@@ -309,8 +372,12 @@ def _kept(drawn, settings, c, bins):
     from coherence.optim.order_statistics.ranks import rank
 
     frequency = drawn["frequency"][drawn["one_sided"]]
-    chance = survival(frequency, settings.messages, settings.batch_size, rank(c, settings.batch_size))
-    whole, left = (np.bincount(octave(frequency), one, bins) for one in (frequency, frequency * chance))
+    chance = survival(
+        frequency, settings.messages, settings.batch_size, rank(c, settings.batch_size)
+    )
+    whole, left = (
+        np.bincount(octave(frequency), one, bins) for one in (frequency, frequency * chance)
+    )
     with np.errstate(invalid="ignore"):
         return left / whole
 
@@ -318,8 +385,9 @@ def _kept(drawn, settings, c, bins):
 def survival(frequency, messages, batch_size, k):
     """The chance that of a message's batch k or more others have a word that so many messages have.
 
-    Pulling in the k largest and smallest of a coordinate's values takes all there is of a word that k messages or fewer of the batch
-    have, and nothing of others, as long as messages that have the word all pull as hard and more than k of the batch lack it.
+    Pulling in the k largest and smallest of a coordinate's values takes all there is of a word that
+    k messages or fewer of the batch have, and nothing of others, as long as messages that have the
+    word all pull as hard and more than k of the batch lack it.
     """
     from scipy.stats import hypergeom
 
@@ -331,15 +399,22 @@ def _library(settings, runs, drawn, bins):
     from scipy.stats import spearmanr
 
     computed = [run.load("computed") for run in runs["library"]]
-    sums = np.array([[record["words"] for record in run.records()[1:]] for run in runs["noise=0,c=0"]]).sum(1)
+    sums = np.array(
+        [[record["words"] for record in run.records()[1:]] for run in runs["noise=0,c=0"]]
+    ).sum(1)
     coherence = settings.messages * sums[:, 0] / sums[:, 1]
-    agreement = [[spearmanr(one, np.abs(odds)).statistic for odds in of["log_odds"]] for one, of in zip(coherence, computed)]
+    agreement = [
+        [spearmanr(one, np.abs(odds)).statistic for odds in of["log_odds"]]
+        for one, of in zip(coherence, computed)
+    ]
     squares = lambda odds, one: np.bincount(octave(one["frequency"]), odds**2, bins)
     odds = computed[0]["log_odds"][list(settings.smoothing).index(LAPLACE)]
     shown = np.argsort(-coherence[0])[:SHOWN]
     return {
         "agreement": np.array(agreement),
-        "log_odds_squared": np.array([[squares(odds, one) for odds in of["log_odds"]] for of, one in zip(computed, drawn)]),
+        "log_odds_squared": np.array(
+            [[squares(odds, one) for odds in of["log_odds"]] for of, one in zip(computed, drawn)]
+        ),
         "fitted": np.array([one["fitted"] for one in computed]),
         "recalls": np.array([one["recalls"] for one in computed]),
         "word/frequency": drawn[0]["frequency"].astype(np.int16),
@@ -352,13 +427,27 @@ def _library(settings, runs, drawn, bins):
 
 def judge(recorded):
     """What was run; the others are left out."""
-    true, random, (noisy, pulled) = "noise=0,c=0", "noise=1,c=0", (f"noise={NOISE:g},c={c:g}" for c in (0, C))
-    whole = [recorded[f"{arm}/numerator"].sum(-1) / recorded[f"{arm}/denominator"].sum(-1) for arm in (true, random)]
+    true, random, (noisy, pulled) = (
+        "noise=0,c=0",
+        "noise=1,c=0",
+        (f"noise={NOISE:g},c={c:g}" for c in (0, C)),
+    )
+    whole = [
+        recorded[f"{arm}/numerator"].sum(-1) / recorded[f"{arm}/denominator"].sum(-1)
+        for arm in (true, random)
+    ]
     shared = [_frequent_share(recorded, arm) for arm in (true, random)]
-    fits = [(recorded[f"{noisy}/{name}_accuracy"], recorded[f"{pulled}/{name}_accuracy"]) for name in ("pristine", "corrupt")]
+    fits = [
+        (recorded[f"{noisy}/{name}_accuracy"], recorded[f"{pulled}/{name}_accuracy"])
+        for name in ("pristine", "corrupt")
+    ]
     (sgd, end), (memorized, corrupt) = fits
     lowest = memorized[:, -1].min()
-    precondition = None if lowest >= MEMORIZED else f"SGD did not memorize: corrupt accuracy {lowest:.2f} < {MEMORIZED}"
+    precondition = (
+        None
+        if lowest >= MEMORIZED
+        else f"SGD did not memorize: corrupt accuracy {lowest:.2f} < {MEMORIZED}"
+    )
     equal = np.array([first_at(*pair) for pair in zip(sgd, memorized, end[:, -1])])
     laplace = list(recorded["smoothing"]).index(LAPLACE)
     balanced = recorded["recalls"].mean(-1)
@@ -367,10 +456,16 @@ def judge(recorded):
         "random labels lower coherence": (np.log2(whole[0] / whole[1]), None),
         "frequent words carry what is shared": (shared[0] - shared[1], None),
         "coherent words are those with large log-odds": (recorded["agreement"][:, laplace], None),
-        "smoothing makes log-odds say what is shared": (recorded["agreement"][:, laplace] - recorded["agreement"][:, 0], None),
+        "smoothing makes log-odds say what is shared": (
+            recorded["agreement"][:, laplace] - recorded["agreement"][:, 0],
+            None,
+        ),
         "by as much as counting says": (np.nanmean(np.abs(_kept_beyond(recorded)), (0, 2)), None),
         "less memorized at equal fit": (equal - corrupt[:, -1], precondition),
-        "smoothing keeps naive Bayes from memorizing": (recorded["fitted"][:, 0, 1] - recorded["fitted"][:, laplace, 1], None),
+        "smoothing keeps naive Bayes from memorizing": (
+            recorded["fitted"][:, 0, 1] - recorded["fitted"][:, laplace, 1],
+            None,
+        ),
         "naive Bayes ahead with few messages": (lead[:, 0], None),
         "its lead goes with more messages": (lead[:, 0] - lead[:, -1], None),
     }
@@ -383,14 +478,19 @@ def judge(recorded):
 def _frequent_share(recorded, arm):
     """Of the mean gradient's squared norm, minus of the mean squared norm: [seed]."""
     by_bin = [recorded[f"{arm}/{name}"] for name in ("numerator", "denominator")]
-    of_mean, of_each = (values[:, int(octave(FREQUENT)) + 1 :].sum(-1) / values.sum(-1) for values in by_bin)
+    of_mean, of_each = (
+        values[:, int(octave(FREQUENT)) + 1 :].sum(-1) / values.sum(-1) for values in by_bin
+    )
     return of_mean - of_each
 
 
 def _rare_weight(recorded, arm):
     """log2 of the rms weight of rare words over that of frequent ones: [seed]."""
     groups = [np.s_[:, : int(octave(RARE)) + 1], np.s_[:, int(octave(FREQUENT)) + 1 :]]
-    squares = [recorded[f"{arm}/weight"][group].sum(-1) / recorded["words"][group].sum(-1) for group in groups]
+    squares = [
+        recorded[f"{arm}/weight"][group].sum(-1) / recorded["words"][group].sum(-1)
+        for group in groups
+    ]
     return np.log2(squares[0] / squares[1]) / 2
 
 
@@ -398,7 +498,9 @@ def _kept_beyond(recorded):
     """What winsorizing left of weights in the first epoch, minus what counting says: [c > 0, seed, bin]; nan without such words."""
     plain = recorded["noise=0,c=0/first_epoch"]
     with np.errstate(invalid="ignore"):
-        left = np.array([recorded[f"noise=0,c={c:g}/first_epoch"] / plain for c in recorded["c"] if c])
+        left = np.array(
+            [recorded[f"noise=0,c={c:g}/first_epoch"] / plain for c in recorded["c"] if c]
+        )
     return (left - recorded["kept"][recorded["c"] > 0])[..., : int(octave(FREQUENT)) + 1]
 
 
@@ -406,11 +508,24 @@ def table(recorded):
     rows = []
     for arm in [name.removesuffix("/end") for name in recorded if name.endswith("/end")]:
         loss, test, ham, spam, _, corrupt = recorded[f"{arm}/end"].T
-        rows.append([f"softmax regression, {arm}", *map(plus_minus, (loss, corrupt, test, (ham + spam) / 2, spam))])
+        rows.append(
+            [
+                f"softmax regression, {arm}",
+                *map(plus_minus, (loss, corrupt, test, (ham + spam) / 2, spam)),
+            ]
+        )
     size = recorded["sizes"][-1]
     for k, model in enumerate(MODELS):
         recalls = recorded["recalls"][:, -1, k]
-        rows.append([f"{model}, {size:,} messages", "-", "-", "-", *map(plus_minus, (recalls.mean(-1), recalls[:, 1]))])
+        rows.append(
+            [
+                f"{model}, {size:,} messages",
+                "-",
+                "-",
+                "-",
+                *map(plus_minus, (recalls.mean(-1), recalls[:, 1])),
+            ]
+        )
     words = ", ".join(recorded["word/names"])
     note = f"after the last step; mean ± half of the 95 % interval over splits. The most coherent words (first split): {words}"
     return f"{aligned(['model', 'training loss', 'corrupt fitted', 'test', 'balanced', 'spam found'], rows)}\n{note}"
@@ -419,6 +534,6 @@ def table(recorded):
 EXPERIMENT = Experiment("spam", CLAIMS, PRESETS, arms, record, judge, table, scale=all_arms)
 
 if __name__ == "__main__":
-    from coherence.running import main
+    from coherence.lab.running import main
 
     main(EXPERIMENT)

@@ -1,20 +1,21 @@
 """Six features, four examples, every number known in closed form: what is shared is learned first, and generalizes.
 
-In the *learnable* set the sixth feature is shared by all examples, in the *memorizable* set each example has only its own. Gradient
-descent on a linear model puts 4/5 of the learnable set's weight on the shared feature and has to memorize the other set example by
-example. The coordinate-wise median of the examples' gradients learns what is shared and nothing else.
+In the *learnable* set the sixth feature is shared by all examples, in the *memorizable* set each
+example has only its own. Gradient descent on a linear model puts 4/5 of the learnable set's weight
+on the shared feature and has to memorize the other set example by example. The coordinate-wise
+median of the examples' gradients learns what is shared and nothing else.
 """
 
 import dataclasses
 
 import numpy as np
 
-from coherence.claims import Claim
-from coherence.data.settings import Learnable, Memorizable
-from coherence.experiment import Experiment
+from coherence.lab.claims import Claim
+from coherence.lab.data.settings import Learnable, Memorizable
+from coherence.lab.experiment import Experiment
+from coherence.lab.report.tables import aligned
+from coherence.lab.training.curves import stacked
 from coherence.optim.settings import SGD, Average, Median
-from coherence.report.tables import aligned
-from coherence.training.curves import stacked
 
 EXAMPLES = 4
 CURVES = ("train_loss", "test_loss", "weights", "mean_gradient", "gradients", "alpha")
@@ -49,10 +50,10 @@ class Toy:
         import jax
 
         from coherence import alpha, materialize, mean, per_example_value_and_grad
-        from coherence.models.linear import Linear
+        from coherence.lab.models.linear import Linear
+        from coherence.lab.tasks.regression import evaluate, half_squared_error
+        from coherence.lab.training.problem import Problem
         from coherence.optim.chaining import chain
-        from coherence.tasks.regression import evaluate, half_squared_error
-        from coherence.training.problem import Problem
 
         data = self.data.build()
         model = Linear(data.outputs)
@@ -131,9 +132,15 @@ def arms(settings):
 def record(settings, runs):
     arrays = {"learning_rate": settings.learning_rate}
     for arm, seeds in runs.items():
-        arrays |= {f"{arm}/{name}": values.astype(np.float32) for name, values in stacked(seeds[:1], *CURVES).items() if name != "step"}
+        arrays |= {
+            f"{arm}/{name}": values.astype(np.float32)
+            for name, values in stacked(seeds[:1], *CURVES).items()
+            if name != "step"
+        }
         arrays["step"] = stacked(seeds[:1])["step"]
-        arrays[f"{arm}/gradients"] = arrays[f"{arm}/gradients"][:, :1]  # at the start; they fill the file otherwise
+        arrays[f"{arm}/gradients"] = arrays[f"{arm}/gradients"][
+            :, :1
+        ]  # at the start; they fill the file otherwise
     return arrays
 
 
@@ -148,14 +155,21 @@ def judge(recorded):
     private = np.array([1.0, 1, 1, 1, 0])
     shared, own = m / (m + 1), 1 / (m + 1)
     alphas = [
-        np.abs(recorded[f"{arm}-mean/alpha"][0][:EARLY] - value).max() for arm, value in (("learnable", 0.625), ("memorizable", 0.25))
+        np.abs(recorded[f"{arm}-mean/alpha"][0][:EARLY] - value).max()
+        for arm, value in (("learnable", 0.625), ("memorizable", 0.25))
     ]
     constant = np.abs(recorded["memorizable-mean/test_loss"] - 0.5).max()
     found = {
-        "shared feature wins": _weights(recorded, "learnable-mean", [*(own * private), shared], 1 + 1 / m),
-        "memorized one by one": max(_weights(recorded, "memorizable-mean", [*private, 0], 1 / m), constant),
+        "shared feature wins": _weights(
+            recorded, "learnable-mean", [*(own * private), shared], 1 + 1 / m
+        ),
+        "memorized one by one": max(
+            _weights(recorded, "memorizable-mean", [*private, 0], 1 / m), constant
+        ),
         "coherence tells them apart": max(alphas),
-        "the median keeps the shared": _weights(recorded, "learnable-median", [*(0 * private), 1], 1),
+        "the median keeps the shared": _weights(
+            recorded, "learnable-median", [*(0 * private), 1], 1
+        ),
         "the median memorizes nothing": np.abs(recorded["memorizable-median/weights"]).max(),
     }
     return {name: (np.array([value]), None) for name, value in found.items()}
@@ -164,10 +178,27 @@ def judge(recorded):
 def table(recorded):
     rows = []
     for arm in ("learnable-mean", "learnable-median", "memorizable-mean", "memorizable-median"):
-        train, test, weights = (recorded[f"{arm}/{name}"][0, -1] for name in ("train_loss", "test_loss", "weights"))
+        train, test, weights = (
+            recorded[f"{arm}/{name}"][0, -1] for name in ("train_loss", "test_loss", "weights")
+        )
         alpha = recorded[f"{arm}/alpha"][0, 0]
-        rows.append([arm.replace("-", ", "), *(f"{number:.4f}" for number in (train, test, weights[0], weights[5], alpha))])
-    return aligned(["set, gradient", "train loss", "test loss", "private weight", "shared weight", "alpha at the start"], rows)
+        rows.append(
+            [
+                arm.replace("-", ", "),
+                *(f"{number:.4f}" for number in (train, test, weights[0], weights[5], alpha)),
+            ]
+        )
+    return aligned(
+        [
+            "set, gradient",
+            "train loss",
+            "test loss",
+            "private weight",
+            "shared weight",
+            "alpha at the start",
+        ],
+        rows,
+    )
 
 
 EXPERIMENT = Experiment(
@@ -182,6 +213,6 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    from coherence.running import main
+    from coherence.lab.running import main
 
     main(EXPERIMENT)

@@ -1,26 +1,34 @@
 """Trees keep corrupt labels in small leaves and do better without those; a network's coherence and winsorizing follow only partly.
 
-The theory's own analogy: leaves of many examples generalize, leaves of one memorize, and winsorizing is a minimum leaf size for gradients.
-Decision trees (scikit-learn's) and a network learn the same digits with the same share of permuted labels. If each leaf is a direction
-of its own, which all examples in it pull along alike, then the m-coherence of a fully grown tree is the number of examples in the leaf
-that an average example falls into. The least leaf size is set beside winsorizing's c: how many examples must agree to be listened to?
-Each has its control: trees of limited depth, and SGD stopped early, at equal accuracy on pristine examples.
+The theory's own analogy: leaves of many examples generalize, leaves of one memorize, and
+winsorizing is a minimum leaf size for gradients. Decision trees (scikit-learn's) and a network
+learn the same digits with the same share of permuted labels. If each leaf is a direction of its
+own, which all examples in it pull along alike, then the m-coherence of a fully grown tree is the
+number of examples in the leaf that an average example falls into. The least leaf size is set beside
+winsorizing's c: how many examples must agree to be listened to? Each has its control: trees of
+limited depth, and SGD stopped early, at equal accuracy on pristine examples.
 """
 
 import dataclasses
 
 import numpy as np
 
-from coherence.claims import Claim
-from coherence.data.settings import Digits, LabelNoise
-from coherence.experiment import Experiment, all_arms
-from coherence.models.settings import FullyConnected
+from coherence.lab.claims import Claim
+from coherence.lab.data.settings import Digits, LabelNoise
+from coherence.lab.experiment import Experiment, all_arms
+from coherence.lab.models.settings import FullyConnected
+from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.training.classification import Classification
+from coherence.lab.training.curves import at_losses, first_at, stacked
 from coherence.optim.settings import SGD, Average, Winsorize
-from coherence.report.tables import aligned, plus_minus
-from coherence.training.classification import Classification
-from coherence.training.curves import at_losses, first_at, stacked
 
-LEVELS = (2.0, 1.5, 1.0, 0.5, 0.2)  # nats: training losses of a window of batches at which coherence is compared
+LEVELS = (
+    2.0,
+    1.5,
+    1.0,
+    0.5,
+    0.2,
+)  # nats: training losses of a window of batches at which coherence is compared
 EQUAL, WINDOW = 1.0, 10  # the level that is judged; steps: two epochs of `cpu`
 NOISE, LEAF, C = 0.5, 8, 4.0  # where listening to many is judged
 MEMORIZED = 0.9
@@ -52,18 +60,37 @@ class Settings:
 
 PRESETS = {
     "smoke": Settings(
-        examples=200, leaf=(1, 8), depth=(2, 8), forest=2, noise=(0.0, 0.5), c=(0.0, 4.0), width=8, batch_size=25, steps=60, seeds=2
+        examples=200,
+        leaf=(1, 8),
+        depth=(2, 8),
+        forest=2,
+        noise=(0.0, 0.5),
+        c=(0.0, 4.0),
+        width=8,
+        batch_size=25,
+        steps=60,
+        seeds=2,
     ),
     "cpu": Settings(),
-    "paper": Settings(examples=1437, forest=100, c=(0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 50.0), width=256, steps=20_000),
+    "paper": Settings(
+        examples=1437,
+        forest=100,
+        c=(0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 50.0),
+        width=256,
+        steps=20_000,
+    ),
 }
 
-# What was fixed when: statistics and thresholds before any tree was grown and before any run of these presets; none was moved after.
-# Before that, losses and accuracies of single runs of plain SGD on other examples (seed 100) were looked at, to choose the network. A
-# first version of `cpu` (8 seeds, 600 steps at twice the step size, c up to 16 %) showed all verdicts; half of them were inconclusive,
-# since SGD had not memorized. After that step size, number of steps and the grid of c were changed (seeds 100 to 102, plain SGD alone),
-# and the training examples drawn anew; nothing else.
-_ANALOGY = "Chatterjee, arXiv:2002.10657, Section 3: winsorizing is the analogue of a minimum leaf size"
+# What was fixed when: statistics and thresholds before any tree was grown and before any run of
+# these presets; none was moved after. Before that, losses and accuracies of single runs of plain
+# SGD on other examples (seed 100) were looked at, to choose the network. A first version of `cpu`
+# (8 seeds, 600 steps at twice the step size, c up to 16 %) showed all verdicts; half of them were
+# inconclusive, since SGD had not memorized. After that step size, number of steps and the grid of c
+# were changed (seeds 100 to 102, plain SGD alone), and the training examples drawn anew; nothing
+# else.
+_ANALOGY = (
+    "Chatterjee, arXiv:2002.10657, Section 3: winsorizing is the analogue of a minimum leaf size"
+)
 _OURS = "our experiment; the theory is Chatterjee & Zielinski, arXiv:2203.10036"
 _HALF = f"with {NOISE:.0%} of labels permuted"
 
@@ -159,7 +186,9 @@ class SomeDigits:
 
     def build(self):
         data = Digits().build()
-        chosen = np.random.default_rng([self.seed, 0x7EF]).permutation(len(data.y_train))[: self.examples]
+        chosen = np.random.default_rng([self.seed, 0x7EF]).permutation(len(data.y_train))[
+            : self.examples
+        ]
         return dataclasses.replace(data, x_train=data.x_train[chosen], y_train=data.y_train[chosen])
 
 
@@ -170,9 +199,11 @@ class Network(Classification):
     each: bool = False
 
     def build(self, seed):
-        from coherence.tasks.chunks import predictor
+        from coherence.lab.tasks.chunks import predictor
 
-        problem = super(Network, dataclasses.replace(self, data=dataclasses.replace(self.data, seed=seed))).build(seed)
+        problem = super(
+            Network, dataclasses.replace(self, data=dataclasses.replace(self.data, seed=seed))
+        ).build(seed)
         predict = predictor(self.model.build(10))
 
         def measure(params, arrays):
@@ -200,17 +231,39 @@ class Trees:
         from sklearn.tree import DecisionTreeClassifier
 
         problem = self.network.build(seed)
-        (x, y), test, corrupt = problem.data["train"], problem.data["test"], problem.drawn["corrupt"]
-        trees = [DecisionTreeClassifier(min_samples_leaf=n, random_state=seed).fit(x, y) for n in self.leaf]
-        shallow = [DecisionTreeClassifier(max_depth=n, random_state=seed).fit(x, y) for n in self.depth]
-        forests = [RandomForestClassifier(self.forest, min_samples_leaf=n, random_state=seed).fit(x, y) for n in self.leaf]
+        (x, y), test, corrupt = (
+            problem.data["train"],
+            problem.data["test"],
+            problem.drawn["corrupt"],
+        )
+        trees = [
+            DecisionTreeClassifier(min_samples_leaf=n, random_state=seed).fit(x, y)
+            for n in self.leaf
+        ]
+        shallow = [
+            DecisionTreeClassifier(max_depth=n, random_state=seed).fit(x, y) for n in self.depth
+        ]
+        forests = [
+            RandomForestClassifier(self.forest, min_samples_leaf=n, random_state=seed).fit(x, y)
+            for n in self.leaf
+        ]
         sizes = [leaf_sizes(tree.apply(x)) for tree in trees]
         return {
             **{
-                name: np.array([fits(model.predict(x) == y, corrupt, model.predict(test[0]) == test[1]) for model in models])
+                name: np.array(
+                    [
+                        fits(model.predict(x) == y, corrupt, model.predict(test[0]) == test[1])
+                        for model in models
+                    ]
+                )
                 for name, models in (("trees", trees), ("shallow", shallow), ("forests", forests))
             },
-            "shapes": np.array([[size.mean(), tree.get_n_leaves(), tree.get_depth()] for size, tree in zip(sizes, trees)]),
+            "shapes": np.array(
+                [
+                    [size.mean(), tree.get_n_leaves(), tree.get_depth()]
+                    for size, tree in zip(sizes, trees)
+                ]
+            ),
             "sizes": sizes[self.leaf.index(1)],
         }
 
@@ -245,26 +298,43 @@ def arms(settings):
         )
 
     networks = {f"noise={noise:g},c=0": one(noise, 0.0) for noise in settings.noise}
-    winsorized = {f"noise={noise:g},c={c:g}": one(noise, c) for noise in (0.0, NOISE) for c in settings.c if c}
+    winsorized = {
+        f"noise={noise:g},c={c:g}": one(noise, c) for noise in (0.0, NOISE) for c in settings.c if c
+    }
     grow = lambda noise: Trees(one(noise, 0.0), settings.leaf, settings.depth, settings.forest)
-    return {**networks, **winsorized, **{f"trees,noise={noise:g}": grow(noise) for noise in settings.noise}}
+    return {
+        **networks,
+        **winsorized,
+        **{f"trees,noise={noise:g}": grow(noise) for noise in settings.noise},
+    }
 
 
 def record(settings, runs):
     """Trees as [noise, seed, leaf or depth, ...]; networks at the end as [0 or 50 % noise, c, seed, fit]."""
-    grown = [[run.load("computed") for run in runs[f"trees,noise={noise:g}"]] for noise in settings.noise]
+    grown = [
+        [run.load("computed") for run in runs[f"trees,noise={noise:g}"]] for noise in settings.noise
+    ]
     arrays = {
-        name: np.array([[run[name] for run in row] for row in grown], np.float32) for name in ("trees", "shallow", "forests", "shapes")
+        name: np.array([[run[name] for run in row] for row in grown], np.float32)
+        for name in ("trees", "shallow", "forests", "shapes")
     }
     names = [f"{name}_accuracy" for name in FITS]
-    ends = [[stacked(runs[f"noise={noise:g},c={c:g}"], *names) for c in settings.c] for noise in (0.0, NOISE)]
+    ends = [
+        [stacked(runs[f"noise={noise:g},c={c:g}"], *names) for c in settings.c]
+        for noise in (0.0, NOISE)
+    ]
     curve = stacked(runs[f"noise={NOISE:g},c=0"], *names, "right")
-    coherence = [[at_losses(run, LEVELS, WINDOW) for run in runs[f"noise={noise:g},c=0"]] for noise in settings.noise]
+    coherence = [
+        [at_losses(run, LEVELS, WINDOW) for run in runs[f"noise={noise:g},c=0"]]
+        for noise in settings.noise
+    ]
     corrupt = np.array([run.load("drawn")["corrupt"] for run in runs[f"noise={NOISE:g},c=0"]])
     return {
         **arrays,
         **{name: np.array(getattr(settings, name)) for name in ("noise", "leaf", "depth", "c")},
-        "ends": np.array([[[found[name][:, -1] for name in names] for found in row] for row in ends]).swapaxes(2, 3),
+        "ends": np.array(
+            [[[found[name][:, -1] for name in names] for found in row] for row in ends]
+        ).swapaxes(2, 3),
         "stopped": np.stack([curve[name] for name in names], -1),
         "step": curve["step"],
         "levels": np.array(LEVELS),
@@ -281,24 +351,55 @@ def judge(recorded):
     falls = lambda values: (-np.diff(np.log2(values), axis=0)).min(0)
     half = list(recorded["noise"]).index(NOISE)
     leaf, c = list(recorded["leaf"]).index(LEAF), list(recorded["c"]).index(C)
-    grown, winsorized = recorded["trees"][..., FITS.index("test")], recorded["ends"][..., FITS.index("test")]
-    gains = {"trees": grown[[0, half], :, leaf] - grown[[0, half], :, 0], "networks": winsorized[:, c] - winsorized[:, 0]}
+    grown, winsorized = (
+        recorded["trees"][..., FITS.index("test")],
+        recorded["ends"][..., FITS.index("test")],
+    )
+    gains = {
+        "trees": grown[[0, half], :, leaf] - grown[[0, half], :, 0],
+        "networks": winsorized[:, c] - winsorized[:, 0],
+    }
     lowest = recorded["ends"][1, 0, :, FITS.index("corrupt")].min()
-    memorized = None if lowest >= MEMORIZED else f"SGD did not memorize: corrupt accuracy {lowest:.2f} < {MEMORIZED}"
+    memorized = (
+        None
+        if lowest >= MEMORIZED
+        else f"SGD did not memorize: corrupt accuracy {lowest:.2f} < {MEMORIZED}"
+    )
     conditions = {"trees": None, "networks": memorized}
     controls = {
-        "trees: less memorized than by limited depth": (recorded["shallow"][half], recorded["trees"][half, :, leaf]),
+        "trees: less memorized than by limited depth": (
+            recorded["shallow"][half],
+            recorded["trees"][half, :, leaf],
+        ),
         "networks: less memorized than by stopping": (recorded["stopped"], recorded["ends"][1, c]),
     }
     each = list(zip(recorded["sizes"], recorded["corrupt"], recorded["learned"]))
     return {
         "leaves shrink with noise": (falls(recorded["shapes"][:, :, 0, 0]), None),
-        "coherence falls with noise": (falls(recorded["m_coherence"][..., LEVELS.index(EQUAL)]), None),
-        "corrupt examples fall into small leaves": (np.array([larger(size, ~corrupt) for size, corrupt, _ in each]), None),
-        "small leaves are learned late": (np.array([_together(size[~bad], right[~bad]) for size, bad, right in each]), memorized),
-        **{f"{name}: many restore accuracy": (gain[1], conditions[name]) for name, gain in gains.items()},
-        **{f"{name}: because of noise": (gain[1] - gain[0], conditions[name]) for name, gain in gains.items()},
-        **{name: (memorized_beyond(*pair), conditions[name.partition(":")[0]]) for name, pair in controls.items()},
+        "coherence falls with noise": (
+            falls(recorded["m_coherence"][..., LEVELS.index(EQUAL)]),
+            None,
+        ),
+        "corrupt examples fall into small leaves": (
+            np.array([larger(size, ~corrupt) for size, corrupt, _ in each]),
+            None,
+        ),
+        "small leaves are learned late": (
+            np.array([_together(size[~bad], right[~bad]) for size, bad, right in each]),
+            memorized,
+        ),
+        **{
+            f"{name}: many restore accuracy": (gain[1], conditions[name])
+            for name, gain in gains.items()
+        },
+        **{
+            f"{name}: because of noise": (gain[1] - gain[0], conditions[name])
+            for name, gain in gains.items()
+        },
+        **{
+            name: (memorized_beyond(*pair), conditions[name.partition(":")[0]])
+            for name, pair in controls.items()
+        },
     }
 
 
@@ -317,7 +418,9 @@ def _together(a, b):
 
 def memorized_beyond(path, end):
     """Corrupt examples fitted where a path [seed, place, fit] first fits the pristine as `end` [seed, fit] does, minus its own: [seed]."""
-    return np.array([first_at(one[:, 0], one[:, 1], own[0]) - own[1] for one, own in zip(path, end)])
+    return np.array(
+        [first_at(one[:, 0], one[:, 1], own[0]) - own[1] for one, own in zip(path, end)]
+    )
 
 
 def table(recorded):
@@ -326,8 +429,23 @@ def table(recorded):
         coherence = recorded["m_coherence"][i, :, LEVELS.index(EQUAL)]
         shapes = recorded["shapes"][i, :, 0].T
         scores = [recorded["trees"][i, :, k, -1] for k in (0, list(recorded["leaf"]).index(LEAF))]
-        rows.append([f"{noise:.0%}", *map(plus_minus, (*shapes, coherence, *scores, recorded["forests"][i, :, 0, -1]))])
-    first = aligned(["noise", *SHAPES, f"m-coh. at {EQUAL:g}", "test, tree", f"leaves of {LEAF}", "test, forest"], rows)
+        rows.append(
+            [
+                f"{noise:.0%}",
+                *map(plus_minus, (*shapes, coherence, *scores, recorded["forests"][i, :, 0, -1])),
+            ]
+        )
+    first = aligned(
+        [
+            "noise",
+            *SHAPES,
+            f"m-coh. at {EQUAL:g}",
+            "test, tree",
+            f"leaves of {LEAF}",
+            "test, forest",
+        ],
+        rows,
+    )
     rows = [
         [f"{noise:.0%}", f"{c:g}", *map(plus_minus, recorded["ends"][i, k].T)]
         for i, noise in enumerate((0.0, NOISE))
@@ -341,6 +459,6 @@ def table(recorded):
 EXPERIMENT = Experiment("trees", CLAIMS, PRESETS, arms, record, judge, table, scale=all_arms)
 
 if __name__ == "__main__":
-    from coherence.running import main
+    from coherence.lab.running import main
 
     main(EXPERIMENT)

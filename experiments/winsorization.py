@@ -1,23 +1,24 @@
 """Pulling in the few most extreme per-example gradients of every coordinate slows memorization more than learning.
 
-Networks are trained with random labels among the true ones, by SGD whose batch gradients are winsorized at c = 0 (plain SGD), 1, 2, 4
-and 8 percent. Suppressing weak directions also slows fitting, so less memorization after equally many steps proves little. It is
-compared at equal accuracy on the pristine training examples, too, with two controls: plain SGD stopped early, and plain SGD with so
-small a step size that it ends there.
+Networks are trained with random labels among the true ones, by SGD whose batch gradients are
+winsorized at c = 0 (plain SGD), 1, 2, 4 and 8 percent. Suppressing weak directions also slows
+fitting, so less memorization after equally many steps proves little. It is compared at equal
+accuracy on the pristine training examples, too, with two controls: plain SGD stopped early, and
+plain SGD with so small a step size that it ends there.
 """
 
 import dataclasses
 
 import numpy as np
 
-from coherence.claims import Claim, interval
-from coherence.data.settings import MNIST, Digits, LabelNoise, Npz
-from coherence.experiment import Experiment
-from coherence.models.settings import Convolutional, FullyConnected
+from coherence.lab.claims import Claim, interval
+from coherence.lab.data.settings import MNIST, Digits, LabelNoise, Npz
+from coherence.lab.experiment import Experiment
+from coherence.lab.models.settings import Convolutional, FullyConnected
+from coherence.lab.report.tables import aligned
+from coherence.lab.training.classification import Classification
+from coherence.lab.training.curves import first_at, stacked
 from coherence.optim.settings import SGD, Average, Winsorize
-from coherence.report.tables import aligned
-from coherence.training.classification import Classification
-from coherence.training.curves import first_at, stacked
 
 CURVES = ("train_accuracy", "test_accuracy", "pristine_accuracy", "corrupt_accuracy")
 NOISE, C = 0.5, 2.0  # where the claims are judged
@@ -43,15 +44,26 @@ class Settings:
 
 _NETWORK = {"data": MNIST(), "model": FullyConnected(width=256, depth=3)}
 PRESETS = {
-    "smoke": Settings(data=Digits(), model=FullyConnected(width=24, depth=1), c=(0.0, 2.0), slower=(0.5,), steps=200, seeds=2),
+    "smoke": Settings(
+        data=Digits(),
+        model=FullyConnected(width=24, depth=1),
+        c=(0.0, 2.0),
+        slower=(0.5,),
+        steps=200,
+        seeds=2,
+    ),
     "cpu": Settings(),
-    "column": Settings(**_NETWORK, noise=(0.5,), c=(0.0, 1.0, 2.0), slower=(), steps=36_000, seeds=1),
+    "column": Settings(
+        **_NETWORK, noise=(0.5,), c=(0.0, 1.0, 2.0), slower=(), steps=36_000, seeds=1
+    ),
     "paper": Settings(**_NETWORK, noise=(0.0, 0.25, 0.5, 0.75, 1.0), steps=60_000),
 }
 
-# What was fixed when: statistics and thresholds before any run of these presets. Seen before: the first version on digits (8 seeds,
-# inconclusive: one run of SGD spiked at its last step, so "memorized" is asked of the whole run now; at equal fit winsorizing had
-# memorized more than early-stopped SGD), and single runs of c = 0 and 2 on 2,000 and 5,000 images for whether they memorize.
+# What was fixed when: statistics and thresholds before any run of these presets. Seen before: the
+# first version on digits (8 seeds, inconclusive: one run of SGD spiked at its last step, so
+# "memorized" is asked of the whole run now; at equal fit winsorizing had memorized more than
+# early-stopped SGD), and single runs of c = 0 and 2 on 2,000 and 5,000 images for whether they
+# memorize.
 _PAPER = "Chatterjee, arXiv:2002.10657, Section 3"
 CLAIMS = (
     Claim(
@@ -133,11 +145,16 @@ def arms(settings):
         )
 
     winsorized = {
-        f"noise={noise:g},c={c:g}": one(noise, Winsorize(c) if c else Average(), settings.learning_rate)
+        f"noise={noise:g},c={c:g}": one(
+            noise, Winsorize(c) if c else Average(), settings.learning_rate
+        )
         for noise in settings.noise
         for c in settings.c
     }
-    slower = {f"slower={share:g}": one(NOISE, Average(), share * settings.learning_rate) for share in settings.slower}
+    slower = {
+        f"slower={share:g}": one(NOISE, Average(), share * settings.learning_rate)
+        for share in settings.slower
+    }
     return {**winsorized, **slower}
 
 
@@ -150,14 +167,24 @@ def record(settings, runs):
             grid[name].append([row[name] for row in rows])
     curves = {name: np.array(values, np.float32) for name, values in grid.items()}
     slower = [stacked(runs[f"slower={share:g}"], *CURVES) for share in settings.slower]
-    ends = {f"slower/{name}": np.array([row[name][:, -1] for row in slower], np.float32) for name in CURVES if slower}
-    scalars = {"noise": np.array(settings.noise), "c": np.array(settings.c), "slower": np.array(settings.slower)}
+    ends = {
+        f"slower/{name}": np.array([row[name][:, -1] for row in slower], np.float32)
+        for name in CURVES
+        if slower
+    }
+    scalars = {
+        "noise": np.array(settings.noise),
+        "c": np.array(settings.c),
+        "slower": np.array(settings.slower),
+    }
     return {**scalars, "step": rows[0]["step"], **curves, **ends}
 
 
 def _cell(recorded, name, noise, c):
     """[seed, step] of one cell of the grid."""
-    return recorded[name][int(np.argmin(np.abs(recorded["noise"] - noise))), int(np.argmin(np.abs(recorded["c"] - c)))]
+    return recorded[name][
+        int(np.argmin(np.abs(recorded["noise"] - noise))), int(np.argmin(np.abs(recorded["c"] - c)))
+    ]
 
 
 def adjusted_overfit(recorded, classes=10):
@@ -183,13 +210,20 @@ def _under_noise(recorded):
     from scipy.stats import spearmanr
 
     corrupt, pristine, test = (
-        {c: _cell(recorded, f"{name}_accuracy", NOISE, c) for c in (0.0, C)} for name in ("corrupt", "pristine", "test")
+        {c: _cell(recorded, f"{name}_accuracy", NOISE, c) for c in (0.0, C)}
+        for name in ("corrupt", "pristine", "test")
     )
     lowest = corrupt[0.0].max(-1).min()
-    precondition = None if lowest >= MEMORIZED else f"SGD did not memorize: corrupt accuracy {lowest:.2f} < {MEMORIZED}"
+    precondition = (
+        None
+        if lowest >= MEMORIZED
+        else f"SGD did not memorize: corrupt accuracy {lowest:.2f} < {MEMORIZED}"
+    )
     seeds = range(len(corrupt[0.0]))
     ends = {"pristine": pristine[C][:, -1], "corrupt": corrupt[C][:, -1]}
-    stopped = np.array([first_at(pristine[0.0][s], corrupt[0.0][s], ends["pristine"][s]) for s in seeds])
+    stopped = np.array(
+        [first_at(pristine[0.0][s], corrupt[0.0][s], ends["pristine"][s]) for s in seeds]
+    )
     found = {
         "memorization suppressed": (corrupt[0.0][:, -1] - ends["corrupt"], precondition),
         "suppressed at equal fit": (stopped - ends["corrupt"], precondition),
@@ -199,8 +233,13 @@ def _under_noise(recorded):
         matched = np.array([first_at(*_by_rate(recorded, s), ends["pristine"][s]) for s in seeds])
         found["suppressed at equal fit, slower SGD"] = (matched - ends["corrupt"], precondition)
     if len(recorded["c"]) > 2:
-        overfit = adjusted_overfit(recorded)[int(np.argmin(np.abs(recorded["noise"] - NOISE))), :, :, -1]
-        found["overfit falls with c"] = (np.array([spearmanr(recorded["c"], overfit[:, s]).statistic for s in seeds]), precondition)
+        overfit = adjusted_overfit(recorded)[
+            int(np.argmin(np.abs(recorded["noise"] - NOISE))), :, :, -1
+        ]
+        found["overfit falls with c"] = (
+            np.array([spearmanr(recorded["c"], overfit[:, s]).statistic for s in seeds]),
+            precondition,
+        )
     return found
 
 
@@ -208,14 +247,21 @@ def _by_rate(recorded, seed):
     """What SGD ends with, from the smallest step size to the full one: pristine and corrupt accuracy."""
     order = np.argsort(recorded["slower"])
     return (
-        np.append(recorded[f"slower/{name}_accuracy"][order, seed], _cell(recorded, f"{name}_accuracy", NOISE, 0.0)[seed, -1])
+        np.append(
+            recorded[f"slower/{name}_accuracy"][order, seed],
+            _cell(recorded, f"{name}_accuracy", NOISE, 0.0)[seed, -1],
+        )
         for name in ("pristine", "corrupt")
     )
 
 
 def table(recorded):
     overfit = adjusted_overfit(recorded)[..., -1]
-    shown = {"train": "train_accuracy", "test": "test_accuracy", "corrupt fitted": "corrupt_accuracy"}
+    shown = {
+        "train": "train_accuracy",
+        "test": "test_accuracy",
+        "corrupt fitted": "corrupt_accuracy",
+    }
     rows = []
     for i, noise in enumerate(recorded["noise"]):
         for j, c in enumerate(recorded["c"]):
@@ -241,10 +287,12 @@ EXPERIMENT = Experiment(
     record=record,
     judge=judge,
     table=table,
-    at_source_scale=lambda settings: dataclasses.replace(settings, seeds=PRESETS["paper"].seeds) == PRESETS["paper"],
+    at_source_scale=lambda settings: (
+        dataclasses.replace(settings, seeds=PRESETS["paper"].seeds) == PRESETS["paper"]
+    ),
 )
 
 if __name__ == "__main__":
-    from coherence.running import main
+    from coherence.lab.running import main
 
     main(EXPERIMENT)

@@ -1,11 +1,13 @@
 # %% [markdown]
 # # Measure coherence of your own model
 #
-# Half of the training labels of a small data set are made random. A network fits them all in the end. Do its per-example gradients tell, on
-# the way, which examples are learned together and which are memorized one by one?
+# Half of the training labels of a small data set are made random. A network fits them all in the
+# end. Do its per-example gradients tell, on the way, which examples are learned together and which
+# are memorized one by one?
 #
-# What you need for any model of yours: a function of the parameters and ONE example that returns its loss. The rest is one call. (A
-# `py:percent` script: run it as it is, or open it as a notebook in Jupyter with jupytext, in VS Code, or in PyCharm.)
+# What you need for any model of yours: a function of the parameters and ONE example that returns
+# its loss. The rest is one call. (A `py:percent` script: run it as it is, or open it as a notebook
+# in Jupyter with jupytext, in VS Code, or in PyCharm.)
 
 # %%
 import jax
@@ -17,8 +19,8 @@ from flax import nnx
 from sklearn.datasets import load_digits
 
 import coherence as co
-from coherence.claims import interval
-from coherence.data import corrupt_labels
+from coherence.lab.claims import interval
+from coherence.lab.data import corrupt_labels
 
 STEPS, SEEDS, BATCH = 1500, 4, 100
 WIDTH = 128
@@ -26,18 +28,25 @@ WIDTH = 128
 # %% [markdown]
 # ## Data: handwritten digits, half of the labels permuted
 #
-# `corrupt` marks the examples whose label really changed; about a tenth of the permuted ones keep theirs by luck and stay *pristine*.
+# `corrupt` marks the examples whose label really changed; about a tenth of the permuted ones keep
+# theirs by luck and stay *pristine*.
 
 # %%
 images, digits = load_digits(return_X_y=True)
 images, digits = (images / 16).astype(np.float32), digits.astype(np.int32)
 order = np.random.default_rng(0).permutation(len(digits))
-x, true, x_test, y_test = images[order[:1400]], digits[order[:1400]], images[order[1400:]], digits[order[1400:]]
+x, true, x_test, y_test = (
+    images[order[:1400]],
+    digits[order[:1400]],
+    images[order[1400:]],
+    digits[order[1400:]],
+)
 
 # %% [markdown]
 # ## A model as a stranger would write it
 #
-# Flax NNX. Nothing in it knows about coherence. Split it with a filter, so that only parameters are differentiated, and merge it inside.
+# Flax NNX. Nothing in it knows about coherence. Split it with a filter, so that only parameters are
+# differentiated, and merge it inside.
 
 
 # %%
@@ -72,10 +81,14 @@ params = nnx.state(Net(nnx.Rngs(0)), nnx.Param)
 eight = (x[:8], true[:8])
 _, gradients = per_example(params, eight)
 rows = jax.vmap(jax.grad(loss), (None, 0))(params, eight)
-flat = np.concatenate([np.asarray(leaf, np.float64).reshape(8, -1) for leaf in jax.tree.leaves(rows)], 1)
+flat = np.concatenate(
+    [np.asarray(leaf, np.float64).reshape(8, -1) for leaf in jax.tree.leaves(rows)], 1
+)
 by_definition = 8 * np.sum(flat.mean(0) ** 2) / np.mean(np.sum(flat**2, 1))
 np.testing.assert_allclose(co.m_coherence(gradients), by_definition, rtol=1e-4)
-print(f"m-coherence of 8 examples: {co.m_coherence(gradients):.4f}, by definition {by_definition:.4f}")
+print(
+    f"m-coherence of 8 examples: {co.m_coherence(gradients):.4f}, by definition {by_definition:.4f}"
+)
 
 # %% [markdown]
 # ## What is measured
@@ -84,16 +97,19 @@ print(f"m-coherence of 8 examples: {co.m_coherence(gradients):.4f}, by definitio
 #
 # $$\text{m-coherence} = m\,\frac{\|\frac1m\sum_i g_i\|^2}{\frac1m\sum_i\|g_i\|^2}:$$
 #
-# how many examples of the group, itself included, an average example's gradient helps. 1 when they are pairwise orthogonal, m when they are
-# all equal, near 0 at a stationary point of the group's loss.
+# how many examples of the group, itself included, an average example's gradient helps. 1 when they
+# are pairwise orthogonal, m when they are all equal, near 0 at a stationary point of the group's
+# loss.
 #
 # Three traps, and how the cell below steps around them:
 #
-# 1. **m.** m-coherence has the floor 1 (sampling noise), and once well above 1 it grows with m. Compare equal m only: the fixed sample has
-#    as many pristine as corrupt examples, and as many again in each group of the *null model*, where group membership is drawn by lot.
-# 2. **Ratios.** The measurement jumps from step to step, and a mean of ratios is biased. So the two sums that it is made of, `moments`, are
-#    added up over a few consecutive steps and divided last. The sums add over layers, too: the network's need no second measurement.
-# 3. **One run is one draw.** Everything is repeated over seeds, and drawn with 95 % intervals.
+# 1. **m.** m-coherence has the floor 1 (sampling noise), and once well above 1 it grows with m.
+# Compare equal m only: the fixed sample has    as many pristine as corrupt examples, and as many
+# again in each group of the *null model*, where group membership is drawn by lot. 2. **Ratios.**
+# The measurement jumps from step to step, and a mean of ratios is biased. So the two sums that it
+# is made of, `moments`, are    added up over a few consecutive steps and divided last. The sums add
+# over layers, too: the network's need no second measurement. 3. **One run is one draw.** Everything
+# is repeated over seeds, and drawn with 95 % intervals.
 
 # %%
 GROUP = 250  # examples in each group
@@ -148,7 +164,9 @@ def train(seed):
     """One seed: accuracies [probes, 3], cosine [probes], m-coherence of the net [probes, 2, 2] and of each layer {layer: ...}."""
     rng = np.random.default_rng(seed)
     y, corrupt = corrupt_labels(true, 0.5, seed=seed)
-    chosen = np.concatenate([rng.choice(np.flatnonzero(corrupt == g), GROUP, replace=False) for g in (False, True)])
+    chosen = np.concatenate(
+        [rng.choice(np.flatnonzero(corrupt == g), GROUP, replace=False) for g in (False, True)]
+    )
     sample, by_label = (x[chosen], y[chosen]), corrupt[chosen]
     groups = (by_label, rng.permutation(by_label))
 
@@ -170,11 +188,18 @@ def train(seed):
                 layers.append({name: m_coherence(one) for name, one in pooled.items()})
         batch = rng.choice(len(y), BATCH, replace=False)
         params, state = step(params, state, (x[batch], y[batch]))
-    return np.array(accuracies), np.array(cosines), np.array(net), {name: np.array([one[name] for one in layers]) for name in layers[0]}
+    return (
+        np.array(accuracies),
+        np.array(cosines),
+        np.array(net),
+        {name: np.array([one[name] for one in layers]) for name in layers[0]},
+    )
 
 
 runs = [train(seed) for seed in range(SEEDS)]
-accuracies, cosines, net = (np.stack([run[i] for run in runs]) for i in range(3))  # [seeds, probes, ...]
+accuracies, cosines, net = (
+    np.stack([run[i] for run in runs]) for i in range(3)
+)  # [seeds, probes, ...]
 layers = {name: np.stack([run[3][name] for run in runs]) for name in runs[0][3]}
 
 # %% [markdown]
@@ -196,7 +221,9 @@ def band(axes, values, label, colour, style="-", logarithmic=False):
 
 
 figure, (fit, whole, split) = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
-for i, (label, colour) in enumerate([("pristine", GREEN), ("corrupt", VERMILION), ("test (true labels)", BLUE)]):
+for i, (label, colour) in enumerate(
+    [("pristine", GREEN), ("corrupt", VERMILION), ("test (true labels)", BLUE)]
+):
     band(fit, accuracies[:, :, i], label, colour)
 for i, (label, colour) in enumerate([("pristine", GREEN), ("corrupt", VERMILION)]):
     band(whole, net[:, :, 0, i], label, colour, logarithmic=True)
@@ -217,34 +244,46 @@ plt.show()
 # %% [markdown]
 # ## What the numbers mean
 #
-# Pristine against corrupt at the same step and the same m: the ratio of their m-coherences, with its interval over seeds, beside the ratio
-# of two groups drawn by lot; and the cosine of the angle between the mean gradients of the two kinds.
+# Pristine against corrupt at the same step and the same m: the ratio of their m-coherences, with
+# its interval over seeds, beside the ratio of two groups drawn by lot; and the cosine of the angle
+# between the mean gradients of the two kinds.
 
 # %%
-print("  step  fitted: pristine, corrupt      ratio of m-coherences           ratio by lot                 cosine")
+print(
+    "  step  fitted: pristine, corrupt      ratio of m-coherences           ratio by lot                 cosine"
+)
 for t in (0, 10, 80, 300, 700, 1490):
     i = PROBES.index(t)
-    ratios = (np.exp2(interval(np.log2(net[:, i, g, 0] / net[:, i, g, 1]).tolist())) for g in (0, 1))
+    ratios = (
+        np.exp2(interval(np.log2(net[:, i, g, 0] / net[:, i, g, 1]).tolist())) for g in (0, 1)
+    )
     fitted = "{:>6.0%}, {:>4.0%}".format(*accuracies[:, i, :2].mean(0))
-    cells = ["{:>6.2f} [{:.2f}, {:.2f}]".format(*values) for values in (*ratios, interval(cosines[:, i].tolist()))]
+    cells = [
+        "{:>6.2f} [{:.2f}, {:.2f}]".format(*values)
+        for values in (*ratios, interval(cosines[:, i].tolist()))
+    ]
     print(f"{t:>6}  {fitted:>25}  ", "       ".join(cells))
 
 # %% [markdown]
-# - *Pristine* examples help each other more from the first step on: they share what makes a three a three. They are fitted first.
-# - *Corrupt* gradients are not orthogonal either. Their coherence rises long before they are fitted, while their mean gradient points
-#   *against* that of the pristine ones (the cosine). One reading, not a measurement: what they share is an objection to confident answers.
-#   The test accuracy falls while they are fitted. Coherence says that examples want the same step, not what for.
-# - *Groups by lot* mix the two kinds, which pull against each other: less coherent than either. Their ratio shows what chance alone does to
-#   such a comparison: an effect inside that interval is none.
-# - *Late*, when everything is fitted, gradients vanish and coherence falls: the numbers describe a few hard examples. Below 1 would be no
-#   error: near a minimum gradients cancel.
+# - *Pristine* examples help each other more from the first step on: they share what makes a three a
+# three. They are fitted first. - *Corrupt* gradients are not orthogonal either. Their coherence
+# rises long before they are fitted, while their mean gradient points   *against* that of the
+# pristine ones (the cosine). One reading, not a measurement: what they share is an objection to
+# confident answers.   The test accuracy falls while they are fitted. Coherence says that examples
+# want the same step, not what for. - *Groups by lot* mix the two kinds, which pull against each
+# other: less coherent than either. Their ratio shows what chance alone does to   such a comparison:
+# an effect inside that interval is none. - *Late*, when everything is fitted, gradients vanish and
+# coherence falls: the numbers describe a few hard examples. Below 1 would be no   error: near a
+# minimum gradients cancel.
 #
-# Scale: 1,400 images of 8 x 8 pixels, a small MLP, SGD with momentum. What holds for your network, your network has to say.
+# Scale: 1,400 images of 8 x 8 pixels, a small MLP, SGD with momentum. What holds for your network,
+# your network has to say.
 #
 # ## With your own model
 #
-# - Anything works that can be called on one example: Linen, Equinox, plain functions (`docs/per_example_gradients.md`).
-# - Dropout: put a key per example into the batch. Measure with it or without; say which.
-# - Batch norm: freeze its statistics, or measure mini-batch gradients with `co.alpha_from_minibatches`.
-# - A `RecomputedWarning` names the layers without a fast rule: exact, but slow.
-# - Groups of different sizes: `co.alpha_unbiased` has no floor. It can be a little below 0; leave it there.
+# - Anything works that can be called on one example: Linen, Equinox, plain functions
+# (`docs/per_example_gradients.md`). - Dropout: put a key per example into the batch. Measure with
+# it or without; say which. - Batch norm: freeze its statistics, or measure mini-batch gradients
+# with `co.alpha_from_minibatches`. - A `RecomputedWarning` names the layers without a fast rule:
+# exact, but slow. - Groups of different sizes: `co.alpha_unbiased` has no floor. It can be a little
+# below 0; leave it there.

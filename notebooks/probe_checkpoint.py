@@ -1,9 +1,10 @@
 # %% [markdown]
 # # A saved checkpoint, after the fact
 #
-# A run is over; its parameters were saved at a few steps, and nobody measured anything. Which examples of the training set does each
-# checkpoint pull together, in which layers, and which single examples does the next step come from? Everything is in the parameters and
-# the data: no training, no optimizer state.
+# A run is over; its parameters were saved at a few steps, and nobody measured anything. Which
+# examples of the training set does each checkpoint pull together, in which layers, and which single
+# examples does the next step come from? Everything is in the parameters and the data: no training,
+# no optimizer state.
 #
 # What it takes is marked with `# probe`.
 
@@ -20,8 +21,8 @@ from flax import linen
 from sklearn.datasets import load_digits
 
 import coherence as co
-from coherence.claims import interval
-from coherence.data import corrupt_labels
+from coherence.lab.claims import interval
+from coherence.lab.data import corrupt_labels
 from coherence.probes import Probe
 
 FOLDER = Path(tempfile.mkdtemp())
@@ -51,7 +52,9 @@ optimizer = optax.sgd(0.1, momentum=0.9)
 
 @jax.jit
 def step(params, state, x, y):
-    updates, state = optimizer.update(jax.grad(lambda p: cross_entropy(Net().apply({"params": p}, x), y).mean())(params), state)
+    updates, state = optimizer.update(
+        jax.grad(lambda p: cross_entropy(Net().apply({"params": p}, x), y).mean())(params), state
+    )
     return optax.apply_updates(params, updates), state
 
 
@@ -67,19 +70,24 @@ with ocp.StandardCheckpointer() as checkpointer:
 # %% [markdown]
 # ## After the fact
 #
-# `measure` takes the loss of one example, parameters, and a data set of any size: alpha of all of it, by layer, of pristine and of corrupt,
-# with 95 % intervals. `alpha_unbiased` takes the floor 1/m out of them, or the smaller group would look more coherent. A `Probe` with
-# `quantities="full"` reads everything else, some of it example by example for a fixed few.
+# `measure` takes the loss of one example, parameters, and a data set of any size: alpha of all of
+# it, by layer, of pristine and of corrupt, with 95 % intervals. `alpha_unbiased` takes the floor
+# 1/m out of them, or the smaller group would look more coherent. A `Probe` with `quantities="full"`
+# reads everything else, some of it example by example for a fixed few.
 
 # %%
-loss = lambda params, example: cross_entropy(Net().apply({"params": params}, example[0]), example[1])  # probe: of ONE example
+loss = lambda params, example: cross_entropy(
+    Net().apply({"params": params}, example[0]), example[1]
+)  # probe: of ONE example
 probe = Probe(loss, (x, y), quantities="full", groups=corrupt, few=300, seed=1)  # probe
 measured, readings = {}, {}
 shapes = jax.eval_shape(lambda: params)
 with ocp.StandardCheckpointer() as checkpointer:
     for t in SAVED:
         saved = checkpointer.restore(FOLDER / f"step={t}", shapes)
-        measured[t] = co.measure(loss, saved, (x, y), batch_size=700, by=co.layer, groups=corrupt).alpha_unbiased  # probe
+        measured[t] = co.measure(
+            loss, saved, (x, y), batch_size=700, by=co.layer, groups=corrupt
+        ).alpha_unbiased  # probe
         readings[t] = probe(saved)  # probe
 
 # %% [markdown]
@@ -91,16 +99,19 @@ with ocp.StandardCheckpointer() as checkpointer:
 names = [name for name, value in readings[0].items() if isinstance(value, float)]
 print(f"{'step':<38}" + "".join(f"{t:>10}" for t in SAVED))
 for name in names:
-    print(f"{name.removeprefix('train/'):<38}" + "".join(f"{readings[t][name]:>10.3g}" for t in SAVED))
+    print(
+        f"{name.removeprefix('train/'):<38}" + "".join(f"{readings[t][name]:>10.3g}" for t in SAVED)
+    )
 
 # %% [markdown]
 # ## Looking
 #
-# Above: alpha by layer, with intervals that say what another draw of examples would do to it. There is one run here: what another seed of
-# the training would do is not in them.
+# Above: alpha by layer, with intervals that say what another draw of examples would do to it. There
+# is one run here: what another seed of the training would do is not in them.
 #
-# Below: the examples that make the step, and those against which it is made. An example's *contribution* is
-# $c_i = g_i\cdot\bar g / \|\bar g\|^2$: 1 for as much as the average example brings, negative where the mean step raises its loss.
+# Below: the examples that make the step, and those against which it is made. An example's
+# *contribution* is $c_i = g_i\cdot\bar g / \|\bar g\|^2$: 1 for as much as the average example
+# brings, negative where the mean step raises its loss.
 
 # %%
 GREEN, VERMILION = "#009E73", "#D55E00"
@@ -112,9 +123,21 @@ top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.25))
 panels = top.subplots(1, 2, sharey=True)
 for axes, layer in zip(panels, LAYERS):
     for group, (label, colour) in enumerate([("pristine", GREEN), ("corrupt", VERMILION)]):
-        value, low, high = (np.array([getattr(measured[t], bound)[layer][group] for t in SAVED]) for bound in ("value", "low", "high"))
+        value, low, high = (
+            np.array([getattr(measured[t], bound)[layer][group] for t in SAVED])
+            for bound in ("value", "low", "high")
+        )
         places = np.arange(len(SAVED)) + 0.1 * group
-        axes.errorbar(places, value, (value - low, high - value), fmt="o", color=colour, label=label, markersize=4, capsize=3)
+        axes.errorbar(
+            places,
+            value,
+            (value - low, high - value),
+            fmt="o",
+            color=colour,
+            label=label,
+            markersize=4,
+            capsize=3,
+        )
     axes.axhline(0, color="black", linewidth=0.8, linestyle=":")
     axes.set(xlabel="step of the checkpoint", title=f"Layer {layer}")
     axes.set_xticks(range(len(SAVED)), SAVED)
@@ -125,10 +148,16 @@ rows = bottom.subplots(2 * len(LOOKED_AT), MOST)
 for i, t in enumerate(LOOKED_AT):
     contributions = np.array(readings[t]["train/contributions"])
     order = np.argsort(-contributions)
-    for pictures, chosen, words in zip(rows[2 * i :], (order[:MOST], order[::-1][:MOST]), ("makes it", "against it")):
+    for pictures, chosen, words in zip(
+        rows[2 * i :], (order[:MOST], order[::-1][:MOST]), ("makes it", "against it")
+    ):
         for axes, k in zip(pictures, chosen):
             axes.imshow(shown["inputs"][k].reshape(8, 8), cmap="gray_r")
-            axes.set_title(f"as {shown['labels'][k]}: {contributions[k]:.1f}", fontsize=7, color=(GREEN, VERMILION)[shown["group"][k]])
+            axes.set_title(
+                f"as {shown['labels'][k]}: {contributions[k]:.1f}",
+                fontsize=7,
+                color=(GREEN, VERMILION)[shown["group"][k]],
+            )
             axes.set(xticks=[], yticks=[])
         pictures[0].set_ylabel(f"step {t}:\n{words}", fontsize=8)
 bottom.suptitle("Label and contribution: green pristine, red corrupt", fontsize=9)
@@ -143,22 +172,30 @@ for layer in LAYERS:
         print(f"{layer:<8}{t:>6}    {cells[0]:>32}    {cells[1]}")
 
 # %%
-show = lambda values: "{:.2f} [{:.2f}, {:.2f}]".format(*interval(values.tolist()))  # over examples, of this one run
-print("\n  step    mean contribution of the pristine    of the corrupt          pristine among the ten that make the step, and against it")
+show = lambda values: "{:.2f} [{:.2f}, {:.2f}]".format(
+    *interval(values.tolist())
+)  # over examples, of this one run
+print(
+    "\n  step    mean contribution of the pristine    of the corrupt          pristine among the ten that make the step, and against it"
+)
 pristine = shown["group"] == 0
 for t in SAVED:
     contributions = np.array(readings[t]["train/contributions"])
     order = np.argsort(-contributions)
     most = f"{pristine[order[:MOST]].sum():>19}, {pristine[order[-MOST:]].sum()}   (of all {pristine.mean():.0%})"
-    print(f"{t:>6}    {show(contributions[pristine]):>33}    {show(contributions[~pristine]):<20}{most}")
+    print(
+        f"{t:>6}    {show(contributions[pristine]):>33}    {show(contributions[~pristine]):<20}{most}"
+    )
 
 # %% [markdown]
 # What these numbers say, of the checkpoints of this one run:
 #
-# - In both layers the pristine examples agree more than the corrupt ones at every checkpoint: the intervals do not overlap. Those of the
-#   corrupt reach 0 before training and no longer afterwards.
-# - Before training an average pristine example brings more to the step than an average corrupt one. At the later checkpoints the intervals
-#   of the two overlap: these 300 examples do not tell them apart. Those that the step is made against are nearly all corrupt, each time.
+# - In both layers the pristine examples agree more than the corrupt ones at every checkpoint: the
+# intervals do not overlap. Those of the   corrupt reach 0 before training and no longer afterwards.
+# - Before training an average pristine example brings more to the step than an average corrupt one.
+# At the later checkpoints the intervals   of the two overlap: these 300 examples do not tell them
+# apart. Those that the step is made against are nearly all corrupt, each time.
 #
-# For another seed's checkpoints call `probe` with their parameters: nothing is compiled again. Checkpoints of other programs need one thing
-# more: a function that reads them into the tree that your loss takes.
+# For another seed's checkpoints call `probe` with their parameters: nothing is compiled again.
+# Checkpoints of other programs need one thing more: a function that reads them into the tree that
+# your loss takes.

@@ -1,11 +1,13 @@
 # %% [markdown]
 # # Probes in Flax's usual loops
 #
-# Where in a network do per-example gradients agree, and does that change while it learns? A probe reads it layer by layer off a fixed
-# sample, in a loop of Flax NNX, with its module, `nnx.Optimizer` and `nnx.jit`, and in one of Linen, with its `TrainState`. What is added
-# is marked with `# probe`.
+# Where in a network do per-example gradients agree, and does that change while it learns? A probe
+# reads it layer by layer off a fixed sample, in a loop of Flax NNX, with its module,
+# `nnx.Optimizer` and `nnx.jit`, and in one of Linen, with its `TrainState`. What is added is marked
+# with `# probe`.
 #
-# A probe needs one thing of you: the loss of one example as a function of parameters. The rest of the loop stays as it is.
+# A probe needs one thing of you: the loss of one example as a function of parameters. The rest of
+# the loop stays as it is.
 
 # %%
 import jax
@@ -16,7 +18,7 @@ from flax import linen, nnx
 from flax.training.train_state import TrainState
 from sklearn.datasets import load_digits
 
-from coherence.claims import interval
+from coherence.lab.claims import interval
 from coherence.probes import Epochs, Log, Probe
 
 STEPS, SEEDS, BATCH, WIDTH = 200, 4, 100, 128
@@ -54,12 +56,15 @@ def train_step(model, optimizer, x, y):
 # %% [markdown]
 # ## The probe
 #
-# `nnx.split` with the filter `nnx.Param` takes the parameters out of the module; merge them in again for one example. What is not a
-# parameter is split off *now* and stays as it is: fine for the keys of a dropout that is switched off (`nnx.view`), wrong for anything
-# that changes in training and that the loss reads.
+# `nnx.split` with the filter `nnx.Param` takes the parameters out of the module; merge them in
+# again for one example. What is not a parameter is split off *now* and stays as it is: fine for the
+# keys of a dropout that is switched off (`nnx.view`), wrong for anything that changes in training
+# and that the loss reads.
 
 # %%
-graphdef, _, rest = nnx.split(nnx.view(Net(nnx.Rngs(0)), deterministic=True), nnx.Param, ...)  # probe
+graphdef, _, rest = nnx.split(
+    nnx.view(Net(nnx.Rngs(0)), deterministic=True), nnx.Param, ...
+)  # probe
 
 
 def nnx_loss(params, example):  # probe
@@ -85,17 +90,20 @@ probe = Probe(nnx_loss, (x[:500], y[:500]), when=Log(6))  # probe
 nnx_runs = [train(seed, probe) for seed in range(SEEDS)]
 
 # %% [markdown]
-# It changed nothing: a run without the probe ends at the same bits, those of the dropout's counter too, or the masks would differ.
+# It changed nothing: a run without the probe ends at the same bits, those of the dropout's counter
+# too, or the masks would differ.
 
 # %%
 without, _ = train(0)
-assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(without), jax.tree.leaves(nnx_runs[0][0])))
+assert all(
+    np.array_equal(a, b) for a, b in zip(jax.tree.leaves(without), jax.tree.leaves(nnx_runs[0][0]))
+)
 
 # %% [markdown]
 # ## Flax Linen: a `TrainState`
 #
-# Here parameters are a dict already, and the probe's loss is one line. Another schedule: at the end of each epoch, for which it needs to
-# know the number of steps in one.
+# Here parameters are a dict already, and the probe's loss is one line. Another schedule: at the end
+# of each epoch, for which it needs to know the number of steps in one.
 
 
 # %%
@@ -109,18 +117,24 @@ class Linen(linen.Module):
 @jax.jit
 def linen_step(state, key, x, y):
     def loss_fn(params):
-        return cross_entropy(state.apply_fn({"params": params}, x, train=True, rngs={"dropout": key}), y).mean()
+        return cross_entropy(
+            state.apply_fn({"params": params}, x, train=True, rngs={"dropout": key}), y
+        ).mean()
 
     return state.apply_gradients(grads=jax.grad(loss_fn)(state.params))
 
 
-linen_loss = lambda params, example: cross_entropy(Linen().apply({"params": params}, example[0]), example[1])  # probe
+linen_loss = lambda params, example: cross_entropy(
+    Linen().apply({"params": params}, example[0]), example[1]
+)  # probe
 PER_EPOCH = len(y) // BATCH
 
 
 def train_linen(seed, probe):
     rng, key, optimizer = np.random.default_rng(seed), jax.random.key(seed), optax.sgd(0.2)
-    state = TrainState.create(apply_fn=Linen().apply, params=Linen().init(key, x[:1])["params"], tx=optimizer)
+    state = TrainState.create(
+        apply_fn=Linen().apply, params=Linen().init(key, x[:1])["params"], tx=optimizer
+    )
     readings = []
     for t in range(STEPS + 1):
         if probe.due(t, STEPS, per_epoch=PER_EPOCH):  # probe
@@ -137,9 +151,10 @@ linen_runs = [train_linen(seed, linen_probe) for seed in range(SEEDS)]
 # %% [markdown]
 # ## Looking
 #
-# m-coherence of a layer: how many of the 500 examples of the sample an average one helps, if only that layer moves. 1 when the examples'
-# gradients are orthogonal, 500 when they are equal; near a minimum of the sample's loss it falls, below 1 too. The optimizer is plain SGD:
-# momentum makes these curves swing from step to step.
+# m-coherence of a layer: how many of the 500 examples of the sample an average one helps, if only
+# that layer moves. 1 when the examples' gradients are orthogonal, 500 when they are equal; near a
+# minimum of the sample's loss it falls, below 1 too. The optimizer is plain SGD: momentum makes
+# these curves swing from step to step.
 
 # %%
 COLOURS = {"hidden": "#0072B2", "head": "#E69F00"}
@@ -148,7 +163,9 @@ COLOURS = {"hidden": "#0072B2", "head": "#E69F00"}
 def band(axes, steps, values, label, colour):
     """Geometric mean over seeds of `values` [seeds, steps] with its 95 % t interval."""
     mean, low, high = np.exp(np.array([interval(column) for column in np.log(values).T.tolist()])).T
-    axes.plot(np.maximum(steps, 0.7), mean, color=colour, label=label)  # step 0 has a place on a logarithmic axis
+    axes.plot(
+        np.maximum(steps, 0.7), mean, color=colour, label=label
+    )  # step 0 has a place on a logarithmic axis
     axes.fill_between(np.maximum(steps, 0.7), low, high, color=colour, alpha=0.2, linewidth=0)
 
 
@@ -158,7 +175,9 @@ def read(runs, quantity):
 
 
 figure, (fit, *both) = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
-for (name, runs), axes, colour in zip({"NNX": nnx_runs, "Linen": linen_runs}.items(), both, ("black", "#CC79A7")):
+for (name, runs), axes, colour in zip(
+    {"NNX": nnx_runs, "Linen": linen_runs}.items(), both, ("black", "#CC79A7")
+):
     steps, losses = read(runs, "loss")
     band(fit, steps, np.array(losses), name, colour)
     steps, coherence = read(runs, "m_coherence_by_layer")
@@ -173,7 +192,9 @@ for axes in (fit, *both):
 plt.show()
 
 # %%
-print("            step    m-coherence of the hidden layer    of the head    ratio head to hidden, with its interval over seeds")
+print(
+    "            step    m-coherence of the hidden layer    of the head    ratio head to hidden, with its interval over seeds"
+)
 for name, runs in (("NNX", nnx_runs), ("Linen", linen_runs)):
     steps, coherence = read(runs, "m_coherence_by_layer")
     for t in (0, 14, 42, 112, STEPS):
@@ -187,10 +208,13 @@ for name, runs in (("NNX", nnx_runs), ("Linen", linen_runs)):
 # %% [markdown]
 # What these numbers say, of four seeds of this small net on digits of 8 x 8 pixels:
 #
-# - At the start an average example helps more others through the hidden layer than through the head, in both loops: the ratio's interval is
-#   below 1. At the end it includes 1.
-# - Everything falls towards 1 as the sample is fitted, and swings from step to step: late, one reading says little about its neighbours.
+# - At the start an average example helps more others through the hidden layer than through the
+# head, in both loops: the ratio's interval is   below 1. At the end it includes 1. - Everything
+# falls towards 1 as the sample is fitted, and swings from step to step: late, one reading says
+# little about its neighbours.
 #
-# **Running statistics** of a batch norm, and whatever else changes in training without being a parameter: the loss must not keep the value
-# that it had when the loss was written. Hand it to the probe beside the parameters, `probe({"params": ..., "batch_stats": ...})`, and let
-# the loss read it under `jax.lax.stop_gradient`: its gradient is zero then and counts for nothing (`docs/batch_norm.md`).
+# **Running statistics** of a batch norm, and whatever else changes in training without being a
+# parameter: the loss must not keep the value that it had when the loss was written. Hand it to the
+# probe beside the parameters, `probe({"params": ..., "batch_stats": ...})`, and let the loss read
+# it under `jax.lax.stop_gradient`: its gradient is zero then and counts for nothing
+# (`docs/batch_norm.md`).

@@ -1,11 +1,13 @@
 # %% [markdown]
 # # Probes in a plain optax loop
 #
-# Half of the training labels of a small data set are made random. Whose gradients make the steps, and when: the pristine examples' or the
-# corrupt ones'? A probe answers on a fixed sample at chosen steps; the training step can also read its own batch, at every step, from the
-# gradients that it computes anyway.
+# Half of the training labels of a small data set are made random. Whose gradients make the steps,
+# and when: the pristine examples' or the corrupt ones'? A probe answers on a fixed sample at chosen
+# steps; the training step can also read its own batch, at every step, from the gradients that it
+# computes anyway.
 #
-# Below, the loop is yours: a model as a function of parameters, `optax`, a `for`. What is added is marked with `# probe`: seven lines.
+# Below, the loop is yours: a model as a function of parameters, `optax`, a `for`. What is added is
+# marked with `# probe`: seven lines.
 
 # %%
 import tempfile
@@ -20,11 +22,11 @@ import optax
 from sklearn.datasets import load_digits
 
 import coherence as co
-from coherence.claims import interval
-from coherence.data import corrupt_labels
+from coherence.lab.claims import interval
+from coherence.lab.data import corrupt_labels
+from coherence.lab.report import describe
+from coherence.lab.runs import Run
 from coherence.probes import Log, Probe, batch_readings, cost
-from coherence.report import describe
-from coherence.runs import Run
 
 STEPS, SEEDS, BATCH, WIDTH, GROUP = 400, 4, 100, 128, 250
 
@@ -42,7 +44,10 @@ x, true = (images[order[:1400]] / 16).astype(np.float32), digits[order[:1400]].a
 def init(key):
     keys, sizes = jax.random.split(key, 3), [(64, WIDTH), (WIDTH, WIDTH), (WIDTH, 10)]
     kernels = [jax.random.normal(k, size) * np.sqrt(2 / size[0]) for k, size in zip(keys, sizes)]
-    return {name: {"kernel": w, "bias": jnp.zeros(w.shape[1])} for name, w in zip(("first", "second", "head"), kernels)}
+    return {
+        name: {"kernel": w, "bias": jnp.zeros(w.shape[1])}
+        for name, w in zip(("first", "second", "head"), kernels)
+    }
 
 
 def model(params, x):
@@ -62,7 +67,9 @@ optimizer = optax.sgd(0.1, momentum=0.9)
 @jax.jit
 def step(params, state, batch):
     losses, gradients = co.per_example_value_and_grad(loss)(params, batch)
-    updates, state = optimizer.update(co.mean(gradients), state, params)  # the mean loss's gradient, as from jax.grad
+    updates, state = optimizer.update(
+        co.mean(gradients), state, params
+    )  # the mean loss's gradient, as from jax.grad
     readings = batch_readings(losses, gradients)  # probe
     return optax.apply_updates(params, updates), state, readings
 
@@ -70,9 +77,10 @@ def step(params, state, batch):
 # %% [markdown]
 # ## Your loop, with a probe in it
 #
-# The probe looks at a fixed sample with as many pristine as corrupt examples, so that what it says of the two can be compared. It compiles
-# once: the next seed's probe has the same shapes and reuses the program. What was read may go anywhere; in a run's folder
-# `coherence show`, `compare` and `report` find it. (`noise` in the settings tells them what the two groups are.)
+# The probe looks at a fixed sample with as many pristine as corrupt examples, so that what it says
+# of the two can be compared. It compiles once: the next seed's probe has the same shapes and reuses
+# the program. What was read may go anywhere; in a run's folder `coherence show`, `compare` and
+# `report` find it. (`noise` in the settings tells them what the two groups are.)
 
 # %%
 RUNS = Path(tempfile.mkdtemp())
@@ -83,7 +91,9 @@ def probe_of(seed):
     """One seed's labels, and a probe of a fixed sample of them: `GROUP` pristine and `GROUP` corrupt examples."""
     y, corrupt = corrupt_labels(true, 0.5, seed=seed)
     rng = np.random.default_rng(seed)
-    sample = np.concatenate([rng.choice(np.flatnonzero(corrupt == g), GROUP, replace=False) for g in (False, True)])
+    sample = np.concatenate(
+        [rng.choice(np.flatnonzero(corrupt == g), GROUP, replace=False) for g in (False, True)]
+    )
     return y, Probe(loss, (x[sample], y[sample]), groups=corrupt[sample], when=Log(8))  # probe
 
 
@@ -99,7 +109,9 @@ def train(seed, y, probe=None, run=None):
         batch = rng.choice(len(y), BATCH, replace=False)
         params, state, readings = step(params, state, (x[batch], y[batch]))
         if run is not None:  # probe
-            run.append({"step": t, **{f"batch/{name}": value for name, value in readings.items()}})  # probe
+            run.append(
+                {"step": t, **{f"batch/{name}": value for name, value in readings.items()}}
+            )  # probe
 
 
 ends = []
@@ -114,8 +126,9 @@ for seed in range(SEEDS):
 # %% [markdown]
 # ## It changed nothing
 #
-# The probe reads parameters, so a run without it ends at the same bits. The step is another matter: `co.mean(gradients)` is the gradient of
-# the mean loss, but the compiler may add it up in another order than that of `jax.grad`: the same up to rounding.
+# The probe reads parameters, so a run without it ends at the same bits. The step is another matter:
+# `co.mean(gradients)` is the gradient of the mean loss, but the compiler may add it up in another
+# order than that of `jax.grad`: the same up to rounding.
 
 # %%
 without = train(0, probe_of(0)[0])
@@ -129,7 +142,8 @@ jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 # %% [markdown]
 # ## What was recorded
 #
-# In a terminal: `coherence show RUNS/seed=0`, or `coherence report RUNS` for a page with everything drawn. From Python:
+# In a terminal: `coherence show RUNS/seed=0`, or `coherence report RUNS` for a page with everything
+# drawn. From Python:
 
 # %%
 print(describe(RUNS / "seed=0", width=110))
@@ -137,15 +151,18 @@ print(describe(RUNS / "seed=0", width=110))
 # %% [markdown]
 # ## Looking
 #
-# **Share of the step**: $f^p = \langle g, g^p\rangle / \langle g, g\rangle$ with $g^p$ the sum over group p of the gradients and g that
-# over all: how much of the step's first-order effect is due to p. Half of the sample is pristine, so at 1/2 the kind of label does not
-# matter. Above 1, the other kind pulls against the step.
+# **Share of the step**: $f^p = \langle g, g^p\rangle / \langle g, g\rangle$ with $g^p$ the sum over
+# group p of the gradients and g that over all: how much of the step's first-order effect is due to
+# p. Half of the sample is pristine, so at 1/2 the kind of label does not matter. Above 1, the other
+# kind pulls against the step.
 #
-# **m-coherence** of a group of 250: how many of its examples an average one of them helps. 1 when all are orthogonal.
+# **m-coherence** of a group of 250: how many of its examples an average one of them helps. 1 when
+# all are orthogonal.
 #
-# **alpha, unbiased**: the same question without the size of the sample in it, by which a batch of 100 and a sample of 500 can be compared.
-# It is |mean|² / (|mean|² + variance), both unbiased (`noise_squared_norm`, `noise_trace`). One batch says next to nothing, and a mean of
-# ratios is biased: both are added up over the steps of a window first, and divided last.
+# **alpha, unbiased**: the same question without the size of the sample in it, by which a batch of
+# 100 and a sample of 500 can be compared. It is |mean|² / (|mean|² + variance), both unbiased
+# (`noise_squared_norm`, `noise_trace`). One batch says next to nothing, and a mean of ratios is
+# biased: both are added up over the steps of a window first, and divided last.
 
 # %%
 GREEN, VERMILION, BLUE, GREY = "#009E73", "#D55E00", "#0072B2", "#555555"
@@ -154,8 +171,12 @@ records = [Run.read(RUNS / f"seed={seed}").records() for seed in range(SEEDS)]
 
 def read(name):
     """`(steps, values [seeds, steps, ...])` of a recorded quantity."""
-    found = [[(record["step"], record[name]) for record in one if name in record] for one in records]
-    return np.array([t for t, _ in found[0]]), np.array([[value for _, value in one] for one in found])
+    found = [
+        [(record["step"], record[name]) for record in one if name in record] for one in records
+    ]
+    return np.array([t for t, _ in found[0]]), np.array(
+        [[value for _, value in one] for one in found]
+    )
 
 
 def band(axes, steps, values, label, colour, logarithmic=False):
@@ -191,8 +212,12 @@ band(sizes, middles, sample, f"fixed sample, m = {2 * GROUP}", BLUE)
 for axes, landmark in ((whose, 0.5), (groups, 1), (sizes, 0)):
     axes.axhline(landmark, color="black", linewidth=0.8, linestyle=":")
 whose.set(ylabel="share of the step", title="Who makes the step")
-groups.set(yscale="log", ylabel=f"m-coherence, m = {GROUP}", title="Who agrees (dotted: orthogonal)")
-sizes.set(ylabel="alpha, unbiased, pooled over a window", title="Read off the batches, and off the sample")
+groups.set(
+    yscale="log", ylabel=f"m-coherence, m = {GROUP}", title="Who agrees (dotted: orthogonal)"
+)
+sizes.set(
+    ylabel="alpha, unbiased, pooled over a window", title="Read off the batches, and off the sample"
+)
 for axes in (whose, groups, sizes):
     axes.set(xscale="log", xlabel="step")
     axes.legend(fontsize=7)
@@ -207,14 +232,19 @@ for t in (0, 3, 10, 30, 90, 200, STEPS):
     print(f"{steps[i]:>6}    {show(interval(shares[:, i, 0].tolist())):>26}    {show(ratio):>26}")
 print("\n     steps    alpha, unbiased: of the batches    of the sample")
 for i, (a, b) in enumerate(pairwise(EDGES)):
-    print(f"{a:>4} - {b - 1:<3}    {show(interval(batches[:, i].tolist())):>28}    {show(interval(sample[:, i].tolist())):>28}")
+    print(
+        f"{a:>4} - {b - 1:<3}    {show(interval(batches[:, i].tolist())):>28}    {show(interval(sample[:, i].tolist())):>28}"
+    )
 
 # %% [markdown]
 # What these numbers say, of four seeds of this small net with momentum, on digits of 8 x 8 pixels:
 #
-# - Early, at steps 3 and 10, the pristine half of the sample makes more than half of the step; late, at 226 and 400, the corrupt half does.
-#   In between the spread over seeds is as large as the effect. A share is a ratio of sums over one step: it tells of that step.
-# - A pristine example helps about twice as many of its kind as a corrupt one does of its own, once training has begun.
-# - What the batches say, at no further pass, overlaps with what the sample says in every window, in the last one only just. They need not
-#   agree closely: batches hold 55 % pristine examples, the sample half, and few readings of the sample fall into a window. The batches are
-#   free and noisy; the sample is the same at every step, knows its groups, and costs what `cost` printed, each time that it is due.
+# - Early, at steps 3 and 10, the pristine half of the sample makes more than half of the step;
+# late, at 226 and 400, the corrupt half does.   In between the spread over seeds is as large as the
+# effect. A share is a ratio of sums over one step: it tells of that step. - A pristine example
+# helps about twice as many of its kind as a corrupt one does of its own, once training has begun. -
+# What the batches say, at no further pass, overlaps with what the sample says in every window, in
+# the last one only just. They need not   agree closely: batches hold 55 % pristine examples, the
+# sample half, and few readings of the sample fall into a window. The batches are   free and noisy;
+# the sample is the same at every step, knows its groups, and costs what `cost` printed, each time
+# that it is due.

@@ -1,11 +1,13 @@
 """The properties of alpha, one panel each: what the algebra says as lines, what gradients show as points.
 
-Gaussian vectors of known alpha, and the gradients of a network on digits before training and after 300 steps; bands over 8 seeds. **a** k
-copies each of orthogonal gradients have an m-coherence of k. **b** Gradients of batches are more coherent than those of examples, as P2
-says: so coherence has to be measured on examples. **c** P2 inverted leads back from batches to examples, but reads up to 7 % too much where
-batches are large beside the sample; knowing the sample's size mends that. **d** Small samples have a floor of 1/m; the unbiased form
-takes it away. **e** Fitted examples, whose gradient is zero, dilute alpha in proportion. **f, g** Bounds, and how tight they are.
-**h** The layers' parts add up to the whole exactly. All claims reproduced.
+Gaussian vectors of known alpha, and the gradients of a network on digits before training and after
+300 steps; bands over 8 seeds. **a** k copies each of orthogonal gradients have an m-coherence of k.
+**b** Gradients of batches are more coherent than those of examples, as P2 says: so coherence has to
+be measured on examples. **c** P2 inverted leads back from batches to examples, but reads up to 7 %
+too much where batches are large beside the sample; knowing the sample's size mends that. **d**
+Small samples have a floor of 1/m; the unbiased form takes it away. **e** Fitted examples, whose
+gradient is zero, dilute alpha in proportion. **f, g** Bounds, and how tight they are. **h** The
+layers' parts add up to the whole exactly. All claims reproduced.
 """
 
 import itertools
@@ -16,7 +18,9 @@ import style
 
 def draw(recorded):
     figure, axes = style.figure(4, 2, height=2.15)
-    for panel, axis in zip((_copies, _batches, _inverted, _samples, _diluted, _mixed, _difference, _layers), axes.flat):
+    for panel, axis in zip(
+        (_copies, _batches, _inverted, _samples, _diluted, _mixed, _difference, _layers), axes.flat
+    ):
         panel(axis, recorded)
     handles, labels = axes[0, 1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8)
@@ -34,7 +38,9 @@ def _sources(recorded):
 
 
 def _points(axis, x, values, label, colour, panel, logarithmic=True):
-    style.band(axis, x, values, label, colour=colour, style="o", panel=panel, logarithmic=logarithmic)
+    style.band(
+        axis, x, values, label, colour=colour, style="o", panel=panel, logarithmic=logarithmic
+    )
     axis.lines[-1].set_markersize(3)
 
 
@@ -45,8 +51,12 @@ def _ticks(axis, x):
 
 def _copies(axis, recorded):
     copies = 2 ** np.arange(recorded["copies"].shape[1])
-    style.curve(axis, copies, copies, "k", colour=style.COLOUR["neutral"], style=":", panel="copies")
-    _points(axis, copies, recorded["copies"], "orthogonal vectors", style.COLOUR["neutral"], "copies")
+    style.curve(
+        axis, copies, copies, "k", colour=style.COLOUR["neutral"], style=":", panel="copies"
+    )
+    _points(
+        axis, copies, recorded["copies"], "orthogonal vectors", style.COLOUR["neutral"], "copies"
+    )
     axis.set(xscale="log", yscale="log", xlabel="copies of each direction, k", ylabel="m-coherence")
     _ticks(axis, copies)
     axis.set_title("a  k copies help k (1: orthogonal limit)")
@@ -69,15 +79,23 @@ def _inverted(axis, recorded):
     k = recorded["sizes/inverted"]
     for arm, i, label, colour in _sources(recorded):
         alpha = recorded[f"{arm}/alpha"][:, i, None]
-        for name, kind, dashes in (("inverted", "P2 inverted", "--"), ("inverted_finite", "for a finite sample", "-")):
+        for name, kind, dashes in (
+            ("inverted", "P2 inverted", "--"),
+            ("inverted_finite", "for a finite sample", "-"),
+        ):
             values = recorded[f"{arm}/{name}"][:, i] / alpha
-            style.band(axis, k, values, f"{label}, {kind}", colour=colour, style=dashes, panel="inverted")
+            style.band(
+                axis, k, values, f"{label}, {kind}", colour=colour, style=dashes, panel="inverted"
+            )
     axis.axhline(1, color=style.COLOUR["neutral"], linewidth=0.8, linestyle=":")
     axis.set(xscale="log", xlabel="examples in a batch, k", ylabel="found / true alpha")
     _ticks(axis, k)
     axis.set_title("c  Back from batches to examples")
     neutral = {"color": style.COLOUR["neutral"]}
-    axis.legend(handles=[_line("--", "P2 inverted", **neutral), _line("-", "finite sample", **neutral)], loc="upper left")
+    axis.legend(
+        handles=[_line("--", "P2 inverted", **neutral), _line("-", "finite sample", **neutral)],
+        loc="upper left",
+    )
 
 
 def _samples(axis, recorded):
@@ -89,11 +107,21 @@ def _samples(axis, recorded):
         _points(axis, m, recorded[f"{arm}/samples"][:, i], f"{label}, alpha", colour, "samples")
         unbiased = recorded[f"{arm}/samples_unbiased"][:, i]
         style.band(axis, m, unbiased, f"{label}, unbiased", colour=colour, panel="samples")
-    axis.set(xscale="log", yscale="log", xlabel="examples in a sample, m", ylabel="mean alpha of samples", ylim=(1e-3, 20))
+    axis.set(
+        xscale="log",
+        yscale="log",
+        xlabel="examples in a sample, m",
+        ylabel="mean alpha of samples",
+        ylim=(1e-3, 20),
+    )
     _ticks(axis, m[::2])
     axis.set_title("d  The floor 1/m, and without it")
     neutral = {"color": style.COLOUR["neutral"]}
-    handles = [_line("o", "alpha", markersize=3, **neutral), _line(":", "with the floor", **neutral), _line("-", "unbiased", **neutral)]
+    handles = [
+        _line("o", "alpha", markersize=3, **neutral),
+        _line(":", "with the floor", **neutral),
+        _line("-", "unbiased", **neutral),
+    ]
     axis.legend(handles=handles, loc="upper right", ncols=3)
 
 
@@ -103,8 +131,15 @@ def _diluted(axis, recorded):
     style.curve(axis, p, p, "p", colour=style.COLOUR["neutral"], style=":", panel="diluted")
     for arm, i, label, colour in _sources(recorded):
         _points(axis, p, recorded[f"{arm}/diluted"][:, i], label, colour, "diluted")
-        axis.lines[-1].set(markersize=2 + 2 * next(size), fillstyle="none")  # they all lie on the line: rings around each other
-    axis.set(xscale="log", yscale="log", xlabel="share of the examples with a gradient, p", ylabel="alpha / alpha of those")
+        axis.lines[-1].set(
+            markersize=2 + 2 * next(size), fillstyle="none"
+        )  # they all lie on the line: rings around each other
+    axis.set(
+        xscale="log",
+        yscale="log",
+        xlabel="share of the examples with a gradient, p",
+        ylabel="alpha / alpha of those",
+    )
     _ticks(axis, p)
     axis.set_yticks(p, [f"{x:g}" for x in p])
     axis.set(xlim=(0.1, 1.25), ylim=(0.09, 1.4))
@@ -126,9 +161,15 @@ def _difference(axis, recorded):
     every = list(_sources(recorded))
     for x, (arm, i, label, colour) in enumerate(every):
         ratio = recorded[f"{arm}/difference"][:, i] / recorded[f"{arm}/difference_bound"][:, i]
-        style.bars(axis, [x], ratio[:, None], label, colour=colour, offset=x, width=0.6, panel="difference")
+        style.bars(
+            axis, [x], ratio[:, None], label, colour=colour, offset=x, width=0.6, panel="difference"
+        )
     style.guide(axis, 1, "bound", "left")
-    axis.set_xticks(range(len(every)), ["digits,\ninitial", "digits,\ntrained", *(f"alpha\n{a:g}" for a in recorded["alphas"])], fontsize=7)
+    axis.set_xticks(
+        range(len(every)),
+        ["digits,\ninitial", "digits,\ntrained", *(f"alpha\n{a:g}" for a in recorded["alphas"])],
+        fontsize=7,
+    )
     axis.set(ylim=(0, 1.15), ylabel="mean distance / bound")
     axis.set_title("g  How far two gradients differ (P5)")
     axis.grid(visible=False, axis="x")
@@ -140,10 +181,28 @@ def _layers(axis, recorded):
     bottom = np.zeros(len(steps))
     for i, layer in enumerate(layers):
         label = str(layer).replace("_", " ")
-        style.bars(axis, steps, parts[:, :, i].mean(0), label, colour=style.SEQUENCE[i + 1], width=0.6, panel="layers", bottom=bottom)
+        style.bars(
+            axis,
+            steps,
+            parts[:, :, i].mean(0),
+            label,
+            colour=style.SEQUENCE[i + 1],
+            width=0.6,
+            panel="layers",
+            bottom=bottom,
+        )
         bottom = bottom + parts[:, :, i].mean(0)
     where = np.arange(len(steps))
-    style.curve(axis, where, recorded["network/alpha"].mean(0), "alpha", colour="black", style="_", panel="layers", markersize=14)
+    style.curve(
+        axis,
+        where,
+        recorded["network/alpha"].mean(0),
+        "alpha",
+        colour="black",
+        style="_",
+        panel="layers",
+        markersize=14,
+    )
     axis.set_xticks(where, [f"{step}" for step in steps])
     axis.set(xlabel="step (digits)", ylabel="alpha, layer by layer")
     axis.set_title("h  Layers add up to the whole (P6)")

@@ -1,21 +1,27 @@
 """Who is coherent in an autoencoder: encoder or decoder, reconstruction or KL, which layer, and when.
 
-Three networks learn circles through a code of one number, two learn handwritten digits through eight; bands over 8 seeds, m = 256.
-**a-e** All learn the mean image first (upper dotted line, in units of the images' variance), some wait there, then they use the code; at
-the lower line later claims are read. **f-j** KL (pink) agrees most, with nearly all 256 examples pulling alike on circles, up to 158 on
-digits, while their codes are alike; as codes spread it falls (*reproduced*), and what stays is in the variances (*reproduced*). The
-reconstruction was predicted to agree less in the encoder, where each example pulls its own code up or down. That is **not reproduced**,
-early and later: at the lower line the encoder is above the decoder by 2.0 to 2.6 doublings in the four dense networks, in the
-convolutional one by 0.8 ± 1.5, undecided; at the upper line only in the two AEs. Presumably all encoder gradients lie near a few lines
-when the code is so narrow, and a small common wish makes them agree; with a tenth of the step size (AE, two seeds) the order was the
-same. **k-o** At step 0 coherence is on the whole higher in the decoder (violet), later it falls towards the output (yellow); only the
-convolutional decoder keeps it in its last layers. With the mean image the decoder loses 1.7 to 4.6 doublings, not the two that were
-claimed of every network (**not reproduced**).
+Three networks learn circles through a code of one number, two learn handwritten digits through
+eight; bands over 8 seeds, m = 256. **a-e** All learn the mean image first (upper dotted line, in
+units of the images' variance), some wait there, then they use the code; at the lower line later
+claims are read. **f-j** KL (pink) agrees most, with nearly all 256 examples pulling alike on
+circles, up to 158 on digits, while their codes are alike; as codes spread it falls (*reproduced*),
+and what stays is in the variances (*reproduced*). The reconstruction was predicted to agree less in
+the encoder, where each example pulls its own code up or down. That is **not reproduced**, early and
+later: at the lower line the encoder is above the decoder by 2.0 to 2.6 doublings in the four dense
+networks, in the convolutional one by 0.8 ± 1.5, undecided; at the upper line only in the two AEs.
+Presumably all encoder gradients lie near a few lines when the code is so narrow, and a small common
+wish makes them agree; with a tenth of the step size (AE, two seeds) the order was the same. **k-o**
+At step 0 coherence is on the whole higher in the decoder (violet), later it falls towards the
+output (yellow); only the convolutional decoder keeps it in its last layers. With the mean image the
+decoder loses 1.7 to 4.6 doublings, not the two that were claimed of every network (**not
+reproduced**).
 
-**p-r** That the two terms oppose each other in the encoder is *inconclusive*: in single runs of the dense VAE their cosine jumps between
--0.9 and 0.9 from one measurement to the next. *Inconclusive*, too: that noise in the code costs coherence, that the convolutional network
-is above the dense one (intervals of one and two doublings either way), and that within it convolutions are above dense layers (equal to
-0.2 doublings). With factor 1 in place of 4 most dense VAEs never left the mean image.
+**p-r** That the two terms oppose each other in the encoder is *inconclusive*: in single runs of the
+dense VAE their cosine jumps between -0.9 and 0.9 from one measurement to the next. *Inconclusive*,
+too: that noise in the code costs coherence, that the convolutional network is above the dense one
+(intervals of one and two doublings either way), and that within it convolutions are above dense
+layers (equal to 0.2 doublings). With factor 1 in place of 4 most dense VAEs never left the mean
+image.
 """
 
 import numpy as np
@@ -49,7 +55,12 @@ def draw(recorded):
         layers(axes[2, column], recorded, arm)
         opposition(axes[3, column], recorded, arm)
         axes[0, column].set_title(TITLES[arm], loc="left")
-    labels = ("losses", f"m-coherence, m = {recorded['m']}", "m-coherence,\nreconstruction", "cosine of the\ntwo terms")
+    labels = (
+        "losses",
+        f"m-coherence, m = {recorded['m']}",
+        "m-coherence,\nreconstruction",
+        "cosine of the\ntwo terms",
+    )
     for row, label in zip(axes, labels):
         next(panel for panel in row if panel.get_visible()).set_ylabel(label)
     style.letters([panel for panel in axes.flat if panel.get_visible()], small=True)
@@ -64,10 +75,25 @@ def steps(recorded, arm):
 def errors(panel, recorded, arm):
     """What is left of the images' variance, and KL; dotted: the levels of the claims."""
     options = {"panel": f"{TITLES[arm]}, losses", "logarithmic": True}
-    style.band(panel, steps(recorded, arm), recorded[f"{arm}/unexplained"], "unexplained variance", colour=NEUTRAL, **options)
+    style.band(
+        panel,
+        steps(recorded, arm),
+        recorded[f"{arm}/unexplained"],
+        "unexplained variance",
+        colour=NEUTRAL,
+        **options,
+    )
     if recorded[f"{arm}/kl"].size:
         kl = np.maximum(recorded[f"{arm}/kl"], 1e-3)
-        style.band(panel, steps(recorded, arm), kl, "KL, nats", colour=style.COLOUR["other"], style="--", **options)
+        style.band(
+            panel,
+            steps(recorded, arm),
+            kl,
+            "KL, nats",
+            colour=style.COLOUR["other"],
+            style="--",
+            **options,
+        )
     for level in (MEAN, LATE):
         panel.axhline(level, color=NEUTRAL, linewidth=0.8, linestyle=":")
     panel.set(xscale="log", yscale="log", xlabel="step", ylim=(0.1, 100))
@@ -87,22 +113,44 @@ def coherence(panel, recorded, arm):
 def moments(panel, recorded, arm):
     """When the levels are reached, on average over seeds."""
     for level in (MEAN, LATE):
-        found = [first(recorded, arm, level, seed) for seed in range(len(recorded[f"{arm}/unexplained"]))]
+        found = [
+            first(recorded, arm, level, seed) for seed in range(len(recorded[f"{arm}/unexplained"]))
+        ]
         if None not in found:
-            panel.axvline(np.exp(np.log(steps(recorded, arm)[found]).mean()), color=NEUTRAL, linewidth=0.8, linestyle=":")
+            panel.axvline(
+                np.exp(np.log(steps(recorded, arm)[found]).mean()),
+                color=NEUTRAL,
+                linewidth=0.8,
+                linestyle=":",
+            )
 
 
 def layers(panel, recorded, arm):
     """Of the reconstruction's gradients, layer by layer, where each level is reached."""
-    values, every = recorded[f"{arm}/by_layer"][0], [str(layer) for layer in recorded[f"{arm}/layers"]]
+    values, every = (
+        recorded[f"{arm}/by_layer"][0],
+        [str(layer) for layer in recorded[f"{arm}/layers"]],
+    )
     order = sorted(range(len(every)), key=lambda k: position(every[k]))
     for (when, level), colour in zip(WHEN.items(), style.SEQUENCE[::2]):
-        at = [0 if level is None else first(recorded, arm, level, seed) for seed in range(len(values))]
+        at = [
+            0 if level is None else first(recorded, arm, level, seed) for seed in range(len(values))
+        ]
         if None not in at:
             found = np.array([values[seed, k][order] for seed, k in enumerate(at)])
-            style.band(panel, np.arange(len(order)), found, when, colour=colour, panel=f"{TITLES[arm]}, by layer", logarithmic=True)
+            style.band(
+                panel,
+                np.arange(len(order)),
+                found,
+                when,
+                colour=colour,
+                panel=f"{TITLES[arm]}, by layer",
+                logarithmic=True,
+            )
     panel.axhline(1, color=NEUTRAL, linewidth=0.8, linestyle=":")
-    panel.axvline(sum(layer.startswith("encoder") for layer in every) - 0.5, color=NEUTRAL, linewidth=0.8)
+    panel.axvline(
+        sum(layer.startswith("encoder") for layer in every) - 0.5, color=NEUTRAL, linewidth=0.8
+    )
     panel.set_xticks(range(len(order)), [short(every[k]) for k in order], rotation=90)
     panel.set(yscale="log", ylim=(0.3, 1.5 * recorded["m"]))
 
@@ -116,11 +164,20 @@ def first(recorded, arm, level, seed):
 def position(layer):
     """In the order in which an image passes: the encoder's layers, its heads, the decoder's."""
     part, name = layer.split("/")
-    return part != "encoder", {"z": 1, "mu": 1, "log_var": 2, "input": -1, "output": 3}.get(name, 0), name
+    return (
+        part != "encoder",
+        {"z": 1, "mu": 1, "log_var": 2, "input": -1, "output": 3}.get(name, 0),
+        name,
+    )
 
 
 def short(layer):
-    return layer.split("/")[1].replace("log_var", "log var").replace("_", " ").replace("hidden", "dense")
+    return (
+        layer.split("/")[1]
+        .replace("log_var", "log var")
+        .replace("_", " ")
+        .replace("hidden", "dense")
+    )
 
 
 def opposition(panel, recorded, arm):
@@ -128,7 +185,14 @@ def opposition(panel, recorded, arm):
     if np.isnan(values).all():
         panel.set_visible(False)
         return
-    style.band(panel, steps(recorded, arm), values, "cosine", colour=NEUTRAL, panel=f"{TITLES[arm]}, cosine of the two terms")
+    style.band(
+        panel,
+        steps(recorded, arm),
+        values,
+        "cosine",
+        colour=NEUTRAL,
+        panel=f"{TITLES[arm]}, cosine of the two terms",
+    )
     moments(panel, recorded, arm)
     panel.axhline(0, color=NEUTRAL, linewidth=0.8, linestyle=":")
     panel.set(xscale="log", ylim=(-1.05, 1.05), xlabel="step")
@@ -138,5 +202,8 @@ def legends(figure):
     lines = [Line2D([], [], color=NEUTRAL, label="unexplained variance")]
     lines += [Line2D([], [], color=style.COLOUR["other"], linestyle="--", label="KL, nats")]
     lines += [Line2D([], [], color=colour, label=name) for name, (*_, colour) in TERMS.items()]
-    lines += [Line2D([], [], color=colour, label=f"by layer: {when}") for when, colour in zip(WHEN, style.SEQUENCE[::2])]
+    lines += [
+        Line2D([], [], color=colour, label=f"by layer: {when}")
+        for when, colour in zip(WHEN, style.SEQUENCE[::2])
+    ]
     figure.legend(handles=lines, loc="outside upper center", ncols=4, **SIZES)

@@ -1,15 +1,19 @@
 """Batch and step size: full-batch descent with small steps generalizes as well as small batches, and so do other optimizers.
 
-Batches of 10, 100 and all 500 digits, and a step five times smaller with five times the steps, fall along one curve once time is
-step x step size (a), and reach the same test accuracy after equally many steps (b; the dotted line marks what is judged) and at equal
-training loss (c). The loss gap of full-batch descent with small steps (d, dashed) grows throughout in the mean over seeds; in single
-seeds it falls by up to a quarter of its final size, most often while the network is still near chance and the gap is that of two random
-samples: **inconclusive** against the 5 % allowed. The accuracy gap (e) rises early, stands still and rises again; in single seeds it
-falls by more than half of its final size (f), **not reproduced**. Some of that is sampling (the final gap is 5 points, an accuracy of
-500 examples uncertain by up to 2), but the allowance was fixed before. Batches drawn at frozen weights vary as the formulas say (g).
-While the loss falls to half a nat, all optimizers see gradients about as coherent as SGD's (h); later RMSProp's stay the most coherent;
-all generalize alike (i). On random labels Adam's stay below the orthogonal limit of 1; SGD's rise above it, and at half a nat above those
-on true labels: with a step five times smaller they did not (one trial seed), so that is probably oscillation.
+Batches of 10, 100 and all 500 digits, and a step five times smaller with five times the steps, fall
+along one curve once time is step x step size (a), and reach the same test accuracy after equally
+many steps (b; the dotted line marks what is judged) and at equal training loss (c). The loss gap of
+full-batch descent with small steps (d, dashed) grows throughout in the mean over seeds; in single
+seeds it falls by up to a quarter of its final size, most often while the network is still near
+chance and the gap is that of two random samples: **inconclusive** against the 5 % allowed. The
+accuracy gap (e) rises early, stands still and rises again; in single seeds it falls by more than
+half of its final size (f), **not reproduced**. Some of that is sampling (the final gap is 5 points,
+an accuracy of 500 examples uncertain by up to 2), but the allowance was fixed before. Batches drawn
+at frozen weights vary as the formulas say (g). While the loss falls to half a nat, all optimizers
+see gradients about as coherent as SGD's (h); later RMSProp's stay the most coherent; all generalize
+alike (i). On random labels Adam's stay below the orthogonal limit of 1; SGD's rise above it, and at
+half a nat above those on true labels: with a step five times smaller they did not (one trial seed),
+so that is probably oscillation.
 """
 
 import numpy as np
@@ -43,7 +47,13 @@ def _arms(recorded):
     colours = style.SEQUENCE[:: 2 if len(recorded["batches"]) <= 3 else 1]
     for b, colour in zip(recorded["batches"], colours):
         for size in SIZES:
-            yield f"b={b},{size}", b, size, recorded["learning_rate"] / (recorded["smaller"] if size == "small" else 1), colour
+            yield (
+                f"b={b},{size}",
+                b,
+                size,
+                recorded["learning_rate"] / (recorded["smaller"] if size == "small" else 1),
+                colour,
+            )
 
 
 def _name(b, rate):
@@ -55,13 +65,27 @@ def _descent(panel, recorded):
     for arm, b, size, rate, colour in _arms(recorded):
         time = np.maximum(recorded[f"{arm}/step"], 0.7) * rate
         style.band(
-            panel, time, recorded[f"{arm}/train_loss"], _name(b, rate), colour=colour, style=SIZES[size], panel=title, logarithmic=True
+            panel,
+            time,
+            recorded[f"{arm}/train_loss"],
+            _name(b, rate),
+            colour=colour,
+            style=SIZES[size],
+            panel=title,
+            logarithmic=True,
         )
     panel.set(xscale="log", yscale="log", xlabel="step x step size", ylabel="nats")
     panel.set_title(title, loc="left")
-    handles = [Line2D([], [], color=colour, label=f"batch {b}") for _, b, size, _, colour in _arms(recorded) if size == "large"]
+    handles = [
+        Line2D([], [], color=colour, label=f"batch {b}")
+        for _, b, size, _, colour in _arms(recorded)
+        if size == "large"
+    ]
     rates = {size: rate for _, _, size, rate, _ in _arms(recorded)}
-    handles += [Line2D([], [], color=NEUTRAL, linestyle=dashes, label=f"step size {rates[size]:g}") for size, dashes in SIZES.items()]
+    handles += [
+        Line2D([], [], color=NEUTRAL, linestyle=dashes, label=f"step size {rates[size]:g}")
+        for size, dashes in SIZES.items()
+    ]
     panel.legend(handles=handles, loc="lower left", **SMALL)
 
 
@@ -69,7 +93,15 @@ def _at_equal_steps(panel, recorded):
     title = "test accuracy by step"
     for arm, b, size, rate, colour in _arms(recorded):
         steps = np.maximum(recorded[f"{arm}/step"], 0.7)
-        style.band(panel, steps, recorded[f"{arm}/test_accuracy"], _name(b, rate), colour=colour, style=SIZES[size], panel=title)
+        style.band(
+            panel,
+            steps,
+            recorded[f"{arm}/test_accuracy"],
+            _name(b, rate),
+            colour=colour,
+            style=SIZES[size],
+            panel=title,
+        )
     panel.axvline(recorded["steps"], color=NEUTRAL, linewidth=0.8, linestyle=":")
     panel.set(xscale="log", xlabel="step", ylabel="test accuracy", ylim=(0, 1))
     panel.set_title(title, loc="left")
@@ -78,7 +110,16 @@ def _at_equal_steps(panel, recorded):
 def _at_equal_loss(panel, recorded):
     title = "test accuracy by loss"
     for arm, b, size, rate, colour in _arms(recorded):
-        _by_loss(panel, recorded, arm, "test_accuracy", _name(b, rate), title, colour=colour, style=SIZES[size])
+        _by_loss(
+            panel,
+            recorded,
+            arm,
+            "test_accuracy",
+            _name(b, rate),
+            title,
+            colour=colour,
+            style=SIZES[size],
+        )
     panel.set(ylabel="test accuracy", ylim=(0.6, 1))
 
 
@@ -87,20 +128,38 @@ def _gap(panel, recorded, of):
     title = f"gap in {of}"
     for arm, b, size, rate, colour in _arms(recorded):
         time, values = np.maximum(recorded[f"{arm}/step"], 0.7) * rate, gap(recorded, arm, of)
-        style.band(panel, time, values, _name(b, rate), colour=colour, style=SIZES[size], panel=title)
+        style.band(
+            panel, time, values, _name(b, rate), colour=colour, style=SIZES[size], panel=title
+        )
     panel.axhline(0, color=NEUTRAL, linewidth=0.8)
-    panel.set(xscale="log", xlabel="step x step size", ylabel="test - training, nats" if of == "loss" else "training - test")
+    panel.set(
+        xscale="log",
+        xlabel="step x step size",
+        ylabel="test - training, nats" if of == "loss" else "training - test",
+    )
     panel.set_title(title, loc="left")
 
 
 def _falls(panel, recorded):
     """The largest fall of each gap, from any measurement to a later one."""
     title, names = "largest fall of the gap", [f"{b}" for b in recorded["batches"]]
-    colours, rates = {"loss": style.SEQUENCE[1], "accuracy": style.SEQUENCE[3]}, {size: rate for _, _, size, rate, _ in _arms(recorded)}
+    colours, rates = (
+        {"loss": style.SEQUENCE[1], "accuracy": style.SEQUENCE[3]},
+        {size: rate for _, _, size, rate, _ in _arms(recorded)},
+    )
     for k, (size, of) in enumerate((size, of) for size in SIZES for of in colours):
-        falls = np.array([_fall(gap(recorded, arm, of)) for arm, _, each, *_ in _arms(recorded) if each == size])
-        options = {"colour": colours[of], "offset": (k - 1.5) * 0.2, "width": 0.19, "alpha": 1.0 if size == "large" else 0.5}
-        style.bars(panel, names, falls.T, f"{of}, step size {rates[size]:g}", **options, panel=title)
+        falls = np.array(
+            [_fall(gap(recorded, arm, of)) for arm, _, each, *_ in _arms(recorded) if each == size]
+        )
+        options = {
+            "colour": colours[of],
+            "offset": (k - 1.5) * 0.2,
+            "width": 0.19,
+            "alpha": 1.0 if size == "large" else 0.5,
+        }
+        style.bars(
+            panel, names, falls.T, f"{of}, step size {rates[size]:g}", **options, panel=title
+        )
     panel.set_xticks(range(len(names)), names)
     panel.set(xlabel="batch size", ylabel="over the gap at the end")
     panel.set_title(title, loc="left")
@@ -117,11 +176,33 @@ def _variance(panel, recorded):
         ("with", 1 / fine, "o", style.SEQUENCE[0]),
         ("without", (n - fine) / (fine * (n - 1)), "s", style.SEQUENCE[2]),
     ):
-        style.curve(panel, fine, formula, f"{how} replacement, formula", colour=colour, panel=title, linewidth=0.9)
+        style.curve(
+            panel,
+            fine,
+            formula,
+            f"{how} replacement, formula",
+            colour=colour,
+            panel=title,
+            linewidth=0.9,
+        )
         measured = (recorded[f"redrawn/{how}"] / recorded["redrawn/one"][..., None]).mean(1)
-        style.band(panel, b, measured, f"{how} replacement", colour=colour, style=mark, panel=title, logarithmic=True)
-        panel.lines[-1].set(markersize=6 if how == "without" else 3.5, markerfacecolor="none" if how == "without" else colour)
-    panel.set(xscale="log", yscale="log", xlabel="batch size", ylabel="over one example's", ylim=(4e-4, 2))
+        style.band(
+            panel,
+            b,
+            measured,
+            f"{how} replacement",
+            colour=colour,
+            style=mark,
+            panel=title,
+            logarithmic=True,
+        )
+        panel.lines[-1].set(
+            markersize=6 if how == "without" else 3.5,
+            markerfacecolor="none" if how == "without" else colour,
+        )
+    panel.set(
+        xscale="log", yscale="log", xlabel="batch size", ylabel="over one example's", ylim=(4e-4, 2)
+    )
     panel.set_title(title, loc="left")
     handles = [*panel.lines[1::2], Line2D([], [], color=NEUTRAL, linewidth=0.9, label="formulas")]
     panel.legend(handles=handles, loc="lower left", **SMALL)
@@ -146,7 +227,11 @@ def _coherence(panel, recorded):
     panel.axhline(1, color=NEUTRAL, linewidth=0.8)
     panel.set(yscale="log", ylabel=f"m-coherence, m = {recorded['examples']}")
     panel.legend(
-        handles=[Line2D([], [], color=NEUTRAL, label="true labels"), Line2D([], [], color=NEUTRAL, linestyle=":", label="random")], **SMALL
+        handles=[
+            Line2D([], [], color=NEUTRAL, label="true labels"),
+            Line2D([], [], color=NEUTRAL, linestyle=":", label="random"),
+        ],
+        **SMALL,
     )
 
 
@@ -159,7 +244,9 @@ def _optimizers(panel, recorded):
 
 
 def _optimizer_arms(recorded):
-    return zip(("SGD", *recorded["others"]), (str(recorded["SGD"]), *recorded["others"]), style.SEQUENCE)
+    return zip(
+        ("SGD", *recorded["others"]), (str(recorded["SGD"]), *recorded["others"]), style.SEQUENCE
+    )
 
 
 def _by_loss(panel, recorded, arm, name, label, title, **kwargs):
@@ -174,7 +261,10 @@ def _by_loss(panel, recorded, arm, name, label, title, **kwargs):
 def _at_levels(losses, values):
     """What was measured when the loss first fell to each level, by interpolation: [seed, level]; nan where it never did."""
     lowest = np.minimum.accumulate(losses, -1)
-    found = [np.interp(LOSSES[::-1], loss[::-1], one[::-1], left=np.nan)[::-1] for loss, one in zip(lowest, values)]
+    found = [
+        np.interp(LOSSES[::-1], loss[::-1], one[::-1], left=np.nan)[::-1]
+        for loss, one in zip(lowest, values)
+    ]
     return np.array(found)
 
 

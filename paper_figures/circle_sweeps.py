@@ -1,21 +1,33 @@
 """What the weight and the kind of the reconstruction's error make of a VAE of circles.
 
-Dense layers, 500 circles, 1,000 steps, bands over 8 seeds. **a, b** KL of N(mu, sigma) from the standard normal distribution (cross), by
-formula. **c** One untrained batch, mean or sum over pixels, then over examples: squared errors within 3.7 % of those that the tutorial
-prints, 1.7 % in the mean (*reproduced*); KL, not judged, is off by up to a factor of 2.8. **d** What z decodes to, seed 0. **e-j** With
-small factors KL is 0 (*reproduced*) and every image alike. At the tutorial's factor 1, without a sigmoid, 5 of 8 runs are still without
-KL, so that two comparisons with it are *inconclusive*: that images vary less at 0.01, and that codes are less normal at 100. At 100 KL is
-5 nats higher and drawing z costs less (*reproduced*); whether the error is an autoencoder's is *inconclusive*, and samples are no nearer
-to circles. A sigmoid brings KL back at smaller factors, cross-entropy more so (*reproduced*). **k** Factor 1 goes on beyond the 1,000
-steps (dashed): after 4,000 two still have no KL. **l** Coherence of both halves, no sigmoid: seeds differ more than factors. **m** What
-the reconstruction teaches: with z drawn plainly, the encoder's gradient is exactly 0 (*reproduced*).
+Dense layers, 500 circles, 1,000 steps, bands over 8 seeds. **a, b** KL of N(mu, sigma) from the
+standard normal distribution (cross), by formula. **c** One untrained batch, mean or sum over
+pixels, then over examples: squared errors within 3.7 % of those that the tutorial prints, 1.7 % in
+the mean (*reproduced*); KL, not judged, is off by up to a factor of 2.8. **d** What z decodes to,
+seed 0. **e-j** With small factors KL is 0 (*reproduced*) and every image alike. At the tutorial's
+factor 1, without a sigmoid, 5 of 8 runs are still without KL, so that two comparisons with it are
+*inconclusive*: that images vary less at 0.01, and that codes are less normal at 100. At 100 KL is 5
+nats higher and drawing z costs less (*reproduced*); whether the error is an autoencoder's is
+*inconclusive*, and samples are no nearer to circles. A sigmoid brings KL back at smaller factors,
+cross-entropy more so (*reproduced*). **k** Factor 1 goes on beyond the 1,000 steps (dashed): after
+4,000 two still have no KL. **l** Coherence of both halves, no sigmoid: seeds differ more than
+factors. **m** What the reconstruction teaches: with z drawn plainly, the encoder's gradient is
+exactly 0 (*reproduced*).
 """
 
 import numpy as np
 import style
 
-KINDS = {"squared": style.SEQUENCE[0], "sigmoid": style.SEQUENCE[2], "cross-entropy": style.SEQUENCE[4]}
-NAMES = {"squared": "squared error", "sigmoid": "same, sigmoid", "cross-entropy": "cross-entropy, sigmoid"}
+KINDS = {
+    "squared": style.SEQUENCE[0],
+    "sigmoid": style.SEQUENCE[2],
+    "cross-entropy": style.SEQUENCE[4],
+}
+NAMES = {
+    "squared": "squared error",
+    "sigmoid": "same, sigmoid",
+    "cross-entropy": "cross-entropy, sigmoid",
+}
 REDUCTIONS = ("mean,\nmean", "mean,\nsum", "sum,\nmean", "sum,\nsum")
 NEUTRAL = style.COLOUR["neutral"]
 
@@ -54,16 +66,34 @@ def curves(panel):
     """Against mu, a curve for each of some sigma."""
     mu = np.linspace(-3, 3, 61)
     for sigma, colour in zip((0.1, 0.5, 1.0, 2.0), style.SEQUENCE):
-        style.curve(panel, mu, divergence(mu, sigma), f"{sigma:g}", colour=colour, panel="KL", linewidth=1.2)
+        style.curve(
+            panel, mu, divergence(mu, sigma), f"{sigma:g}", colour=colour, panel="KL", linewidth=1.2
+        )
     panel.set(xlabel="mu", ylabel="nats", ylim=(0, 9))
     panel.set_title("KL of N(mu, sigma)", loc="left")
-    panel.legend(title="sigma", ncols=2, fontsize=6.5, title_fontsize=6.5, handlelength=1, columnspacing=0.8, loc="upper center")
+    panel.legend(
+        title="sigma",
+        ncols=2,
+        fontsize=6.5,
+        title_fontsize=6.5,
+        handlelength=1,
+        columnspacing=0.8,
+        loc="upper center",
+    )
 
 
 def heat(figure, panel):
     """Over mu and sigma."""
     mu, sigma = np.linspace(-3, 3, 121), np.linspace(0.05, 3, 120)
-    image = panel.pcolormesh(mu, sigma, divergence(mu[None], sigma[:, None]), cmap="viridis", vmin=0, vmax=8, rasterized=True)
+    image = panel.pcolormesh(
+        mu,
+        sigma,
+        divergence(mu[None], sigma[:, None]),
+        cmap="viridis",
+        vmin=0,
+        vmax=8,
+        rasterized=True,
+    )
     panel.plot(0, 1, "+", color="white", markersize=6)
     figure.colorbar(image, ax=panel, label="nats", pad=0.02).ax.tick_params(labelsize=7)
     panel.set(xlabel="mu", ylabel="sigma")
@@ -75,17 +105,29 @@ def reductions(panel, recorded):
     """Untrained losses of a batch, measured and printed."""
     title = "Untrained losses"
     for name, colour, values, printed in zip(
-        ("squared error", "KL"), style.SEQUENCE[::3], (recorded["untrained/reconstruction"], recorded["untrained/kl"]), recorded["printed"]
+        ("squared error", "KL"),
+        style.SEQUENCE[::3],
+        (recorded["untrained/reconstruction"], recorded["untrained/kl"]),
+        recorded["printed"],
     ):
         style.band(panel, np.arange(4), values, name, colour=colour, panel=title, logarithmic=True)
         panel.plot(np.arange(4), printed, "o", color=colour, markersize=4.5, markerfacecolor="none")
         for x, y in enumerate(printed):
-            panel.annotate(f"{y:.3g}" if y < 1000 else f"{y:,.0f}", (x, y), (0, 4), textcoords="offset points", ha="center", fontsize=6)
+            panel.annotate(
+                f"{y:.3g}" if y < 1000 else f"{y:,.0f}",
+                (x, y),
+                (0, 4),
+                textcoords="offset points",
+                ha="center",
+                fontsize=6,
+            )
     panel.plot([], [], "o", color=NEUTRAL, markersize=4.5, markerfacecolor="none", label="tutorial")
     panel.set(yscale="log", ylim=(1e-3, 1e7), xlim=(-0.5, 3.5), ylabel="of a batch of 32")
     panel.set_xticks(range(4), REDUCTIONS)
     panel.set_title(title, loc="left")
-    panel.legend(fontsize=6.5, loc="upper left", ncols=3, handlelength=1, columnspacing=0.7, borderaxespad=0)
+    panel.legend(
+        fontsize=6.5, loc="upper left", ncols=3, handlelength=1, columnspacing=0.7, borderaxespad=0
+    )
 
 
 def below(figure, column):
@@ -100,9 +142,17 @@ def decoded(panel, recorded):
     """A row of images for each factor, and for the other two kinds of error at the middle one."""
     middle = recorded["factors"][len(recorded["factors"]) // 2]
     rows = [("squared", factor, f"{factor:g}") for factor in recorded["factors"]]
-    rows += [("sigmoid", middle, f"sigmoid,\n{middle:g}"), ("cross-entropy", middle, f"cross-\nentropy,\n{middle:g}")]
-    images = [recorded[f"{kind},factor={factor:g}/at_z"] for kind, factor, _ in rows] + [recorded["AE/at_z"]]
-    framed = [np.hstack(list(np.pad(one, ((0, 0), (1, 1), (1, 1)), constant_values=190))) for one in images]
+    rows += [
+        ("sigmoid", middle, f"sigmoid,\n{middle:g}"),
+        ("cross-entropy", middle, f"cross-\nentropy,\n{middle:g}"),
+    ]
+    images = [recorded[f"{kind},factor={factor:g}/at_z"] for kind, factor, _ in rows] + [
+        recorded["AE/at_z"]
+    ]
+    framed = [
+        np.hstack(list(np.pad(one, ((0, 0), (1, 1), (1, 1)), constant_values=190)))
+        for one in images
+    ]
     panel.imshow(np.vstack(framed), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     panel.set_xticks(15 + 30 * np.arange(len(recorded["z"])), [f"{z:g}" for z in recorded["z"]])
     panel.set_yticks(15 + 30 * np.arange(len(images)), [*(label for *_, label in rows), "AE"])
@@ -116,11 +166,15 @@ def decoded(panel, recorded):
 def against(panel, recorded, name, title, unit):
     """One number against the factor, by kind of error; the autoencoder's where it has it."""
     for kind, colour in KINDS.items():
-        values = np.stack([recorded[f"{kind},factor={factor:g}/{name}"] for factor in recorded["factors"]], 1)
+        values = np.stack(
+            [recorded[f"{kind},factor={factor:g}/{name}"] for factor in recorded["factors"]], 1
+        )
         style.band(panel, recorded["factors"], values, NAMES[kind], colour=colour, panel=title)
     if f"AE/{name}" in recorded:
         values = np.repeat(recorded[f"AE/{name}"][:, None], len(recorded["factors"]), 1)
-        style.band(panel, recorded["factors"], values, "AE", colour=NEUTRAL, style="--", panel=title)
+        style.band(
+            panel, recorded["factors"], values, "AE", colour=NEUTRAL, style="--", panel=title
+        )
     panel.set(xscale="log", xlabel="factor", ylabel=unit)
     panel.set_ylim(bottom=0)
     panel.set_title(title, loc="left")
@@ -130,7 +184,15 @@ def over_time(panel, recorded):
     """KL of each seed at the tutorial's factor, beyond the steps that the others had."""
     steps = np.maximum(recorded["over_time/step"], 0.7)  # step 0 has a place on a logarithmic axis
     for seed, kl in enumerate(recorded["over_time/test_kl"]):
-        style.curve(panel, steps, kl, f"seed {seed}", colour=KINDS["squared"], panel="KL over time", linewidth=0.8)
+        style.curve(
+            panel,
+            steps,
+            kl,
+            f"seed {seed}",
+            colour=KINDS["squared"],
+            panel="KL over time",
+            linewidth=0.8,
+        )
     panel.axvline(steps[-1] / 4, color=NEUTRAL, linewidth=0.8, linestyle="--")
     panel.set(xscale="log", xlabel="step", ylabel="nats")
     panel.set_title("KL at factor 1, each seed", loc="left")
@@ -139,10 +201,22 @@ def over_time(panel, recorded):
 def coherence(panel, recorded):
     """Of both halves at the end, squared error without a sigmoid."""
     for half, colour in (("encoder", style.SEQUENCE[1]), ("decoder", style.SEQUENCE[3])):
-        values = np.stack([recorded[f"squared,factor={factor:g}/{half}"] for factor in recorded["factors"]], 1)
-        style.band(panel, recorded["factors"], values, half, colour=colour, panel="Coherence", logarithmic=True)
+        values = np.stack(
+            [recorded[f"squared,factor={factor:g}/{half}"] for factor in recorded["factors"]], 1
+        )
+        style.band(
+            panel,
+            recorded["factors"],
+            values,
+            half,
+            colour=colour,
+            panel="Coherence",
+            logarithmic=True,
+        )
     panel.axhline(1, color=NEUTRAL, linewidth=0.8, linestyle=":")
-    panel.set(xscale="log", yscale="log", xlabel="factor", ylabel=f"m-coherence, m = {recorded['m']}")
+    panel.set(
+        xscale="log", yscale="log", xlabel="factor", ylabel=f"m-coherence, m = {recorded['m']}"
+    )
     ticks = (0.3, 1, 3, 10, 30, 100)
     panel.set_yticks(ticks, [f"{one:g}" for one in ticks])
     panel.set_yticks([], minor=True)
@@ -153,11 +227,24 @@ def coherence(panel, recorded):
 def gradients(panel, recorded):
     """What the reconstruction teaches each half, untrained, by how z is drawn."""
     title = "Gradient, untrained"
-    for k, (z, colour) in enumerate((("reparametrized", style.COLOUR["pristine"]), ("plain", style.COLOUR["other"]))):
+    for k, (z, colour) in enumerate(
+        (("reparametrized", style.COLOUR["pristine"]), ("plain", style.COLOUR["other"]))
+    ):
         values = recorded[f"untrained/{z}"]
-        style.bars(panel, ("encoder", "decoder"), values, z, colour=colour, offset=(k - 0.5) * 0.4, width=0.36, panel=title)
+        style.bars(
+            panel,
+            ("encoder", "decoder"),
+            values,
+            z,
+            colour=colour,
+            offset=(k - 0.5) * 0.4,
+            width=0.36,
+            panel=title,
+        )
         if not values[:, 0].any():
-            panel.annotate("0", (0.2, 0), (0, 2), textcoords="offset points", ha="center", fontsize=7)
+            panel.annotate(
+                "0", (0.2, 0), (0, 2), textcoords="offset points", ha="center", fontsize=7
+            )
     panel.set_xticks(range(2), ("encoder", "decoder"))
     panel.set(ylabel="norm")
     panel.set_title(title, loc="left")

@@ -1,16 +1,20 @@
 """Every classifier on the same digits: wrong labels, calibration, coherence, what they draw, and where they decide.
 
-500 digits to learn from, 1,297 with true labels to test on, 8 seeds; lines are 95 % intervals over them (d-f pool the seeds). **a** From
-all true labels (full marks) to 40 % permuted ones (empty): 1 nearest neighbour loses 33 points and 5 lose 9, a full tree 29, one with at
-least 10 examples a leaf 12, a forest of full ones 6, AdaBoost 22 (all four comparisons **reproduced**). Fitting the wrong labels does not
-decide it alone: the forest and gradient boosting fit all of them, too. The MLP loses 26 points; the median of three means (M3) 2 less
-(**reproduced**), but it fits 90 % of the wrong labels by step 1,000, and the plain MLP stopped at step 30 or 100 is 18 points ahead of
-it: that M3 beats stopping is **not reproduced**. **b** Gaussian naive Bayes is too sure by 8 points, a forest not sure enough by 27
-(**reproduced**); AdaBoost's probabilities are nearly uniform. **c** Where training loss falls to 1.6 nats, wrong labels take coherence
-from 4-5 to 1 or below (2.5 doublings, **reproduced**). **d-f** The same as **b** by stated probability, bins of 20 or more; above the
-dotted line a model is right more often than it says. **g** Drawn from p(x | y) for a label, and how many a support vector machine takes
-for it. **h** 120 people to learn from; no classifier errs in less than 15.9 %. What needs an image is left out; multinomial naive Bayes
-sees only proportions.
+500 digits to learn from, 1,297 with true labels to test on, 8 seeds; lines are 95 % intervals over
+them (d-f pool the seeds). **a** From all true labels (full marks) to 40 % permuted ones (empty): 1
+nearest neighbour loses 33 points and 5 lose 9, a full tree 29, one with at least 10 examples a leaf
+12, a forest of full ones 6, AdaBoost 22 (all four comparisons **reproduced**). Fitting the wrong
+labels does not decide it alone: the forest and gradient boosting fit all of them, too. The MLP
+loses 26 points; the median of three means (M3) 2 less (**reproduced**), but it fits 90 % of the
+wrong labels by step 1,000, and the plain MLP stopped at step 30 or 100 is 18 points ahead of it:
+that M3 beats stopping is **not reproduced**. **b** Gaussian naive Bayes is too sure by 8 points, a
+forest not sure enough by 27 (**reproduced**); AdaBoost's probabilities are nearly uniform. **c**
+Where training loss falls to 1.6 nats, wrong labels take coherence from 4-5 to 1 or below (2.5
+doublings, **reproduced**). **d-f** The same as **b** by stated probability, bins of 20 or more;
+above the dotted line a model is right more often than it says. **g** Drawn from p(x | y) for a
+label, and how many a support vector machine takes for it. **h** 120 people to learn from; no
+classifier errs in less than 15.9 %. What needs an image is left out; multinomial naive Bayes sees
+only proportions.
 """
 
 import textwrap
@@ -20,7 +24,7 @@ import style
 from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.lines import Line2D
 
-from coherence.claims import interval
+from coherence.lab.claims import interval
 
 KINDS = {  # the first definition
     "generative": style.SEQUENCE[0],
@@ -28,7 +32,14 @@ KINDS = {  # the first definition
     "discriminative, non-probabilistic": style.SEQUENCE[4],
 }
 RELIABILITY = {  # panel: models
-    "generative": ("gaussian_nb", "multinomial_nb", "bernoulli_nb", "normal_bayes_full", "normal_bayes_shared", "conditional_vae"),
+    "generative": (
+        "gaussian_nb",
+        "multinomial_nb",
+        "bernoulli_nb",
+        "normal_bayes_full",
+        "normal_bayes_shared",
+        "conditional_vae",
+    ),
     "networks": ("softmax_regression", "mlp", "cnn", "rnn", "mlp_m3", "mlp_stopped_100"),
     "others": ("tree", "random_forest", "adaboost", "gradient_boosting", "xgboost", "knn"),
 }
@@ -64,7 +75,10 @@ def draw(recorded):
     regions(merged[1], recorded)
     style.letters((*axes[:2].flat, *merged), small=True)
     axes[0, 0].tick_params(axis="y", labelsize=6.5)
-    handles = [Line2D([], [], color=colour, marker="o", linewidth=0, label=kind) for kind, colour in KINDS.items()]
+    handles = [
+        Line2D([], [], color=colour, marker="o", linewidth=0, label=kind)
+        for kind, colour in KINDS.items()
+    ]
     figure.legend(handles=handles, loc="outside upper center", ncols=3, handletextpad=0.1)
     return figure
 
@@ -81,25 +95,51 @@ def robustness(panel, recorded, ranked):
     for k, (noise, fill) in enumerate(zip(recorded["noise"], fills(len(recorded["noise"])))):
         for i, (name, colour) in enumerate(zip(recorded["name"][ranked], colours)):
             mean = spread(panel, title, f"{name}, {noise:.0%}", i, accuracy[i, k], colour)
-            panel.plot(mean, i, "o", **MARKS, color=colour, markeredgecolor=colour, markerfacecolor=faded(colour, fill))
+            panel.plot(
+                mean,
+                i,
+                "o",
+                **MARKS,
+                color=colour,
+                markeredgecolor=colour,
+                markerfacecolor=faded(colour, fill),
+            )
     panel.set_yticks(range(len(ranked)), [label(text) for text in recorded["label"][ranked]])
     panel.set(xlabel="test accuracy, %", ylim=(-0.7, len(ranked) - 0.3))
     panel.set_title(title, loc="left")
     marks = [
         Line2D(
-            [], [], marker="o", color=NEUTRAL, markeredgecolor=NEUTRAL, markerfacecolor=faded(NEUTRAL, fill), label=f"{noise:.0%}", **MARKS
+            [],
+            [],
+            marker="o",
+            color=NEUTRAL,
+            markeredgecolor=NEUTRAL,
+            markerfacecolor=faded(NEUTRAL, fill),
+            label=f"{noise:.0%}",
+            **MARKS,
         )
         for noise, fill in zip(recorded["noise"], fills(len(recorded["noise"])))
     ]
-    panel.legend(handles=marks, title="permuted", title_fontsize=6.5, fontsize=6.5, loc="upper left", handletextpad=0.1)
+    panel.legend(
+        handles=marks,
+        title="permuted",
+        title_fontsize=6.5,
+        fontsize=6.5,
+        loc="upper left",
+        handletextpad=0.1,
+    )
 
 
 def spread(panel, title, name, row, values, colour, logarithmic=False):
     """The mean over seeds, drawn with its 95 % interval across the row, and kept for the CSV."""
     of_seeds = interval((np.log(values) if logarithmic else values).tolist())
     mean, low, high = np.exp(of_seeds) if logarithmic else of_seeds
-    panel.plot([low, high], [row, row], color=colour, linewidth=1.6, solid_capstyle="butt", alpha=0.8)
-    panel.figure.drawn.append((title, name, row, *(f"{number:.6g}" for number in (mean, low, high))))
+    panel.plot(
+        [low, high], [row, row], color=colour, linewidth=1.6, solid_capstyle="butt", alpha=0.8
+    )
+    panel.figure.drawn.append(
+        (title, name, row, *(f"{number:.6g}" for number in (mean, low, high)))
+    )
     return mean
 
 
@@ -125,7 +165,10 @@ def sureness(panel, recorded, ranked):
             panel.text(0, i, " no probabilities", fontsize=5.5, color=NEUTRAL, va="center")
     panel.axvline(0, color=NEUTRAL, linewidth=0.8)
     panel.set_yticks(range(len(ranked)), [])
-    panel.set(xlabel="stated probability minus\naccuracy, points; true labels", ylim=(-0.7, len(ranked) - 0.3))
+    panel.set(
+        xlabel="stated probability minus\naccuracy, points; true labels",
+        ylim=(-0.7, len(ranked) - 0.3),
+    )
     panel.set_title(title, loc="left")
 
 
@@ -134,18 +177,32 @@ def coherence(panel, recorded, ranked):
     title = "coherence at equal loss"
     for i, name in enumerate(recorded["name"][ranked]):
         values = recorded.get(f"{name}/coherence", np.full((2, 1), np.nan))
-        if np.isfinite(values).all() and not name.startswith("mlp_stopped"):  # those are the MLP, up to where they stop
+        if np.isfinite(values).all() and not name.startswith(
+            "mlp_stopped"
+        ):  # those are the MLP, up to where they stop
             for row, text in zip(values, ("real", "random")):
                 colour = style.COLOUR[text]
-                panel.plot(spread(panel, title, f"{name}, {text}", i, row, colour, logarithmic=True), i, "o", **MARKS, color=colour)
+                panel.plot(
+                    spread(panel, title, f"{name}, {text}", i, row, colour, logarithmic=True),
+                    i,
+                    "o",
+                    **MARKS,
+                    color=colour,
+                )
     panel.set_yticks(range(len(ranked)), [])
-    panel.set(xlabel=f"m-coherence, m = {recorded['m']}", xscale="log", xlim=(0.4, 10), ylim=(-0.7, len(ranked) - 0.3))
+    panel.set(
+        xlabel=f"m-coherence, m = {recorded['m']}",
+        xscale="log",
+        xlim=(0.4, 10),
+        ylim=(-0.7, len(ranked) - 0.3),
+    )
     panel.set_title(title, loc="left")
     panel.set_xticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
     panel.minorticks_off()
     most = f"{recorded['noise'][-1]:.0%} permuted"
     marks = [
-        Line2D([], [], marker="o", color=style.COLOUR[c], label=text, **MARKS) for c, text in (("real", "true labels"), ("random", most))
+        Line2D([], [], marker="o", color=style.COLOUR[c], label=text, **MARKS)
+        for c, text in (("real", "true labels"), ("random", most))
     ]
     panel.legend(handles=marks, fontsize=6.5, loc="upper right", handletextpad=0.1)
 
@@ -160,13 +217,23 @@ def reliability(panel, recorded, title, names):
             many = number >= 20
             x, y = (part[many] / number[many] for part in (stated, right))
             style.curve(
-                panel, x, y, label(labels[name]), colour=colour, panel=f"reliability, {title}", marker="o", markersize=2, linewidth=1.1
+                panel,
+                x,
+                y,
+                label(labels[name]),
+                colour=colour,
+                panel=f"reliability, {title}",
+                marker="o",
+                markersize=2,
+                linewidth=1.1,
             )
     panel.set(xlabel="stated probability", xlim=(0.1, 1.02), ylim=(0, 1.02))
     panel.set_title(f"reliability, {title}", loc="left")
     if title == "generative":
         panel.set_ylabel("share that is right")
-    panel.legend(fontsize=5.5, loc="lower right", handlelength=1.1, labelspacing=0.15, borderaxespad=0.1)
+    panel.legend(
+        fontsize=5.5, loc="lower right", handlelength=1.1, labelspacing=0.15, borderaxespad=0.1
+    )
 
 
 def pictures(panel, recorded, columns=3):
@@ -174,10 +241,18 @@ def pictures(panel, recorded, columns=3):
     names = [name for name in recorded["name"] if f"{name}/pictures" in recorded]
     labels = dict(zip(recorded["name"], recorded["label"]))
     side, above, beside = 8, 6, 6
-    canvas = np.full((-(-len(names) // columns) * (2 * side + above), columns * (10 * side + beside) - beside), np.nan)
+    canvas = np.full(
+        (-(-len(names) // columns) * (2 * side + above), columns * (10 * side + beside) - beside),
+        np.nan,
+    )
     for i, name in enumerate(names):
         top, left = i // columns * (2 * side + above) + above, i % columns * (10 * side + beside)
-        shown = recorded[f"{name}/pictures"].reshape(2, 10, side, side).transpose(0, 2, 1, 3).reshape(2 * side, 10 * side)
+        shown = (
+            recorded[f"{name}/pictures"]
+            .reshape(2, 10, side, side)
+            .transpose(0, 2, 1, 3)
+            .reshape(2 * side, 10 * side)
+        )
         canvas[top : top + 2 * side, left : left + 10 * side] = shown
         share = 100 * recorded[f"{name}/recognized"].mean()
         panel.text(left, top - 1, f"{label(labels[name])}, {share:.0f} % recognized", fontsize=7)
@@ -200,10 +275,24 @@ def regions(panel, recorded, columns=9):
         canvas[top : top + side, left : left + side] = cell[::-1]
         for sex, colour in enumerate(colours):
             x, y = people[inside & (recorded["sex"] == sex)].T
-            panel.plot(left + x, top + side - 1 - y, "o", color=colour, markersize=0.9, markeredgewidth=0)
+            panel.plot(
+                left + x, top + side - 1 - y, "o", color=colour, markersize=0.9, markeredgewidth=0
+            )
         error = 100 * recorded["region_error"][:, i].mean()
         words = "\n".join([*textwrap.wrap(label(text), 13), f"{error:.1f} %"])
-        panel.text(left + side / 2, top + side + 1, words, fontsize=6, ha="center", va="top", linespacing=1.0)
-    panel.imshow(canvas, cmap=ListedColormap(colours), alpha=0.35, vmin=0, vmax=1, interpolation="nearest")
+        panel.text(
+            left + side / 2,
+            top + side + 1,
+            words,
+            fontsize=6,
+            ha="center",
+            va="top",
+            linespacing=1.0,
+        )
+    panel.imshow(
+        canvas, cmap=ListedColormap(colours), alpha=0.35, vmin=0, vmax=1, interpolation="nearest"
+    )
     panel.set_axis_off()
-    panel.set_title("women or men, from weight (to the right) and foot size; error on other people", loc="left")
+    panel.set_title(
+        "women or men, from weight (to the right) and foot size; error on other people", loc="left"
+    )

@@ -1,11 +1,14 @@
 """Depth: chains of factors, one panel each, in closed form; then networks at equal training loss, small step and large.
 
-**a-e** The learnable six-feature set, each weight a product of 1 to 6 factors: from two factors on the shared weight outgrows the private
-ones, the more so the deeper (**f**), and alpha rises from 0.625 towards 1 (**g**). These six claims are exact and reproduced. **h, i**
-Networks on digits with 20 % random labels: with small steps (solid) depth hardly changes coherence (*inconclusive*); with large ones
-(dashed) the deepest nets are the most coherent (*reproduced*), which is probably oscillation along one direction: in one seed sharpness
-times step size was 1.85. **j, k** The share of the mean gradient along the gradients' main direction: larger in deep MLPs (*reproduced*),
-in deep linear nets *inconclusive*. **l** Deeper nets have memorized no less at equal loss (*inconclusive*). Bands: 95 % over 8 seeds.
+**a-e** The learnable six-feature set, each weight a product of 1 to 6 factors: from two factors on
+the shared weight outgrows the private ones, the more so the deeper (**f**), and alpha rises from
+0.625 towards 1 (**g**). These six claims are exact and reproduced. **h, i** Networks on digits with
+20 % random labels: with small steps (solid) depth hardly changes coherence (*inconclusive*); with
+large ones (dashed) the deepest nets are the most coherent (*reproduced*), which is probably
+oscillation along one direction: in one seed sharpness times step size was 1.85. **j, k** The share
+of the mean gradient along the gradients' main direction: larger in deep MLPs (*reproduced*), in
+deep linear nets *inconclusive*. **l** Deeper nets have memorized no less at equal loss
+(*inconclusive*). Bands: 95 % over 8 seeds.
 """
 
 import style
@@ -28,7 +31,9 @@ def draw(recorded):
         panel.set_ylabel("weight")
     _ratio(panels[5], recorded)
     _alpha(panels[6], recorded)
-    for (kind, name), coherence, share in zip(KINDS.items(), (panels[7], panels[8]), (panels[9], panels[10])):
+    for (kind, name), coherence, share in zip(
+        KINDS.items(), (panels[7], panels[8]), (panels[9], panels[10])
+    ):
         _at_loss(coherence, recorded, kind, "m_coherence", f"coherence, {name}")
         _at_loss(share, recorded, kind, "main_share", f"main direction, {name}")
     panels[7].set_ylabel(f"m-coherence, m = {recorded['m']}")
@@ -46,8 +51,22 @@ def _time(recorded, depth):
 def _weights(axis, recorded, depth):
     time = _time(recorded, depth)
     name = "1 factor" if depth == 1 else f"{depth} factors"
-    style.curve(axis, time, recorded[f"chain-{depth}/shared"], "shared", colour=style.COLOUR["real"], panel=name)
-    style.curve(axis, time, recorded[f"chain-{depth}/private"], "private", colour=style.COLOUR["neutral"], panel=name)
+    style.curve(
+        axis,
+        time,
+        recorded[f"chain-{depth}/shared"],
+        "shared",
+        colour=style.COLOUR["real"],
+        panel=name,
+    )
+    style.curve(
+        axis,
+        time,
+        recorded[f"chain-{depth}/private"],
+        "private",
+        colour=style.COLOUR["neutral"],
+        panel=name,
+    )
     axis.set(yscale="log", ylim=(0.006, 1.5), xlim=(0, 10), xlabel="step x step size")
     axis.set_title(name)
 
@@ -64,7 +83,14 @@ def _alpha(axis, recorded):
     for colour, depth in zip(style.SEQUENCE, recorded["depths/chain"]):
         moving = recorded[f"chain-{depth}/train_loss"] > 1e-8
         values = recorded[f"chain-{depth}/alpha"]
-        style.curve(axis, _time(recorded, depth)[moving], values[moving], f"{depth}", colour=colour, panel="alpha of chains")
+        style.curve(
+            axis,
+            _time(recorded, depth)[moving],
+            values[moving],
+            f"{depth}",
+            colour=colour,
+            panel="alpha of chains",
+        )
     axis.legend(title="factors", title_fontsize=7.5, loc="center right", bbox_to_anchor=(1, 0.45))
     axis.set(xlim=(0, 10), ylim=(0.55, 1.02), xlabel="step x step size", ylabel="alpha")
     axis.set_title("alpha of the chains")
@@ -86,7 +112,16 @@ def _at_loss(axis, recorded, kind, name, title):
         rate = recorded["learning_rates"][int(dashes == "--")]
         values = recorded[f"{arm}/{name}"][:, shown]
         text = f"{depth} hidden layers, step {rate:g}"
-        style.band(axis, levels[shown], values, text, colour=colour, style=dashes, panel=title, logarithmic=name == "m_coherence")
+        style.band(
+            axis,
+            levels[shown],
+            values,
+            text,
+            colour=colour,
+            style=dashes,
+            panel=title,
+            logarithmic=name == "m_coherence",
+        )
     for level in JUDGED:
         axis.axvline(level, color=style.COLOUR["neutral"], linewidth=0.6, linestyle=":")
     axis.invert_xaxis()
@@ -97,15 +132,27 @@ def _at_loss(axis, recorded, kind, name, title):
         axis.set_yticks([1, 2, 4], ["1", "2", "4"])
         axis.minorticks_off()
         depths = recorded[f"depths/{kind}"]
-        handles = [Line2D([], [], color=colour, label=f"{depth}") for colour, depth in zip(style.SEQUENCE, depths)]
+        handles = [
+            Line2D([], [], color=colour, label=f"{depth}")
+            for colour, depth in zip(style.SEQUENCE, depths)
+        ]
         axis.legend(
-            handles=handles, title="hidden layers", title_fontsize=7.5, ncols=4, loc="upper center", columnspacing=1, handlelength=1.2
+            handles=handles,
+            title="hidden layers",
+            title_fontsize=7.5,
+            ncols=4,
+            loc="upper center",
+            columnspacing=1,
+            handlelength=1.2,
         )
     else:
         neutral = style.COLOUR["neutral"]
         styles = zip(("-", "--"), recorded["learning_rates"])
         axis.legend(
-            handles=[Line2D([], [], color=neutral, linestyle=dashes, label=f"step size {rate:g}") for dashes, rate in styles],
+            handles=[
+                Line2D([], [], color=neutral, linestyle=dashes, label=f"step size {rate:g}")
+                for dashes, rate in styles
+            ],
             loc="upper left",
         )
         axis.set_ylim(0, 1)
@@ -113,9 +160,14 @@ def _at_loss(axis, recorded, kind, name, title):
 
 def _memorized(axis, recorded):
     levels, depths = recorded["levels"], recorded["depths/mlp"]
-    for colour, depth in ((style.SEQUENCE[0], depths[0]), (style.SEQUENCE[len(depths) - 1], depths[-1])):
+    for colour, depth in (
+        (style.SEQUENCE[0], depths[0]),
+        (style.SEQUENCE[len(depths) - 1], depths[-1]),
+    ):
         values = recorded[f"mlp-{depth}-large/corrupt_accuracy"]
-        style.band(axis, levels, values, f"{depth} hidden", colour=colour, style="--", panel="memorized")
+        style.band(
+            axis, levels, values, f"{depth} hidden", colour=colour, style="--", panel="memorized"
+        )
     axis.axvline(0.6, color=style.COLOUR["neutral"], linewidth=0.6, linestyle=":")
     axis.invert_xaxis()
     axis.set(xlabel="training loss (nats)", ylabel="corrupt examples fitted", ylim=(0, None))

@@ -1,18 +1,23 @@
 """Easy and hard examples: which they are, and how each kind generalizes
 
-A brief training (60 steps) gets 54 % of 30,000 MNIST images right: the *easy* ones; the rest are *hard*. Networks are then trained from
-scratch on 1,000 examples of each kind, or of both at *random*, 100 of every class, and compared at a training loss of 0.02 nats.
-Bands and whiskers: 95 % over 8 seeds, each with a pool and a brief training of its own.
+A brief training (60 steps) gets 54 % of 30,000 MNIST images right: the *easy* ones; the rest are
+*hard*. Networks are then trained from scratch on 1,000 examples of each kind, or of both at
+*random*, 100 of every class, and compared at a training loss of 0.02 nats. Bands and whiskers: 95 %
+over 8 seeds, each with a pool and a brief training of its own.
 
-**a** By mean loss over 8 brief trainings. **b** More examples are learned by all 8, or by none, than if each drew anew at the same
-rates for each class; correlations are 0.21, clear of 0 but not of the 0.2 asked for beforehand (*inconclusive*). **c** So early, classes
-differ: a hard zero is more of an exception than a hard five. **d, f** Easy examples generalize best among themselves, hard ones worst;
-gaps are in reverse order. **g** Easy examples' gradients are the more coherent while there is loss to lose.
+**a** By mean loss over 8 brief trainings. **b** More examples are learned by all 8, or by none,
+than if each drew anew at the same rates for each class; correlations are 0.21, clear of 0 but not
+of the 0.2 asked for beforehand (*inconclusive*). **c** So early, classes differ: a hard zero is
+more of an exception than a hard five. **d, f** Easy examples generalize best among themselves, hard
+ones worst; gaps are in reverse order. **g** Easy examples' gradients are the more coherent while
+there is loss to lose.
 
-**e** *Not reproduced*: that hard examples by themselves define the boundary less well. Each kind is best on its own, but hard ones lose
-less elsewhere, and do better than easy ones on random test examples and on both in equal parts. What counts as hard matters, which was
-looked at afterwards: of 300 steps (81 % right; `coherence run easy_and_hard --brief "Brief(steps=300, pool=60000)"`) the hard rest gives
-72 % on random test examples and the easy ones 86 %, as claimed; in equal parts still 74 against 66 %; and correlations are 0.57.
+**e** *Not reproduced*: that hard examples by themselves define the boundary less well. Each kind is
+best on its own, but hard ones lose less elsewhere, and do better than easy ones on random test
+examples and on both in equal parts. What counts as hard matters, which was looked at afterwards: of
+300 steps (81 % right; `coherence run easy_and_hard --brief "Brief(steps=300, pool=60000)"`) the
+hard rest gives 72 % on random test examples and the easy ones 86 %, as claimed; in equal parts
+still 74 against 66 %; and correlations are 0.57.
 """
 
 import math
@@ -34,12 +39,20 @@ def draw(recorded):
     against_loss(axes[1, 2], recorded, "test_accuracy", "Test on the same kind", "accuracy")
     everywhere(axes[2, 0], recorded)
     gaps(axes[2, 1], recorded)
-    against_loss(axes[2, 2], recorded, "m_coherence", "Coherence", f"m-coherence, m = {recorded['m']}")
+    against_loss(
+        axes[2, 2], recorded, "m_coherence", "Coherence", f"m-coherence, m = {recorded['m']}"
+    )
     style.guide(axes[2, 2], 1, "orthogonal", "left")
     axes[2, 2].set_yscale("log", base=2)
     axes[2, 2].yaxis.set_major_formatter("{x:g}")
     style.letters(axes[1:].flat, "b", small=True)
-    figure.legend(*axes[1, 2].get_legend_handles_labels(), loc="outside lower center", ncols=3, title="trained on", title_fontsize=7.5)
+    figure.legend(
+        *axes[1, 2].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=3,
+        title="trained on",
+        title_fontsize=7.5,
+    )
     return figure
 
 
@@ -47,7 +60,9 @@ def pictures(panel, shown):
     """The easiest examples of every class above, the hardest below: `shown` [kind, class, rank, pixel]."""
     kinds, classes, ranks, pixels = shown.shape
     side = math.isqrt(pixels)
-    panel.set_title("a  The easiest (above) and the hardest examples of each class", loc="left", fontsize=8.5)
+    panel.set_title(
+        "a  The easiest (above) and the hardest examples of each class", loc="left", fontsize=8.5
+    )
     panel.set_axis_off()
     if side * side < pixels:
         return
@@ -62,9 +77,24 @@ def reliability(panel, recorded):
     """How many initializations learn an example early, beside what independent ones would."""
     title = "Learned by how many starts?"
     times = np.arange(recorded["times_learned"].shape[1])
-    looks = {"found": (style.SEQUENCE[1], -0.2, 1.0), "by chance": (style.COLOUR["neutral"], 0.2, 0.5)}
-    for (label, (colour, offset, alpha)), name in zip(looks.items(), ("times_learned", "by_chance")):
-        style.bars(panel, times, recorded[name], label, colour=colour, offset=offset, width=0.4, alpha=alpha, panel=title)
+    looks = {
+        "found": (style.SEQUENCE[1], -0.2, 1.0),
+        "by chance": (style.COLOUR["neutral"], 0.2, 0.5),
+    }
+    for (label, (colour, offset, alpha)), name in zip(
+        looks.items(), ("times_learned", "by_chance")
+    ):
+        style.bars(
+            panel,
+            times,
+            recorded[name],
+            label,
+            colour=colour,
+            offset=offset,
+            width=0.4,
+            alpha=alpha,
+            panel=title,
+        )
     panel.set_xticks(times)
     panel.set(xlabel=f"of {times[-1]} initializations", ylabel="share of the examples")
     panel.set_title(title, loc="left")
@@ -75,8 +105,18 @@ def reliability(panel, recorded):
 def by_class(panel, recorded):
     """Share of each class that the brief training gets right."""
     learned = recorded["learned"]
-    style.bars(panel, np.arange(learned.shape[1]), learned, "easy", colour=style.SEQUENCE[1], width=0.7, panel="Easy, by class")
-    panel.set(xlabel="class", ylabel="share learned early", ylim=(0, 1), xticks=range(learned.shape[1]))
+    style.bars(
+        panel,
+        np.arange(learned.shape[1]),
+        learned,
+        "easy",
+        colour=style.SEQUENCE[1],
+        width=0.7,
+        panel="Easy, by class",
+    )
+    panel.set(
+        xlabel="class", ylabel="share learned early", ylim=(0, 1), xticks=range(learned.shape[1])
+    )
     panel.set_title("Easy, by class", loc="left")
 
 
@@ -84,8 +124,21 @@ def against_loss(panel, recorded, name, title, label):
     """Curves over training as means over seeds at equal training loss, which falls to the right."""
     levels = np.geomspace(2, 0.02, 25)
     for kind, losses, values in zip(KINDS, recorded["train_loss"], recorded[name]):
-        at = np.array([np.interp(-np.log(levels), -np.log(np.minimum.accumulate(loss)), value) for loss, value in zip(losses, values)])
-        style.band(panel, levels, at, kind, colour=COLOURS[kind], panel=title, logarithmic=name == "m_coherence")
+        at = np.array(
+            [
+                np.interp(-np.log(levels), -np.log(np.minimum.accumulate(loss)), value)
+                for loss, value in zip(losses, values)
+            ]
+        )
+        style.band(
+            panel,
+            levels,
+            at,
+            kind,
+            colour=COLOURS[kind],
+            panel=title,
+            logarithmic=name == "m_coherence",
+        )
     panel.set(xscale="log", xlabel="training loss, nats (falling)", ylabel=label)
     panel.invert_xaxis()
     panel.set_title(title, loc="left")
@@ -96,7 +149,13 @@ def everywhere(panel, recorded):
     title = "Tested on each kind"
     for k, kind in enumerate(KINDS):
         options = {"colour": COLOURS[kind], "offset": (k - 1) * 0.27, "width": 0.25, "panel": title}
-        style.bars(panel, [f"{one} examples" for one in KINDS], recorded["accuracy"][k].T, f"trained on {kind}", **options)
+        style.bars(
+            panel,
+            [f"{one} examples" for one in KINDS],
+            recorded["accuracy"][k].T,
+            f"trained on {kind}",
+            **options,
+        )
     panel.set_xticks(range(len(KINDS)), KINDS)
     panel.set(xlabel="tested on", ylabel="accuracy", ylim=(0, 1))
     panel.set_title(title, loc="left")
@@ -106,7 +165,16 @@ def gaps(panel, recorded):
     """Test minus training loss of each kind on its own."""
     title = "Generalization gap"
     for k, kind in enumerate(KINDS):
-        style.bars(panel, [kind], recorded["gap"][k][:, None], kind, colour=COLOURS[kind], offset=k, width=0.7, panel=title)
+        style.bars(
+            panel,
+            [kind],
+            recorded["gap"][k][:, None],
+            kind,
+            colour=COLOURS[kind],
+            offset=k,
+            width=0.7,
+            panel=title,
+        )
     panel.set_xticks(range(len(KINDS)), KINDS)
     panel.set(xlabel="trained and tested on", ylabel="test - training loss, nats")
     panel.set_title(title, loc="left")

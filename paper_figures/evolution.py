@@ -1,18 +1,22 @@
 """Evolution: coherence over training by noise, by layer, on random labels alone, and the layers put together again.
 
-m-coherence of 500 training examples of 1,000 digits, of a small CNN (a) and an MLP (b), by the share of permuted labels. It starts
-between 8 and 28, far below m (that it starts from nearly m is **not reproduced**), and falls within 25 steps: to a half (CNN) or a fifth
-(MLP) with true labels, to between a ninth and a twentieth on random ones (**inconclusive** against the halving asked of every network and
-noise). On random labels it stays at 1 or a little below, then rises to 5 to 7 while they are memorized, and falls back: coherence out of
-nothing. With half of the labels random there is the rise, too. With true labels learning begins before the transient is over, and there
-is little of a second rise (**inconclusive**). Against the loss (c; grey: the middle of training) random labels show the same rise at a
-quarter of the step size (dashed): it is not the larger step's oscillation alone. One of eight CNNs did not fit its random labels, so what
-needs that is **inconclusive**: their whole course, the return to 1, and whether more noise makes the peak later or lower. Lower it does
-not look.
+m-coherence of 500 training examples of 1,000 digits, of a small CNN (a) and an MLP (b), by the
+share of permuted labels. It starts between 8 and 28, far below m (that it starts from nearly m is
+**not reproduced**), and falls within 25 steps: to a half (CNN) or a fifth (MLP) with true labels,
+to between a ninth and a twentieth on random ones (**inconclusive** against the halving asked of
+every network and noise). On random labels it stays at 1 or a little below, then rises to 5 to 7
+while they are memorized, and falls back: coherence out of nothing. With half of the labels random
+there is the rise, too. With true labels learning begins before the transient is over, and there is
+little of a second rise (**inconclusive**). Against the loss (c; grey: the middle of training)
+random labels show the same rise at a quarter of the step size (dashed): it is not the larger step's
+oscillation alone. One of eight CNNs did not fit its random labels, so what needs that is
+**inconclusive**: their whole course, the return to 1, and whether more noise makes the peak later
+or lower. Lower it does not look.
 
-By layer (d to g) convolutions are above the output layer of their network (i). They are above the hidden layers of the MLP with true
-labels, the first most, but hardly with noise: **inconclusive**. The layers' alphas, weighted by their shares of the squared norms, add up
-to the whole to rounding error (h: each layer's part of alpha; bottom to top in the order of the layers, colours as in f).
+By layer (d to g) convolutions are above the output layer of their network (i). They are above the
+hidden layers of the MLP with true labels, the first most, but hardly with noise: **inconclusive**.
+The layers' alphas, weighted by their shares of the squared norms, add up to the whole to rounding
+error (h: each layer's part of alpha; bottom to top in the order of the layers, colours as in f).
 """
 
 import numpy as np
@@ -66,29 +70,53 @@ def whole(panel, recorded, kind):
     for level, colour in colours(recorded).items():
         arm = f"{kind}-{level:g}"
         options = {"colour": colour, "panel": title, "logarithmic": True}
-        style.band(panel, steps(recorded, arm), recorded[f"{arm}/m_coherence"], f"{level:.0%}", **options)
+        style.band(
+            panel, steps(recorded, arm), recorded[f"{arm}/m_coherence"], f"{level:.0%}", **options
+        )
     logarithmic(panel, title)
     panel.set_ylim(0.03, 90)
-    panel.legend(title="permuted labels", title_fontsize=7, fontsize=7, loc="upper right", ncols=3, columnspacing=0.8, handlelength=1.2)
+    panel.legend(
+        title="permuted labels",
+        title_fontsize=7,
+        fontsize=7,
+        loc="upper right",
+        ncols=3,
+        columnspacing=0.8,
+        handlelength=1.2,
+    )
 
 
 def against_loss(panel, recorded):
     """Random labels: m-coherence where the mean training loss over seeds was so high."""
     title = "random labels, by loss"
     for (arm, colour, dashes), (text, rate) in zip(
-        (("cnn-1", style.COLOUR["random"], "-"), ("cnn-1-small", style.COLOUR["random"], "--"), ("mlp-1", style.COLOUR["neutral"], "-")),
+        (
+            ("cnn-1", style.COLOUR["random"], "-"),
+            ("cnn-1-small", style.COLOUR["random"], "--"),
+            ("mlp-1", style.COLOUR["neutral"], "-"),
+        ),
         (("CNN", 0), ("CNN", 1), ("MLP", 0)),
     ):
         loss = recorded[f"{arm}/loss"].mean(0)
         options = {"colour": colour, "style": dashes, "panel": title, "logarithmic": True}
-        style.band(panel, loss, recorded[f"{arm}/m_coherence"], f"{text}, step size {recorded['learning_rates'][rate]:g}", **options)
+        style.band(
+            panel,
+            loss,
+            recorded[f"{arm}/m_coherence"],
+            f"{text}, step size {recorded['learning_rates'][rate]:g}",
+            **options,
+        )
     start = recorded["cnn-1/loss"][:, 0].mean()
-    panel.axvspan(*(share * start for share in MIDDLE), color=style.COLOUR["neutral"], alpha=0.1, linewidth=0)
+    panel.axvspan(
+        *(share * start for share in MIDDLE), color=style.COLOUR["neutral"], alpha=0.1, linewidth=0
+    )
     logarithmic(panel, title, "training loss (nats)")
     panel.set(xlim=(2.9, 0.02), ylim=(0.03, 90))
     panel.set_xticks([2, 1, 0.5, 0.2, 0.1, 0.03], ["2", "1", "0.5", "0.2", "0.1", "0.03"])
     panel.minorticks_off()
-    panel.legend(fontsize=7, loc="upper left", handlelength=1.8, labelspacing=0.2, borderaxespad=0.1)
+    panel.legend(
+        fontsize=7, loc="upper left", handlelength=1.8, labelspacing=0.2, borderaxespad=0.1
+    )
 
 
 def by_layer(panel, recorded, kind, level):
@@ -99,10 +127,19 @@ def by_layer(panel, recorded, kind, level):
         dashes = "--" if name == "output" else "-"
         colour = style.COLOUR["neutral"] if name == "output" else style.SEQUENCE[k]
         options = {"colour": colour, "style": dashes, "panel": title, "logarithmic": True}
-        style.band(panel, steps(recorded, arm), recorded[f"{arm}/by_layer"][..., k], str(name), **options)
+        style.band(
+            panel, steps(recorded, arm), recorded[f"{arm}/by_layer"][..., k], str(name), **options
+        )
     logarithmic(panel, title)
     panel.set_ylim(0.03, 200)
-    panel.legend(fontsize=7, loc="upper right", ncols=2, columnspacing=0.8, handlelength=1.4, labelspacing=0.2)
+    panel.legend(
+        fontsize=7,
+        loc="upper right",
+        ncols=2,
+        columnspacing=0.8,
+        handlelength=1.4,
+        labelspacing=0.2,
+    )
 
 
 def parts(panel, recorded, arm):
@@ -134,17 +171,38 @@ def convolutions_and_dense(panel, recorded):
             loss = recorded[f"{arm}/loss"]
             inside = (loss <= MIDDLE[0] * loss[:, :1]) & (loss >= MIDDLE[1] * loss[:, :1])
             logs = np.log(recorded[f"{arm}/by_layer"].astype(float))
-            found = np.exp([row[there].mean(0) if there.any() else np.full(len(names), np.nan) for row, there in zip(logs, inside)])
-            style.band(panel, places, found, f"{NETWORKS[kind]}, {level:.0%}", colour=colour, panel=title, logarithmic=True)
+            found = np.exp(
+                [
+                    row[there].mean(0) if there.any() else np.full(len(names), np.nan)
+                    for row, there in zip(logs, inside)
+                ]
+            )
+            style.band(
+                panel,
+                places,
+                found,
+                f"{NETWORKS[kind]}, {level:.0%}",
+                colour=colour,
+                panel=title,
+                logarithmic=True,
+            )
             panel.plot(places, np.exp(np.log(found).mean(0)), marker, color=colour, markersize=3.5)
         ticks += list(zip(places, names))
     panel.set_yscale("log")
     panel.set_yticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
     panel.minorticks_off()
     short = {"output": "out"}
-    panel.set_xticks([x for x, _ in ticks], [short.get(str(n), str(n).replace("_", " ")) for _, n in ticks], rotation=60, fontsize=7)
+    panel.set_xticks(
+        [x for x, _ in ticks],
+        [short.get(str(n), str(n).replace("_", " ")) for _, n in ticks],
+        rotation=60,
+        fontsize=7,
+    )
     panel.set_title(title, loc="left")
     panel.set_ylabel(f"m-coherence, m = {recorded['m']}")
     panel.legend(
-        handles=[Line2D([], [], color="k", marker=m, linewidth=0, markersize=3.5, label=t) for m, t in (("o", "CNN"), ("s", "MLP"))]
+        handles=[
+            Line2D([], [], color="k", marker=m, linewidth=0, markersize=3.5, label=t)
+            for m, t in (("o", "CNN"), ("s", "MLP"))
+        ]
     )

@@ -1,15 +1,19 @@
 """The bound of the generalization gap by coherence: what in it orders true below random labels, and how loose it is.
 
-Colours: the share of labels drawn anew, in training and test alike. **a, b**: the gaps of loss and accuracy, less those before training.
-**c, e**: the theorem's integrand, from test examples, over steps and at equal training loss; dotted: unrelated gradients. True labels
-are lower at 1.5 and 1 nat, by 0.4 % and less; at 0.5 nats the difference does not survive the adjustment for 19 tests, at 0.2 there
-is none. **d, f**: the distance of two gradients, lengths included, for which the theorem puts a constant, L: it grows with noise, and is
-1.4 doublings less on true labels in an average step. **g**: one point a seed, where the training loss first is 0.2 nats. Sum and gap
-rise together, but because random labels take 7 times the steps; an average step's integrand differs by 0.001 doublings. Summed over
-equally many steps it is the same for all labels, and its rank correlation with the gap at the end is undecided around 0; that of
-the summed distances is 0.99. **h**: how many decades the bounds lie above the gap at the end (logarithmic). They lie above it in all
-1,360 measurements, but end at hundreds of nats and more even without expansion (beta = 0), which is no bound, and with it at 10^640 and
-more. L and beta are the largest seen on the path, beta that of the mean loss: the true bound is larger still.
+Colours: the share of labels drawn anew, in training and test alike. **a, b**: the gaps of loss and
+accuracy, less those before training. **c, e**: the theorem's integrand, from test examples, over
+steps and at equal training loss; dotted: unrelated gradients. True labels are lower at 1.5 and 1
+nat, by 0.4 % and less; at 0.5 nats the difference does not survive the adjustment for 19 tests, at
+0.2 there is none. **d, f**: the distance of two gradients, lengths included, for which the theorem
+puts a constant, L: it grows with noise, and is 1.4 doublings less on true labels in an average
+step. **g**: one point a seed, where the training loss first is 0.2 nats. Sum and gap rise together,
+but because random labels take 7 times the steps; an average step's integrand differs by 0.001
+doublings. Summed over equally many steps it is the same for all labels, and its rank correlation
+with the gap at the end is undecided around 0; that of the summed distances is 0.99. **h**: how many
+decades the bounds lie above the gap at the end (logarithmic). They lie above it in all 1,360
+measurements, but end at hundreds of nats and more even without expansion (beta = 0), which is no
+bound, and with it at 10^640 and more. L and beta are the largest seen on the path, beta that of the
+mean loss: the true bound is larger still.
 """
 
 import numpy as np
@@ -17,7 +21,11 @@ import style
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 GRID = (2.2, 2.0, 1.8, 1.5, 1.2, 1.0, 0.8, 0.65, 0.5, 0.4, 0.3, 0.25, 0.2)  # training loss, nats
-BOUNDS = {"sensitivity": ("beta = 0, distances", "s", 2), "still": ("beta = 0", "o", 1), "beta": ("with beta", "^", 0)}
+BOUNDS = {
+    "sensitivity": ("beta = 0, distances", "s", 2),
+    "still": ("beta = 0", "o", 1),
+    "beta": ("with beta", "^", 0),
+}
 NEUTRAL = style.COLOUR["neutral"]
 
 
@@ -34,13 +42,22 @@ def draw(recorded):
     looseness(axes[1, 3], recorded)
     style.letters(axes.flat, small=True)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(handles), title="share of labels drawn anew", title_fontsize=7.5)
+    figure.legend(
+        handles,
+        labels,
+        loc="outside upper center",
+        ncols=len(handles),
+        title="share of labels drawn anew",
+        title_fontsize=7.5,
+    )
     return figure
 
 
 def over_steps(panel, recorded, steps, name, title, unit):
     for k, noise in enumerate(recorded["noise"]):
-        style.band(panel, steps, recorded[name][k], f"{noise:.0%}", colour=style.SEQUENCE[k], panel=title)
+        style.band(
+            panel, steps, recorded[name][k], f"{noise:.0%}", colour=style.SEQUENCE[k], panel=title
+        )
     panel.set(xscale="log", xlabel="step", ylabel=unit)
     panel.set_title(title, loc="left")
     landmark(panel, name)
@@ -49,8 +66,20 @@ def over_steps(panel, recorded, steps, name, title, unit):
 def over_loss(panel, recorded, name, title, unit):
     """Training goes to the right."""
     for k, noise in enumerate(recorded["noise"]):
-        values = np.array([[first(*pair, loss) for loss in GRID] for pair in zip(recorded["train_loss"][k], recorded[name][k])])
-        style.band(panel, GRID, values, f"{noise:.0%}", colour=style.SEQUENCE[k], panel=f"{title}, equal loss")
+        values = np.array(
+            [
+                [first(*pair, loss) for loss in GRID]
+                for pair in zip(recorded["train_loss"][k], recorded[name][k])
+            ]
+        )
+        style.band(
+            panel,
+            GRID,
+            values,
+            f"{noise:.0%}",
+            colour=style.SEQUENCE[k],
+            panel=f"{title}, equal loss",
+        )
     panel.set(xscale="log", xlim=(2.3, 0.18), xlabel="training loss, nats", ylabel=unit)
     panel.set_xticks([2, 1, 0.5, 0.2], ["2", "1", "0.5", "0.2"])
     panel.xaxis.set_minor_locator(NullLocator())
@@ -76,10 +105,16 @@ def against_gap(panel, recorded):
     """Where the training loss first is 0.2 nats: one point a seed."""
     title = "gap at 0.2 nats"
     for k, noise in enumerate(recorded["noise"]):
-        at = lambda values: np.array([first(*pair, GRID[-1]) for pair in zip(recorded["train_loss"][k], values[k])])
+        at = lambda values: np.array(
+            [first(*pair, GRID[-1]) for pair in zip(recorded["train_loss"][k], values[k])]
+        )
         options = {"colour": style.SEQUENCE[k], "style": "o", "panel": title, "markersize": 3}
-        style.curve(panel, at(recorded["summed_integrand"]), at(recorded["gap"]), f"{noise:.0%}", **options)
-    panel.set(xlabel="summed integrand x step size", ylabel="test minus train, nats", xlim=(0, None))
+        style.curve(
+            panel, at(recorded["summed_integrand"]), at(recorded["gap"]), f"{noise:.0%}", **options
+        )
+    panel.set(
+        xlabel="summed integrand x step size", ylabel="test minus train, nats", xlim=(0, None)
+    )
     panel.set_title(title, loc="left")
 
 
@@ -88,9 +123,19 @@ def looseness(panel, recorded):
     title = "looseness"
     for name, (label, marker, shade) in BOUNDS.items():
         with np.errstate(divide="ignore"):
-            decades = recorded[f"bound/{name}"][..., -1] - np.log10(recorded["gap"][..., -1].clip(min=0))
+            decades = recorded[f"bound/{name}"][..., -1] - np.log10(
+                recorded["gap"][..., -1].clip(min=0)
+            )
         colour = ("black", NEUTRAL, "#aaaaaa")[shade]
-        style.band(panel, 100 * recorded["noise"], decades.T, label, colour=colour, style=f"-{marker}", panel=title)
+        style.band(
+            panel,
+            100 * recorded["noise"],
+            decades.T,
+            label,
+            colour=colour,
+            style=f"-{marker}",
+            panel=title,
+        )
     for line in panel.lines:
         line.set_markersize(4)
     panel.set(yscale="log", xlabel="labels drawn anew, %", ylabel="log10 of bound / gap")

@@ -1,26 +1,43 @@
 """Garbage among the images: what robust gradients keep an autoencoder from memorizing, and at what error of the real ones.
 
-A quarter of the 1,437 digits has its pixels shuffled, each image in an order of its own. An autoencoder with a code of 32 numbers is
-trained on all; what it reconstructs better of this garbage than of fresh one it has memorized (b: the lines part; a: SGD draws the
-garbage it was trained on, and not the fresh). **c** Means over 8 seeds, to be read upwards at equal error of the digits. After 3,000 steps
-SGD has memorized 45 % and winsorized at 10 % it has 7 %. At the same error of the digits SGD stopped early has 30 %, and SGD with so
-small a step that it ends there has 13 % (squares): winsorizing is below both (*reproduced*). M3 lies hardly below SGD (9.5 points after
-as many steps, *inconclusive* against the 10 claimed) and above its smaller steps (**not reproduced**); so does c = 2 %. Most of the
-gain can be had by a smaller step. **d** Of uniform noise less is memorized, and winsorizing is no better than a smaller step:
-*inconclusive*. **e** Before Adam it works as well: 5 against 23 % at equal error; Adam with smaller steps was not tried.
+A quarter of the 1,437 digits has its pixels shuffled, each image in an order of its own. An
+autoencoder with a code of 32 numbers is trained on all; what it reconstructs better of this garbage
+than of fresh one it has memorized (b: the lines part; a: SGD draws the garbage it was trained on,
+and not the fresh). **c** Means over 8 seeds, to be read upwards at equal error of the digits. After
+3,000 steps SGD has memorized 45 % and winsorized at 10 % it has 7 %. At the same error of the
+digits SGD stopped early has 30 %, and SGD with so small a step that it ends there has 13 %
+(squares): winsorizing is below both (*reproduced*). M3 lies hardly below SGD (9.5 points after as
+many steps, *inconclusive* against the 10 claimed) and above its smaller steps (**not reproduced**);
+so does c = 2 %. Most of the gain can be had by a smaller step. **d** Of uniform noise less is
+memorized, and winsorizing is no better than a smaller step: *inconclusive*. **e** Before Adam it
+works as well: 5 against 23 % at equal error; Adam with smaller steps was not tried.
 
-The price: digits that were not trained on are reconstructed by winsorized SGD a fifth worse after as many steps (*inconclusive* against
-the 7 % allowed) and no better at equal error (*inconclusive*): keeping garbage out did not help real images. The median learns next to
-nothing, and 4 of its 8 runs end in nan. So did 5 of 8 winsorized at 10 % in a first version with twice the step, at which SGD and M3
-were stable (presumably because a clipped mean is the gradient of no loss).
+The price: digits that were not trained on are reconstructed by winsorized SGD a fifth worse after
+as many steps (*inconclusive* against the 7 % allowed) and no better at equal error
+(*inconclusive*): keeping garbage out did not help real images. The median learns next to nothing,
+and 4 of its 8 runs end in nan. So did 5 of 8 winsorized at 10 % in a first version with twice the
+step, at which SGD and M3 were stable (presumably because a clipped mean is the gradient of no
+loss).
 """
 
 import numpy as np
 import style
 from matplotlib.lines import Line2D
 
-TEXTS = {"sgd": "SGD", "c=2": "winsorized, c = 2 %", "c=10": "winsorized, c = 10 %", "m3": "M3", "median": "median"}
-SHOWN = {"image": "image", "sgd": "SGD", "slower=0.1": "SGD, 0.1 of the step", "c=10": "winsorized, 10 %", "m3": "M3"}
+TEXTS = {
+    "sgd": "SGD",
+    "c=2": "winsorized, c = 2 %",
+    "c=10": "winsorized, c = 10 %",
+    "m3": "M3",
+    "median": "median",
+}
+SHOWN = {
+    "image": "image",
+    "sgd": "SGD",
+    "slower=0.1": "SGD, 0.1 of the step",
+    "c=10": "winsorized, 10 %",
+    "m3": "M3",
+}
 SETS = ("digits", "garbage,\ntrained on", "fresh\ngarbage")
 COLOURS = {
     "sgd": style.COLOUR["real"],
@@ -49,13 +66,39 @@ def draw(recorded):
     arms = [str(arm) for arm in recorded["arms"]]
     kinds = {"shuffled": "pixels shuffled", "noise": "uniform noise"}
     for panel, (kind, text) in zip(axes[1], kinds.items()):
-        names = {f"{kind},{name}": (label, COLOURS[name]) for name, label in TEXTS.items() if f"{kind},{name}" in arms}
+        names = {
+            f"{kind},{name}": (label, COLOURS[name])
+            for name, label in TEXTS.items()
+            if f"{kind},{name}" in arms
+        }
         paths(panel, recorded, text, names, kind)
-    adam = {"shuffled,adam": ("Adam", COLOURS["sgd"]), "shuffled,adam,c=10": ("Adam, c = 10 %", COLOURS["c=10"])}
-    paths(axes[1, 2], recorded, "pixels shuffled, Adam", {arm: look for arm, look in adam.items() if arm in arms})
+    adam = {
+        "shuffled,adam": ("Adam", COLOURS["sgd"]),
+        "shuffled,adam,c=10": ("Adam, c = 10 %", COLOURS["c=10"]),
+    }
+    paths(
+        axes[1, 2],
+        recorded,
+        "pixels shuffled, Adam",
+        {arm: look for arm, look in adam.items() if arm in arms},
+    )
     style.letters([shown, axes[0, 2], *axes[1]], small=True)
-    lines = [Line2D([], [], color=COLOURS[name], label=label) for name, label in TEXTS.items() if f"shuffled,{name}" in arms]
-    lines.append(Line2D([], [], color=NEUTRAL, linestyle="--", marker="s", markersize=3, label="SGD, smaller steps: ends"))
+    lines = [
+        Line2D([], [], color=COLOURS[name], label=label)
+        for name, label in TEXTS.items()
+        if f"shuffled,{name}" in arms
+    ]
+    lines.append(
+        Line2D(
+            [],
+            [],
+            color=NEUTRAL,
+            linestyle="--",
+            marker="s",
+            markersize=3,
+            label="SGD, smaller steps: ends",
+        )
+    )
     figure.legend(handles=lines, loc="outside lower center", ncols=3, fontsize=7.5)
     return figure
 
@@ -66,13 +109,20 @@ def pictures(panel, recorded):
     rows, columns, height, width = found.shape
     each = columns // len(SETS)
     wide = width + GAP
-    sheet = np.full((rows * (height + GAP) - GAP, columns * wide + 2 * GAP * (len(SETS) - 1) - GAP), np.nan)
+    sheet = np.full(
+        (rows * (height + GAP) - GAP, columns * wide + 2 * GAP * (len(SETS) - 1) - GAP), np.nan
+    )
     for i in range(rows):
         for j in range(columns):
             left = j * wide + 2 * GAP * (j // each)
-            sheet[i * (height + GAP) : i * (height + GAP) + height, left : left + width] = found[i, j]
+            sheet[i * (height + GAP) : i * (height + GAP) + height, left : left + width] = found[
+                i, j
+            ]
     panel.imshow(sheet, cmap="gray_r", vmin=0, vmax=255, interpolation="nearest", aspect="equal")
-    panel.set_yticks(np.arange(rows) * (height + GAP) + height / 2 - 0.5, [SHOWN[str(name)] for name in recorded["shown"]])
+    panel.set_yticks(
+        np.arange(rows) * (height + GAP) + height / 2 - 0.5,
+        [SHOWN[str(name)] for name in recorded["shown"]],
+    )
     centres = [(k * each + each / 2) * wide + 2 * GAP * k - GAP / 2 - 0.5 for k in range(len(SETS))]
     panel.set_xticks(centres, SETS)
     panel.tick_params(length=0)
@@ -88,7 +138,15 @@ def errors(panel, recorded):
     arms = [str(arm) for arm in recorded["arms"]]
     panel.set_title("SGD, pixels shuffled", loc="left")
     for name, (label, colour, dashes) in CURVES.items():
-        style.band(panel, steps, recorded[name][arms.index("shuffled,sgd")], label, colour=colour, style=dashes, logarithmic=True)
+        style.band(
+            panel,
+            steps,
+            recorded[name][arms.index("shuffled,sgd")],
+            label,
+            colour=colour,
+            style=dashes,
+            logarithmic=True,
+        )
     panel.set(xscale="log", yscale="log", xlabel="step", ylabel="squared error of an image")
     panel.legend(fontsize=6.5, loc="lower left")
 
@@ -100,18 +158,43 @@ def paths(panel, recorded, text, names, kind=None):
     for arm, (label, colour) in names.items():
         x, y = _means(recorded, arm)
         style.curve(panel, x, y, label, colour=colour, panel=f"{text}, paths")
-        style.curve(panel, x[-1:], y[-1:], f"{label}, end", colour=colour, style="o", panel=f"{text}, paths", markersize=4)
+        style.curve(
+            panel,
+            x[-1:],
+            y[-1:],
+            f"{label}, end",
+            colour=colour,
+            style="o",
+            panel=f"{text}, paths",
+            markersize=4,
+        )
     if kind and names and len(recorded["slower"]):
-        ends = [_means(recorded, f"{kind},slower={share:g}") for share in np.sort(recorded["slower"])] + [_means(recorded, f"{kind},sgd")]
+        ends = [
+            _means(recorded, f"{kind},slower={share:g}") for share in np.sort(recorded["slower"])
+        ] + [_means(recorded, f"{kind},sgd")]
         x, y = np.array([(x[-1], y[-1]) for x, y in ends]).T
-        options = {"colour": NEUTRAL, "style": "--", "panel": f"{text}, paths", "marker": "s", "markersize": 3, "zorder": 3}
+        options = {
+            "colour": NEUTRAL,
+            "style": "--",
+            "panel": f"{text}, paths",
+            "marker": "s",
+            "markersize": 3,
+            "zorder": 3,
+        }
         style.curve(panel, x, y, "SGD, smaller steps: ends", **options)
     if kind is None and names:
         panel.legend(
-            handles=[Line2D([], [], color=colour, label=label) for label, colour in names.values()], fontsize=6.5, loc="upper left"
+            handles=[Line2D([], [], color=colour, label=label) for label, colour in names.values()],
+            fontsize=6.5,
+            loc="upper left",
         )
     panel.axhline(0, color=NEUTRAL, linewidth=0.8, linestyle=":")
-    panel.set(xscale="log", xlim=(10, 0.2), xlabel="error of digits trained on (falling)", ylabel="memorized, % of the error")
+    panel.set(
+        xscale="log",
+        xlim=(10, 0.2),
+        xlabel="error of digits trained on (falling)",
+        ylabel="memorized, % of the error",
+    )
     panel.set_xticks([10, 3, 1, 0.3], ["10", "3", "1", "0.3"])
     panel.minorticks_off()
 

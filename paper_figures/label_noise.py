@@ -1,11 +1,13 @@
 """Learning under label noise: what is fitted when, who pays for the fall of the loss, and what each kind of example gains.
 
-MNIST, 2,000 examples; one colour a share of permuted labels, bands over 8 seeds. **a-d** Pristine examples are fitted tens of times
-earlier than corrupt ones, nearly as without noise; test accuracy rises, then falls as the corrupt are memorized. **e-h** The pristine
-examples' share of the loss reduction against 95 % of null worlds, in which the same examples are called pristine at random: above it
-early (*reproduced*), below it late, but with 75 % of noise not by enough (*inconclusive*). **i-k** Gains of an average example,
-first-order: at this step size much of a late step is undone by the next, so they add up to more than there was to lose. **l** Noise slows
-learning to 50 % (*reproduced*); to 90 % it is *inconclusive*, since from 25 % of noise on nothing much changes.
+MNIST, 2,000 examples; one colour a share of permuted labels, bands over 8 seeds. **a-d** Pristine
+examples are fitted tens of times earlier than corrupt ones, nearly as without noise; test accuracy
+rises, then falls as the corrupt are memorized. **e-h** The pristine examples' share of the loss
+reduction against 95 % of null worlds, in which the same examples are called pristine at random:
+above it early (*reproduced*), below it late, but with 75 % of noise not by enough (*inconclusive*).
+**i-k** Gains of an average example, first-order: at this step size much of a late step is undone by
+the next, so they add up to more than there was to lose. **l** Noise slows learning to 50 %
+(*reproduced*); to 90 % it is *inconclusive*, since from 25 % of noise on nothing much changes.
 """
 
 import numpy as np
@@ -19,7 +21,10 @@ CURVES = {
     "pristine_accuracy": "Pristine examples",
     "corrupt_accuracy": "Corrupt examples",
 }
-MEANINGLESS = (("corrupt_accuracy", 0.0), ("pristine_accuracy", 1.0))  # none are corrupt; pristine by luck alone
+MEANINGLESS = (
+    ("corrupt_accuracy", 0.0),
+    ("pristine_accuracy", 1.0),
+)  # none are corrupt; pristine by luck alone
 NEUTRAL = style.COLOUR["neutral"]
 SIZES = {"title_fontsize": 7.5, "fontsize": 7.5}
 
@@ -34,8 +39,22 @@ def draw(recorded):
     slowing(axes[2, -1], recorded)
     style.letters(axes.flat, small=True)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(handles), title="share of labels permuted", **SIZES)
-    figure.legend(handles=signs(), loc="outside lower center", ncols=5, handlelength=1.6, columnspacing=1.2, **SIZES)
+    figure.legend(
+        handles,
+        labels,
+        loc="outside upper center",
+        ncols=len(handles),
+        title="share of labels permuted",
+        **SIZES,
+    )
+    figure.legend(
+        handles=signs(),
+        loc="outside lower center",
+        ncols=5,
+        handlelength=1.6,
+        columnspacing=1.2,
+        **SIZES,
+    )
     return figure
 
 
@@ -44,7 +63,14 @@ def learning(row, recorded, steps):
     for panel, (name, title) in zip(row, CURVES.items()):
         for k, noise in enumerate(recorded["noise"]):
             if (name, noise) not in MEANINGLESS:
-                style.band(panel, steps, recorded[name][k], f"{noise:.0%}", colour=style.SEQUENCE[k], panel=title)
+                style.band(
+                    panel,
+                    steps,
+                    recorded[name][k],
+                    f"{noise:.0%}",
+                    colour=style.SEQUENCE[k],
+                    panel=title,
+                )
         panel.set(xscale="log", ylim=(0, 1.03), xlabel="step")
         panel.set_title(title, loc="left")
     row[0].set_ylabel("accuracy")
@@ -58,7 +84,14 @@ def paying(row, recorded, steps):
         panel.fill_between(steps, low, high, color=NEUTRAL, alpha=0.25, linewidth=0)
         for edge, text in ((low, "null worlds, 2.5 %"), (high, "null worlds, 97.5 %")):
             style.curve(panel, steps, edge, text, colour=NEUTRAL, panel=title, linewidth=0)
-        style.band(panel, steps, recorded["f"][k], "f of pristine", colour=style.COLOUR["pristine"], panel=title)
+        style.band(
+            panel,
+            steps,
+            recorded["f"][k],
+            "f of pristine",
+            colour=style.COLOUR["pristine"],
+            panel=title,
+        )
         panel.axhline(recorded["share"][k].mean(), color=NEUTRAL, linewidth=1.0, linestyle=":")
         phases(panel, recorded["half_fitted"][k])
         panel.set(xscale="log", ylim=(-0.03, 1.13), xlabel="step")
@@ -74,16 +107,37 @@ def chance(panel, recorded):
         return
     title, share = "f minus share", recorded["share"]
     for side, (phase, alpha) in enumerate((("early", 1.0), ("late", 0.4))):
-        options = {"colour": style.COLOUR["pristine"], "offset": (side - 0.5) * 0.4, "width": 0.36, "alpha": alpha, "panel": title}
+        options = {
+            "colour": style.COLOUR["pristine"],
+            "offset": (side - 0.5) * 0.4,
+            "width": 0.36,
+            "alpha": alpha,
+            "panel": title,
+        }
         style.bars(panel, names, (recorded["phases"][..., side] - share).T, phase, **options)
         low, high = (recorded["null_phases"][..., side, :] - share[..., None]).mean(1).T
-        panel.bar(np.arange(len(names)) + options["offset"], high - low, 0.36, low, color="none", edgecolor=NEUTRAL, linewidth=0.9)
+        panel.bar(
+            np.arange(len(names)) + options["offset"],
+            high - low,
+            0.36,
+            low,
+            color="none",
+            edgecolor=NEUTRAL,
+            linewidth=0.9,
+        )
     panel.axhline(0, color=NEUTRAL, linewidth=0.8)
     panel.set_xticks(range(len(names)), names)
     panel.set(xlabel="permuted labels")
     panel.set_title(title, loc="left")
     panel.margins(y=0.22)
-    panel.legend(fontsize=7, handlelength=1.0, ncols=2, loc="upper center", columnspacing=1.0, borderaxespad=0)
+    panel.legend(
+        fontsize=7,
+        handlelength=1.0,
+        ncols=2,
+        loc="upper center",
+        columnspacing=1.0,
+        borderaxespad=0,
+    )
 
 
 def gaining(row, recorded, steps):
@@ -91,7 +145,14 @@ def gaining(row, recorded, steps):
     for panel, k, noise in levels(row, recorded):
         title = f"Gains, {noise:.0%} noise"
         for group, kind in enumerate(("pristine", "corrupt")):
-            style.band(panel, steps, recorded["i"][k, :, group], f"i of {kind}", colour=style.COLOUR[kind], panel=title)
+            style.band(
+                panel,
+                steps,
+                recorded["i"][k, :, group],
+                f"i of {kind}",
+                colour=style.COLOUR[kind],
+                panel=title,
+            )
         phases(panel, recorded["half_fitted"][k])
         panel.set(xscale="log", xlabel="step")
         panel.set_yscale("symlog", linthresh=1.0, linscale=0.6)
@@ -106,7 +167,9 @@ def slowing(panel, recorded):
     for level, times, dashes in zip(recorded["levels"], recorded["steps_to"], ("-", "--")):
         options = {"colour": NEUTRAL, "style": dashes, "panel": title, "logarithmic": True}
         style.band(panel, 100 * recorded["noise"], times.T, f"to {level:.0%}", **options)
-    panel.set(yscale="log", xlabel="permuted labels, %", ylabel="steps", xticks=100 * recorded["noise"])
+    panel.set(
+        yscale="log", xlabel="permuted labels, %", ylabel="steps", xticks=100 * recorded["noise"]
+    )
     panel.set_title(title, loc="left")
     panel.legend(fontsize=7, loc="lower right", handlelength=1.8)
 

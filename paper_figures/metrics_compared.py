@@ -1,16 +1,20 @@
 """Measures of how gradients agree, on the same runs: which tell true from random labels, and which tell the same story.
 
-Blue: true labels, orange: random ones, compared at equal training loss; training runs to the right. **a-c**: m-coherence, GSNR and the
-gradient's norm are far apart at first and then meet; at 0.2 nats m-coherence and norm are *lower* on true labels. So m-coherence
-separates from 2 to 1 nat, is undecided at 0.5 and reversed at 0.2. **e**: the mean cosine, in which long and short gradients count
-alike, stays apart throughout (equally long gradients with these cosines would have an m-coherence of 6 to 7, and of 1 on random
-labels). **d, h**: disparity and sharpness separate, but not at 2 nats. **f**: on true labels more pairs are opposed at 1.5 nats, fewer
-from 0.5 on. **g**: small, but steady when paired by seed. **i**: mean difference over its standard deviation, positive where theory
-has it; beyond 0.84 the 95 % interval of 8 seeds excludes 0. A measure's claim holds only if its *worst* level does, which counts chance
-against it: cosines, cosines within classes and the kernel's alignment pass, the others do not. Between classes nothing was claimed.
-**j**: Spearman's correlation over the measurements of a run, measures turned as in i. On true labels the first three rows fall
-together while stiffness within classes rises: what separates at every loss can still tell the opposite story over time. Alpha,
-diversity, noise scale, one-step generalization ratio and evidence are not drawn: they follow from a or b, to 5e-7 at every measurement.
+Blue: true labels, orange: random ones, compared at equal training loss; training runs to the right.
+**a-c**: m-coherence, GSNR and the gradient's norm are far apart at first and then meet; at 0.2 nats
+m-coherence and norm are *lower* on true labels. So m-coherence separates from 2 to 1 nat, is
+undecided at 0.5 and reversed at 0.2. **e**: the mean cosine, in which long and short gradients
+count alike, stays apart throughout (equally long gradients with these cosines would have an
+m-coherence of 6 to 7, and of 1 on random labels). **d, h**: disparity and sharpness separate, but
+not at 2 nats. **f**: on true labels more pairs are opposed at 1.5 nats, fewer from 0.5 on. **g**:
+small, but steady when paired by seed. **i**: mean difference over its standard deviation, positive
+where theory has it; beyond 0.84 the 95 % interval of 8 seeds excludes 0. A measure's claim holds
+only if its *worst* level does, which counts chance against it: cosines, cosines within classes and
+the kernel's alignment pass, the others do not. Between classes nothing was claimed. **j**:
+Spearman's correlation over the measurements of a run, measures turned as in i. On true labels the
+first three rows fall together while stiffness within classes rises: what separates at every loss
+can still tell the opposite story over time. Alpha, diversity, noise scale, one-step generalization
+ratio and evidence are not drawn: they follow from a or b, to 5e-7 at every measurement.
 """
 
 import numpy as np
@@ -94,7 +98,9 @@ def separations(panel, recorded):
     labels = [label for label, *_ in SENSES.values()]
     cells(panel, sizes, labels, [f"{level:g}" for level in LEVELS], limit=6, form="{:+.1f}")
     panel.set(xlabel="training loss, nats")
-    panel.set_title("true against random labels, in\n    standard deviations over seeds", loc="left")
+    panel.set_title(
+        "true against random labels, in\n    standard deviations over seeds", loc="left"
+    )
     remember(panel, "separation", sizes, labels, LEVELS)
 
 
@@ -114,18 +120,31 @@ def agreements(panel, recorded):
     labels = [label for label, *_ in SENSES.values()]
     cells(panel, both, [""] * len(order), labels, limit=1, form="{:+.1f}", size=4.6)
     panel.tick_params(axis="x", rotation=90)
-    panel.set_title("rank correlation over a run (rows as in i): true\n    labels below, random above the diagonal", loc="left")
+    panel.set_title(
+        "rank correlation over a run (rows as in i): true\n    labels below, random above the diagonal",
+        loc="left",
+    )
     remember(panel, "rank correlation", both, labels, labels)
 
 
 def cells(panel, values, rows, columns, *, limit, form, size=6.5):
     """A matrix with its numbers: green where as expected or alike, pink where opposite."""
-    colours = LinearSegmentedColormap.from_list("", [style.COLOUR["other"], "white", style.SEQUENCE[2]])
+    colours = LinearSegmentedColormap.from_list(
+        "", [style.COLOUR["other"], "white", style.SEQUENCE[2]]
+    )
     panel.imshow(values, cmap=colours, vmin=-limit, vmax=limit, aspect="auto")
     for (i, j), value in np.ndenumerate(values):
         if np.isfinite(value):
             dark = abs(value) > 0.75 * limit and value > 0
-            panel.text(j, i, form.format(value), ha="center", va="center", fontsize=size, color="white" if dark else "black")
+            panel.text(
+                j,
+                i,
+                form.format(value),
+                ha="center",
+                va="center",
+                fontsize=size,
+                color="white" if dark else "black",
+            )
     panel.set_xticks(range(len(columns)), columns)
     panel.set_yticks(range(len(rows)), rows)
     panel.tick_params(length=0, labelsize=7)

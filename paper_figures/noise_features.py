@@ -1,15 +1,18 @@
 """Useless input features: accuracy and coherence as they grow in number, and what L1 brings back.
 
-Digits, 500 training examples, with 0 to 1,024 random features beside the 64 pixels, learned by a small MLP; dashed with L1. Over training
-(a) and at equal training loss (d, judged at the dotted line) test accuracy falls with every step in their number, at 0.2 nats from 0.93
-to 0.60. L1 brings nearly all of it back (0.92) where there are 1,024 of them, and changes little where there are none. The gain grows as
-weights become zero, those of random features faster than those of pixels (f).
+Digits, 500 training examples, with 0 to 1,024 random features beside the 64 pixels, learned by a
+small MLP; dashed with L1. Over training (a) and at equal training loss (d, judged at the dotted
+line) test accuracy falls with every step in their number, at 0.2 nats from 0.93 to 0.60. L1 brings
+nearly all of it back (0.92) where there are 1,024 of them, and changes little where there are none.
+The gain grows as weights become zero, those of random features faster than those of pixels (f).
 
-Coherence falls with their number, too, but early only (b; grey in e, at 1 nat). **Not reproduced** at 0.2 nats (pink): there the order is
-reversed. Without random features m-coherence ends well below 1, with many of them it stays a little above; the sample is of training
-examples, so a mean gradient near zero is also a sign that they are fitted. **Not reproduced** either: that L1 restores coherence. Of all
-weights it is lower under L1 (diamonds in e): random inputs enter the gradients of weights that are zero, too. Of the weights in use (c,
-stars in e) it is at 0.2 nats the same as without L1: **inconclusive**.
+Coherence falls with their number, too, but early only (b; grey in e, at 1 nat). **Not reproduced**
+at 0.2 nats (pink): there the order is reversed. Without random features m-coherence ends well below
+1, with many of them it stays a little above; the sample is of training examples, so a mean gradient
+near zero is also a sign that they are fitted. **Not reproduced** either: that L1 restores
+coherence. Of all weights it is lower under L1 (diamonds in e): random inputs enter the gradients of
+weights that are zero, too. Of the weights in use (c, stars in e) it is at 0.2 nats the same as
+without L1: **inconclusive**.
 """
 
 import numpy as np
@@ -36,10 +39,19 @@ def draw(recorded):
         panel.axhline(1, color=NEUTRAL, linewidth=0.8, linestyle=":")
     style.letters(axes.flat)
     number = recorded["features"]
-    handles = [Line2D([], [], color=colour, label=f"{k:,}") for k, colour in zip(number, style.SEQUENCE)]
-    handles += [Line2D([], [], color=NEUTRAL, linestyle=dashes, label=text) for dashes, text in (("-", "no force"), ("--", "L1"))]
+    handles = [
+        Line2D([], [], color=colour, label=f"{k:,}") for k, colour in zip(number, style.SEQUENCE)
+    ]
+    handles += [
+        Line2D([], [], color=NEUTRAL, linestyle=dashes, label=text)
+        for dashes, text in (("-", "no force"), ("--", "L1"))
+    ]
     figure.legend(
-        handles=handles, loc="outside upper center", ncols=len(handles), title="random features beside 64 pixels", title_fontsize=7.5
+        handles=handles,
+        loc="outside upper center",
+        ncols=len(handles),
+        title="random features beside 64 pixels",
+        title_fontsize=7.5,
     )
     return figure
 
@@ -58,7 +70,12 @@ def curves(panel, recorded, name, title):
             continue
         steps = np.maximum(recorded[f"{arm}/step"], 0.7)  # step 0 has a place on a logarithmic axis
         label = f"{k} random features{', L1' * (dashes == '--')}"
-        options = {"colour": colour, "style": dashes, "panel": title, "logarithmic": name != "test_accuracy"}
+        options = {
+            "colour": colour,
+            "style": dashes,
+            "panel": title,
+            "logarithmic": name != "test_accuracy",
+        }
         style.band(panel, steps, recorded[f"{arm}/{name}"], label, **options)
     panel.set(xscale="log", xlabel="step")
     panel.set_title(title, loc="left")
@@ -68,9 +85,13 @@ def by_loss(panel, recorded):
     """Test accuracy where the loss first fell to each level."""
     title = "accuracy at equal loss"
     for arm, k, colour, dashes in arms(recorded):
-        values = np.array([at_level(recorded, arm, "test_accuracy", level) for level in recorded["levels"]]).T
+        values = np.array(
+            [at_level(recorded, arm, "test_accuracy", level) for level in recorded["levels"]]
+        ).T
         label = f"{k} random features{', L1' * (dashes == '--')}"
-        style.band(panel, recorded["levels"], values, label, colour=colour, style=dashes, panel=title)
+        style.band(
+            panel, recorded["levels"], values, label, colour=colour, style=dashes, panel=title
+        )
     panel.set(xscale="log", xlabel="training loss (nats)", ylabel="test accuracy", ylim=(0, 1))
     panel.invert_xaxis()
     panel.set_xticks([2, 1, 0.5, 0.2], ["2", "1", "0.5", "0.2"])
@@ -85,14 +106,29 @@ def by_number(panel, recorded):
     number = recorded["features"]
     places = np.arange(len(number))
     for level, marker, colour in ((EARLY, "o", NEUTRAL), (LATE, "s", style.COLOUR["other"])):
-        values = np.array([at_level(recorded, f"features={k}", "m_coherence", level) for k in number]).T
-        style.band(panel, places, values, f"{level:g} nats", colour=colour, panel=title, logarithmic=True)
+        values = np.array(
+            [at_level(recorded, f"features={k}", "m_coherence", level) for k in number]
+        ).T
+        style.band(
+            panel, places, values, f"{level:g} nats", colour=colour, panel=title, logarithmic=True
+        )
         panel.plot(places, np.exp(np.log(values).mean(0)), marker, color=colour, markersize=3.5)
-    for name, marker, text in (("m_coherence", "D", "L1, all weights"), ("m_coherence_in_use", "*", "L1, weights in use")):
-        values = np.array([at_level(recorded, f"features={k},l1", name, LATE) for k in number[[0, -1]]]).T
+    for name, marker, text in (
+        ("m_coherence", "D", "L1, all weights"),
+        ("m_coherence_in_use", "*", "L1, weights in use"),
+    ):
+        values = np.array(
+            [at_level(recorded, f"features={k},l1", name, LATE) for k in number[[0, -1]]]
+        ).T
         shown = np.exp(np.log(values).mean(0))
         label = f"{text}, {LATE:g}"
-        options = {"colour": style.COLOUR["other"], "marker": marker, "linewidth": 0, "markersize": 6, "markerfacecolor": "none"}
+        options = {
+            "colour": style.COLOUR["other"],
+            "marker": marker,
+            "linewidth": 0,
+            "markersize": 6,
+            "markerfacecolor": "none",
+        }
         style.curve(panel, places[[0, -1]], shown, label, panel=title, **options)
     panel.set_xticks(places, [f"{k:,}" for k in number])
     panel.set(yscale="log", xlabel="random features", ylabel=f"m-coherence, m = {recorded['m']}")
@@ -124,5 +160,11 @@ def at_level(recorded, arm, name, level):
     for loss, values in zip(recorded[f"{arm}/train_loss"], recorded[f"{arm}/{name}"]):
         below = np.flatnonzero(loss <= level)
         i = below[0] if below.size else 0
-        found.append(np.interp(level, loss[[i, i - 1]], values[[i, i - 1]]) if i else values[0] if below.size else np.nan)
+        found.append(
+            np.interp(level, loss[[i, i - 1]], values[[i, i - 1]])
+            if i
+            else values[0]
+            if below.size
+            else np.nan
+        )
     return np.array(found, float)

@@ -1,24 +1,30 @@
 """True against random labels: training, coherence over time and at equal loss, single steps, generalization.
 
-**a** SGD fits both kinds of labels; random ones take tens of times longer. **b** Raw m-coherence of a fixed training sample. Early it is
-higher on true labels; late, when those are fitted and the random ones are not, it is higher on random labels. **c** The same question at
-equal training loss, in batches, pooled over 50 steps before the division; **d** at the levels of the claims. With true labels and the
-papers' step size of 0.1 both 75 and 50 % are passed within the first 50 steps, so that both are read from that one window, whose mean
-loss is already 40 % of the first or less. At this step size the order holds while three quarters and half of the loss are left, and on
-2,000 examples it is *not reproduced* at a quarter, where random labels are above true ones. With a fifth of the step (dashed, hatched) it
-holds at all three levels: what grew on random labels was the step size's doing (presumably large steps overshoot in the few steepest
-directions, where all gradients then agree). Pooling does not take that away; a smaller step does. **e** One seed, while random labels are
-fitted: single batches, unpooled, spread over a factor of two or three, a little more at the large step. **f** Only true labels
-generalize.
+**a** SGD fits both kinds of labels; random ones take tens of times longer. **b** Raw m-coherence of
+a fixed training sample. Early it is higher on true labels; late, when those are fitted and the
+random ones are not, it is higher on random labels. **c** The same question at equal training loss,
+in batches, pooled over 50 steps before the division; **d** at the levels of the claims. With true
+labels and the papers' step size of 0.1 both 75 and 50 % are passed within the first 50 steps, so
+that both are read from that one window, whose mean loss is already 40 % of the first or less. At
+this step size the order holds while three quarters and half of the loss are left, and on 2,000
+examples it is *not reproduced* at a quarter, where random labels are above true ones. With a fifth
+of the step (dashed, hatched) it holds at all three levels: what grew on random labels was the step
+size's doing (presumably large steps overshoot in the few steepest directions, where all gradients
+then agree). Pooling does not take that away; a smaller step does. **e** One seed, while random
+labels are fitted: single batches, unpooled, spread over a factor of two or three, a little more at
+the large step. **f** Only true labels generalize.
 
-`real_vs_random-wide` is the source's network, 2,048 units wide, on 1,000 images: with small steps all three levels hold, random labels
-staying at the orthogonal limit; with large ones they are just above true labels at a quarter of the loss (*not reproduced*).
+`real_vs_random-wide` is the source's network, 2,048 units wide, on 1,000 images: with small steps
+all three levels hold, random labels staying at the orthogonal limit; with large ones they are just
+above true labels at a quarter of the loss (*not reproduced*).
 
-`real_vs_random-paper` is the source's own network, data and number of steps (one seed, so no verdicts): raw m-coherence of 10,000
-examples reaches 44 on random labels late in training, above all that true labels have by then, while at equal loss true labels are ahead
-at all three levels. `real_vs_random-cnn` is a small convolutional network on 500 colour images: true labels are ahead at all three
-levels, with both well above the orthogonal limit; from 500 images it learns so little of the classes (27 % of the test images) that the
-gap on random labels is not the half larger that the claim asks for (*not reproduced*).
+`real_vs_random-paper` is the source's own network, data and number of steps (one seed, so no
+verdicts): raw m-coherence of 10,000 examples reaches 44 on random labels late in training, above
+all that true labels have by then, while at equal loss true labels are ahead at all three levels.
+`real_vs_random-cnn` is a small convolutional network on 500 colour images: true labels are ahead at
+all three levels, with both well above the orthogonal limit; from 500 images it learns so little of
+the classes (27 % of the test images) that the gap on random labels is not the half larger that the
+claim asks for (*not reproduced*).
 """
 
 import numpy as np
@@ -33,24 +39,60 @@ def draw(recorded):
     for label in ("real", "random"):
         for method, name, dashes in _methods(recorded):
             arm, colour = f"{label},{method}", style.COLOUR[label]
-            steps = np.maximum(recorded[f"{arm}/step"], 0.7)  # step 0 has a place on a logarithmic axis
+            steps = np.maximum(
+                recorded[f"{arm}/step"], 0.7
+            )  # step 0 has a place on a logarithmic axis
             text = f"{label} labels, {name}"
             one = {"colour": colour, "style": dashes}
-            style.band(fit, steps, recorded[f"{arm}/train_accuracy"], text, panel="train accuracy", **one)
-            style.band(coherence, steps, recorded[f"{arm}/m_coherence"], text, panel="m-coherence", logarithmic=True, **one)
-            style.band(against_loss, recorded["grid"], recorded[f"{arm}/at_grid"], text, panel="against the loss", logarithmic=True, **one)
-            style.band(generalization, steps, recorded[f"{arm}/test_accuracy"], text, panel="test accuracy", **one)
+            style.band(
+                fit, steps, recorded[f"{arm}/train_accuracy"], text, panel="train accuracy", **one
+            )
+            style.band(
+                coherence,
+                steps,
+                recorded[f"{arm}/m_coherence"],
+                text,
+                panel="m-coherence",
+                logarithmic=True,
+                **one,
+            )
+            style.band(
+                against_loss,
+                recorded["grid"],
+                recorded[f"{arm}/at_grid"],
+                text,
+                panel="against the loss",
+                logarithmic=True,
+                **one,
+            )
+            style.band(
+                generalization,
+                steps,
+                recorded[f"{arm}/test_accuracy"],
+                text,
+                panel="test accuracy",
+                **one,
+            )
     _at_levels(levels, recorded)
     _single_steps(single, recorded)
     m = recorded["m"]
     fit.set(xlabel="step", ylabel="training accuracy", xscale="log", ylim=(0, 1.03))
     fit.set_title("a  Fitting the training labels")
-    coherence.set(xlabel="step", ylabel=f"m-coherence, m = {recorded['sample']}", xscale="log", yscale="log")
+    coherence.set(
+        xlabel="step", ylabel=f"m-coherence, m = {recorded['sample']}", xscale="log", yscale="log"
+    )
     coherence.set_title("b  How many one gradient helps")
-    against_loss.set(xlabel="training loss, share of its start", ylabel=f"m-coherence, m = {m}", xscale="log", xlim=(1.1, 0.01))
+    against_loss.set(
+        xlabel="training loss, share of its start",
+        ylabel=f"m-coherence, m = {m}",
+        xscale="log",
+        xlim=(1.1, 0.01),
+    )
     against_loss.set_title("c  At equal training loss")
     levels.set_title("d  At the claims' levels")
-    generalization.set(xlabel="step", ylabel="test accuracy (true labels)", xscale="log", ylim=(0, 1.03))
+    generalization.set(
+        xlabel="step", ylabel="test accuracy (true labels)", xscale="log", ylim=(0, 1.03)
+    )
     generalization.set_title("f  Generalization")
     for panel in (coherence, against_loss):
         style.guide(panel, 1, "orthogonal", "left")
@@ -62,14 +104,18 @@ def draw(recorded):
 def _methods(recorded):
     """(arm's method, name, dashes): SGD at each step size, winsorized where it was run."""
     rates = [(f"rate={rate:g}", f"SGD, step size {rate:g}") for rate in recorded["learning_rates"]]
-    winsorized = [] if np.isnan(recorded["c"]) else [("winsorized", f"winsorized {recorded['c']:g} %")]
+    winsorized = (
+        [] if np.isnan(recorded["c"]) else [("winsorized", f"winsorized {recorded['c']:g} %")]
+    )
     return [(method, name, dashes) for (method, name), dashes in zip(rates + winsorized, DASHES)]
 
 
 def _at_levels(panel, recorded):
     names, rates = [f"{level:.0%}" for level in recorded["levels"]], recorded["learning_rates"]
     width = 0.8 / (2 * len(rates))
-    for i, (label, rate) in enumerate((label, rate) for rate in rates for label in ("real", "random")):
+    for i, (label, rate) in enumerate(
+        (label, rate) for rate in rates for label in ("real", "random")
+    ):
         style.bars(
             panel,
             names,
@@ -85,14 +131,29 @@ def _at_levels(panel, recorded):
         )
     panel.axhline(1, color=style.COLOUR["neutral"], linewidth=0.8, linestyle=":")
     panel.set_xticks(range(len(names)), names)
-    panel.set(xlabel="training loss, share of its start", ylabel=f"m-coherence, m = {recorded['m']}")
+    panel.set(
+        xlabel="training loss, share of its start", ylabel=f"m-coherence, m = {recorded['m']}"
+    )
 
 
 def _single_steps(panel, recorded):
-    for rate, colour in zip(recorded["learning_rates"], (style.COLOUR["random"], style.COLOUR["neutral"])):
+    for rate, colour in zip(
+        recorded["learning_rates"], (style.COLOUR["random"], style.COLOUR["neutral"])
+    ):
         values = recorded[f"random,rate={rate:g}/excerpt"]
-        style.curve(panel, np.arange(len(values)), values, f"step size {rate:g}", colour=colour, panel="single steps", linewidth=0.7)
-    panel.set(xlabel="steps since half of the initial loss", ylabel=f"m-coherence of one batch, m = {recorded['m']}")
+        style.curve(
+            panel,
+            np.arange(len(values)),
+            values,
+            f"step size {rate:g}",
+            colour=colour,
+            panel="single steps",
+            linewidth=0.7,
+        )
+    panel.set(
+        xlabel="steps since half of the initial loss",
+        ylabel=f"m-coherence of one batch, m = {recorded['m']}",
+    )
     panel.set_title("e  Single steps, random labels")
     panel.legend(fontsize=7, loc="upper right")
     style.guide(panel, 1, "", "left")

@@ -1,19 +1,24 @@
 """Regularizers: a background force that only shared directions overcome, and rules that end training before the private ones matter.
 
-On the six-feature sets (a-c) everything is as algebra says; lines are closed forms, points where descent ended, colours as in c. With a
-weak L1 pull the private weights of the learnable set set out and are taken back to exactly zero once the shared one does their work (a);
-above 1/4, the most that one of four examples can pull, they never leave it, and nothing of the memorizable set is learned (b). L2 only
-shrinks: it keeps the ratio 4 : 1 and memorizes at every rate (c). On MNIST with half the labels random (d, e; dotted: without penalty)
-the corrupt examples are lost at a rate 0.8 (L1) and 1 (L2) decades below that which costs the pristine ones. But plain SGD on its way
-gives them up as well (f): at equal pristine accuracy L2 has fitted somewhat fewer of the corrupt, and L1 more, **not reproduced**: its
-accuracies still drift and jump when training ends, and in a trial with a step five times smaller (one seed) it was above the path, too.
-(A coarser first grid of rates, whose straight lines cut the corner of this path, made L1 look worse and left L2 undecided.) Chosen on the
-validation part, L2 beats SGD stopped early by 4 points of test accuracy, L1 loses to it by 6. The corrupt examples take over the loss
-reduction about when test accuracy is best (h, within half a doubling). At default settings (g: mean step and accuracy of what a rule
-keeps; i: its regret), patience on a noisy validation part comes out best under noise, a budget copied from another seed ("other's best")
-and the takeover, a rule that stops at the crossing in h and has to know who is corrupt, follow; evidence helps, but on two seeds stops
-ten times too late; coherence below 1 comes too late to matter, **inconclusive**, and the gradient norm never falls below its default.
-Without noise every rule that stops costs under one point.
+On the six-feature sets (a-c) everything is as algebra says; lines are closed forms, points where
+descent ended, colours as in c. With a weak L1 pull the private weights of the learnable set set out
+and are taken back to exactly zero once the shared one does their work (a); above 1/4, the most that
+one of four examples can pull, they never leave it, and nothing of the memorizable set is learned
+(b). L2 only shrinks: it keeps the ratio 4 : 1 and memorizes at every rate (c). On MNIST with half
+the labels random (d, e; dotted: without penalty) the corrupt examples are lost at a rate 0.8 (L1)
+and 1 (L2) decades below that which costs the pristine ones. But plain SGD on its way gives them up
+as well (f): at equal pristine accuracy L2 has fitted somewhat fewer of the corrupt, and L1 more,
+**not reproduced**: its accuracies still drift and jump when training ends, and in a trial with a
+step five times smaller (one seed) it was above the path, too. (A coarser first grid of rates, whose
+straight lines cut the corner of this path, made L1 look worse and left L2 undecided.) Chosen on the
+validation part, L2 beats SGD stopped early by 4 points of test accuracy, L1 loses to it by 6. The
+corrupt examples take over the loss reduction about when test accuracy is best (h, within half a
+doubling). At default settings (g: mean step and accuracy of what a rule keeps; i: its regret),
+patience on a noisy validation part comes out best under noise, a budget copied from another seed
+("other's best") and the takeover, a rule that stops at the crossing in h and has to know who is
+corrupt, follow; evidence helps, but on two seeds stops ten times too late; coherence below 1 comes
+too late to matter, **inconclusive**, and the gradient norm never falls below its default. Without
+noise every rule that stops costs under one point.
 """
 
 import numpy as np
@@ -62,7 +67,15 @@ def _over_steps(panel, recorded):
         weights = recorded["learnable/weights"][:, 0, which]
         for place, name, colour in ((5, "shared", REAL), (0, "private", NEUTRAL)):
             label = f"{name}, rate {rates[which]:g}"
-            style.curve(panel, recorded["toy_step"], weights[:, place], label, colour=colour, style=dashes, panel="L1 over steps")
+            style.curve(
+                panel,
+                recorded["toy_step"],
+                weights[:, place],
+                label,
+                colour=colour,
+                style=dashes,
+                panel="L1 over steps",
+            )
     panel.set(xlim=(0, 40), ylim=(-0.04, 1.0), xlabel="step", ylabel="weight, learnable set")
     panel.set_title("L1 over steps", loc="left")
     panel.legend(fontsize=6.5, loc="upper right", bbox_to_anchor=(1.0, 0.7), handlelength=1.8)
@@ -76,17 +89,25 @@ def _ends(panel, recorded, penalty):
         "l1": (1 - fine, 0 * fine, np.maximum(1 - 4 * fine, 0)),
         "l2": (4 / (5 + 4 * fine), 1 / (5 + 4 * fine), 1 / (1 + 4 * fine)),
     }[penalty]
-    points = [recorded[f"{name}/weights"][-1, i, :, place] for name, place in (("learnable", 5), ("learnable", 0), ("memorizable", 0))]
+    points = [
+        recorded[f"{name}/weights"][-1, i, :, place]
+        for name, place in (("learnable", 5), ("learnable", 0), ("memorizable", 0))
+    ]
     names = ("learnable, shared", "learnable, private", "memorizable")
     title = f"{penalty.upper()}, where it ends"
     for name, colour, line, reached in zip(names, (REAL, NEUTRAL, RANDOM), lines, points):
-        style.curve(panel, fine, line, f"{name}, closed form", colour=colour, panel=title, linewidth=1.0)
-        style.curve(panel, rates, reached, name, colour=colour, style="o", panel=title, markersize=3.5)
+        style.curve(
+            panel, fine, line, f"{name}, closed form", colour=colour, panel=title, linewidth=1.0
+        )
+        style.curve(
+            panel, rates, reached, name, colour=colour, style="o", panel=title, markersize=3.5
+        )
     panel.set(ylim=(-0.04, 1.04), xlabel="rate", ylabel="weight")
     panel.set_title(title, loc="left")
     if penalty == "l2":
         handles = [
-            Line2D([], [], color=colour, marker="o", markersize=3.5, label=name) for name, colour in zip(names, (REAL, NEUTRAL, RANDOM))
+            Line2D([], [], color=colour, marker="o", markersize=3.5, label=name)
+            for name, colour in zip(names, (REAL, NEUTRAL, RANDOM))
         ]
         panel.legend(handles=handles, fontsize=6.5, loc="upper right", handlelength=1.6)
 
@@ -96,8 +117,20 @@ def _rates(panel, recorded, penalty):
     rates, noise = recorded[f"{penalty}/rates"], recorded["noise"][-1]
     title = f"{penalty.upper()}, {noise:.0%} random labels"
     for name, (label, colour) in KINDS.items():
-        style.band(panel, rates, recorded[f"{penalty}/{name}"].T, label, colour=style.COLOUR[colour], panel=title)
-        panel.axhline(recorded[name][-1, :, -1].mean(), color=style.COLOUR[colour], linewidth=0.8, linestyle=":")
+        style.band(
+            panel,
+            rates,
+            recorded[f"{penalty}/{name}"].T,
+            label,
+            colour=style.COLOUR[colour],
+            panel=title,
+        )
+        panel.axhline(
+            recorded[name][-1, :, -1].mean(),
+            color=style.COLOUR[colour],
+            linewidth=0.8,
+            linestyle=":",
+        )
     panel.set(xscale="log", ylim=(0, 1.04), xlabel="rate", ylabel="accuracy at the end")
     panel.set_title(title, loc="left")
     if penalty == "l1":
@@ -109,9 +142,21 @@ def _frontier(panel, recorded):
     title = "corrupt against pristine"
     path = [recorded[f"{kind}_accuracy"][-1].mean(0) for kind in ("pristine", "corrupt")]
     style.curve(panel, *path, "SGD, on its way", colour=NEUTRAL, panel=title)
-    for penalty, colour, mark in (("l1", style.SEQUENCE[0], "o--"), ("l2", style.SEQUENCE[2], "s--")):
+    for penalty, colour, mark in (
+        ("l1", style.SEQUENCE[0], "o--"),
+        ("l2", style.SEQUENCE[2], "s--"),
+    ):
         ends = [recorded[f"{penalty}/{kind}_accuracy"].mean(1) for kind in ("pristine", "corrupt")]
-        style.curve(panel, *ends, f"{penalty.upper()}, by rate", colour=colour, style=mark, panel=title, markersize=3.5, linewidth=0.9)
+        style.curve(
+            panel,
+            *ends,
+            f"{penalty.upper()}, by rate",
+            colour=colour,
+            style=mark,
+            panel=title,
+            markersize=3.5,
+            linewidth=0.9,
+        )
     panel.set(xlim=(0.5, 1.02), ylim=(0, 1.02), xlabel="pristine fitted", ylabel="corrupt fitted")
     panel.set_title(title, loc="left")
     panel.legend(fontsize=6.5, loc="upper left", handlelength=1.8)
@@ -123,7 +168,14 @@ def _path(panel, recorded):
     title = "where rules stop"
     for k, noise in enumerate(recorded["noise"]):
         colour = style.SEQUENCE[0 if noise == 0 else 2]
-        style.band(panel, step, recorded["test_accuracy"][k], f"test, {noise:.0%} noise", colour=colour, panel=title)
+        style.band(
+            panel,
+            step,
+            recorded["test_accuracy"][k],
+            f"test, {noise:.0%} noise",
+            colour=colour,
+            panel=title,
+        )
         below = (step[-1], recorded["test_accuracy"][k, :, -1].mean() - 0.03)
         panel.annotate(f"{noise:.0%} noise", below, ha="right", va="top", fontsize=7, color=colour)
         for rule, mark in MARKED.items():
@@ -131,46 +183,113 @@ def _path(panel, recorded):
             if np.isnan(recorded["stopped"][i, k]).all():
                 continue
             kept = recorded["kept"][i, k]
-            reached = np.mean([recorded["test_accuracy"][k, seed, at] for seed, at in enumerate(kept)])
+            reached = np.mean(
+                [recorded["test_accuracy"][k, seed, at] for seed, at in enumerate(kept)]
+            )
             when = np.exp(np.log(step[kept]).mean())
             label = f"{SHORT[rule]}, {noise:.0%} noise"
             style.curve(
-                panel, [when], [reached], label, colour=colour, style=mark, panel=title, markersize=5, markeredgecolor="white", zorder=5
+                panel,
+                [when],
+                [reached],
+                label,
+                colour=colour,
+                style=mark,
+                panel=title,
+                markersize=5,
+                markeredgecolor="white",
+                zorder=5,
             )
     panel.set(xscale="log", xlabel="step", ylabel="test accuracy")
     panel.set_title(title, loc="left")
-    handles = [Line2D([], [], color=NEUTRAL, marker=mark, linestyle="", markersize=4, label=SHORT[rule]) for rule, mark in MARKED.items()]
-    panel.legend(handles=handles, fontsize=6.5, loc="lower center", ncols=2, handletextpad=0.2, columnspacing=0.8)
+    handles = [
+        Line2D([], [], color=NEUTRAL, marker=mark, linestyle="", markersize=4, label=SHORT[rule])
+        for rule, mark in MARKED.items()
+    ]
+    panel.legend(
+        handles=handles,
+        fontsize=6.5,
+        loc="lower center",
+        ncols=2,
+        handletextpad=0.2,
+        columnspacing=0.8,
+    )
 
 
 def _takeover(panel, recorded):
     """Who pays for the loss reduction under noise, the takeover and the best test accuracy of every seed."""
     step = np.maximum(recorded["step"], 0.5 * recorded["step"][1])
     title = f"who pays, {recorded['noise'][-1]:.0%} noise"
-    style.band(panel, step, recorded["corrupt_share"][-1], "f of corrupt", colour=style.COLOUR["corrupt"], panel=title)
+    style.band(
+        panel,
+        step,
+        recorded["corrupt_share"][-1],
+        "f of corrupt",
+        colour=style.COLOUR["corrupt"],
+        panel=title,
+    )
     panel.axhline(recorded["share"][-1].mean(), color=NEUTRAL, linewidth=1.0, linestyle=":")
     takeover = recorded["kept"][list(recorded["rules"]).index("takeover by the corrupt"), -1]
-    for which, name, y, mark in ((takeover, "takeover", 0.06, "D"), (recorded["best"][-1], "best test accuracy", 0.13, "*")):
+    for which, name, y, mark in (
+        (takeover, "takeover", 0.06, "D"),
+        (recorded["best"][-1], "best test accuracy", 0.13, "*"),
+    ):
         height = np.full(len(which), y)
-        style.curve(panel, step[which], height, f"{name}, seeds", colour=NEUTRAL, style=mark, panel=title, markersize=4, alpha=0.6)
-    panel.set(xscale="log", xlabel="step", ylabel="corrupt share of\nloss reduction, f", ylim=(0, 1))
+        style.curve(
+            panel,
+            step[which],
+            height,
+            f"{name}, seeds",
+            colour=NEUTRAL,
+            style=mark,
+            panel=title,
+            markersize=4,
+            alpha=0.6,
+        )
+    panel.set(
+        xscale="log", xlabel="step", ylabel="corrupt share of\nloss reduction, f", ylim=(0, 1)
+    )
     panel.set_title(title, loc="left")
     handles = [
         Line2D([], [], color=NEUTRAL, linewidth=1.0, linestyle=":", label="share of examples"),
-        Line2D([], [], color=NEUTRAL, marker="D", linestyle="", markersize=4, label="takeover, by seed"),
-        Line2D([], [], color=NEUTRAL, marker="*", linestyle="", markersize=4, label="best on test, by seed"),
+        Line2D(
+            [], [], color=NEUTRAL, marker="D", linestyle="", markersize=4, label="takeover, by seed"
+        ),
+        Line2D(
+            [],
+            [],
+            color=NEUTRAL,
+            marker="*",
+            linestyle="",
+            markersize=4,
+            label="best on test, by seed",
+        ),
     ]
     panel.legend(handles=handles, fontsize=6.5, loc="upper left", handletextpad=0.2)
 
 
 def _regrets(panel, recorded):
     best, kept = recorded["test_accuracy"].max(-1), recorded["kept"]
-    regrets = best - np.take_along_axis(recorded["test_accuracy"][None], kept[..., None], -1)[..., 0]
+    regrets = (
+        best - np.take_along_axis(recorded["test_accuracy"][None], kept[..., None], -1)[..., 0]
+    )
     names = [SHORT[rule] for rule in recorded["rules"]]
     width = 0.8 / len(recorded["noise"])
     for k, noise in enumerate(recorded["noise"]):
-        colour, offset = style.SEQUENCE[0 if noise == 0 else 2], (k - (len(recorded["noise"]) - 1) / 2) * width
-        style.bars(panel, names, regrets[:, k].T, f"{noise:.0%} noise", colour=colour, offset=offset, width=width, panel="regret")
+        colour, offset = (
+            style.SEQUENCE[0 if noise == 0 else 2],
+            (k - (len(recorded["noise"]) - 1) / 2) * width,
+        )
+        style.bars(
+            panel,
+            names,
+            regrets[:, k].T,
+            f"{noise:.0%} noise",
+            colour=colour,
+            offset=offset,
+            width=width,
+            panel="regret",
+        )
     panel.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
     panel.set_ylabel("regret, test accuracy")
     panel.set_ylim(bottom=0)

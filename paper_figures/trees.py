@@ -1,18 +1,23 @@
 """Trees beside a network: leaf size and coherence under label noise, and listening only to what many examples agree on.
 
-Digits, 500 training examples, 8 seeds; colours as in b. **a, c** The more labels are permuted, the more leaves has a fully grown tree,
-the deeper it is, and the fewer examples share a leaf: 29 with true labels, 3 with permuted ones. If each leaf is a direction of its own,
-this is the tree's m-coherence. The network's own, of batches of 100 at a training loss of 1 nat, does not fall like that: **not
-reproduced**. At 2 nats it is 2.8 with true labels and 1.1 with half or all of them permuted (b, not judged). **d** Half of the labels
-permuted: of a pristine and a corrupt example, the pristine one is in the larger leaf 83 times in 100. **h** Examples of larger leaves are
-learned a little earlier by the network (the share of measured steps at which it has them right is larger), also among pristine ones only:
-rank correlation 0.20, **inconclusive** against the 0.1 that was claimed.
+Digits, 500 training examples, 8 seeds; colours as in b. **a, c** The more labels are permuted, the
+more leaves has a fully grown tree, the deeper it is, and the fewer examples share a leaf: 29 with
+true labels, 3 with permuted ones. If each leaf is a direction of its own, this is the tree's
+m-coherence. The network's own, of batches of 100 at a training loss of 1 nat, does not fall like
+that: **not reproduced**. At 2 nats it is 2.8 with true labels and 1.1 with half or all of them
+permuted (b, not judged). **d** Half of the labels permuted: of a pristine and a corrupt example,
+the pristine one is in the larger leaf 83 times in 100. **h** Examples of larger leaves are learned
+a little earlier by the network (the share of measured steps at which it has them right is larger),
+also among pristine ones only: rank correlation 0.20, **inconclusive** against the 0.1 that was
+claimed.
 
-**e** Under noise a least leaf size restores accuracy on clean test labels: trees with half of the labels permuted have 0.43 with leaves
-of one, 0.54 with leaves of 8 or more, and 0.62 at best; without noise it costs some. Forests gain, too. **f** Winsorizing at 4 % gains
-0.04, **inconclusive** against the claimed 0.05, but more than without noise. **g** Half of the labels permuted, corrupt against pristine
-examples fitted. Neither is better than its control: a least leaf size does not measurably differ from limited depth (**inconclusive**),
-and SGD stopped where it fits the pristine as well has memorized 0.38 fewer corrupt ones than winsorizing: **not reproduced**.
+**e** Under noise a least leaf size restores accuracy on clean test labels: trees with half of the
+labels permuted have 0.43 with leaves of one, 0.54 with leaves of 8 or more, and 0.62 at best;
+without noise it costs some. Forests gain, too. **f** Winsorizing at 4 % gains 0.04,
+**inconclusive** against the claimed 0.05, but more than without noise. **g** Half of the labels
+permuted, corrupt against pristine examples fitted. Neither is better than its control: a least leaf
+size does not measurably differ from limited depth (**inconclusive**), and SGD stopped where it fits
+the pristine as well has memorized 0.38 fewer corrupt ones than winsorizing: **not reproduced**.
 """
 
 import numpy as np
@@ -20,7 +25,9 @@ import style
 from matplotlib.lines import Line2D
 
 SMALL = {"fontsize": 6.5, "handlelength": 1.4, "labelspacing": 0.2, "borderaxespad": 0.3}
-NEUTRAL, PINK, PRISTINE, CORRUPT = (style.COLOUR[name] for name in ("neutral", "other", "pristine", "corrupt"))
+NEUTRAL, PINK, PRISTINE, CORRUPT = (
+    style.COLOUR[name] for name in ("neutral", "other", "pristine", "corrupt")
+)
 NOISE, EQUAL = 0.5, 1.0
 FIT = {"pristine": 0, "corrupt": 1, "train": 2, "test": 3}
 
@@ -41,7 +48,10 @@ def draw(recorded):
 
 def colours(recorded):
     """(index, share of noise, colour)."""
-    return [(k, noise, colour) for (k, noise), colour in zip(enumerate(recorded["noise"]), style.SEQUENCE)]
+    return [
+        (k, noise, colour)
+        for (k, noise), colour in zip(enumerate(recorded["noise"]), style.SEQUENCE)
+    ]
 
 
 def half(recorded):
@@ -56,9 +66,25 @@ def helped(panel, recorded):
         (recorded["shapes"][:, :, 0, 0], "tree: leaf size", PINK),
         (recorded["m_coherence"][..., level], "net: m-coherence", NEUTRAL),
     ):
-        style.band(panel, 100 * recorded["noise"], values.T, name, colour=colour, panel=title, logarithmic=True)
-        panel.plot(100 * recorded["noise"], np.exp(np.log(values).mean(1)), "o", color=colour, markersize=3)
-    panel.set(yscale="log", xlabel="permuted labels, %", ylabel="examples", xticks=100 * recorded["noise"], ylim=(0.5, 400))
+        style.band(
+            panel,
+            100 * recorded["noise"],
+            values.T,
+            name,
+            colour=colour,
+            panel=title,
+            logarithmic=True,
+        )
+        panel.plot(
+            100 * recorded["noise"], np.exp(np.log(values).mean(1)), "o", color=colour, markersize=3
+        )
+    panel.set(
+        yscale="log",
+        xlabel="permuted labels, %",
+        ylabel="examples",
+        xticks=100 * recorded["noise"],
+        ylim=(0.5, 400),
+    )
     panel.set_yticks([1, 10, 100], ["1", "10", "100"])
     panel.set_title(title, loc="left")
     panel.legend(loc="upper right", **SMALL)
@@ -68,9 +94,22 @@ def over_training(panel, recorded):
     """The network's m-coherence as its training loss falls."""
     title = "Net, over training"
     for k, noise, colour in colours(recorded):
-        style.band(panel, recorded["levels"], recorded["m_coherence"][k], f"{noise:.0%}", colour=colour, panel=title, logarithmic=True)
+        style.band(
+            panel,
+            recorded["levels"],
+            recorded["m_coherence"][k],
+            f"{noise:.0%}",
+            colour=colour,
+            panel=title,
+            logarithmic=True,
+        )
     panel.axvline(EQUAL, color=NEUTRAL, linewidth=0.6, linestyle=":")
-    panel.set(xscale="log", yscale="log", xlabel="training loss (nats)", ylabel=f"m-coherence, m = {recorded['batch_size']}")
+    panel.set(
+        xscale="log",
+        yscale="log",
+        xlabel="training loss (nats)",
+        ylabel=f"m-coherence, m = {recorded['batch_size']}",
+    )
     panel.invert_xaxis()
     panel.set_xticks([2, 1, 0.5, 0.2], ["2", "1", "0.5", "0.2"])
     panel.set_ylim(0.8, 9)
@@ -83,9 +122,25 @@ def over_training(panel, recorded):
 def shape(panel, recorded):
     """Depth and number of leaves of fully grown trees."""
     title = "Fully grown trees"
-    for k, (name, colour, dashes) in enumerate((("leaves", PINK, "-"), ("depth", PINK, "--")), start=1):
-        style.band(panel, 100 * recorded["noise"], recorded["shapes"][:, :, 0, k].T, name, colour=colour, style=dashes, panel=title)
-    panel.set(yscale="log", xlabel="permuted labels, %", ylabel="number", xticks=100 * recorded["noise"], ylim=(5, 1000))
+    for k, (name, colour, dashes) in enumerate(
+        (("leaves", PINK, "-"), ("depth", PINK, "--")), start=1
+    ):
+        style.band(
+            panel,
+            100 * recorded["noise"],
+            recorded["shapes"][:, :, 0, k].T,
+            name,
+            colour=colour,
+            style=dashes,
+            panel=title,
+        )
+    panel.set(
+        yscale="log",
+        xlabel="permuted labels, %",
+        ylabel="number",
+        xticks=100 * recorded["noise"],
+        ylim=(5, 1000),
+    )
     panel.set_yticks([10, 100, 1000], ["10", "100", "1,000"])
     panel.set_title(title, loc="left")
     panel.legend(loc="upper left", **SMALL)
@@ -99,9 +154,17 @@ def leaves(panel, recorded):
     """In which leaves pristine and corrupt examples are."""
     title = "In which leaves?"
     bins = octave(recorded["sizes"]).max() + 1
-    for name, colour, which in (("pristine", PRISTINE, ~recorded["corrupt"]), ("corrupt", CORRUPT, recorded["corrupt"])):
-        shares = [np.bincount(octave(sizes[some]), minlength=bins) / some.sum() for sizes, some in zip(recorded["sizes"], which)]
-        style.band(panel, 2.0 ** np.arange(bins), np.array(shares), name, colour=colour, panel=title)
+    for name, colour, which in (
+        ("pristine", PRISTINE, ~recorded["corrupt"]),
+        ("corrupt", CORRUPT, recorded["corrupt"]),
+    ):
+        shares = [
+            np.bincount(octave(sizes[some]), minlength=bins) / some.sum()
+            for sizes, some in zip(recorded["sizes"], which)
+        ]
+        style.band(
+            panel, 2.0 ** np.arange(bins), np.array(shares), name, colour=colour, panel=title
+        )
     panel.set(xscale="log", xlabel="leaf size, up to", ylabel="share of examples")
     panel.set_xticks([1, 4, 16, 64], ["1", "4", "16", "64"])
     panel.minorticks_off()
@@ -115,12 +178,19 @@ def test_of_trees(panel, recorded):
     for kind, dashes in (("trees", "-"), ("forests", "--")):
         for k, noise, colour in colours(recorded):
             values, name = recorded[kind][k, :, :, FIT["test"]], f"{kind}, {noise:.0%}"
-            style.band(panel, recorded["leaf"], values, name, colour=colour, style=dashes, panel=title)
-    panel.set(xscale="log", xlabel="least leaf size, examples", ylabel="clean test accuracy", ylim=(0, 1))
+            style.band(
+                panel, recorded["leaf"], values, name, colour=colour, style=dashes, panel=title
+            )
+    panel.set(
+        xscale="log", xlabel="least leaf size, examples", ylabel="clean test accuracy", ylim=(0, 1)
+    )
     panel.set_xticks([1, 4, 16, 64], ["1", "4", "16", "64"])
     panel.minorticks_off()
     panel.set_title(title, loc="left")
-    handles = [Line2D([], [], color=NEUTRAL, linestyle=dashes, label=name) for name, dashes in (("tree", "-"), ("forest", "--"))]
+    handles = [
+        Line2D([], [], color=NEUTRAL, linestyle=dashes, label=name)
+        for name, dashes in (("tree", "-"), ("forest", "--"))
+    ]
     panel.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 0.12), **SMALL)
 
 
@@ -152,7 +222,9 @@ def memorized(panel, recorded):
     ):
         x, y = values.mean(0)[:, :2].T
         style.curve(panel, x, y, name, colour=colour, style=mark, panel=title)
-    panel.set(xlabel="pristine fitted", ylabel="corrupt fitted", xlim=(0.3, 1.02), ylim=(-0.02, 1.02))
+    panel.set(
+        xlabel="pristine fitted", ylabel="corrupt fitted", xlim=(0.3, 1.02), ylim=(-0.02, 1.02)
+    )
     panel.set_title(title, loc="left")
     panel.legend(loc="upper left", **SMALL)
 
@@ -161,14 +233,25 @@ def learned(panel, recorded):
     """When the network learns the examples of small and of large leaves."""
     title = "Learned when?"
     bins = octave(recorded["sizes"]).max() + 1
-    for name, colour, which in (("pristine", PRISTINE, ~recorded["corrupt"]), ("corrupt", CORRUPT, recorded["corrupt"])):
+    for name, colour, which in (
+        ("pristine", PRISTINE, ~recorded["corrupt"]),
+        ("corrupt", CORRUPT, recorded["corrupt"]),
+    ):
         with np.errstate(invalid="ignore"):
             means = [
-                np.bincount(octave(sizes[some]), right[some], bins) / np.bincount(octave(sizes[some]), minlength=bins)
+                np.bincount(octave(sizes[some]), right[some], bins)
+                / np.bincount(octave(sizes[some]), minlength=bins)
                 for sizes, right, some in zip(recorded["sizes"], recorded["learned"], which)
             ]
         there = np.isfinite(means).all(0)
-        style.band(panel, 2.0 ** np.arange(bins)[there], np.array(means)[:, there], name, colour=colour, panel=title)
+        style.band(
+            panel,
+            2.0 ** np.arange(bins)[there],
+            np.array(means)[:, there],
+            name,
+            colour=colour,
+            panel=title,
+        )
     panel.set(xscale="log", xlabel="leaf size, up to", ylabel="share of steps fitted", ylim=(0, 1))
     panel.set_xticks([1, 4, 16, 64], ["1", "4", "16", "64"])
     panel.minorticks_off()

@@ -1,14 +1,16 @@
 """Width: accuracy and coherence of networks of growing width at equal training loss, in two parametrizations.
 
-Digits with 20 % permuted labels, learned by MLPs of two hidden layers of 32, 128 and 512 units, at learning rates chosen for each on
-held-out training examples (in the legends). At equal training loss the wider network has the higher test accuracy in both
-parametrizations (a, b; c at 0.35 nats, where the widest is ahead by 8 points): it is ahead as soon as random labels begin to be
-memorized.
+Digits with 20 % permuted labels, learned by MLPs of two hidden layers of 32, 128 and 512 units, at
+learning rates chosen for each on held-out training examples (in the legends). At equal training
+loss the wider network has the higher test accuracy in both parametrizations (a, b; c at 0.35 nats,
+where the widest is ahead by 8 points): it is ahead as soon as random labels begin to be memorized.
 
-That wider networks are more coherent is **not reproduced** (f, at the two dotted losses of d and e): m-coherence of the batches is lower
-at 1.5 nats the wider the network, and alike at 0.65 nats in the standard parametrization (**inconclusive**). Under maximal update the
-tuned rates differ ninefold and the widest takes the smallest steps; how much of its low coherence is that, is not separated here.
-Standard networks all have one rate, and the widest starts out the most coherent (d, left end), which no claim had asked for.
+That wider networks are more coherent is **not reproduced** (f, at the two dotted losses of d and
+e): m-coherence of the batches is lower at 1.5 nats the wider the network, and alike at 0.65 nats in
+the standard parametrization (**inconclusive**). Under maximal update the tuned rates differ
+ninefold and the widest takes the smallest steps; how much of its low coherence is that, is not
+separated here. Standard networks all have one rate, and the widest starts out the most coherent (d,
+left end), which no claim had asked for.
 """
 
 import numpy as np
@@ -23,22 +25,39 @@ NEUTRAL = style.COLOUR["neutral"]
 
 def draw(recorded):
     figure, axes = style.figure(2, 3, height=2.35)
-    for row, (name, label) in zip(axes, (("test_accuracy", "test accuracy"), ("m_coherence", f"m-coherence, m = {recorded['m']}"))):
+    for row, (name, label) in zip(
+        axes,
+        (("test_accuracy", "test accuracy"), ("m_coherence", f"m-coherence, m = {recorded['m']}")),
+    ):
         for panel, how in zip(row, NAMES):
             by_loss(panel, recorded, how, name)
-            panel.set_title(f"{'accuracy' if name == 'test_accuracy' else 'coherence'}, {NAMES[how]}", loc="left")
+            panel.set_title(
+                f"{'accuracy' if name == 'test_accuracy' else 'coherence'}, {NAMES[how]}",
+                loc="left",
+            )
         by_width(row[2], recorded, name)
         for panel in row:
             panel.set(ylim=(0.6, 1.0) if name == "test_accuracy" else (0.9, 11))
         row[0].set_ylabel(label)
     style.letters(axes.flat)
-    handles = [Line2D([], [], color=colour, label=text) for text, colour in zip(sizes(recorded), style.SEQUENCE[::2])]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), title="width (parameters)", title_fontsize=7.5)
+    handles = [
+        Line2D([], [], color=colour, label=text)
+        for text, colour in zip(sizes(recorded), style.SEQUENCE[::2])
+    ]
+    figure.legend(
+        handles=handles,
+        loc="outside upper center",
+        ncols=len(handles),
+        title="width (parameters)",
+        title_fontsize=7.5,
+    )
     return figure
 
 
 def sizes(recorded):
-    return [f"{width} ({recorded[f'standard-{width}/parameters']:,})" for width in recorded["widths"]]
+    return [
+        f"{width} ({recorded[f'standard-{width}/parameters']:,})" for width in recorded["widths"]
+    ]
 
 
 def by_loss(panel, recorded, how, name):
@@ -47,7 +66,15 @@ def by_loss(panel, recorded, how, name):
     for width, colour in zip(recorded["widths"], style.SEQUENCE[::2]):
         arm = f"{how}-{width}"
         text = f"{width}, rate {recorded[f'{arm}/rate']:.2g}"
-        style.band(panel, recorded["levels"], recorded[f"{arm}/{name}"], text, colour=colour, panel=title, logarithmic=logarithmic)
+        style.band(
+            panel,
+            recorded["levels"],
+            recorded[f"{arm}/{name}"],
+            text,
+            colour=colour,
+            panel=title,
+            logarithmic=logarithmic,
+        )
     for level in JUDGED[:2] if logarithmic else JUDGED[2:]:
         panel.axvline(level, color=NEUTRAL, linewidth=0.6, linestyle=":")
     panel.set(xscale="log", xlabel="training loss (nats)")
@@ -69,9 +96,18 @@ def by_width(panel, recorded, name):
     widths, levels = recorded["widths"], list(recorded["levels"])
     for how in NAMES:
         for level, colour in zip(shown, (NEUTRAL, style.COLOUR["other"])):
-            values = np.array([recorded[f"{how}-{width}/{name}"][:, levels.index(level)] for width in widths]).T
-            options = {"colour": colour, "style": DASHES[how], "logarithmic": logarithmic, "panel": f"{name} by width"}
-            style.band(panel, np.arange(len(widths)), values, f"{NAMES[how]}, {level:g} nats", **options)
+            values = np.array(
+                [recorded[f"{how}-{width}/{name}"][:, levels.index(level)] for width in widths]
+            ).T
+            options = {
+                "colour": colour,
+                "style": DASHES[how],
+                "logarithmic": logarithmic,
+                "panel": f"{name} by width",
+            }
+            style.band(
+                panel, np.arange(len(widths)), values, f"{NAMES[how]}, {level:g} nats", **options
+            )
     panel.set_xticks(range(len(widths)), [str(width) for width in widths])
     panel.set(xlabel="width")
     panel.set_title("at equal training loss", loc="left")
@@ -79,4 +115,8 @@ def by_width(panel, recorded, name):
         panel.set_yscale("log")
         panel.set_yticks([1, 2, 4, 8], ["1", "2", "4", "8"])
         panel.minorticks_off()
-    panel.legend(fontsize=7, loc="lower right" if name == "test_accuracy" else "upper right", labelspacing=0.2)
+    panel.legend(
+        fontsize=7,
+        loc="lower right" if name == "test_accuracy" else "upper right",
+        labelspacing=0.2,
+    )

@@ -1,23 +1,32 @@
 """Winsorized SGD under label noise: what it keeps from being memorized, and at what price.
 
-Upper rows: one column a share of random labels, one colour a percentile c; bands are 95 % intervals over seeds. After equally many steps
-a larger c has fitted fewer of the corrupt examples (their rank order is the claim that reproduces), and less altogether. Last row: what
-has been memorized at which accuracy on the pristine examples. Left, every c along its whole path: the paths lie on one another until nine
-tenths of the pristine examples are fitted. Right, the ends: squares are plain SGD at smaller and smaller step sizes, in as many steps. On
-2,000 images c = 2, 4 and 8 % end *above* that line: at equal fit of the pristine examples, SGD with a smaller step memorized less, and
-tested better. For c = 2, where the claims are judged, the difference is within the seeds' spread (*inconclusive*); that test accuracy at
-the end is no worse than SGD's is *not reproduced* there (c = 8 tests better than SGD).
+Upper rows: one column a share of random labels, one colour a percentile c; bands are 95 % intervals
+over seeds. After equally many steps a larger c has fitted fewer of the corrupt examples (their rank
+order is the claim that reproduces), and less altogether. Last row: what has been memorized at which
+accuracy on the pristine examples. Left, every c along its whole path: the paths lie on one another
+until nine tenths of the pristine examples are fitted. Right, the ends: squares are plain SGD at
+smaller and smaller step sizes, in as many steps. On 2,000 images c = 2, 4 and 8 % end *above* that
+line: at equal fit of the pristine examples, SGD with a smaller step memorized less, and tested
+better. For c = 2, where the claims are judged, the difference is within the seeds' spread
+(*inconclusive*); that test accuracy at the end is no worse than SGD's is *not reproduced* there (c
+= 8 tests better than SGD).
 
-`winsorization-column` is the source's network on all of MNIST, 60 epochs, one seed, so without verdicts: SGD has fitted 73 % of the
-corrupt examples by then, c = 1 has fitted 4 % and c = 2 has fitted 2 %, fewer than chance, and at the end they test 26 points better. Why
-so much more than with 2,000 images is not separated here: each example is seen half as often, and the network is larger. SGD stopped at
-its best, after a tenth of the steps, tests better still: 95 %, against 94 and 91 % at best.
+`winsorization-column` is the source's network on all of MNIST, 60 epochs, one seed, so without
+verdicts: SGD has fitted 73 % of the corrupt examples by then, c = 1 has fitted 4 % and c = 2 has
+fitted 2 %, fewer than chance, and at the end they test 26 points better. Why so much more than with
+2,000 images is not separated here: each example is seen half as often, and the network is larger.
+SGD stopped at its best, after a tenth of the steps, tests better still: 95 %, against 94 and 91 %
+at best.
 """
 
 import numpy as np
 import style
 
-NAMES = {"train_accuracy": "training accuracy", "corrupt_accuracy": "corrupt examples fitted", "test_accuracy": "test accuracy"}
+NAMES = {
+    "train_accuracy": "training accuracy",
+    "corrupt_accuracy": "corrupt examples fitted",
+    "test_accuracy": "test accuracy",
+}
 NOISE = 0.5
 
 
@@ -30,19 +39,39 @@ def draw(recorded):
             panel = curves[row, column]
             for k, percent in enumerate(c):
                 panel_name = f"{label}, noise {share:.0%}"
-                style.band(panel, steps, recorded[name][column, k], _text(percent), colour=style.SEQUENCE[k], panel=panel_name)
+                style.band(
+                    panel,
+                    steps,
+                    recorded[name][column, k],
+                    _text(percent),
+                    colour=style.SEQUENCE[k],
+                    panel=panel_name,
+                )
             if name == "train_accuracy":
-                style.guide(panel, 1 - share + share / 10, "only true labels fitted" if share else "", "left")
+                style.guide(
+                    panel,
+                    1 - share + share / 10,
+                    "only true labels fitted" if share else "",
+                    "left",
+                )
                 panel.set_title(f"{share:.0%} random labels")
             if name == "corrupt_accuracy" and share == 0:
                 _say(panel, "no corrupt\nexamples")
-            panel.set(xscale="log", xlim=(0.6, steps[-1]), ylim=(0, 1.03), xlabel="step", ylabel="" if column else label)
+            panel.set(
+                xscale="log",
+                xlim=(0.6, steps[-1]),
+                ylim=(0, 1.03),
+                xlabel="step",
+                ylabel="" if column else label,
+            )
     for panel in rest:
         panel.set_visible(False)
     if NOISE in noise:
         _paths(paths, recorded)
         _ends(ends, recorded)
-    figure.legend(*curves[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(c))
+    figure.legend(
+        *curves[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(c)
+    )
     return figure
 
 
@@ -65,25 +94,73 @@ def _under_noise(recorded, name):
 
 def _paths(panel, recorded):
     """Corrupt against pristine accuracy, mean over seeds at every measured step."""
-    pristine, corrupt = (_under_noise(recorded, f"{name}_accuracy").mean(1) for name in ("pristine", "corrupt"))
+    pristine, corrupt = (
+        _under_noise(recorded, f"{name}_accuracy").mean(1) for name in ("pristine", "corrupt")
+    )
     for k, percent in enumerate(recorded["c"]):
-        style.curve(panel, pristine[k], corrupt[k], _text(percent), colour=style.SEQUENCE[k], panel="paths", marker=".", markersize=3)
-    panel.set(xlabel="pristine examples fitted", ylabel="corrupt examples fitted", xlim=(0.5, 1.01), ylim=(0, 1.03))
+        style.curve(
+            panel,
+            pristine[k],
+            corrupt[k],
+            _text(percent),
+            colour=style.SEQUENCE[k],
+            panel="paths",
+            marker=".",
+            markersize=3,
+        )
+    panel.set(
+        xlabel="pristine examples fitted",
+        ylabel="corrupt examples fitted",
+        xlim=(0.5, 1.01),
+        ylim=(0, 1.03),
+    )
     panel.set_title(f"paths, {NOISE:.0%} random labels")
 
 
 def _ends(panel, recorded):
-    pristine, corrupt = (_under_noise(recorded, f"{name}_accuracy")[..., -1].mean(1) for name in ("pristine", "corrupt"))
+    pristine, corrupt = (
+        _under_noise(recorded, f"{name}_accuracy")[..., -1].mean(1)
+        for name in ("pristine", "corrupt")
+    )
     for k in range(len(recorded["c"])):
-        style.curve(panel, pristine[k : k + 1], corrupt[k : k + 1], "", colour=style.SEQUENCE[k], style="o", panel="ends")
+        style.curve(
+            panel,
+            pristine[k : k + 1],
+            corrupt[k : k + 1],
+            "",
+            colour=style.SEQUENCE[k],
+            style="o",
+            panel="ends",
+        )
     if len(recorded["slower"]):
         found = {"pristine": pristine, "corrupt": corrupt}
-        x, y = (np.append(recorded[f"slower/{name}_accuracy"].mean(1)[::-1], ends[0]) for name, ends in found.items())
-        style.curve(panel, x, y, "SGD, smaller steps", colour=style.COLOUR["neutral"], style="--", panel="ends", marker="s", markersize=3)
+        x, y = (
+            np.append(recorded[f"slower/{name}_accuracy"].mean(1)[::-1], ends[0])
+            for name, ends in found.items()
+        )
+        style.curve(
+            panel,
+            x,
+            y,
+            "SGD, smaller steps",
+            colour=style.COLOUR["neutral"],
+            style="--",
+            panel="ends",
+            marker="s",
+            markersize=3,
+        )
         panel.legend(fontsize=7, loc="upper left")
     panel.set(xlabel="pristine examples fitted", ylabel="corrupt examples fitted", ylim=(0, 1.03))
     panel.set_title("ends, after as many steps")
 
 
 def _say(panel, text):
-    panel.text(0.5, 0.5, text, ha="center", va="center", transform=panel.transAxes, color=style.COLOUR["neutral"])
+    panel.text(
+        0.5,
+        0.5,
+        text,
+        ha="center",
+        va="center",
+        transform=panel.transAxes,
+        color=style.COLOUR["neutral"],
+    )

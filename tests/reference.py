@@ -34,7 +34,14 @@ def alpha_unbiased(g):
 
 def stiffness(g, of):
     """Mean of `of(g_i, g_j)` over ordered pairs of different examples that both have a direction."""
-    return _mean([of(a, b) for i, a in enumerate(g) for j, b in enumerate(g) if i != j and np.any(a) and np.any(b)])
+    return _mean(
+        [
+            of(a, b)
+            for i, a in enumerate(g)
+            for j, b in enumerate(g)
+            if i != j and np.any(a) and np.any(b)
+        ]
+    )
 
 
 def sign(a, b):
@@ -50,10 +57,21 @@ def class_stiffness(g, groups, num_groups, of):
     matrix = np.full((num_groups, num_groups), np.nan)
     for a in range(num_groups):
         for b in range(num_groups):
-            of_a, of_b = ([i for i in range(len(g)) if groups[i] == c and np.any(g[i])] for c in (a, b))
+            of_a, of_b = (
+                [i for i in range(len(g)) if groups[i] == c and np.any(g[i])] for c in (a, b)
+            )
             matrix[a, b] = _mean([of(g[i], g[j]) for i in of_a for j in of_b if i != j])
-    entries = [(a == b, matrix[a, b]) for a in range(num_groups) for b in range(num_groups) if not np.isnan(matrix[a, b])]
-    return matrix, _mean([x for own, x in entries if own]), _mean([x for own, x in entries if not own])
+    entries = [
+        (a == b, matrix[a, b])
+        for a in range(num_groups)
+        for b in range(num_groups)
+        if not np.isnan(matrix[a, b])
+    ]
+    return (
+        matrix,
+        _mean([x for own, x in entries if own]),
+        _mean([x for own, x in entries if not own]),
+    )
 
 
 def confusion(g):
@@ -76,7 +94,11 @@ def tangent_kernel(outputs, params, inputs):
     for x in inputs:
         for c in range(outputs(params, x).shape[0]):
             gradient = jax.grad(lambda p: outputs(p, x)[c])(params)
-            rows.append(np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(gradient)]))
+            rows.append(
+                np.concatenate(
+                    [np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(gradient)]
+                )
+            )
     return np.array([[np.dot(a, b) for b in rows] for a in rows])
 
 

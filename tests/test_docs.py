@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import coherence
-from coherence import cli, findings, runs
-from coherence.experiment import load
 from coherence.gradients.rules import RULES
+from coherence.lab import cli, findings, runs
+from coherence.lab.experiment import load
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -37,7 +37,8 @@ def test_python_blocks_run_in_order_without_a_warning(page, monkeypatch, tmp_pat
     monkeypatch.syspath_prepend(ROOT / "paper_figures")  # as when the command loads a figure
     monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.chdir(tmp_path)
-    # Named like the file `coherence run` loads: the blocks define dataclasses, which look their module up.
+    # Named like the file `coherence run` loads: the blocks define dataclasses, which look their
+    # module up.
     namespace = {"__name__": "__main__"}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -60,7 +61,10 @@ def test_the_figure_is_shown_with_the_scale_it_was_recorded_at():
 
 @page
 def test_named_files_exist(page):
-    for name in re.findall(r"`((?:coherence|experiments|paper_figures|benchmarks|notebooks|docs|tests)/[\w/.]*)`", page.read_text()):
+    for name in re.findall(
+        r"`((?:coherence|experiments|paper_figures|benchmarks|notebooks|docs|tests)/[\w/.]*)`",
+        page.read_text(),
+    ):
         assert (ROOT / name).exists() or "mine" in name, name
 
 
@@ -78,8 +82,13 @@ def test_console_commands_exist(page):
                 name, *flags = rest
                 assert name in experiments, line
                 experiment = load(ROOT / "experiments" / f"{name}.py").EXPERIMENT
-                fields = {f"--{field.replace('_', '-')}" for field in vars(experiment.presets["cpu"])}
-                assert {flag for flag in flags if flag.startswith("--")} <= fields | {"--preset", "--help"}, line
+                fields = {
+                    f"--{field.replace('_', '-')}" for field in vars(experiment.presets["cpu"])
+                }
+                assert {flag for flag in flags if flag.startswith("--")} <= fields | {
+                    "--preset",
+                    "--help",
+                }, line
 
 
 def test_every_public_name_is_in_a_document():
@@ -100,11 +109,19 @@ def test_the_guide_quotes_messages_that_can_be_said():
 
 def test_the_design_lists_what_a_run_folder_holds():
     named = table(ROOT / "docs" / "design.md", "How data flows")
-    assert {"config.json", "manifest.json", "metrics.jsonl", "DONE"} <= set(re.findall(r"`([^`]+)`", " ".join(named)))
-    assert all(name in runs.__doc__ for name in ("config.json", "manifest.json", "metrics.jsonl", "DONE"))
+    assert {"config.json", "manifest.json", "metrics.jsonl", "DONE"} <= set(
+        re.findall(r"`([^`]+)`", " ".join(named))
+    )
+    assert all(
+        name in runs.__doc__ for name in ("config.json", "manifest.json", "metrics.jsonl", "DONE")
+    )
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page != ROOT / findings.REPRODUCING], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if page != ROOT / findings.REPRODUCING],
+    ids=lambda path: path.stem,
+)
 def test_pages_stay_short(page):
     lines = page.read_text().splitlines()
     assert len(lines) <= 160
@@ -116,7 +133,11 @@ def _messages(path):
     texts = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.JoinedStr):
-            texts.append("".join(part.value if isinstance(part, ast.Constant) else "\0" for part in node.values))
+            texts.append(
+                "".join(
+                    part.value if isinstance(part, ast.Constant) else "\0" for part in node.values
+                )
+            )
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             texts.append(node.value)
     return "\n".join(texts)

@@ -19,7 +19,13 @@ def test_runs_from_top_to_bottom(notebook, tmp_path):
     environment = {**os.environ, "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT)}
     warnings = ["-W", "error", "-W", "ignore:FigureCanvasAgg is non-interactive"]
     done = subprocess.run(
-        [sys.executable, *warnings, notebook], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, *warnings, notebook],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "nan" not in done.stdout

@@ -15,25 +15,45 @@ def _half(prediction, y):
 
 def dense():
     params = {"w": normal(0, 5, 3), "b": normal(1, 3)}
-    return lambda p, e: _half(jnp.tanh(e[0] @ p["w"] + p["b"]), e[1]), params, (normal(2, 6, 5), normal(3, 6, 3))
+    return (
+        lambda p, e: _half(jnp.tanh(e[0] @ p["w"] + p["b"]), e[1]),
+        params,
+        (normal(2, 6, 5), normal(3, 6, 3)),
+    )
 
 
 def transposed():
-    return lambda p, e: _half(p["w"] @ e[0], e[1]), {"w": normal(0, 3, 5)}, (normal(2, 6, 5), normal(3, 6, 3))
+    return (
+        lambda p, e: _half(p["w"] @ e[0], e[1]),
+        {"w": normal(0, 3, 5)},
+        (normal(2, 6, 5), normal(3, 6, 3)),
+    )
 
 
 def transposed_view():
-    return lambda p, e: _half(e[0] @ p["w"].T, e[1]), {"w": normal(0, 3, 5)}, (normal(2, 6, 5), normal(3, 6, 3))
+    return (
+        lambda p, e: _half(e[0] @ p["w"].T, e[1]),
+        {"w": normal(0, 3, 5)},
+        (normal(2, 6, 5), normal(3, 6, 3)),
+    )
 
 
 def sequence():
     """The same weights at every position: few positions, so that Gram matrices are the cheap way."""
-    return lambda p, e: _half(jnp.tanh(e[0] @ p["w"]), e[1]), {"w": normal(0, 9, 8)}, (normal(2, 4, 3, 9), normal(3, 4, 3, 8))
+    return (
+        lambda p, e: _half(jnp.tanh(e[0] @ p["w"]), e[1]),
+        {"w": normal(0, 9, 8)},
+        (normal(2, 4, 3, 9), normal(3, 4, 3, 8)),
+    )
 
 
 def long_sequence():
     """Many positions: forming one example's gradient is the cheap way."""
-    return lambda p, e: _half(jnp.tanh(e[0] @ p["w"]), e[1]), {"w": normal(0, 4, 3)}, (normal(2, 5, 20, 4), normal(3, 5, 20, 3))
+    return (
+        lambda p, e: _half(jnp.tanh(e[0] @ p["w"]), e[1]),
+        {"w": normal(0, 4, 3)},
+        (normal(2, 5, 20, 4), normal(3, 5, 20, 3)),
+    )
 
 
 def heads():
@@ -50,7 +70,11 @@ def stacked_weights():
 
 def scaled_weights():
     """The width-independent parametrization: w / sqrt(n)."""
-    return lambda p, e: _half(e[0] @ (p["w"] / 5**0.5) * 2, e[1]), {"w": normal(0, 5, 3)}, (normal(2, 6, 5), normal(3, 6, 3))
+    return (
+        lambda p, e: _half(e[0] @ (p["w"] / 5**0.5) * 2, e[1]),
+        {"w": normal(0, 5, 3)},
+        (normal(2, 6, 5), normal(3, 6, 3)),
+    )
 
 
 def sliced_weights():
@@ -61,7 +85,11 @@ def sliced_weights():
 
 def tied():
     """An autoencoder with tied weights: used as w and as its transpose."""
-    return lambda p, e: _half(jnp.tanh(e @ p["w"]) @ p["w"].T, e), {"w": normal(0, 5, 3)}, normal(2, 6, 5)
+    return (
+        lambda p, e: _half(jnp.tanh(e @ p["w"]) @ p["w"].T, e),
+        {"w": normal(0, 5, 3)},
+        normal(2, 6, 5),
+    )
 
 
 def siamese():
@@ -86,7 +114,12 @@ def broadcast_parameters():
         x = e[0] * p["channel"] + p["position"][:, None] - p["both"]
         return _half(x * p["all"] + p["position"][:, None] * e[0], e[1])
 
-    params = {"channel": normal(0, 4), "position": normal(1, 3), "both": normal(2, 3, 4), "all": normal(4)}
+    params = {
+        "channel": normal(0, 4),
+        "position": normal(1, 3),
+        "both": normal(2, 3, 4),
+        "all": normal(4),
+    }
     return loss, params, (normal(2, 6, 3, 4), normal(3, 6, 3, 4))
 
 
@@ -99,13 +132,21 @@ def inside_jit_and_remat():
 def frozen():
     """A leaf behind stop_gradient and one that is never used: zero gradients."""
     loss = lambda p, e: _half(e[0] @ jax.lax.stop_gradient(p["w"]) + p["b"], e[1])
-    return loss, {"w": normal(0, 5, 3), "b": normal(1, 3), "unused": normal(2, 2, 2)}, (normal(2, 6, 5), normal(3, 6, 3))
+    return (
+        loss,
+        {"w": normal(0, 5, 3), "b": normal(1, 3), "unused": normal(2, 2, 2)},
+        (normal(2, 6, 5), normal(3, 6, 3)),
+    )
 
 
 def low_rank():
     """Parameter meets parameter."""
     loss = lambda p, e: _half(e[0] @ (p["u"] @ p["v"]) + p["b"], e[1])
-    return loss, {"u": normal(0, 5, 2), "v": normal(1, 2, 3), "b": normal(4, 3)}, (normal(2, 6, 5), normal(3, 6, 3))
+    return (
+        loss,
+        {"u": normal(0, 5, 2), "v": normal(1, 2, 3), "b": normal(4, 3)},
+        (normal(2, 6, 5), normal(3, 6, 3)),
+    )
 
 
 def penalized():
@@ -127,10 +168,16 @@ def _convolving(x, *kernel, orders=("NHWC", "HWIO", "NHWC"), m=3, **options):
 
 def convolution():
     def loss(p, e):
-        x = jax.lax.conv_general_dilated(e[0][None], p["k"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        x = jax.lax.conv_general_dilated(
+            e[0][None], p["k"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
         return _half(jnp.tanh(x).mean((0, 1, 2)) + p["b"], e[1])
 
-    return loss, {"k": normal(0, 3, 3, 2, 4), "b": normal(1, 4)}, (normal(2, 3, 5, 5, 2), normal(3, 3, 4))
+    return (
+        loss,
+        {"k": normal(0, 3, 3, 2, 4), "b": normal(1, 4)},
+        (normal(2, 3, 5, 5, 2), normal(3, 3, 4)),
+    )
 
 
 def convolution_of_a_small_map():
@@ -144,43 +191,73 @@ def convolution_of_a_large_map():
 
 
 def strided_dilated_convolution():
-    return _convolving((9, 8, 2), 3, 2, 2, 4, window_strides=(2, 1), padding=((2, 1), (0, -1)), rhs_dilation=(2, 3))
+    return _convolving(
+        (9, 8, 2), 3, 2, 2, 4, window_strides=(2, 1), padding=((2, 1), (0, -1)), rhs_dilation=(2, 3)
+    )
 
 
 def grouped_convolution():
     """Channels first, as in other frameworks, in two groups."""
     orders = ("NCHW", "OIHW", "NCHW")
-    return _convolving((6, 5, 4), 4, 3, 3, 3, orders=orders, window_strides=(1, 2), padding="SAME", feature_group_count=2)
+    return _convolving(
+        (6, 5, 4),
+        4,
+        3,
+        3,
+        3,
+        orders=orders,
+        window_strides=(1, 2),
+        padding="SAME",
+        feature_group_count=2,
+    )
 
 
 def depthwise_convolution():
-    return _convolving((6, 5, 3), 3, 3, 1, 6, window_strides=(1, 1), padding="SAME", feature_group_count=3)
+    return _convolving(
+        (6, 5, 3), 3, 3, 1, 6, window_strides=(1, 1), padding="SAME", feature_group_count=3
+    )
 
 
 def transposed_convolution():
     def loss(p, e):
-        return _half(jax.lax.conv_transpose(e[0][None], p["k"], (2, 2), "SAME", transpose_kernel=True), e[1])
+        return _half(
+            jax.lax.conv_transpose(e[0][None], p["k"], (2, 2), "SAME", transpose_kernel=True), e[1]
+        )
 
     return loss, {"k": normal(0, 3, 3, 4, 2)}, (normal(2, 3, 4, 3, 2), normal(3, 3, 1, 8, 6, 4))
 
 
 def convolution_in_one_dimension():
-    return _convolving((11, 3), 4, 3, 2, orders=("NHC", "HIO", "NHC"), window_strides=(3,), padding="VALID")
+    return _convolving(
+        (11, 3), 4, 3, 2, orders=("NHC", "HIO", "NHC"), window_strides=(3,), padding="VALID"
+    )
 
 
 def convolution_in_three_dimensions():
     orders = ("NDHWC", "DHWIO", "NDHWC")
-    return _convolving((4, 3, 5, 2), 2, 3, 2, 2, 3, orders=orders, window_strides=(1, 1, 2), padding="SAME")
+    return _convolving(
+        (4, 3, 5, 2), 2, 3, 2, 2, 3, orders=orders, window_strides=(1, 1, 2), padding="SAME"
+    )
 
 
 def siamese_convolution():
     """One kernel on two images of a size, and on a third of another."""
 
     def loss(p, e):
-        convolve = lambda x: jnp.tanh(jax.lax.conv_general_dilated(x, p["k"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")))
-        return _half(convolve(e[0]).mean(0), convolve(e[1][None])[0]) + jnp.sum(convolve(e[2][None]))
+        convolve = lambda x: jnp.tanh(
+            jax.lax.conv_general_dilated(
+                x, p["k"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+        )
+        return _half(convolve(e[0]).mean(0), convolve(e[1][None])[0]) + jnp.sum(
+            convolve(e[2][None])
+        )
 
-    return loss, {"k": normal(0, 2, 2, 2, 3)}, (normal(1, 3, 2, 4, 4, 2), normal(2, 3, 4, 4, 2), normal(3, 3, 3, 2, 2))
+    return (
+        loss,
+        {"k": normal(0, 2, 2, 2, 3)},
+        (normal(1, 3, 2, 4, 4, 2), normal(2, 3, 4, 4, 2), normal(3, 3, 3, 2, 2)),
+    )
 
 
 def _sentence(seed, m, length, words):
@@ -201,7 +278,11 @@ def embedding_with_few_words():
 
 def embedding_of_one_word():
     loss = lambda p, e: _half(p["table"][e[0][0]] + p["other"][:, e[0]].sum(1), e[1])
-    return loss, {"table": normal(0, 40, 4), "other": normal(1, 4, 30)}, (_sentence(1, 5, 2, 30), normal(2, 5, 4))
+    return (
+        loss,
+        {"table": normal(0, 40, 4), "other": normal(1, 4, 30)},
+        (_sentence(1, 5, 2, 30), normal(2, 5, 4)),
+    )
 
 
 def embedding_out_of_range():
@@ -244,7 +325,13 @@ def recurrent():
         h, out = jax.lax.scan(step, p["h"], e[0])
         return _half(h, e[1]) + out.sum()
 
-    params = {"w": normal(0, 2, 3), "u": normal(1, 3, 3), "b": normal(4, 3), "h": normal(5, 3), "s": normal(6)}
+    params = {
+        "w": normal(0, 2, 3),
+        "u": normal(1, 3, 3),
+        "b": normal(4, 3),
+        "h": normal(5, 3),
+        "s": normal(6),
+    }
     return loss, params, (normal(2, 4, 6, 2), normal(3, 4, 3))
 
 
@@ -264,7 +351,11 @@ def scanned_layers():
         layer = lambda x, w: (jnp.tanh(x @ w["kernel"].T + w["bias"]), None)
         return _half(jax.lax.scan(layer, e[0], p)[0], e[1])
 
-    return loss, {"kernel": normal(0, 4, 3, 3), "bias": normal(1, 4, 3)}, (normal(2, 5, 3), normal(3, 5, 3))
+    return (
+        loss,
+        {"kernel": normal(0, 4, 3, 3), "bias": normal(1, 4, 3)},
+        (normal(2, 5, 3), normal(3, 5, 3)),
+    )
 
 
 def scanned_layers_over_time():
@@ -288,7 +379,11 @@ def _joined(axis, shape, equation, out):
         return _half(jnp.einsum(equation, e[0], w), e[1])
 
     n = shape["x"][0]
-    return loss, {"u": normal(0, *shape["u"]), "v": normal(1, *shape["v"])}, (normal(2, *shape["x"]), normal(3, n, *out))
+    return (
+        loss,
+        {"u": normal(0, *shape["u"]), "v": normal(1, *shape["v"])},
+        (normal(2, *shape["x"]), normal(3, n, *out)),
+    )
 
 
 def joined_outputs():
@@ -315,22 +410,37 @@ def convolutions_and_words_over_time():
 
         def step(h, xs):
             x, word = xs
-            y = jax.lax.conv_general_dilated((x + h)[None], p["k"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))[0]
+            y = jax.lax.conv_general_dilated(
+                (x + h)[None], p["k"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )[0]
             return jnp.tanh(y + p["table"][word]), None
 
         return jnp.sum(jax.lax.scan(step, jnp.zeros((4, 4, 3)), (images, words))[0] ** 2)
 
     words = jnp.asarray(np.random.default_rng(3).integers(5, size=(3, 2)))
-    return loss, {"k": normal(0, 3, 3, 3, 3), "table": normal(1, 5, 3)}, (normal(2, 3, 2, 4, 4, 3), words)
+    return (
+        loss,
+        {"k": normal(0, 3, 3, 3, 3), "table": normal(1, 5, 3)},
+        (normal(2, 3, 2, 4, 4, 3), words),
+    )
 
 
 def branches():
     """A branch an example takes by its own data."""
 
     def loss(p, e):
-        return _half(jax.lax.cond(e[0][0] > 0, lambda x: x @ p["w"], lambda x: jnp.tanh(x @ p["v"] + p["b"]), e[0]), e[1])
+        return _half(
+            jax.lax.cond(
+                e[0][0] > 0, lambda x: x @ p["w"], lambda x: jnp.tanh(x @ p["v"] + p["b"]), e[0]
+            ),
+            e[1],
+        )
 
-    return loss, {"w": normal(0, 5, 3), "v": normal(1, 5, 3), "b": normal(4, 3)}, (normal(2, 6, 5), normal(3, 6, 3))
+    return (
+        loss,
+        {"w": normal(0, 5, 3), "v": normal(1, 5, 3), "b": normal(4, 3)},
+        (normal(2, 6, 5), normal(3, 6, 3)),
+    )
 
 
 def custom_derivative():
@@ -380,7 +490,9 @@ def quantized_weights():
     """Rounded on the way in, as if not on the way back (straight through)."""
     rounded = jax.custom_jvp(lambda w: jnp.round(4 * w) / 4)
     rounded.defjvp(lambda ws, ts: (rounded(*ws), ts[0]))
-    return lambda p, e: _half(jnp.tanh(e[0] @ rounded(p["w"])) @ rounded(p["v"]), e[1]), *_two_layers()
+    return lambda p, e: _half(
+        jnp.tanh(e[0] @ rounded(p["w"])) @ rounded(p["v"]), e[1]
+    ), *_two_layers()
 
 
 def clipped_backward():
@@ -390,7 +502,10 @@ def clipped_backward():
     def layer(x, w):
         return x @ w
 
-    layer.defvjp(lambda x, w: (x @ w, (x, w)), lambda kept, dy: (kept[1] @ dy, jnp.outer(kept[0], jnp.clip(dy, -0.1, 0.1))))
+    layer.defvjp(
+        lambda x, w: (x @ w, (x, w)),
+        lambda kept, dy: (kept[1] @ dy, jnp.outer(kept[0], jnp.clip(dy, -0.1, 0.1))),
+    )
     return lambda p, e: _half(jnp.tanh(layer(e[0], p["w"])) @ p["v"], e[1]), *_two_layers()
 
 
@@ -401,7 +516,10 @@ def _two_layers():
 def scaled_by_computed_numbers():
     """Weights scaled by the root of their fan-in, and moved away from where they started."""
     start = normal(4, 4, 3)
-    loss = lambda p, e: _half(jnp.tanh(e[0] @ (p["w"] / jnp.sqrt(5.0))) @ (start + jnp.sqrt(jnp.array(0.25)) * p["v"]), e[1])
+    loss = lambda p, e: _half(
+        jnp.tanh(e[0] @ (p["w"] / jnp.sqrt(5.0))) @ (start + jnp.sqrt(jnp.array(0.25)) * p["v"]),
+        e[1],
+    )
     return loss, *_two_layers()
 
 
@@ -413,7 +531,9 @@ def pruned_weights():
 
 def noise_level():
     """A small parameter through functions no rule knows."""
-    loss = lambda p, e: jnp.sum((e[0] - p["mean"]) ** 2 / jnp.exp(p["log_variance"]) + jnp.sin(p["log_variance"]))
+    loss = lambda p, e: jnp.sum(
+        (e[0] - p["mean"]) ** 2 / jnp.exp(p["log_variance"]) + jnp.sin(p["log_variance"])
+    )
     return loss, {"mean": normal(0, 5), "log_variance": normal(1, 5)}, (normal(2, 6, 5),)
 
 
@@ -468,4 +588,10 @@ FAST = (
     noise_level,
 )
 FALLBACK = {low_rank: {"u", "v"}, penalized: {"w"}, clipped_backward: {"w"}, pruned_weights: {"w"}}
-SMALL_COUNT_AS_LARGE = {*FALLBACK, large_custom_jvp, large_custom_vjp, quantized_weights, scaled_by_computed_numbers}
+SMALL_COUNT_AS_LARGE = {
+    *FALLBACK,
+    large_custom_jvp,
+    large_custom_vjp,
+    quantized_weights,
+    scaled_by_computed_numbers,
+}

@@ -41,25 +41,41 @@ def coherence(loss, m):
     return run
 
 
-PEERS = {"jax_privacy": jax_privacy, "jax_privacy microbatches": in_microbatches, "coherence": coherence}
+PEERS = {
+    "jax_privacy": jax_privacy,
+    "jax_privacy microbatches": in_microbatches,
+    "coherence": coherence,
+}
 
 
 def case(net, peer, checked):
     """`(peer's call, plain call, its numbers, expected numbers, note)`; the numbers: squared norms of `checked` examples, of the mean."""
     loss, params, batch = problem(net)
     mean_loss = lambda p, b: jnp.mean(jax.vmap(loss, (None, 0))(p, b))
-    measured, plain, one = jax.jit(PEERS[peer](loss, len(batch[0]))), jax.jit(jax.value_and_grad(mean_loss)), jax.jit(jax.grad(loss))
+    measured, plain, one = (
+        jax.jit(PEERS[peer](loss, len(batch[0]))),
+        jax.jit(jax.value_and_grad(mean_loss)),
+        jax.jit(jax.grad(loss)),
+    )
 
     def numbers():
         norms, mean = measured(params, batch)
         return [*norms[:checked].tolist(), squared(mean)]
 
     def expected():
-        looped = [squared(one(params, jax.tree.map(lambda leaf: leaf[i], batch))) for i in range(checked)]
+        looped = [
+            squared(one(params, jax.tree.map(lambda leaf: leaf[i], batch))) for i in range(checked)
+        ]
         return [*looped, squared(plain(params, batch)[1])]
 
     wait = jax.block_until_ready
-    return (lambda: wait(measured(params, batch))), (lambda: wait(plain(params, batch))), numbers, expected, ""
+    return (
+        (lambda: wait(measured(params, batch))),
+        (lambda: wait(plain(params, batch))),
+        numbers,
+        expected,
+        "",
+    )
 
 
 def squared(tree):

@@ -1,8 +1,8 @@
-"""The benchmark's nets in plain PyTorch: the shapes of `coherence.models`, written as a PyTorch user would for these libraries.
+"""The benchmark's nets in plain PyTorch: the shapes of `coherence.lab.models`, written as a PyTorch user would for these libraries.
 
-Every parameter sits in a leaf module with an example axis first in its input (positions are an embedding, attention is four linear
-layers), because hooks see nothing else; none is called `output`, a name BackPACK writes to on modules. Nothing here depends on the
-libraries compared.
+Every parameter sits in a leaf module with an example axis first in its input (positions are an
+embedding, attention is four linear layers), because hooks see nothing else; none is called
+`output`, a name BackPACK writes to on modules. Nothing here depends on the libraries compared.
 """
 
 from typing import NamedTuple
@@ -30,7 +30,9 @@ def problem(net):
     torch.manual_seed(0)
     make, draw = NETS[net]
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Problem(make().to(device), *(torch.from_numpy(a).to(device) for a in draw(np.random.default_rng(0))))
+    return Problem(
+        make().to(device), *(torch.from_numpy(a).to(device) for a in draw(np.random.default_rng(0)))
+    )
 
 
 def images(*shape):
@@ -49,7 +51,9 @@ class CNN(nn.Module):
     def __init__(self, features=(32, 64, 64)):
         super().__init__()
         sizes = zip((3, *features), features)
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2 if i else 1, padding=1) for i, (a, b) in enumerate(sizes))
+        self.convs = nn.ModuleList(
+            nn.Conv2d(a, b, 3, stride=2 if i else 1, padding=1) for i, (a, b) in enumerate(sizes)
+        )
         self.logits = nn.Linear(8 * 8 * features[-1], 10)
 
     def forward(self, x):
@@ -63,11 +67,21 @@ class Block(nn.Module):
 
     def __init__(self, inputs, features, stride):
         super().__init__()
-        self.conv_0, self.norm_0 = nn.Conv2d(inputs, features, 3, stride, 1, bias=False), nn.GroupNorm(32, features)
-        self.conv_1, self.norm_1 = nn.Conv2d(features, features, 3, 1, 1, bias=False), nn.GroupNorm(32, features)
+        self.conv_0, self.norm_0 = (
+            nn.Conv2d(inputs, features, 3, stride, 1, bias=False),
+            nn.GroupNorm(32, features),
+        )
+        self.conv_1, self.norm_1 = (
+            nn.Conv2d(features, features, 3, 1, 1, bias=False),
+            nn.GroupNorm(32, features),
+        )
         changes = stride > 1 or inputs != features
         self.shortcut = (
-            nn.Sequential(nn.Conv2d(inputs, features, 1, stride, bias=False), nn.GroupNorm(32, features)) if changes else nn.Identity()
+            nn.Sequential(
+                nn.Conv2d(inputs, features, 1, stride, bias=False), nn.GroupNorm(32, features)
+            )
+            if changes
+            else nn.Identity()
         )
 
     def forward(self, x):
@@ -81,7 +95,16 @@ class ResNet18(nn.Module):
     def __init__(self):
         super().__init__()
         self.stem, self.norm = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.GroupNorm(32, 64)
-        widths = [(64, 64, 1), (64, 64, 1), (64, 128, 2), (128, 128, 1), (128, 256, 2), (256, 256, 1), (256, 512, 2), (512, 512, 1)]
+        widths = [
+            (64, 64, 1),
+            (64, 64, 1),
+            (64, 128, 2),
+            (128, 128, 1),
+            (128, 256, 2),
+            (256, 256, 1),
+            (256, 512, 2),
+            (512, 512, 1),
+        ]
         self.blocks = nn.Sequential(*(Block(*w) for w in widths))
         self.logits = nn.Linear(512, 10)
 
@@ -96,10 +119,15 @@ class Attention(nn.Module):
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
 
     def forward(self, x):
-        q, k, v = (layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value))
+        q, k, v = (
+            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
         scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5
         future = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
-        return self.out((scores.masked_fill(future, -torch.inf).softmax(-1) @ v).transpose(1, 2).flatten(2))
+        return self.out(
+            (scores.masked_fill(future, -torch.inf).softmax(-1) @ v).transpose(1, 2).flatten(2)
+        )
 
 
 class TransformerLayer(nn.Module):
@@ -117,7 +145,10 @@ class TransformerLayer(nn.Module):
 class Transformer(nn.Module):
     def __init__(self, vocabulary=256, length=128, width=256, depth=4, heads=4, tied=False):
         super().__init__()
-        self.embedding, self.positions = nn.Embedding(vocabulary, width), nn.Embedding(length, width)
+        self.embedding, self.positions = (
+            nn.Embedding(vocabulary, width),
+            nn.Embedding(length, width),
+        )
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
         nn.init.normal_(self.positions.weight, std=0.02)
         self.layers = nn.Sequential(*(TransformerLayer(width, heads) for _ in range(depth)))
@@ -127,8 +158,12 @@ class Transformer(nn.Module):
             self.logits.weight = self.embedding.weight
 
     def forward(self, x):
-        positions = torch.arange(x.shape[1], device=x.device).repeat(len(x), 1)  # expand gives strides Opacus refuses
-        return self.logits(self.norm_output(self.layers(self.embedding(x) + self.positions(positions))))
+        positions = torch.arange(x.shape[1], device=x.device).repeat(
+            len(x), 1
+        )  # expand gives strides Opacus refuses
+        return self.logits(
+            self.norm_output(self.layers(self.embedding(x) + self.positions(positions)))
+        )
 
 
 class LSTM(nn.Module):
@@ -141,7 +176,10 @@ class LSTM(nn.Module):
 
 
 NETS = {
-    "MLP 784-2048-10, m=100": (lambda: nn.Sequential(nn.Linear(784, 2048), nn.ReLU(), nn.Linear(2048, 10)), images(100, 784)),
+    "MLP 784-2048-10, m=100": (
+        lambda: nn.Sequential(nn.Linear(784, 2048), nn.ReLU(), nn.Linear(2048, 10)),
+        images(100, 784),
+    ),
     "CNN 32-64-64, 32x32x3, m=128": (CNN, images(128, 3, 32, 32)),
     "ResNet-18, group norm, m=32": (ResNet18, images(32, 3, 32, 32)),
     "transformer 4x256, T=128, m=16": (Transformer, tokens(16, 128, 256)),

@@ -1,12 +1,12 @@
-"""The same nets in JAX: those of `coherence.models`."""
+"""The same nets in JAX: those of `coherence.lab.models`."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from nets import images, tokens
 
-from coherence.models import CNN, LSTM, MLP, ResNet, Transformer
-from coherence.tasks import cross_entropy
+from coherence.lab.models import CNN, LSTM, MLP, ResNet, Transformer
+from coherence.lab.tasks import cross_entropy
 
 NETS = {
     "MLP 784-2048-10, m=100": (MLP(width=2048), images(100, 784)),
@@ -23,4 +23,8 @@ def problem(net):
     model, draw = NETS[net]
     batch = jax.tree.map(jnp.asarray, draw(np.random.default_rng(0)))
     losses = cross_entropy(model)
-    return lambda params, example: jnp.mean(losses(params, example)), jax.jit(model.init)(jax.random.key(0), batch[0][:1]), batch
+    return (
+        lambda params, example: jnp.mean(losses(params, example)),
+        jax.jit(model.init)(jax.random.key(0), batch[0][:1]),
+        batch,
+    )

@@ -2,8 +2,9 @@
 
     python benchmarks/peers/run.py [--quick] [--nets WORD ...] [--peers WORD ...]
 
-In the environment README.md describes. Each net and library is measured in a process of its own, interleaved with the plain gradient
-of the same framework, and checked there against looped gradients. Each cell goes into benchmarks/results/peers.json and .md.
+In the environment README.md describes. Each net and library is measured in a process of its own,
+interleaved with the plain gradient of the same framework, and checked there against looped
+gradients. Each cell goes into benchmarks/results/peers.json and .md.
 """
 
 import argparse
@@ -19,8 +20,13 @@ import warnings
 
 HERE = pathlib.Path(__file__).parent
 RESULTS = HERE.parent / "results" / "peers.md"
-CELLS = RESULTS.with_suffix(".json")  # every cell measured so far: a killed run loses one, a later one can replace some
-TORCH, JAX = ("BackPACK", "Opacus ghost", "Opacus hooks", "torch.func"), ("jax_privacy", "jax_privacy microbatches", "coherence")
+CELLS = RESULTS.with_suffix(
+    ".json"
+)  # every cell measured so far: a killed run loses one, a later one can replace some
+TORCH, JAX = (
+    ("BackPACK", "Opacus ghost", "Opacus hooks", "torch.func"),
+    ("jax_privacy", "jax_privacy microbatches", "coherence"),
+)
 NETS = (
     "MLP 784-2048-10, m=100",
     "CNN 32-64-64, 32x32x3, m=128",
@@ -31,7 +37,10 @@ NETS = (
 )
 PACKAGES = ("torch", "backpack-for-pytorch", "opacus", "jax", "jax_privacy", "flax", "numpy")
 CHECKED, TOLERANCE = 3, 1e-3
-QUICK, FULL = 2, 20  # seconds of timing for one cell, but never fewer than 3 pairs, or 7 of less than 2 s
+QUICK, FULL = (
+    2,
+    20,
+)  # seconds of timing for one cell, but never fewer than 3 pairs, or 7 of less than 2 s
 
 
 def measure(net, peer, budget):
@@ -58,7 +67,11 @@ def device(peer):
     if peer in TORCH:
         import torch
 
-        return torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads in torch"
+        return (
+            torch.cuda.get_device_name()
+            if torch.cuda.is_available()
+            else f"CPU, {torch.get_num_threads()} threads in torch"
+        )
     import jax
 
     return jax.devices()[0].device_kind
@@ -75,7 +88,9 @@ def in_its_own_process(net, peer, budget, limit):
         return json.loads(child.stdout.splitlines()[-1])
     except (IndexError, json.JSONDecodeError):
         last = (child.stderr.strip().splitlines() or [""])[-1]
-        return {"error": f"the process ended with status {child.returncode} (-9: killed, mostly for memory). {last}"}
+        return {
+            "error": f"the process ended with status {child.returncode} (-9: killed, mostly for memory). {last}"
+        }
 
 
 def cell(result, notes):
@@ -83,7 +98,11 @@ def cell(result, notes):
     if result.get("error") == "not measured":
         return "-"
     if "error" in result:
-        return f"unsupported{note(result['error'], notes)}" if refuses(result["error"]) else f"failed{note(result['error'], notes)}"
+        return (
+            f"unsupported{note(result['error'], notes)}"
+            if refuses(result["error"])
+            else f"failed{note(result['error'], notes)}"
+        )
     text = f"{result['value']:.3g} [{result['low']:.3g}, {result['high']:.3g}]"
     if not result["wrong_by"] < TOLERANCE:  # nan counts as wrong
         why = f"differs from looped gradients by {result['wrong_by']:.2g} of the value"
@@ -92,7 +111,9 @@ def cell(result, notes):
 
 
 def refuses(error):
-    return error.startswith(("NotImplementedError", "UnsupportedModuleError", "ShouldReplaceModuleError"))
+    return error.startswith(
+        ("NotImplementedError", "UnsupportedModuleError", "ShouldReplaceModuleError")
+    )
 
 
 def note(text, notes):
@@ -111,9 +132,14 @@ def table(results, nets, peers):
     for net in nets:
         row = [net]
         for group in (TORCH, JAX):
-            done = {p: results.get((net, p), {"error": "not measured"}) for p in peers if p in group}
+            done = {
+                p: results.get((net, p), {"error": "not measured"}) for p in peers if p in group
+            }
             times = sorted(r["b"] for r in done.values() if "b" in r)
-            row += [f"{1e3 * times[len(times) // 2]:.3g}" if times else "-", *(cell(r, notes) for r in done.values())]
+            row += [
+                f"{1e3 * times[len(times) // 2]:.3g}" if times else "-",
+                *(cell(r, notes) for r in done.values()),
+            ]
         rows.append(row)
     rows.insert(1, ["---"] * len(rows[0]))
     lines = ["| " + " | ".join(row) + " |" for row in rows]
@@ -122,7 +148,10 @@ def table(results, nets, peers):
 
 def details(results):
     """Every measurement, one line each."""
-    lines = ["| net | library | time over plain | ms | plain, ms | pairs | largest error |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| net | library | time over plain | ms | plain, ms | pairs | largest error |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for (net, peer), r in results.items():
         if "error" not in r:
             took = f"{r['value']:.3g} [{r['low']:.3g}, {r['high']:.3g}] | {1e3 * r['a']:.4g} | {1e3 * r['b']:.4g}"
@@ -135,7 +164,14 @@ def conditions(results):
     cpu = platform.processor() or platform.machine()
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        cpu = next((line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")), cpu)
+        cpu = next(
+            (
+                line.split(":")[1].strip()
+                for line in cpuinfo.read_text().splitlines()
+                if line.startswith("model name")
+            ),
+            cpu,
+        )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     devices = ", ".join(dict.fromkeys(r["machine"] for r in results.values() if "machine" in r))
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
@@ -169,23 +205,52 @@ Largest relative error: squared norms of {CHECKED} examples against looped gradi
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="a few pairs of each; writes nothing")
-    parser.add_argument("--nets", nargs="+", metavar="WORD", default=[""], help="only nets whose name has one of these words")
-    parser.add_argument("--peers", nargs="+", metavar="WORD", default=[""], help="only libraries whose name has one of these words")
-    parser.add_argument("--limit", type=float, default=400, metavar="SECONDS", help="for one net and library (default 400)")
-    parser.add_argument("--seconds", type=float, default=FULL, help=f"of timing for one net and library (default {FULL})")
+    parser.add_argument(
+        "--nets",
+        nargs="+",
+        metavar="WORD",
+        default=[""],
+        help="only nets whose name has one of these words",
+    )
+    parser.add_argument(
+        "--peers",
+        nargs="+",
+        metavar="WORD",
+        default=[""],
+        help="only libraries whose name has one of these words",
+    )
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=400,
+        metavar="SECONDS",
+        help="for one net and library (default 400)",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=FULL,
+        help=f"of timing for one net and library (default {FULL})",
+    )
     parser.add_argument("--case", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case:
         net, peer, budget = options.case
         return print(json.dumps(measure(net, peer, float(budget))))
-    chosen = lambda names, words: [name for name in names if any(word.lower() in name.lower() for word in words)]
+    chosen = lambda names, words: [
+        name for name in names if any(word.lower() in name.lower() for word in words)
+    ]
     nets, peers = chosen(NETS, options.nets), chosen(TORCH + JAX, options.peers)
     results = {}
     for net in nets:
         for peer in peers:
-            result = results[net, peer] = in_its_own_process(net, peer, QUICK if options.quick else options.seconds, options.limit)
+            result = results[net, peer] = in_its_own_process(
+                net, peer, QUICK if options.quick else options.seconds, options.limit
+            )
             print(f"{net:32} {peer:24} {cell(result, [])}", file=sys.stderr, flush=True)
             if not options.quick:
                 keep(net, peer, result)
@@ -197,7 +262,12 @@ def keep(net, peer, result):
     cells = json.loads(CELLS.read_text()) if CELLS.exists() else {}
     cells.setdefault(net, {})[peer] = result
     CELLS.write_text(json.dumps(cells, indent=1, sort_keys=True))
-    results = {(net, peer): cells[net][peer] for net in NETS for peer in TORCH + JAX if peer in cells.get(net, {})}
+    results = {
+        (net, peer): cells[net][peer]
+        for net in NETS
+        for peer in TORCH + JAX
+        if peer in cells.get(net, {})
+    }
     RESULTS.write_text(document(results, NETS, TORCH + JAX))
 
 

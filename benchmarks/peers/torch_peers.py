@@ -1,6 +1,7 @@
 """PyTorch libraries: each function makes a call that returns per-example squared norms `[m]` and the mean gradient, leaf by leaf.
 
-All definitions of the loss are a mean over examples, as libraries' users have it; squared norms are of one example's unscaled loss.
+All definitions of the loss are a mean over examples, as libraries' users have it; squared norms are
+of one example's unscaled loss.
 """
 
 import copy
@@ -37,9 +38,17 @@ def backpack(p):
         model.zero_grad(set_to_none=True)
         with recording(BatchL2Grad()):
             mean_loss(model, p.x, p.y, criterion).backward()
-        if skipped := {type(layer).__name__ for layer in model.modules() if any(missing(q) for q in layer.parameters(recurse=False))}:
-            raise NotImplementedError(f"BatchL2Grad skips {', '.join(sorted(skipped))} with a warning: the norms lack those parameters.")
-        return p.m**2 * sum(q.batch_l2 for q in model.parameters()), [q.grad for q in model.parameters()]
+        if skipped := {
+            type(layer).__name__
+            for layer in model.modules()
+            if any(missing(q) for q in layer.parameters(recurse=False))
+        }:
+            raise NotImplementedError(
+                f"BatchL2Grad skips {', '.join(sorted(skipped))} with a warning: the norms lack those parameters."
+            )
+        return p.m**2 * sum(q.batch_l2 for q in model.parameters()), [
+            q.grad for q in model.parameters()
+        ]
 
     return run, ""
 
@@ -49,7 +58,9 @@ def opacus_ghost(p):
     from opacus.grad_sample import GradSampleModuleFastGradientClipping
 
     model, note = opacus_model(p)
-    model = GradSampleModuleFastGradientClipping(model, loss_reduction="mean", use_ghost_clipping=True)
+    model = GradSampleModuleFastGradientClipping(
+        model, loss_reduction="mean", use_ghost_clipping=True
+    )
 
     def run():
         model.zero_grad(set_to_none=True)
@@ -69,7 +80,9 @@ def opacus_hooks(p):
     def run():
         model.zero_grad(set_to_none=True)
         mean_loss(model, p.x, p.y).backward()
-        return sum(squared_rows(q.grad_sample) for q in model.parameters()), [q.grad for q in model.parameters()]
+        return sum(squared_rows(q.grad_sample) for q in model.parameters()), [
+            q.grad for q in model.parameters()
+        ]
 
     return run, note
 
@@ -79,7 +92,9 @@ def opacus_model(p):
     from opacus.validators import ModuleValidator
 
     model = ModuleValidator.fix(copy.deepcopy(p.model)).train()
-    before, after = ({type(module).__name__ for module in net.modules()} for net in (p.model, model))
+    before, after = (
+        {type(module).__name__ for module in net.modules()} for net in (p.model, model)
+    )
     return model, f"with its own {', '.join(sorted(after - before))}" if after != before else ""
 
 
@@ -88,7 +103,9 @@ def torch_func(p):
     from torch.func import functional_call, grad, vmap
 
     params = {name: q.detach() for name, q in p.model.named_parameters()}
-    loss = lambda params, x, y: mean_loss(lambda x: functional_call(p.model, params, (x,)), x[None], y[None])
+    loss = lambda params, x, y: mean_loss(
+        lambda x: functional_call(p.model, params, (x,)), x[None], y[None]
+    )
     rows = vmap(grad(loss), (None, 0, 0))
 
     def run():
@@ -102,7 +119,12 @@ def squared_rows(leaf):
     return torch.linalg.vector_norm(leaf.flatten(1), dim=1).square()
 
 
-PEERS = {"BackPACK": backpack, "Opacus ghost": opacus_ghost, "Opacus hooks": opacus_hooks, "torch.func": torch_func}
+PEERS = {
+    "BackPACK": backpack,
+    "Opacus ghost": opacus_ghost,
+    "Opacus hooks": opacus_hooks,
+    "torch.func": torch_func,
+}
 
 
 def case(net, peer, checked):
@@ -121,9 +143,18 @@ def case(net, peer, checked):
     def expected():
         exact = copy.deepcopy(p.model).double()
         x = p.x.double() if p.x.is_floating_point() else p.x
-        return [squared(plain(exact, x[part], p.y[part])) for part in (*(slice(i, i + 1) for i in range(checked)), slice(None))]
+        return [
+            squared(plain(exact, x[part], p.y[part]))
+            for part in (*(slice(i, i + 1) for i in range(checked)), slice(None))
+        ]
 
-    return (lambda: (run(), finished())), (lambda: (plain(p.model, p.x, p.y), finished())), numbers, expected, note
+    return (
+        (lambda: (run(), finished())),
+        (lambda: (plain(p.model, p.x, p.y), finished())),
+        numbers,
+        expected,
+        note,
+    )
 
 
 def squared(leaves):

@@ -24,22 +24,25 @@ def leafwise(function):
 def check_aggregator(tx, *, promises=(), twin=None, steps=1):
     """Whether a method fits in where the others do, is what it says it is, and keeps its promises.
 
-    Asked of every method: updates have the parameters' structure, shapes and dtypes; the state is arrays that keep theirs; a jitted
-    step is traced once; `**extra` arguments are let through; `chain` takes it, before optax's SGD and Adam; gradients as factors
-    (one vector, a sequence), as rows and recomputed give the same update as plain arrays; masked examples do not count.
+    Asked of every method: updates have the parameters' structure, shapes and dtypes; the state is
+    arrays that keep theirs; a jitted step is traced once; `**extra` arguments are let through;
+    `chain` takes it, before optax's SGD and Adam; gradients as factors (one vector, a sequence), as
+    rows and recomputed give the same update as plain arrays; masked examples do not count.
 
-    Promises and twin are tried on plain gradients of 20 and of 21 examples: what rounds ranks often differs for odd and even m.
-    Everything runs in float32, and takes seconds.
+    Promises and twin are tried on plain gradients of 20 and of 21 examples: what rounds ranks often
+    differs for odd and even m. Everything runs in float32, and takes seconds.
 
-    Methods with a memory: each comparison starts from a fresh state and feeds the same gradients `steps` times, then looks at the
-    last update. A window is full after as many steps as it is long, and then sees one gradient in all its places; what it does with
-    different ones is a matter for a test of its own.
+    Methods with a memory: each comparison starts from a fresh state and feeds the same gradients
+    `steps` times, then looks at the last update. A window is full after as many steps as it is
+    long, and then sees one gradient in all its places; what it does with different ones is a matter
+    for a test of its own.
 
     Args:
         tx: the method, such as `winsorize(2)`; or a `chain`.
-        promises: functions `(aggregate, gradients) -> violation`, from `coherence.checks.promises` or your own.
-        twin: the definition again, as slow and plain as possible: from a tree of float64 numpy arrays [m, ...] to one gradient. Wrap
-            one that looks at each leaf alone in `leafwise`.
+        promises: functions `(aggregate, gradients) -> violation`, from `coherence.checks.promises`
+        or your own.
+        twin: the definition again, as slow and plain as possible: from a tree of float64 numpy
+            arrays [m, ...] to one gradient. Wrap one that looks at each leaf alone in `leafwise`.
         steps: how often the same gradients are fed before the update counts.
 
     Returns:
@@ -56,17 +59,23 @@ def check_aggregator(tx, *, promises=(), twin=None, steps=1):
     True
     """
     if not isinstance(tx, optax.GradientTransformation):
-        raise TypeError(f"check_aggregator(tx): an optax transformation such as median(), got {type(tx).__name__}. Did you call it?")
+        raise TypeError(
+            f"check_aggregator(tx): an optax transformation such as median(), got {type(tx).__name__}. Did you call it?"
+        )
     steps = operator.index(steps)
     if steps < 1:
-        raise ValueError(f"check_aggregator(steps): the gradients are fed at least once, got {steps}.")
+        raise ValueError(
+            f"check_aggregator(steps): the gradients are fed at least once, got {steps}."
+        )
     run, some = Run(tx, steps), [specimens.plain(m) for m in (20, 21)]
     findings = [_finding(duty.__name__.replace("_", " "), duty, run) for duty in DUTIES]
     if twin is not None:
         findings.append(_finding("its twin agrees", lambda g: _twin_agrees(run, twin, g), *some))
     for promise in promises:
         name = getattr(promise, "__name__", repr(promise))
-        findings.append(_finding(f"promise: {name}", lambda g, promise=promise: _kept(run, promise, g), *some))
+        findings.append(
+            _finding(f"promise: {name}", lambda g, promise=promise: _kept(run, promise, g), *some)
+        )
     return AggregatorCheck(tuple(findings), TOLERANCE)
 
 
@@ -83,12 +92,17 @@ def _finding(name, check, *subjects):
 
 def _twin_agrees(run, twin, gradients):
     expected = twin(jax.tree.map(lambda x: np.asarray(x, np.float64), gradients))
-    return agreed(run(gradients), expected, gradients, f"of {examples(gradients)} examples, it differs")
+    return agreed(
+        run(gradients), expected, gradients, f"of {examples(gradients)} examples, it differs"
+    )
 
 
 def _kept(run, promise, gradients):
     violation = float(promise(run, gradients))
     if not violation <= TOLERANCE:  # nan is wrong too
         what = (promise.__doc__ or "").strip().split("\n")[0]
-        raise Broken(f"violated by {violation:.1e} ({examples(gradients)} examples). {what}".rstrip(), violation)
+        raise Broken(
+            f"violated by {violation:.1e} ({examples(gradients)} examples). {what}".rstrip(),
+            violation,
+        )
     return violation

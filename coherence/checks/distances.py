@@ -23,4 +23,6 @@ def largest(tree):
 
 def differences(result, expected):
     """Leaf by leaf, in float64."""
-    return jax.tree.map(lambda a, b: np.asarray(a, np.float64) - np.asarray(b, np.float64), result, expected)
+    return jax.tree.map(
+        lambda a, b: np.asarray(a, np.float64) - np.asarray(b, np.float64), result, expected
+    )

@@ -14,7 +14,9 @@ from coherence.trees import leaf as leaf_name
 from . import specimens
 from .distances import differences, largest, worst
 
-TOLERANCE = float(jnp.finfo(jnp.float32).eps) ** 0.5  # rounding stays below it, another definition does not
+TOLERANCE = (
+    float(jnp.finfo(jnp.float32).eps) ** 0.5
+)  # rounding stays below it, another definition does not
 _SMALL = 1e-2  # of the largest entry of any leaf: below it differences count as rounding of the others, not of the leaf's own
 _LEARNING_RATE = 0.1
 
@@ -64,22 +66,34 @@ def state_is_arrays_that_keep_their_shape(run):
             raise Broken(
                 f"leaf {leaf_name(path)} of init's state is of type {type(leaf).__name__}: make it an array, such as jnp.zeros(())"
             )
-    _alike(jax.eval_shape(run.tx.update, gradients, state, params)[1], state, "after a step, state", "before it was")
+    _alike(
+        jax.eval_shape(run.tx.update, gradients, state, params)[1],
+        state,
+        "after a step, state",
+        "before it was",
+    )
 
 
 def a_step_is_traced_once(run):
     gradients, steps = specimens.plain(20), 3
     run(gradients, steps=steps)
     if (traces := run.traces[_key(gradients)]) != 1:
-        raise Broken(f"{traces} traces of steps whose gradients have the same shapes. What in the state changes its dtype or structure?")
+        raise Broken(
+            f"{traces} traces of steps whose gradients have the same shapes. What in the state changes its dtype or structure?"
+        )
 
 
 def extra_arguments_are_let_through(run):
     gradients, params = _mixed()
     try:
-        jax.eval_shape(lambda g: run.tx.update(g, run.tx.init(params), params, value=1.0, anything=2.0), gradients)
+        jax.eval_shape(
+            lambda g: run.tx.update(g, run.tx.init(params), params, value=1.0, anything=2.0),
+            gradients,
+        )
     except TypeError as error:
-        raise Broken(f"update(gradients, state, params, value=1.0) fails: {error}. Give update an argument **extra") from error
+        raise Broken(
+            f"update(gradients, state, params, value=1.0) fails: {error}. Give update an argument **extra"
+        ) from error
 
 
 def chains_with_sgd_and_adam(run):
@@ -90,14 +104,24 @@ def chains_with_sgd_and_adam(run):
     _alike(updates, params, "update of Adam behind it", "its parameter is")
     stepped = Run(chain(run.tx, optax.sgd(_LEARNING_RATE)), run.steps)(gradients)
     expected = jax.tree.map(lambda u: -_LEARNING_RATE * u, run(gradients))
-    return agreed(stepped, expected, gradients, "SGD behind it makes other steps than -learning_rate times its updates")
+    return agreed(
+        stepped,
+        expected,
+        gradients,
+        "SGD behind it makes other steps than -learning_rate times its updates",
+    )
 
 
 def factors_rows_and_plain_arrays_agree(run):
     real = specimens.real()
     given = [f"{name} is {type(node).__name__}" for name, node in real.nodes.items()]
     expected = run(real.rows, real.params)
-    return agreed(run(real.nodes, real.params), expected, real.rows, f"another update than of plain arrays ({', '.join(given)})")
+    return agreed(
+        run(real.nodes, real.params),
+        expected,
+        real.rows,
+        f"another update than of plain arrays ({', '.join(given)})",
+    )
 
 
 def masked_examples_do_not_count(run):
@@ -120,13 +144,17 @@ DUTIES = (
 def agreed(result, expected, gradients, said):
     """The largest difference of any leaf; `Broken` with what is `said` if it is more than rounding.
 
-    Relative to the leaf's largest entry expected; where that is next to nothing, to a share of the largest of all leaves.
+    Relative to the leaf's largest entry expected; where that is next to nothing, to a share of the
+    largest of all leaves.
     """
     _alike(result, jax.tree.map(np.asarray, expected), "result", "expected is", dtypes=False)
     floor = _SMALL * (largest(expected) or largest(gradients))
     names = [leaf_name(path) for path, _ in jax.tree.leaves_with_path(result)]
     pairs = zip(jax.tree.leaves(differences(result, expected)), jax.tree.leaves(expected))
-    found = {name: largest(wrong) / max(largest(other), floor) for name, (wrong, other) in zip(names, pairs)}
+    found = {
+        name: largest(wrong) / max(largest(other), floor)
+        for name, (wrong, other) in zip(names, pairs)
+    }
     difference = worst(found.values())
     if not difference <= TOLERANCE:  # nan is wrong too
         wrong = [f"{name} by {d:.1e}" for name, d in found.items() if not d <= TOLERANCE]
@@ -147,7 +175,9 @@ def _alike(got, wanted, what, but, dtypes=True):
         raise Broken(f"{what} is {jax.tree.structure(got)}, but {but} {jax.tree.structure(wanted)}")
     for (path, one), other in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(wanted)):
         if one.shape != other.shape or (dtypes and one.dtype != other.dtype):
-            raise Broken(f"{what} {leaf_name(path)} is {one.dtype}{list(one.shape)}, but {but} {other.dtype}{list(other.shape)}")
+            raise Broken(
+                f"{what} {leaf_name(path)} is {one.dtype}{list(one.shape)}, but {but} {other.dtype}{list(other.shape)}"
+            )
 
 
 def _key(gradients):

@@ -28,9 +28,10 @@ _SMALL = 1e-2  # of the largest entry of any leaf: below it differences count as
 def check_loss(loss, params, batch, *, examples=4, has_aux=False):
     """How every leaf of a model gets its per-example gradients, at what memory, and whether they are right.
 
-    Compares rows, norms and sums of a few examples with a Python loop of `jax.grad`, looks over the whole batch for leaves whose
-    gradients are exactly zero, and into the loss for a batch norm that sees one example (which is reported here, not raised).
-    Costs one compilation of the transform and one of `jax.grad`: run it once, on your own model, before you trust a number.
+    Compares rows, norms and sums of a few examples with a Python loop of `jax.grad`, looks over the
+    whole batch for leaves whose gradients are exactly zero, and into the loss for a batch norm that
+    sees one example (which is reported here, not raised). Costs one compilation of the transform
+    and one of `jax.grad`: run it once, on your own model, before you trust a number.
 
     That a loss is *one* example's cannot be checked: it is given nothing else.
 
@@ -53,10 +54,15 @@ def check_loss(loss, params, batch, *, examples=4, has_aux=False):
     """
     examples = operator.index(examples)
     if examples < 1:
-        raise ValueError(f"check_loss(examples): at least 1 to compare with jax.grad, got {examples}.")
+        raise ValueError(
+            f"check_loss(examples): at least 1 to compare with jax.grad, got {examples}."
+        )
     transform = per_example_value_and_grad(loss, has_aux=has_aux, allow_batch_statistics=True)
     shapes, reasons = _nodes_and_reasons(transform, params, batch)
-    paths = [(leaf_name(path), node) for path, node in jax.tree.leaves_with_path(shapes, is_leaf=_is_node)]
+    paths = [
+        (leaf_name(path), node)
+        for path, node in jax.tree.leaves_with_path(shapes, is_leaf=_is_node)
+    ]
     m = paths[0][1].m
     index = np.unique(np.linspace(0, m - 1, min(examples, m)).round().astype(int))
     few = jax.tree.map(lambda x: x[index], batch)
@@ -78,7 +84,13 @@ def check_loss(loss, params, batch, *, examples=4, has_aux=False):
         )
         for (name, node), difference, rows, norm in zip(paths, differences, truth, norms)
     ]
-    return LossCheck(tuple(leaves), m, len(index), _tolerance(params, shapes), _batch_statistics(loss, has_aux, params, batch))
+    return LossCheck(
+        tuple(leaves),
+        m,
+        len(index),
+        _tolerance(params, shapes),
+        _batch_statistics(loss, has_aux, params, batch),
+    )
 
 
 def _nodes_and_reasons(transform, params, batch):
@@ -98,7 +110,9 @@ def _nodes_and_reasons(transform, params, batch):
 def _batch_statistics(loss, has_aux, params, batch):
     example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), batch)
     value = (lambda p, e: loss(p, e)[0]) if has_aux else loss
-    return tuple(batch_statistics.find(jax.make_jaxpr(value)(params, example), len(jax.tree.leaves(params))))
+    return tuple(
+        batch_statistics.find(jax.make_jaxpr(value)(params, example), len(jax.tree.leaves(params)))
+    )
 
 
 def _is_node(x):
@@ -111,7 +125,11 @@ def _norms(gradients):
 
 def _reduced(gradients):
     """Rows, squared norms and sum of each leaf: three ways through the rules."""
-    return jax.tree.leaves(materialize(gradients)), _norms(gradients), jax.tree.leaves(reductions.total(gradients))
+    return (
+        jax.tree.leaves(materialize(gradients)),
+        _norms(gradients),
+        jax.tree.leaves(reductions.total(gradients)),
+    )
 
 
 def _looped(loss, has_aux, params, few, n):
@@ -134,7 +152,9 @@ def _differences(ours, truth):
         found.append(
             max(
                 _relative(_float64(rows) - true, scale),
-                _relative(np.sqrt(_float64(norms)) - lengths, max(_largest(lengths), _SMALL * longest)),
+                _relative(
+                    np.sqrt(_float64(norms)) - lengths, max(_largest(lengths), _SMALL * longest)
+                ),
                 _relative(_float64(total) - true.sum(0), scale * len(true)),
                 key=lambda x: (math.isnan(x), x),
             )
@@ -171,7 +191,12 @@ def _how(node, reason):
         return f"recomputed ({reason})"
     if isinstance(node, Stacked):
         return "rows"
-    return " + ".join(f"{type(t).__name__} {_dims(t.inputs)} x {_dims(t.cotangents)}" for t in node.terms) or "unused"
+    return (
+        " + ".join(
+            f"{type(t).__name__} {_dims(t.inputs)} x {_dims(t.cotangents)}" for t in node.terms
+        )
+        or "unused"
+    )
 
 
 def _dims(x):

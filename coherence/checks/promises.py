@@ -1,8 +1,9 @@
 """What a robust mean may promise, one function a promise: `promise(aggregate, gradients) -> violation`.
 
-`aggregate` turns a plain tree of per-example gradients, leaves [m, ...], into one gradient. The violation is a number: 0, or
-rounding, where the promise is kept; relative to the largest entry of the expected result unless said otherwise. Write your own the
-same way: `check_aggregator` prints its name, the number and, where it is broken, the first line of its docstring.
+`aggregate` turns a plain tree of per-example gradients, leaves [m, ...], into one gradient. The
+violation is a number: 0, or rounding, where the promise is kept; relative to the largest entry of
+the expected result unless said otherwise. Write your own the same way: `check_aggregator` prints
+its name, the number and, where it is broken, the first line of its docstring.
 """
 
 import math
@@ -19,12 +20,18 @@ _HUGE = 1e12  # times the largest gradient; its square is still finite in float3
 def permutes(aggregate, gradients):
     """The order of the examples is irrelevant."""
     order = np.random.default_rng(0).permutation(examples(gradients))
-    return _distance(aggregate(jax.tree.map(lambda x: x[order], gradients)), aggregate(gradients), gradients)
+    return _distance(
+        aggregate(jax.tree.map(lambda x: x[order], gradients)), aggregate(gradients), gradients
+    )
 
 
 def odd(aggregate, gradients):
     """Negating the gradients negates the result."""
-    return _distance(aggregate(jax.tree.map(jnp.negative, gradients)), jax.tree.map(jnp.negative, aggregate(gradients)), gradients)
+    return _distance(
+        aggregate(jax.tree.map(jnp.negative, gradients)),
+        jax.tree.map(jnp.negative, aggregate(gradients)),
+        gradients,
+    )
 
 
 def scales(aggregate, gradients):
@@ -32,7 +39,11 @@ def scales(aggregate, gradients):
     found = []
     for factor in (4.0, 0.3):
         scaled = jax.tree.map(lambda x: factor * x, gradients)
-        found.append(_distance(aggregate(scaled), jax.tree.map(lambda x: factor * x, aggregate(gradients)), scaled))
+        found.append(
+            _distance(
+                aggregate(scaled), jax.tree.map(lambda x: factor * x, aggregate(gradients)), scaled
+            )
+        )
     return worst(found)
 
 
@@ -41,7 +52,9 @@ def shifts(aggregate, gradients):
     rng = np.random.default_rng(0)
     common = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape[1:]), x.dtype), gradients)
     shifted = jax.tree.map(jnp.add, gradients, common)
-    return _distance(aggregate(shifted), jax.tree.map(jnp.add, aggregate(gradients), common), shifted)
+    return _distance(
+        aggregate(shifted), jax.tree.map(jnp.add, aggregate(gradients), common), shifted
+    )
 
 
 def unanimous(aggregate, gradients):
@@ -67,9 +80,10 @@ def is_the_mean(aggregate, gradients):
 def breakdown(share):
     """That share of the examples, arbitrarily large, cannot move a coordinate beyond the range of the others.
 
-    Of m examples `share` of m - 1 to the nearest integer, halves down, as `winsorize` counts: so 0.5 is fewer than half of them.
-    They are the first ones, or spread over the batch, and go to either side. The violation is in sizes of the others' largest.
-    A share of fewer than 0.03 is none of the 20 examples of `check_aggregator`, and refused: try the method with a larger one.
+    Of m examples `share` of m - 1 to the nearest integer, halves down, as `winsorize` counts: so
+    0.5 is fewer than half of them. They are the first ones, or spread over the batch, and go to
+    either side. The violation is in sizes of the others' largest. A share of fewer than 0.03 is
+    none of the 20 examples of `check_aggregator`, and refused: try the method with a larger one.
 
     Raises:
         ValueError: `share` is not in (0, 0.5].
@@ -82,7 +96,11 @@ def breakdown(share):
             inside = jax.tree.map(lambda x: x[others], gradients)
             for sign in (1, -1):
                 result = aggregate(_replaced(gradients, bad, sign * _HUGE))
-                beyond = jax.tree.map(lambda r, x: jnp.maximum(0, jnp.maximum(r - x.max(0), x.min(0) - r)), result, inside)
+                beyond = jax.tree.map(
+                    lambda r, x: jnp.maximum(0, jnp.maximum(r - x.max(0), x.min(0) - r)),
+                    result,
+                    inside,
+                )
                 found.append(largest(beyond) / largest(inside))
         return worst(found)
 
@@ -92,8 +110,9 @@ def breakdown(share):
 def bounded(share):
     """That share of the examples moves the result only so far: a thousand times larger, they move it no farther.
 
-    Weaker than `breakdown`, which asks for the range of the others coordinate by coordinate; examples counted and placed alike. The
-    violation is the distance between the two results, in sizes of the others' largest.
+    Weaker than `breakdown`, which asks for the range of the others coordinate by coordinate;
+    examples counted and placed alike. The violation is the distance between the two results, in
+    sizes of the others' largest.
 
     Raises:
         ValueError: `share` is not in (0, 0.5].
@@ -103,8 +122,13 @@ def bounded(share):
     def promise(aggregate, gradients):
         found = []
         for bad, others in _outliers(share, gradients):
-            far, farther = (aggregate(_replaced(gradients, bad, size * _HUGE)) for size in (1e-3, 1.0))
-            found.append(largest(differences(farther, far)) / largest(jax.tree.map(lambda x: x[others], gradients)))
+            far, farther = (
+                aggregate(_replaced(gradients, bad, size * _HUGE)) for size in (1e-3, 1.0)
+            )
+            found.append(
+                largest(differences(farther, far))
+                / largest(jax.tree.map(lambda x: x[others], gradients))
+            )
         return worst(found)
 
     return _named(promise, f"bounded({share})", bounded)
@@ -112,7 +136,9 @@ def bounded(share):
 
 def _check(share, name):
     if not 0 < share <= 0.5:
-        raise ValueError(f"{name}(share): share of the examples that go astray, in (0, 0.5], got {share}.")
+        raise ValueError(
+            f"{name}(share): share of the examples that go astray, in (0, 0.5], got {share}."
+        )
 
 
 def _named(promise, name, source):
@@ -125,7 +151,9 @@ def _outliers(share, gradients):
     m = examples(gradients)
     number = math.ceil(share * (m - 1) - 0.5 - 1e-9)
     if number < 1:
-        raise ValueError(f"a share of {share} is none of {m} examples, and says nothing. Promise it for {0.5 / (m - 1):.3f} or more.")
+        raise ValueError(
+            f"a share of {share} is none of {m} examples, and says nothing. Promise it for {0.5 / (m - 1):.3f} or more."
+        )
     for bad in (np.arange(number), np.linspace(0, m - 1, number).round().astype(int)):
         yield bad, np.setdiff1d(np.arange(m), bad)
 
@@ -134,7 +162,10 @@ def _replaced(gradients, bad, size):
     """The bad examples agree on huge values, positive at some coordinates and negative at others."""
     rng = np.random.default_rng(0)
     scale = size * largest(gradients)
-    return jax.tree.map(lambda x: x.at[bad].set(jnp.asarray(scale * rng.choice([-1, 1], x.shape[1:]), x.dtype)), gradients)
+    return jax.tree.map(
+        lambda x: x.at[bad].set(jnp.asarray(scale * rng.choice([-1, 1], x.shape[1:]), x.dtype)),
+        gradients,
+    )
 
 
 def _distance(result, expected, gradients):

@@ -8,9 +8,10 @@ import math
 class LeafCheck:
     """How one parameter leaf gets its per-example gradients, and whether they are right.
 
-    `kind` is the node's type; `how` its factors or the primitive without a rule; `memory` bytes of factors or rows for this batch.
-    `difference` is the largest one from a loop of `jax.grad`, of rows, their norms and their sum, relative to the leaf's largest
-    entry (or to a hundredth of the largest of any leaf, where that is more). `zero`: exactly 0 for every example of the batch.
+    `kind` is the node's type; `how` its factors or the primitive without a rule; `memory` bytes of
+    factors or rows for this batch. `difference` is the largest one from a loop of `jax.grad`, of
+    rows, their norms and their sum, relative to the leaf's largest entry (or to a hundredth of the
+    largest of any leaf, where that is more). `zero`: exactly 0 for every example of the batch.
     """
 
     name: str
@@ -49,15 +50,22 @@ class LossCheck:
     @property
     def fast_share(self):
         """Share of the parameters (numbers, not leaves) whose gradients a rule makes."""
-        return sum(leaf.size for leaf in self.leaves if leaf.is_fast) / max(1, sum(leaf.size for leaf in self.leaves))
+        return sum(leaf.size for leaf in self.leaves if leaf.is_fast) / max(
+            1, sum(leaf.size for leaf in self.leaves)
+        )
 
     @property
     def problems(self):
         """One sentence each, empty where all is well. A recomputed leaf is exact, hence no problem."""
-        found = [f"the loss of one example needs statistics of a batch: {what}" for what in self.batch_statistics]
+        found = [
+            f"the loss of one example needs statistics of a batch: {what}"
+            for what in self.batch_statistics
+        ]
         for leaf in self.leaves:
             if not leaf.difference <= self.tolerance:  # nan is wrong too
-                found.append(f"{leaf.name} differs from jax.grad by {leaf.difference:.1e} (allowed: {self.tolerance:.1e})")
+                found.append(
+                    f"{leaf.name} differs from jax.grad by {leaf.difference:.1e} (allowed: {self.tolerance:.1e})"
+                )
         if zero := [leaf.name for leaf in self.leaves if leaf.zero]:
             found.append(
                 f"gradients are exactly 0 for every example: {', '.join(zero)}. Unused, frozen, behind dead units or a layer "
@@ -79,7 +87,10 @@ class LossCheck:
             for leaf in self.leaves
         ]
         lines = _table([head, *rows])
-        parameters, memory = sum(leaf.size for leaf in self.leaves), sum(leaf.memory for leaf in self.leaves)
+        parameters, memory = (
+            sum(leaf.size for leaf in self.leaves),
+            sum(leaf.memory for leaf in self.leaves),
+        )
         lines.append(
             f"{self.fast_share:.1%} of {parameters:,} parameters on a fast rule; {_bytes(memory)} for {self.m} examples; "
             f"{self.examples} of them compared with jax.grad"
@@ -114,13 +125,19 @@ class AggregatorCheck:
     @property
     def problems(self):
         """One sentence each, beginning with the name of the check; empty where all is well."""
-        return tuple(f"{finding.name}: {finding.problem}" for finding in self.findings if finding.problem)
+        return tuple(
+            f"{finding.name}: {finding.problem}" for finding in self.findings if finding.problem
+        )
 
     def __str__(self):
         number = lambda x: "" if x is None else f"{x:.1e}"
-        rows = [(f.name, number(f.difference), "broken" if f.problem else "ok") for f in self.findings]
+        rows = [
+            (f.name, number(f.difference), "broken" if f.problem else "ok") for f in self.findings
+        ]
         lines = _table([("check", "difference", ""), *rows])
-        lines.append(f"differences of up to {self.tolerance:.1e} of what was expected count as rounding")
+        lines.append(
+            f"differences of up to {self.tolerance:.1e} of what was expected count as rounding"
+        )
         lines += [f"problem: {problem}" for problem in self.problems] or ["ok"]
         return "\n".join(lines)
 
@@ -130,7 +147,9 @@ class AggregatorCheck:
 def _table(rows):
     """Lines of the rows, cells padded to the width of their column."""
     widths = [max(map(len, column)) for column in zip(*rows)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
+    ]
 
 
 def _bytes(n):

@@ -28,13 +28,18 @@ def plain(m):
     """Normal, float32, with something in common: a matrix, a vector and a number, behind m examples."""
     rng = np.random.default_rng(m)
     shapes = {"matrix": (4, 5), "number": (), "vector": (6,)}
-    return {name: jnp.asarray(rng.normal(size=(m, *s)) + 0.5 * rng.normal(size=s), jnp.float32) for name, s in shapes.items()}
+    return {
+        name: jnp.asarray(rng.normal(size=(m, *s)) + 0.5 * rng.normal(size=s), jnp.float32)
+        for name, s in shapes.items()
+    }
 
 
 def parameters(gradients, dtypes=(jnp.float32,)):
     """Ones in the shape of one example's gradients; the dtypes take turns."""
     leaves, treedef = jax.tree.flatten(gradients)
-    return treedef.unflatten([jnp.ones(leaf.shape[1:], dtypes[i % len(dtypes)]) for i, leaf in enumerate(leaves)])
+    return treedef.unflatten(
+        [jnp.ones(leaf.shape[1:], dtypes[i % len(dtypes)]) for i, leaf in enumerate(leaves)]
+    )
 
 
 def loss(params, example):
@@ -43,7 +48,9 @@ def loss(params, example):
     hidden = jnp.tanh(x @ params["sequence"]).reshape(-1)
     hidden = jnp.tanh(hidden @ params["dense"] + params["bias"])
     ranked = jnp.sort(params["sorted"])
-    return 0.5 * jnp.sum((hidden - y) ** 2) + x[0, 0] * ranked @ jnp.linspace(-1, 1, ranked.size, dtype=ranked.dtype)
+    return 0.5 * jnp.sum((hidden - y) ** 2) + x[0, 0] * ranked @ jnp.linspace(
+        -1, 1, ranked.size, dtype=ranked.dtype
+    )
 
 
 @functools.cache
@@ -51,7 +58,12 @@ def real():
     """A network's gradients: rows, factors of a sequence and of one vector (too large to be joined with others), and recomputed."""
     rng = np.random.default_rng(0)
     normal = lambda *shape, scale=1.0: jnp.asarray(scale * rng.normal(size=shape), jnp.float32)
-    params = {"sequence": normal(9, 40, scale=0.3), "dense": normal(160, 160, scale=0.1), "bias": normal(160), "sorted": normal(4200)}
+    params = {
+        "sequence": normal(9, 40, scale=0.3),
+        "dense": normal(160, 160, scale=0.1),
+        "bias": normal(160),
+        "sorted": normal(4200),
+    }
     batch = (normal(_M, 4, 9), normal(_M, 160))
     transform = jax.jit(per_example_value_and_grad(loss))
     rows = jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(params, batch)

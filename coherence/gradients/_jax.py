@@ -1,14 +1,23 @@
 """The only place that touches JAX below its public API; `tests/gradients/test_internals.py` says what broke when it breaks.
 
-`jax.extend.core` is public; `Primitive.get_bind_params` is what JAX's own interpreter calls before `bind`.
+`jax.extend.core` is public; `Primitive.get_bind_params` is what JAX's own interpreter calls before
+`bind`.
 """
 
 from typing import Any, NamedTuple
 
 from jax.extend.core import Literal, jaxprs_in_params
 
-# A jaxpr inlined into its caller means the same; the custom derivative rules do not, and stay closed.
-INLINED = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "checkpoint": "jaxpr", "remat": "jaxpr", "remat2": "jaxpr"}
+# A jaxpr inlined into its caller means the same; the custom derivative rules do not, and stay
+# closed.
+INLINED = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "checkpoint": "jaxpr",
+    "remat": "jaxpr",
+    "remat2": "jaxpr",
+}
 CUSTOM = ("custom_jvp_call", "custom_vjp_call")
 
 
@@ -32,7 +41,11 @@ def inner(equation):
 
 def contains(jaxpr, name):
     """Whether a primitive occurs in a jaxpr or in one it runs."""
-    return any(e.primitive.name == name or any(contains(inner, name) for inner in jaxprs_in_params(e.params)) for e in jaxpr.eqns)
+    return any(
+        e.primitive.name == name
+        or any(contains(inner, name) for inner in jaxprs_in_params(e.params))
+        for e in jaxpr.eqns
+    )
 
 
 class Scan(NamedTuple):

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from ..trees import leaf as leaf_name
+from coherence.trees import leaf as leaf_name
 
 
 def check_params(params):
@@ -33,18 +33,24 @@ def check_batch(batch, mask):
     if not sizes:
         raise ValueError("batch holds no array: there is nothing to take examples from.")
     if len(set(sizes.values())) > 1:
-        raise ValueError(f"batch leaves disagree about the number of examples (their first axis): {sizes}.")
+        raise ValueError(
+            f"batch leaves disagree about the number of examples (their first axis): {sizes}."
+        )
     m = next(iter(sizes.values()))
     if m == 0:
         raise ValueError("batch is empty (0 examples): coherence needs at least one.")
     if mask is not None and (jnp.shape(mask) != (m,) or jnp.result_type(mask) != jnp.bool_):
-        raise ValueError(f"mask must be bool [{m}], one entry an example, got {jnp.result_type(mask)} {list(jnp.shape(mask))}.")
+        raise ValueError(
+            f"mask must be bool [{m}], one entry an example, got {jnp.result_type(mask)} {list(jnp.shape(mask))}."
+        )
     return m
 
 
 def check_loss_output(out, has_aux):
     if has_aux and not (isinstance(out, tuple) and len(out) == 2):
-        raise ValueError(f"with has_aux=True the loss must return (scalar, aux) for one example, got {jax.tree.structure(out)}.")
+        raise ValueError(
+            f"with has_aux=True the loss must return (scalar, aux) for one example, got {jax.tree.structure(out)}."
+        )
     value = out[0] if has_aux else out
     shape = getattr(value, "shape", None)
     if shape is None:
@@ -57,4 +63,6 @@ def check_loss_output(out, has_aux):
             "Did you pass a loss of the whole batch? Write it for one example; coherence adds the batch."
         )
     if not jnp.issubdtype(value.dtype, jnp.floating):
-        raise ValueError(f"loss must return a float for one example, got {value.dtype}: there is nothing to differentiate.")
+        raise ValueError(
+            f"loss must return a float for one example, got {value.dtype}: there is nothing to differentiate."
+        )

@@ -1,7 +1,8 @@
 """Batch norm seen from one example: where a loss asks for statistics of a batch that is not there.
 
-Under a per-example loss a training-mode batch norm normalizes one example by itself. Nothing complains: after a dense layer
-x - mean(x) is exactly 0 and so is every gradient before it; after a convolution it silently becomes an instance norm.
+Under a per-example loss a training-mode batch norm normalizes one example by itself. Nothing
+complains: after a dense layer x - mean(x) is exactly 0 and so is every gradient before it; after a
+convolution it silently becomes an instance norm.
 """
 
 import dataclasses
@@ -18,9 +19,27 @@ _WAYS_OUT = (
 _OVERRIDE = " If no statistic of a batch is meant, pass allow_batch_statistics=True."
 
 # What a tensor stays itself through, up to a factor and an arrangement.
-_CARRYING = {"reshape", "broadcast_in_dim", "transpose", "squeeze", "expand_dims", "slice", "concatenate", "stack", "copy"}
-_CARRYING |= {"convert_element_type", "reduce_precision", "optimization_barrier", "stop_gradient", "mul", "select_n"}
-# Collectives say where they reduce in one of these; an axis's index or a change of type reduces nothing.
+_CARRYING = {
+    "reshape",
+    "broadcast_in_dim",
+    "transpose",
+    "squeeze",
+    "expand_dims",
+    "slice",
+    "concatenate",
+    "stack",
+    "copy",
+}
+_CARRYING |= {
+    "convert_element_type",
+    "reduce_precision",
+    "optimization_barrier",
+    "stop_gradient",
+    "mul",
+    "select_n",
+}
+# Collectives say where they reduce in one of these; an axis's index or a change of type reduces
+# nothing.
 _AXIS_PARAMS = ("axes", "axis_name")
 _NO_REDUCTION = frozenset({"axis_index", "pvary", "pcast", "pbroadcast"})
 
@@ -29,8 +48,9 @@ _NO_REDUCTION = frozenset({"axis_index", "pvary", "pcast", "pbroadcast"})
 class _Value:
     """What is known of a tensor.
 
-    `itself` and `means` hold (origin, sign): the tensor is that origin, or its mean over a leading axis of size 1, up to a
-    factor. `data` is whether the example is in it: standardized 1 x 1 kernels are centred over size-1 axes too, and harmless.
+    `itself` and `means` hold (origin, sign): the tensor is that origin, or its mean over a leading
+    axis of size 1, up to a factor. `data` is whether the example is in it: standardized 1 x 1
+    kernels are centred over size-1 axes too, and harmless.
     """
 
     itself: frozenset = frozenset()
@@ -41,9 +61,10 @@ class _Value:
 def find(closed, parameters):
     """What the loss of one example does that needs a batch: a list of sentences, empty for most losses.
 
-    Two things are looked for in whatever the loss value depends on, also inside `jit`, `custom_jvp`, `remat`, `scan` and `cond`:
-    a reduction over a named axis, and a mean over a leading axis of size 1 that is subtracted from what it is the mean of
-    while some axis (the features) is kept. Not seen: a batch axis that is not the first (time-major sequences).
+    Two things are looked for in whatever the loss value depends on, also inside `jit`,
+    `custom_jvp`, `remat`, `scan` and `cond`: a reduction over a named axis, and a mean over a
+    leading axis of size 1 that is subtracted from what it is the mean of while some axis (the
+    features) is kept. Not seen: a batch axis that is not the first (time-major sequences).
 
     Args:
         closed: the jaxpr of the loss of one example, the loss its first output.
@@ -58,7 +79,9 @@ def find(closed, parameters):
 def refuse(closed, parameters):
     """Raises a ValueError that names the ways out where `find` finds something."""
     if seen := find(closed, parameters):
-        raise ValueError(f"loss of one example needs statistics of a batch: {'; '.join(seen)}. {_WAYS_OUT}{_OVERRIDE}")
+        raise ValueError(
+            f"loss of one example needs statistics of a batch: {'; '.join(seen)}. {_WAYS_OUT}{_OVERRIDE}"
+        )
 
 
 def unbound(error):
@@ -66,7 +89,9 @@ def unbound(error):
     if "unbound axis name" not in str(error):
         return None
     name = str(error).partition("unbound axis name:")[2].partition(".")[0].strip()
-    return ValueError(f"loss of one example needs statistics of a batch: it reduces over the named axis {name}. {_WAYS_OUT}")
+    return ValueError(
+        f"loss of one example needs statistics of a batch: it reduces over the named axis {name}. {_WAYS_OUT}"
+    )
 
 
 class _Walk:
@@ -92,7 +117,9 @@ class _Walk:
         self.collective(equation, bound)
         if inner := list(jaxprs_in_params(equation.params)):
             results = [self.inner(equation, jaxpr, operands, bound) for jaxpr in inner]
-            same = len(results) == 1 and [v.aval.shape for v in inner[0].outvars] == [v.aval.shape for v in equation.outvars]
+            same = len(results) == 1 and [v.aval.shape for v in inner[0].outvars] == [
+                v.aval.shape for v in equation.outvars
+            ]
             return results[0] if same and name != "scan" else fresh
         if (name in _CARRYING or name == "neg") and len(fresh) == 1:
             return [_join(operands, data, -1 if name == "neg" else 1)]
@@ -104,7 +131,9 @@ class _Walk:
             left, right = operands
             right = _join([right], right.data, -1 if name == "sub" else 1)
             if _cancel(left.itself, right.means) or _cancel(right.itself, left.means):
-                self.seen.append(f"a mean over a batch of one example is subtracted from that example{_where(equation)}")
+                self.seen.append(
+                    f"a mean over a batch of one example is subtracted from that example{_where(equation)}"
+                )
             return [_Value(means=left.means | right.means, data=data)]
         return fresh
 
@@ -113,10 +142,17 @@ class _Walk:
         mesh = equation.params.get("mesh")
         bound = bound | frozenset(getattr(mesh, "axis_names", ()))
         anything = any(x.data for x in operands)
-        args = operands[-len(jaxpr.invars) :] if equation.primitive.name != "while" and jaxpr.invars else []
+        args = (
+            operands[-len(jaxpr.invars) :]
+            if equation.primitive.name != "while" and jaxpr.invars
+            else []
+        )
         args += [_Value(data=anything)] * (len(jaxpr.invars) - len(args))
         if equation.primitive.name == "scan":
-            args = [_Value(data=anything if i in _carries(equation, jaxpr) else x.data) for i, x in enumerate(args)]
+            args = [
+                _Value(data=anything if i in _carries(equation, jaxpr) else x.data)
+                for i, x in enumerate(args)
+            ]
         return self.jaxpr(jaxpr, args, bound, jaxpr.outvars)
 
     def collective(self, equation, bound):
@@ -124,10 +160,16 @@ class _Walk:
             return
         for key in _AXIS_PARAMS:
             axes = equation.params.get(key, ())
-            names = [a for a in (axes if isinstance(axes, (tuple, list, frozenset, set)) else (axes,)) if isinstance(a, str)]
+            names = [
+                a
+                for a in (axes if isinstance(axes, (tuple, list, frozenset, set)) else (axes,))
+                if isinstance(a, str)
+            ]
             names = [a for a in names if a not in bound]
             if names:
-                self.seen.append(f"{equation.primitive.name} over the named axis {', '.join(names)}{_where(equation)}")
+                self.seen.append(
+                    f"{equation.primitive.name} over the named axis {', '.join(names)}{_where(equation)}"
+                )
 
 
 def _named(value):
@@ -152,7 +194,9 @@ def _is_over_a_batch_of_one(equation):
 
 def _carries(equation, body):
     """Which operands of a scan are its state: its results keep their shape, those stacked over the steps gain an axis."""
-    same = lambda outside, inside: sum(x.aval.shape == y.aval.shape for x, y in zip(outside, inside))
+    same = lambda outside, inside: sum(
+        x.aval.shape == y.aval.shape for x, y in zip(outside, inside)
+    )
     carries = same(equation.outvars, body.outvars)
     first = same(equation.invars, body.invars) - carries
     return range(first, first + carries)

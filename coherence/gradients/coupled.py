@@ -6,7 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..trees import leaf as leaf_name
+from coherence.trees import leaf as leaf_name
+
 from .arguments import check_params
 from .factors import accumulator
 
@@ -27,21 +28,24 @@ def alignments(losses, params, batch, direction):
 
     .. math:: a_i = r_i \cdot v, \qquad r_i = \partial\,\mathrm{losses}_i / \partial\,\mathrm{params}
 
-    by one forward derivative, for any model: no rule, no row, one gradient of memory. In the units of a loss over those of the
-    parameters times v's length: positive where a step along -v helps the example. With v the mean gradient, :math:`a_i / Q` with
+    by one forward derivative, for any model: no rule, no row, one gradient of memory. In the units
+    of a loss over those of the parameters times v's length: positive where a step along -v helps
+    the example. With v the mean gradient, :math:`a_i / Q` with
     :math:`Q = \sum_i \|r_i\|^2` are the examples' shares of alpha, and they sum to it.
 
-    Where examples do not interact, r_i is the gradient g_i of example i. Where they do (batch norm in training mode, losses that
-    contrast examples), r_i is a row of the *coupled* Jacobian: the derivative of loss i with the whole batch present, which
-    depends on the other examples. The rows still sum to the batch's gradient, but they are not the papers' g_i, which such a
-    network does not have; nor is r_i the part of the batch's gradient that example i causes, which would also hold its effect on
-    the other losses.
+    Where examples do not interact, r_i is the gradient g_i of example i. Where they do (batch norm
+    in training mode, losses that contrast examples), r_i is a row of the *coupled* Jacobian: the
+    derivative of loss i with the whole batch present, which depends on the other examples. The rows
+    still sum to the batch's gradient, but they are not the papers' g_i, which such a network does
+    not have; nor is r_i the part of the batch's gradient that example i causes, which would also
+    hold its effect on the other losses.
 
     Args:
         losses: `(params, batch) -> [m]`, one loss an example.
         params: a pytree of floating-point arrays.
         batch: passed on to `losses`.
-        direction: v, a pytree of the parameters' shapes; for example `mean` of per-example gradients.
+        direction: v, a pytree of the parameters' shapes; for example `mean` of per-example
+            gradients.
 
     Returns:
         [m]. Costs about two evaluations of `losses`.
@@ -57,8 +61,12 @@ def alignments(losses, params, batch, direction):
     leaves, treedef = jax.tree.flatten(params)
     ours, theirs = _shapes(params), _shapes(direction)
     if list(ours.values()) != list(theirs.values()):
-        raise ValueError(f"alignments(direction): direction must have the parameters' shapes {ours}, got {theirs}.")
-    tangents = [jnp.asarray(v, jnp.result_type(x)) for v, x in zip(jax.tree.leaves(direction), leaves)]
+        raise ValueError(
+            f"alignments(direction): direction must have the parameters' shapes {ours}, got {theirs}."
+        )
+    tangents = [
+        jnp.asarray(v, jnp.result_type(x)) for v, x in zip(jax.tree.leaves(direction), leaves)
+    ]
     return jax.jvp(of_params, (params,), (treedef.unflatten(tangents),))[1]
 
 
@@ -67,26 +75,31 @@ def squared_norm_total(losses, params, batch, key, probes):
 
     .. math:: \mathbb{E}\,\big\|\nabla \sum_i s_i\,\mathrm{losses}_i\big\|^2 = \sum_{ij} \mathbb{E}[s_i s_j]\,r_i\cdot r_j = \sum_i\|r_i\|^2
 
-    for random signs s. The rows r_i of the Jacobian are g_i where examples do not interact, and rows of the coupled Jacobian where
-    they do: see `alignments`, and do not report the latter as the papers' alpha.
+    for random signs s. The rows r_i of the Jacobian are g_i where examples do not interact, and
+    rows of the coupled Jacobian where they do: see `alignments`, and do not report the latter as
+    the papers' alpha.
 
     One probe has variance :math:`2\sum_{i\ne j}(r_i\cdot r_j)^2`: a standard deviation of up to :math:`\sqrt2` of the value itself
-    where gradients agree, little where they are unrelated. The sign rows are drawn without replacement from an orthogonal set
-    (a Hadamard matrix with randomly signed columns), so the error falls faster than 1/sqrt(probes) and is 0 from m rounded up to
-    a power of two on; further probes are not run. With few probes and coherent gradients a probe is far from normally
-    distributed and the interval covers less than it says: in simulations of equal gradients 82 % instead of 95 with 4 probes, 88 with
-    16, 92 with 64; 95 for unrelated ones. Over steps of training, pool the values and divide last.
+    where gradients agree, little where they are unrelated. The sign rows are drawn without
+    replacement from an orthogonal set (a Hadamard matrix with randomly signed columns), so the
+    error falls faster than 1/sqrt(probes) and is 0 from m rounded up to a power of two on; further
+    probes are not run. With few probes and coherent gradients a probe is far from normally
+    distributed and the interval covers less than it says: in simulations of equal gradients 82 %
+    instead of 95 with 4 probes, 88 with 16, 92 with 64; 95 for unrelated ones. Over steps of
+    training, pool the values and divide last.
 
     Args:
         losses: `(params, batch) -> [m]`, one loss an example.
         params: a pytree of floating-point arrays.
         batch: passed on to `losses`.
         key: from `jax.random.key`.
-        probes: how many, static, at least 2. Each costs one backward pass; the forward pass is shared, one gradient held at a time.
-            Above 32 they run in a loop: with convolutions on CPU rather call this several times with new keys, and average.
+        probes: how many, static, at least 2. Each costs one backward pass; the forward pass is
+            shared, one gradient held at a time. Above 32 they run in a loop: with convolutions on
+            CPU rather call this several times with new keys, and average.
 
     Returns:
-        `Estimate(value, standard_error, low, high)`, scalars of at least float32; `low` is never below 0.
+        `Estimate(value, standard_error, low, high)`, scalars of at least float32; `low` is never
+        below 0.
 
     Raises:
         TypeError: a parameter is not floating-point.
@@ -97,7 +110,9 @@ def squared_norm_total(losses, params, batch, key, probes):
     """
     probes = operator.index(probes)
     if probes < 2:
-        raise ValueError(f"squared_norm_total(probes): at least 2, or there is no error bar, got {probes}.")
+        raise ValueError(
+            f"squared_norm_total(probes): at least 2, or there is no error bar, got {probes}."
+        )
     of_params, out = _checked("squared_norm_total", losses, params, batch)
     (m,), dtype = out.shape, accumulator(out.dtype)
     population = max(2, 1 << (m - 1).bit_length())

@@ -22,7 +22,8 @@ _LARGER = 2.5  # rows are kept that are at most so many times the numbers of the
 class Factored:
     """A leaf's per-example gradients as a sum of terms that are never formed; `terms` is empty for an unused leaf.
 
-    `shape` and `dtype` are the parameter's; `m` its number of rows; `mask` bool [m] or `None`. Masked rows are zero.
+    `shape` and `dtype` are the parameter's; `m` its number of rows; `mask` bool [m] or `None`.
+    Masked rows are zero.
     """
 
     terms: tuple[Term, ...]
@@ -72,8 +73,8 @@ class Stacked:
 class Recomputed:
     """A leaf without a rule: every reduction differentiates it again, in microbatches, and keeps only the reduction.
 
-    It reads `params` and `batch`: do not donate them to a call that still uses the gradients. `index` is the leaf's place
-    among the leaves of `params`; `loss` is (params, example) -> scalar.
+    It reads `params` and `batch`: do not donate them to a call that still uses the gradients.
+    `index` is the leaf's place among the leaves of `params`; `loss` is (params, example) -> scalar.
     """
 
     params: Any
@@ -122,8 +123,9 @@ def node(terms, parameter, m, mask):
 def _rows_are_better(terms, size):
     """The one choice by shape: form a leaf's rows at once, or keep its factors?
 
-    Biases and scales (K = 1) are their own rows. Elsewhere rows pay where squared norms form them anyway (many positions, few
-    weights) and they are not much larger than the factors: the mean and every other reduction are then products with them.
+    Biases and scales (K = 1) are their own rows. Elsewhere rows pay where squared norms form them
+    anyway (many positions, few weights) and they are not much larger than the factors: the mean and
+    every other reduction are then products with them.
     """
     if all(term.dims[3] == 1 for term in terms):
         return True
@@ -133,4 +135,13 @@ def _rows_are_better(terms, size):
     return all(formed) and one * size <= _LARGER * factors
 
 
-__all__ = ["NODES", "Factored", "Recomputed", "Stacked", "accumulator", "combine", "is_node", "node"]
+__all__ = [
+    "NODES",
+    "Factored",
+    "Recomputed",
+    "Stacked",
+    "accumulator",
+    "combine",
+    "is_node",
+    "node",
+]

@@ -1,7 +1,8 @@
 """How a parameter reaches the place where it meets data: a chain of linear steps, and the way back for gradients.
 
-A layout is a tuple of steps, hashable and comparable, so that it can be static in a pytree. Applied forward it turns a
-parameter into the operand of a meeting; transposed it turns a gradient of that operand into a gradient of the parameter.
+A layout is a tuple of steps, hashable and comparable, so that it can be static in a pytree. Applied
+forward it turns a parameter into the operand of a meeting; transposed it turns a gradient of that
+operand into a gradient of the parameter.
 """
 
 import math
@@ -10,8 +11,21 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-# Pure rearrangements, and embeddings when transposed: they keep the norm of a gradient on its way back.
-_ISOMETRIES = frozenset({"transpose", "reshape", "squeeze", "expand_dims", "rev", "slice", "dynamic_slice", "convert_element_type", "copy"})
+# Pure rearrangements, and embeddings when transposed: they keep the norm of a gradient on its way
+# back.
+_ISOMETRIES = frozenset(
+    {
+        "transpose",
+        "reshape",
+        "squeeze",
+        "expand_dims",
+        "rev",
+        "slice",
+        "dynamic_slice",
+        "convert_element_type",
+        "copy",
+    }
+)
 _SCALINGS = {"neg": lambda: -1.0, "mul": lambda c: c, "div": lambda c: 1.0 / c}
 STEPS = _ISOMETRIES | _SCALINGS.keys() | {"broadcast_in_dim"}
 
@@ -24,7 +38,9 @@ class Step(NamedTuple):
     literals: tuple
 
     def __call__(self, x):
-        return self.primitive.bind(*(x if c is None else np.asarray(*c) for c in self.literals), **dict(self.params))
+        return self.primitive.bind(
+            *(x if c is None else np.asarray(*c) for c in self.literals), **dict(self.params)
+        )
 
 
 class Mapped(NamedTuple):
@@ -52,7 +68,11 @@ def transposition(axes):
 
 
 def reshaping(shape):
-    return Step(jax.lax.reshape_p, (("dimensions", None), ("new_sizes", tuple(shape)), ("sharding", None)), (None,))
+    return Step(
+        jax.lax.reshape_p,
+        (("dimensions", None), ("new_sizes", tuple(shape)), ("sharding", None)),
+        (None,),
+    )
 
 
 def forward(layout, x):
@@ -67,7 +87,9 @@ def pull_back(layout, parameter, gradient):
     if not layout:
         return gradient
     operand = jax.eval_shape(lambda x: forward(layout, x), parameter)
-    (result,) = jax.linear_transpose(lambda x: forward(layout, x), parameter)(gradient.astype(operand.dtype))
+    (result,) = jax.linear_transpose(lambda x: forward(layout, x), parameter)(
+        gradient.astype(operand.dtype)
+    )
     return result
 
 
@@ -92,7 +114,12 @@ def scale(layout):
 
 def is_rearrangement(layout):
     """True where every coordinate of the parameter's gradient is one coordinate of the operand's, or zero for all examples."""
-    return all(is_rearrangement(one.layout) if isinstance(one, Mapped) else one.primitive.name in _ISOMETRIES for one in layout)
+    return all(
+        is_rearrangement(one.layout)
+        if isinstance(one, Mapped)
+        else one.primitive.name in _ISOMETRIES
+        for one in layout
+    )
 
 
 def is_transposed(layout, shape):
@@ -102,7 +129,10 @@ def is_transposed(layout, shape):
     """
     if len(shape) != 2 or 1 in shape or not is_rearrangement(layout):
         return None
-    x, axes = jax.ShapeDtypeStruct(shape, np.float32), [0, 1]  # of each dimension of x larger than 1, which axis it was
+    x, axes = (
+        jax.ShapeDtypeStruct(shape, np.float32),
+        [0, 1],
+    )  # of each dimension of x larger than 1, which axis it was
     for one in layout:
         if isinstance(one, Mapped) or one.primitive.name == "rev":
             return None

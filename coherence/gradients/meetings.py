@@ -29,7 +29,8 @@ class Joined:
 class Fixed:
     """A value that no example has a part in: constants, and what is computed from constants and parameters alone.
 
-    `known` where it is made of literals and closed-over constants, so that a scalar can be part of a layout.
+    `known` where it is made of literals and closed-over constants, so that a scalar can be part of
+    a layout.
     """
 
     value: Any
@@ -64,4 +65,9 @@ def value_of(x):
 
 def is_number(x):
     """Whether a scalar whose value is known while tracing."""
-    return isinstance(x, Fixed) and x.known and np.ndim(x.value) == 0 and not isinstance(x.value, jax.core.Tracer)
+    return (
+        isinstance(x, Fixed)
+        and x.known
+        and np.ndim(x.value) == 0
+        and not isinstance(x.value, jax.core.Tracer)
+    )

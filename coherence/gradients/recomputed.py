@@ -1,7 +1,7 @@
 """Reductions of leaves without a rule: differentiate them again, a microbatch at a time, and keep only the reduction.
 
-Several such leaves of one tree share the passes. Every function takes the group (a list of `Recomputed` from one call of
-`per_example_value_and_grad`) and returns one entry a leaf.
+Several such leaves of one tree share the passes. Every function takes the group (a list of
+`Recomputed` from one call of `per_example_value_and_grad`) and returns one entry a leaf.
 """
 
 import math
@@ -60,7 +60,9 @@ def over_examples(group, reduce):
 
 
 def squared_norms(group):
-    return over_examples(group, lambda rows: [jnp.sum(jnp.square(r.astype(accumulator(r.dtype)))) for r in rows])
+    return over_examples(
+        group, lambda rows: [jnp.sum(jnp.square(r.astype(accumulator(r.dtype)))) for r in rows]
+    )
 
 
 def materialize(group):
@@ -84,7 +86,9 @@ def weighted_sum_of(group, weights, function):
 
     def part(batch, keep, w):
         rows = jax.vmap(lambda pair: _row(group, *pair))((batch, keep))
-        return [jnp.einsum("m,m...->...", w, function(r.astype(accumulator(r.dtype)))) for r in rows]
+        return [
+            jnp.einsum("m,m...->...", w, function(r.astype(accumulator(r.dtype)))) for r in rows
+        ]
 
     return _summed(group, weights, part, _microbatch(group))
 
@@ -97,7 +101,10 @@ def _summed(group, weights, part, size):
         return part(*everything)
     whole = one.m - one.m % size
     head = jax.tree.map(lambda x: x[:whole].reshape(-1, size, *x.shape[1:]), everything)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(part, *jax.tree.map(lambda x: x[0], head)))
+    zeros = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype),
+        jax.eval_shape(part, *jax.tree.map(lambda x: x[0], head)),
+    )
     add = lambda carry, few: (jax.tree.map(jnp.add, carry, part(*few)), None)
     result, _ = jax.lax.scan(add, zeros, head)
     if whole == one.m:
@@ -111,7 +118,9 @@ def dot(group, vectors):
         return over_examples(group, lambda rows: sum(jnp.vdot(r, v) for r, v in zip(rows, vectors)))
     one = group[0]
     losses, values = _losses(group, one.batch, one.mask)
-    return jax.jvp(losses, (values,), ([jnp.asarray(v, x.dtype) for v, x in zip(vectors, values)],))[1]
+    return jax.jvp(
+        losses, (values,), ([jnp.asarray(v, x.dtype) for v, x in zip(vectors, values)],)
+    )[1]
 
 
 def rows(group, index):

@@ -1,7 +1,7 @@
 """Reductions of per-example gradients: all that metrics and optimizers ask, without the examples x parameters array.
 
-Every function takes a tree of `Factored`, `Stacked` and `Recomputed` nodes, or a plain tree whose leaves have a leading
-example axis. Sums are kept in at least float32.
+Every function takes a tree of `Factored`, `Stacked` and `Recomputed` nodes, or a plain tree whose
+leaves have a leading example axis. Sums are kept in at least float32.
 """
 
 import dataclasses
@@ -10,7 +10,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ..trees import leaf as leaf_name
+from coherence.trees import leaf as leaf_name
+
 from . import layout, recomputed
 from .factors import Factored, Recomputed, Stacked, accumulator, is_node
 from .terms import Looked, Outer
@@ -22,7 +23,8 @@ def nodes(gradients):
     """`[(path, node)]` and the tree's structure; plain arrays count as `Stacked`.
 
     Raises:
-        ValueError: no leaves, a leaf without an example axis, or leaves that disagree about the number of examples.
+        ValueError: no leaves, a leaf without an example axis, or leaves that disagree about the
+            number of examples.
     """
     paths, treedef = jax.tree.flatten_with_path(gradients, is_leaf=is_node)
     if not paths:
@@ -35,12 +37,16 @@ def nodes(gradients):
                     f"leaf {leaf_name(path)} has no example axis, got a scalar. Per-example gradients have a leading axis of m examples."
                 )
             if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
-                raise TypeError(f"leaf {leaf_name(path)} is {jnp.result_type(x)}: gradients need floats.")
+                raise TypeError(
+                    f"leaf {leaf_name(path)} is {jnp.result_type(x)}: gradients need floats."
+                )
             x = Stacked(jnp.asarray(x))
         found.append((path, x))
         sizes[leaf_name(path)] = x.m
     if len(set(sizes.values())) > 1:
-        raise ValueError(f"leaves disagree about the number of examples (their first axis): {sizes}.")
+        raise ValueError(
+            f"leaves disagree about the number of examples (their first axis): {sizes}."
+        )
     if not next(iter(sizes.values())):
         raise ValueError("gradients are of 0 examples: there is nothing to reduce.")
     return found, treedef
@@ -102,11 +108,14 @@ def mean_of(gradients, function):
 def weighted_sum_of(gradients, function, weights):
     """sum_i w_i f(g_i), coordinate by coordinate, in the parameters' shapes, at least float32; `weights` [m].
 
-    For f with f(x y) = f(x) f(y) and f(0) = 0, such as `jnp.sign`, `jnp.square`, `jnp.abs`: a dense layer then needs no more than
-    f of its factors. Sequences go by slabs of columns, leaves without a rule by microbatches.
+    For f with f(x y) = f(x) f(y) and f(0) = 0, such as `jnp.sign`, `jnp.square`, `jnp.abs`: a dense
+    layer then needs no more than f of its factors. Sequences go by slabs of columns, leaves without
+    a rule by microbatches.
     """
     again = lambda group: recomputed.weighted_sum_of(group, weights, function)
-    results, _, treedef = each_leaf(gradients, lambda node: _leaf_weighted_sum_of(node, weights, function), again)
+    results, _, treedef = each_leaf(
+        gradients, lambda node: _leaf_weighted_sum_of(node, weights, function), again
+    )
     return treedef.unflatten(results)
 
 
@@ -137,7 +146,9 @@ def dot(gradients, tree, *, by=None):
     vectors = jax.tree.leaves(tree)
     shapes = [tuple(node.shape) for _, node in found]
     if [jnp.shape(v) for v in vectors] != shapes:
-        raise ValueError(f"dot(gradients, tree): tree must have the parameters' shapes {shapes}, got {[jnp.shape(v) for v in vectors]}.")
+        raise ValueError(
+            f"dot(gradients, tree): tree must have the parameters' shapes {shapes}, got {[jnp.shape(v) for v in vectors]}."
+        )
     pairs: dict = {}
     for (path, node), v in zip(found, vectors):
         pairs.setdefault(by(path) if by is not None else None, []).append((node, v))
@@ -166,7 +177,11 @@ def gram(gradients):
 def rows(gradients, index):
     """The formed gradients of a few examples: leaves [len(index), ...]."""
     index = jnp.asarray(index)
-    results, _, treedef = each_leaf(gradients, lambda node: _form(_take(node, index)), lambda group: recomputed.rows(group, index))
+    results, _, treedef = each_leaf(
+        gradients,
+        lambda node: _form(_take(node, index)),
+        lambda group: recomputed.rows(group, index),
+    )
     return treedef.unflatten(results)
 
 
@@ -176,11 +191,16 @@ def materialize(gradients):
     return treedef.unflatten(results)
 
 
-# One leaf: rows are a matrix, terms answer for themselves (`coherence.gradients.terms`) and meet through their layouts here.
+# One leaf: rows are a matrix, terms answer for themselves (`coherence.gradients.terms`) and meet
+# through their layouts here.
 
 
 def _weighted(gradients, weights):
-    return each_leaf(gradients, lambda node: _leaf_weighted(node, weights), lambda group: recomputed.weighted_sum(group, weights))
+    return each_leaf(
+        gradients,
+        lambda node: _leaf_weighted(node, weights),
+        lambda group: recomputed.weighted_sum(group, weights),
+    )
 
 
 def _leaf_weighted(node, weights):
@@ -197,21 +217,34 @@ def _leaf_weighted(node, weights):
 def _leaf_weighted_sum_of(node, weights, function):
     dtype = accumulator(node.dtype)
     w = weights.astype(dtype)
-    rows = lambda values: (w @ function(values.reshape(node.m, -1).astype(dtype))).reshape(values.shape[1:])
+    rows = lambda values: (w @ function(values.reshape(node.m, -1).astype(dtype))).reshape(
+        values.shape[1:]
+    )
     if isinstance(node, Stacked):
         return rows(node.values)
     parameter = jax.ShapeDtypeStruct(node.shape, dtype)
     if len(node.terms) != 1 or not layout.is_rearrangement(node.terms[0].layout):
-        add = lambda carry, pair: (carry + pair[1] * function(_formed_one(node, pair[0]).astype(dtype)), None)
+        add = lambda carry, pair: (
+            carry + pair[1] * function(_formed_one(node, pair[0]).astype(dtype)),
+            None,
+        )
         return jax.lax.scan(add, jnp.zeros(node.shape, dtype), (node.terms, w))[0]
     (term,) = node.terms
     if isinstance(term, Outer) and term.dims[2] == 1:
-        inputs, cotangents = (function(x[:, :, 0].astype(dtype)) for x in (term.inputs, term.cotangents))
-        return layout.pull_back(term.layout, parameter, jnp.einsum("mbk,mbn->bkn", inputs, cotangents * w[:, None, None]))
+        inputs, cotangents = (
+            function(x[:, :, 0].astype(dtype)) for x in (term.inputs, term.cotangents)
+        )
+        return layout.pull_back(
+            term.layout,
+            parameter,
+            jnp.einsum("mbk,mbn->bkn", inputs, cotangents * w[:, None, None]),
+        )
     slabs = term.slabs(_FORMED)
     each = lambda slab: rows(term.form(slab))
     result = each(slabs[0])[None] if len(slabs) == 1 else jax.lax.map(each, slabs)
-    return layout.pull_back(term.layout, parameter, jnp.moveaxis(result, 0, 2).reshape(term.dims[1], *term.dims[3:]))
+    return layout.pull_back(
+        term.layout, parameter, jnp.moveaxis(result, 0, 2).reshape(term.dims[1], *term.dims[3:])
+    )
 
 
 def _leaf_squared_norms(node):
@@ -231,7 +264,10 @@ def _leaf_dot(node, vector):
     dtype = accumulator(node.dtype)
     if isinstance(node, Stacked):
         return node.values.reshape(node.m, -1).astype(dtype) @ jnp.ravel(vector).astype(dtype)
-    parts = [term.dot(layout.forward(term.layout, jnp.asarray(vector, node.dtype))) for term in node.terms]
+    parts = [
+        term.dot(layout.forward(term.layout, jnp.asarray(vector, node.dtype)))
+        for term in node.terms
+    ]
     return sum(parts, jnp.zeros(node.m, dtype))
 
 
@@ -256,7 +292,12 @@ def _isometric(node):
 def _inner_of_tied(node):
     """A table looked up and multiplied with, as tied embeddings are: G_i . H_i of its two terms, else `None`."""
     looked, *others = sorted(node.terms, key=lambda term: not isinstance(term, Looked))
-    if len(others) != 1 or not isinstance(looked, Looked) or not isinstance(others[0], Outer) or others[0].dims[1] != 1:
+    if (
+        len(others) != 1
+        or not isinstance(looked, Looked)
+        or not isinstance(others[0], Outer)
+        or others[0].dims[1] != 1
+    ):
         return None
     (dense,) = others
     orders = [layout.is_transposed(term.layout, node.shape) for term in (looked, dense)]
@@ -270,21 +311,32 @@ def _streamed(node, reduce):
     """`reduce(gradient of one example)` for every example, a few formed rows at a time."""
     size = max(1, _FORMED // max(1, math.prod(node.shape)))
     each = lambda terms: reduce(_formed_one(node, terms))
-    return jax.vmap(each)(node.terms) if size >= node.m else jax.lax.map(each, node.terms, batch_size=size)
+    return (
+        jax.vmap(each)(node.terms)
+        if size >= node.m
+        else jax.lax.map(each, node.terms, batch_size=size)
+    )
 
 
 def _formed_one(node, terms):
     """One example's gradient from its own part of the terms."""
-    return _form(dataclasses.replace(node, terms=jax.tree.map(lambda x: x[None], terms), mask=None, m=1))[0]
+    return _form(
+        dataclasses.replace(node, terms=jax.tree.map(lambda x: x[None], terms), mask=None, m=1)
+    )[0]
 
 
 def _form(node):
     if isinstance(node, Stacked):
         return node.values
-    return sum((term.rows(node.parameter) for term in node.terms), jnp.zeros((node.m, *node.shape), node.dtype))
+    return sum(
+        (term.rows(node.parameter) for term in node.terms),
+        jnp.zeros((node.m, *node.shape), node.dtype),
+    )
 
 
 def _take(node, index):
     if isinstance(node, Stacked):
         return Stacked(node.values[index])
-    return Factored(tuple(term.take(index) for term in node.terms), None, node.shape, node.dtype, index.shape[0])
+    return Factored(
+        tuple(term.take(index) for term in node.terms), None, node.shape, node.dtype, index.shape[0]
+    )

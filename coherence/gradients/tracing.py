@@ -1,9 +1,9 @@
 """Walk the jaxpr of one example's loss and find where each parameter meets data.
 
-A parameter is followed through layout-only steps as a `Tracked` value. Where a primitive with a rule joins it with data, the
-walk adds a perturbation to the output: the loss's derivative there is the cotangent the rule asks for. A small parameter that
-runs into anything else is perturbed itself: its rows are then the cotangents. A large one is given up, and recomputed, exactly,
-elsewhere.
+A parameter is followed through layout-only steps as a `Tracked` value. Where a primitive with a
+rule joins it with data, the walk adds a perturbation to the output: the loss's derivative there is
+the cotangent the rule asks for. A small parameter that runs into anything else is perturbed itself:
+its rows are then the cotangents. A large one is given up, and recomputed, exactly, elsewhere.
 """
 
 import contextlib
@@ -27,10 +27,11 @@ class Walk:
     """One evaluation of the loss of one example.
 
     Args:
-        perturbations: one array a meeting, added where it says; `None` on the first, abstract walk, which finds the meetings.
+        perturbations: one array a meeting, added where it says; `None` on the first, abstract walk,
+            which finds the meetings.
 
-    After it `meetings` and `operands` (the data each one met) have one entry a meeting, in the order of the walk, and `given_up`
-    is `{leaf: primitive name}` of the leaves without a rule.
+    After it `meetings` and `operands` (the data each one met) have one entry a meeting, in the
+    order of the walk, and `given_up` is `{leaf: primitive name}` of the leaves without a rule.
     """
 
     def __init__(self, perturbations=None):
@@ -41,13 +42,17 @@ class Walk:
 
     def run(self, jaxpr, consts, args):
         """Outputs of the jaxpr; `Tracked` arguments are the parameters."""
-        return [self._plain(out, "return") for out in self._jaxpr(jaxpr, map(constant, consts), args)]
+        return [
+            self._plain(out, "return") for out in self._jaxpr(jaxpr, map(constant, consts), args)
+        ]
 
     def _jaxpr(self, jaxpr, consts, args):
         values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args)))
         read = lambda v: constant(v.val) if isinstance(v, _jax.Literal) else values[v]
         for equation in jaxpr.eqns:
-            values.update(zip(equation.outvars, self._equation(equation, [read(v) for v in equation.invars])))
+            values.update(
+                zip(equation.outvars, self._equation(equation, [read(v) for v in equation.invars]))
+            )
         return [read(v) for v in jaxpr.outvars]
 
     def _equation(self, equation, operands):
@@ -61,38 +66,63 @@ class Walk:
         if (called := _jax.inner(equation)) is not None:
             return self._jaxpr(called[0], map(constant, called[1]), operands)
         name = equation.primitive.name
-        if name == "stop_gradient" or not any(jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in equation.outvars):
-            return [mark(out) for out in _jax.evaluate(equation, map(value_of, operands))]  # nothing to differentiate
+        if name == "stop_gradient" or not any(
+            jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in equation.outvars
+        ):
+            return [
+                mark(out) for out in _jax.evaluate(equation, map(value_of, operands))
+            ]  # nothing to differentiate
         if name == "scan":
             return self._scan(equation, operands)
         if name == "cond" and 0 not in places:
             return self._cond(equation, operands)
         if name in _jax.CUSTOM and (outs := self._custom(equation, operands)) is not None:
             return outs
-        if name == "concatenate" and all(isinstance(x, Tracked) and np.size(x.value) > ROWS for x in operands):
-            return [Joined(tuple(operands), equation.params["dimension"], *_jax.evaluate(equation, [x.value for x in operands]))]
+        if name == "concatenate" and all(
+            isinstance(x, Tracked) and np.size(x.value) > ROWS for x in operands
+        ):
+            return [
+                Joined(
+                    tuple(operands),
+                    equation.params["dimension"],
+                    *_jax.evaluate(equation, [x.value for x in operands]),
+                )
+            ]
         if len(places) == 1:
             (place,) = places
             x = operands[place]
             plain = [value_of(y) for y in operands]
-            if isinstance(x, Tracked) and (moved := self._move(equation, operands, place)) is not None:
+            if (
+                isinstance(x, Tracked)
+                and (moved := self._move(equation, operands, place)) is not None
+            ):
                 return [Tracked(x.leaf, moved, *_jax.evaluate(equation, plain))]
             if not _only_scaled(equation, without_data) and (shares := _shares(equation, place, x)):
                 (out,) = _jax.evaluate(equation, plain)
                 return [self._meet(out, plain[1 - place], shares)]
-        return [mark(out) for out in _jax.evaluate(equation, [self._plain(x, name) for x in operands])]
+        return [
+            mark(out) for out in _jax.evaluate(equation, [self._plain(x, name) for x in operands])
+        ]
 
     def _move(self, equation, operands, place):
         """The layout after this equation where it moves the parameter linearly without meeting data, else `None`."""
         name, tracked = equation.primitive.name, operands[place]
         aval, out = equation.invars[place].aval, equation.outvars[0].aval
         others = [x for i, x in enumerate(operands) if i != place]
-        if name in _SHIFTS and (place, name) != (1, "sub"):  # a shift by what no example has a part in leaves the gradient alone
-            return tracked.layout if isinstance(others[0], Fixed) and out.shape == aval.shape else None
+        if name in _SHIFTS and (place, name) != (
+            1,
+            "sub",
+        ):  # a shift by what no example has a part in leaves the gradient alone
+            return (
+                tracked.layout if isinstance(others[0], Fixed) and out.shape == aval.shape else None
+            )
         if not all(map(is_number, others)) or len(equation.outvars) != 1:
             return None
         literals = tuple(
-            None if i == place else (np.asarray(value_of(x)).item(), str(jnp.result_type(value_of(x)))) for i, x in enumerate(operands)
+            None
+            if i == place
+            else (np.asarray(value_of(x)).item(), str(jnp.result_type(value_of(x))))
+            for i, x in enumerate(operands)
         )
         step = layout.step(equation.primitive, equation.params, literals, out.shape, aval.size)
         return None if step is None else (*tracked.layout, step)
@@ -118,19 +148,32 @@ class Walk:
         if size > ROWS:
             self.given_up.setdefault(x.leaf, name)
             return x.value
-        row = lambda _, cotangent: (jnp.ones((1, 1, 1), cotangent.dtype), cotangent.reshape(1, 1, size))
-        return self._meet(x.value, None, (Share(x.leaf, (*x.layout, layout.reshaping((1, 1, size))), row, formed=True),))
+        row = lambda _, cotangent: (
+            jnp.ones((1, 1, 1), cotangent.dtype),
+            cotangent.reshape(1, 1, size),
+        )
+        return self._meet(
+            x.value,
+            None,
+            (Share(x.leaf, (*x.layout, layout.reshaping((1, 1, size))), row, formed=True),),
+        )
 
     def _custom(self, equation, operands):
         """A large parameter inside a function with a derivative of its own: followed through the tangent map of that derivative.
 
-        The map is linear in the parameter's tangent, so a zero tangent in the parameter's place meets the data that its derivative
-        is made of. `None` where no parameter is large, or the derivative (of a `custom_vjp`) is not linear in the cotangent.
+        The map is linear in the parameter's tangent, so a zero tangent in the parameter's place
+        meets the data that its derivative is made of. `None` where no parameter is large, or the
+        derivative (of a `custom_vjp`) is not linear in the cotangent.
         """
-        places = [i for i, x in enumerate(operands) if isinstance(x, Tracked) and np.size(x.value) > ROWS]
+        places = [
+            i for i, x in enumerate(operands) if isinstance(x, Tracked) and np.size(x.value) > ROWS
+        ]
         if not places:
             return None
-        rest = [None if i in places else self._plain(x, equation.primitive.name) for i, x in enumerate(operands)]
+        rest = [
+            None if i in places else self._plain(x, equation.primitive.name)
+            for i, x in enumerate(operands)
+        ]
         values = [operands[i].value for i in places]
 
         def function(*values):
@@ -139,36 +182,59 @@ class Walk:
 
         outs, pull_back = jax.vjp(function, *values)
         try:
-            closed = jax.make_jaxpr(jax.linear_transpose(lambda *cotangents: pull_back(list(cotangents)), *outs))(tuple(values))
+            closed = jax.make_jaxpr(
+                jax.linear_transpose(lambda *cotangents: pull_back(list(cotangents)), *outs)
+            )(tuple(values))
         except (NotImplementedError, TypeError, ValueError, AssertionError):
             return None
         data = any(i not in places and not isinstance(x, Fixed) for i, x in enumerate(operands))
         consts = [x if data else Fixed(x) for x in jax.lax.stop_gradient(closed.consts)]
-        zeros = [Tracked(operands[i].leaf, operands[i].layout, jnp.zeros_like(x)) for i, x in zip(places, values)]
+        zeros = [
+            Tracked(operands[i].leaf, operands[i].layout, jnp.zeros_like(x))
+            for i, x in zip(places, values)
+        ]
         tangents = self._jaxpr(closed.jaxpr, consts, zeros)
         return [
-            Tracked(t.leaf, t.layout, out) if isinstance(t, Tracked) else out + self._plain(t, equation.primitive.name)
+            Tracked(t.leaf, t.layout, out)
+            if isinstance(t, Tracked)
+            else out + self._plain(t, equation.primitive.name)
             for out, t in zip(outs, tangents)
         ]
 
     def _cond(self, equation, operands):
         """Every branch is walked, as under `vmap`, and the outputs selected: meetings of the others get zero cotangents."""
         index, *rest = operands
-        outputs = [[self._plain(out, "cond") for out in self._jaxpr(*_jax.opened(branch), rest)] for branch in equation.params["branches"]]
+        outputs = [
+            [self._plain(out, "cond") for out in self._jaxpr(*_jax.opened(branch), rest)]
+            for branch in equation.params["branches"]
+        ]
         return [jax.lax.select_n(value_of(index), *outs) for outs in zip(*outputs)]
 
     def _scan(self, equation, operands):
         """A parameter the steps share (time) has one more sum over positions, one they divide (layers) one more batch dimension."""
         scan = _jax.scan(equation)
-        rest = [x if isinstance(x, Tracked) and i not in scan.carried else self._plain(x, "scan") for i, x in enumerate(operands)]
+        rest = [
+            x if isinstance(x, Tracked) and i not in scan.carried else self._plain(x, "scan")
+            for i, x in enumerate(operands)
+        ]
         found = _meetings_of_a_step(scan, rest)
-        # Rows formed at every step would be as many as steps; perturbed out here, the backward pass adds them up.
-        early = {share.leaf for meeting in found.meetings for share in meeting.shares if share.formed and share.leaf < scan.constants}
+        # Rows formed at every step would be as many as steps; perturbed out here, the backward pass
+        # adds them up.
+        early = {
+            share.leaf
+            for meeting in found.meetings
+            for share in meeting.shares
+            if share.formed and share.leaf < scan.constants
+        }
         if early:
             rest = [self._plain(x, "scan") if i in early else x for i, x in enumerate(rest)]
             found = _meetings_of_a_step(scan, rest)
         start = len(self.meetings)
-        perturbations = None if self.perturbations is None else list(self.perturbations[start : start + len(found.meetings)])
+        perturbations = (
+            None
+            if self.perturbations is None
+            else list(self.perturbations[start : start + len(found.meetings)])
+        )
 
         def step(carry, xs):
             walk, carry, outputs = _step_of_scan(scan, rest, xs[0], carry, xs[1])
@@ -176,10 +242,17 @@ class Walk:
 
         scanned = [value_of(x) for x in rest[scan.carried.stop :]]
         init = [rest[i] for i in scan.carried]
-        carry, (outputs, met) = jax.lax.scan(step, init, (perturbations, scanned), scan.length, scan.reverse, scan.unroll)
+        carry, (outputs, met) = jax.lax.scan(
+            step, init, (perturbations, scanned), scan.length, scan.reverse, scan.unroll
+        )
         for meeting, data in zip(found.meetings, met):
-            shares = tuple(_repeated(share, rest[share.leaf], stacked=share.leaf >= scan.carried.stop) for share in meeting.shares)
-            output = jax.ShapeDtypeStruct((scan.length, *meeting.output.shape), meeting.output.dtype)
+            shares = tuple(
+                _repeated(share, rest[share.leaf], stacked=share.leaf >= scan.carried.stop)
+                for share in meeting.shares
+            )
+            output = jax.ShapeDtypeStruct(
+                (scan.length, *meeting.output.shape), meeting.output.dtype
+            )
             self._note(Meeting(shares, output), data)
         for i, name in found.given_up.items():
             self.given_up.setdefault(rest[i].leaf, name)
@@ -190,7 +263,11 @@ def _meetings_of_a_step(scan, rest):
     """An abstract walk of one step of a scan."""
     walks: list[Walk] = []
     slices = [jax.eval_shape(lambda x: x[0], value_of(x)) for x in rest[scan.carried.stop :]]
-    jax.eval_shape(lambda c, s: walks.append(_step_of_scan(scan, rest, None, c, s)[0]), [rest[i] for i in scan.carried], slices)
+    jax.eval_shape(
+        lambda c, s: walks.append(_step_of_scan(scan, rest, None, c, s)[0]),
+        [rest[i] for i in scan.carried],
+        slices,
+    )
     return walks[0]
 
 
@@ -198,7 +275,10 @@ def _step_of_scan(scan, rest, perturbations, carry, scanned):
     """(walk, carry, outputs) of one step; its parameters are numbered by their place among the scan's operands, `rest`."""
     walk = Walk(perturbations)
     values = [*map(value_of, rest[: scan.constants]), *carry, *scanned]
-    args = [Tracked(i, (), value) if isinstance(rest[i], Tracked) else value for i, value in enumerate(values)]
+    args = [
+        Tracked(i, (), value) if isinstance(rest[i], Tracked) else value
+        for i, value in enumerate(values)
+    ]
     outputs = walk.run(*_jax.opened(scan.jaxpr), args)
     return walk, outputs[: scan.carries], outputs[scan.carries :]
 
@@ -210,7 +290,10 @@ def _shares(equation, place, x):
             return ()
         sizes = [np.shape(part.value)[x.axis] for part in x.parts]
         parts = dot_general_of_parts(equation, place, x.axis, sizes)
-        return tuple(Share(part.leaf, (*part.layout, *steps), factors) for part, (steps, factors) in zip(x.parts, parts))
+        return tuple(
+            Share(part.leaf, (*part.layout, *steps), factors)
+            for part, (steps, factors) in zip(x.parts, parts)
+        )
     rule = RULES.get(equation.primitive.name)
     met = rule(equation, place) if rule is not None else None
     return () if met is None else (Share(x.leaf, (*x.layout, *met[0]), met[1]),)
@@ -229,7 +312,11 @@ def _repeated(share, tracked, *, stacked):
 
 def _is_foldable(equation, operands):
     """Scalars made of known scalars, such as sqrt(1 / fan_in), are computed while tracing: layouts hold numbers."""
-    return bool(operands) and all(map(is_number, operands)) and all(v.aval.shape == () for v in equation.outvars)
+    return (
+        bool(operands)
+        and all(map(is_number, operands))
+        and all(v.aval.shape == () for v in equation.outvars)
+    )
 
 
 def _only_scaled(equation, without_data):

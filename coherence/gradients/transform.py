@@ -6,7 +6,8 @@ import warnings
 import jax
 import jax.numpy as jnp
 
-from ..trees import leaf as leaf_name
+from coherence.trees import leaf as leaf_name
+
 from . import batch_statistics
 from .arguments import check_batch, check_loss_output, check_params
 from .factors import Recomputed, node
@@ -26,41 +27,54 @@ class RecomputedWarning(UserWarning):
         self.reasons = reasons
 
 
-def per_example_value_and_grad(loss, *, has_aux=False, microbatch_size=None, only=None, allow_batch_statistics=False):
+def per_example_value_and_grad(
+    loss, *, has_aux=False, microbatch_size=None, only=None, allow_batch_statistics=False
+):
     r"""Every example's loss and its gradient, the gradients as factors instead of an examples x parameters array.
 
-    The result is a function `(params, batch, mask=None) -> (losses, gradients)`, with `has_aux` `((losses, aux), gradients)`.
-    g_i is the gradient of the *unscaled* loss of example i: the mean loss has gradient `mean(gradients)`, without any 1/m to undo.
+    The result is a function `(params, batch, mask=None) -> (losses, gradients)`, with `has_aux`
+    `((losses, aux), gradients)`. g_i is the gradient of the *unscaled* loss of example i: the mean
+    loss has gradient `mean(gradients)`, without any 1/m to undo.
 
-    Works by tracing `loss` for one example (no layer list, no wrapper): where a parameter meets data in a primitive with a rule
-    (`coherence.gradients.rules`), the factors are that data and the output's cotangent, for all examples from one backward pass.
-    A leaf without a rule is `Recomputed`: exact, said once by a `RecomputedWarning`, and differentiated again by each reduction.
+    Works by tracing `loss` for one example (no layer list, no wrapper): where a parameter meets
+    data in a primitive with a rule (`coherence.gradients.rules`), the factors are that data and the
+    output's cotangent, for all examples from one backward pass. A leaf without a rule is
+    `Recomputed`: exact, said once by a `RecomputedWarning`, and differentiated again by each
+    reduction.
 
     Args:
-        loss: `(params, example) -> scalar` for ONE example, with `has_aux` `-> (scalar, aux)`. Pure; any JAX model.
-        has_aux: whether the loss returns auxiliary values; they come back with a leading example axis.
-        only: a function from a leaf's key path to whether its gradients are wanted (`None`: all). The others count as frozen: their
-            gradients are zero and cost nothing.
-        microbatch_size: how many examples are differentiated at a time; bounds activations and recomputed leaves, not factors.
-        allow_batch_statistics: do not refuse a loss that looks as if a batch norm in it normalized one example by itself.
+        loss: `(params, example) -> scalar` for ONE example, with `has_aux` `-> (scalar, aux)`.
+        Pure; any JAX model.
+        has_aux: whether the loss returns auxiliary values; they come back with a leading example
+        axis.
+        only: a function from a leaf's key path to whether its gradients are wanted (`None`: all).
+            The others count as frozen: their gradients are zero and cost nothing.
+        microbatch_size: how many examples are differentiated at a time; bounds activations and
+        recomputed leaves, not factors.
+        allow_batch_statistics: do not refuse a loss that looks as if a batch norm in it normalized
+            one example by itself.
 
     Returns:
-        A function of `params` (a pytree of floating-point arrays), `batch` (a pytree whose leaves share a leading axis of m
-        examples; for randomness put a key per example into it) and `mask` (bool [m] or `None`: examples to leave out; the
-        gradients carry it and everything downstream honours it). `losses` is [m], 0 where masked; `gradients` has the containers
-        of `params` with one node (`Factored`, `Stacked` or `Recomputed`) at each leaf.
+        A function of `params` (a pytree of floating-point arrays), `batch` (a pytree whose leaves
+        share a leading axis of m examples; for randomness put a key per example into it) and `mask`
+        (bool [m] or `None`: examples to leave out; the gradients carry it and everything downstream
+        honours it). `losses` is [m], 0 where masked; `gradients` has the containers of `params`
+        with one node (`Factored`, `Stacked` or `Recomputed`) at each leaf.
 
     Raises:
         TypeError: a parameter is not floating-point, or a batch leaf is no array.
-        ValueError: the loss is no scalar; batch or mask disagree about m, or are empty; `microbatch_size` < 1; the loss needs statistics
-            of a batch (training-mode batch norm), which one example does not have.
+        ValueError: the loss is no scalar; batch or mask disagree about m, or are empty;
+            `microbatch_size` < 1; the loss needs statistics of a batch (training-mode batch norm),
+            which one example does not have.
 
     >>> losses, g = per_example_value_and_grad(lambda w, x: jnp.dot(w, x))(jnp.ones(2), jnp.eye(2))
     >>> losses
     Array([1., 1.], dtype=float32)
     """
     if microbatch_size is not None and microbatch_size < 1:
-        raise ValueError(f"microbatch_size must be at least 1 example, or None for the whole batch, got {microbatch_size}.")
+        raise ValueError(
+            f"microbatch_size must be at least 1 example, or None for the whole batch, got {microbatch_size}."
+        )
 
     scalar_loss = (lambda params, example: loss(params, example)[0]) if has_aux else loss
 
@@ -98,7 +112,9 @@ class _Trace:
             batch_statistics.refuse(self.closed, len(self.paths))
         self.measured = [only is None or bool(only(path)) for path, _ in self.paths]
         walk = Walk()
-        jax.eval_shape(lambda p, e: self.outputs(walk, p, e), [leaf for _, leaf in self.paths], example)
+        jax.eval_shape(
+            lambda p, e: self.outputs(walk, p, e), [leaf for _, leaf in self.paths], example
+        )
         self.given_up = walk.given_up
         self.meetings = walk.meetings
         if self.given_up:
@@ -107,8 +123,13 @@ class _Trace:
 
     def outputs(self, walk, leaves, example):
         """What the loss returns for one example, flat, by way of `walk`."""
-        tracked = [Tracked(i, (), leaf) if measured else Fixed(leaf) for i, (leaf, measured) in enumerate(zip(leaves, self.measured))]
-        return walk.run(self.closed.jaxpr, self.closed.consts, [*tracked, *jax.tree.leaves(example)])
+        tracked = [
+            Tracked(i, (), leaf) if measured else Fixed(leaf)
+            for i, (leaf, measured) in enumerate(zip(leaves, self.measured))
+        ]
+        return walk.run(
+            self.closed.jaxpr, self.closed.consts, [*tracked, *jax.tree.leaves(example)]
+        )
 
     def one(self, leaves, example, keep):
         """Loss, aux and the factors of every meeting, for one example; `keep` is its entry of the mask, or `None`."""
@@ -126,7 +147,11 @@ class _Trace:
             for j, share in enumerate(meeting.shares):
                 if share.leaf not in self.given_up:
                     factors[i, j] = share.factors(operands[i], cotangents[i])
-        aux = jax.tree.unflatten(jax.tree.structure(self.out), [value, *aux])[1] if self.has_aux else None
+        aux = (
+            jax.tree.unflatten(jax.tree.structure(self.out), [value, *aux])[1]
+            if self.has_aux
+            else None
+        )
         return value, aux, factors
 
     def gradients(self, factors, m, mask, recomputed):
@@ -137,7 +162,11 @@ class _Trace:
             term = met if isinstance(met, Term) else Outer(*met)
             terms[share.leaf].append(dataclasses.replace(term, layout=share.layout))
         nodes = [
-            recomputed(i) if i in self.given_up else node(terms[i], jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), m, mask)
+            recomputed(i)
+            if i in self.given_up
+            else node(
+                terms[i], jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), m, mask
+            )
             for i, (_, leaf) in enumerate(self.paths)
         ]
         return jax.tree.unflatten(self.treedef, nodes)

@@ -1,12 +1,13 @@
 """Is the batch large enough? Three tests of adaptive sampling, as the smallest parameter with which each passes.
 
-Each is the standard error of the mean gradient relative to its length: whole, along it, and across it; the squares of the last two
-add up to that of the first.
+Each is the standard error of the mean gradient relative to its length: whole, along it, and across
+it; the squares of the last two add up to that of the first.
 """
 
 import jax.numpy as jnp
 
-from ..gradients.reductions import count, dot, mask, squared_norms
+from coherence.gradients.reductions import count, dot, mask, squared_norms
+
 from .pooling import check_examples, check_size, one_set
 
 
@@ -17,7 +18,8 @@ def norm_test(gradients):
 
     0 when all gradients are equal, 1 when orthogonal, larger when they cancel. Dimensionless.
 
-    Byrd et al. 2012, Sample size selection in optimization methods for machine learning; the equation is remembered.
+    Byrd et al. 2012, Sample size selection in optimization methods for machine learning; the
+    equation is remembered.
 
     Args:
         gradients: per-example gradients of at least 2 examples, or what `pool` made of them.
@@ -36,10 +38,12 @@ def inner_product_test(gradients, *, pooled=None):
 
     Passes for every theta above. Dimensionless.
 
-    Bollapragada, Byrd & Nocedal, Adaptive Sampling Strategies for Stochastic Optimization (arXiv:1710.11258); remembered.
+    Bollapragada, Byrd & Nocedal, Adaptive Sampling Strategies for Stochastic Optimization
+    (arXiv:1710.11258); remembered.
 
     Args:
-        gradients: per-example gradients of at least 2 examples; with `pooled`, r of the m examples pooled there.
+        gradients: per-example gradients of at least 2 examples; with `pooled`, r of the m examples
+        pooled there.
         pooled: the whole sample, from `pool` (default: these gradients are all of it).
     """
     whole, along, _ = _parts(gradients, pooled, "inner_product_test")

@@ -1,6 +1,7 @@
 """The alpha family: how far per-example gradients agree.
 
-All of it reads two means, of g_i and of ||g_i||^2 (`pool`). Pool them over batches or steps, divide last.
+All of it reads two means, of g_i and of ||g_i||^2 (`pool`). Pool them over batches or steps, divide
+last.
 """
 
 from typing import NamedTuple
@@ -8,14 +9,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..gradients.reductions import dot, mask, squared_norms
+from coherence.gradients.reductions import dot, mask, squared_norms
+
 from .pooling import Pooled, check_examples, check_size, one_set, pool
 
 
 class Moments(NamedTuple):
     """What alpha is made of. Each entry is a scalar, or [groups] with `groups=`.
 
-    squared_norm_of_mean: ||(1/m) sum_i g_i||^2.  mean_squared_norm: (1/m) sum_i ||g_i||^2.  m: number of examples that count.
+    squared_norm_of_mean: ||(1/m) sum_i g_i||^2.  mean_squared_norm: (1/m) sum_i ||g_i||^2.  m:
+        number of examples that count.
     """
 
     squared_norm_of_mean: jax.Array
@@ -32,24 +35,29 @@ def alpha(gradients, *, by=None, groups=None, num_groups=None):
 
     .. math:: \alpha_m = \frac{\|\frac1m\sum_i g_i\|^2}{\frac1m\sum_i\|g_i\|^2} \in [0, 1]
 
-    1 when all gradients are equal, 1/m when they are pairwise orthogonal and of whatever lengths, 0 at a stationary point of the
-    mean loss, nan when every gradient is zero. Dimensionless; unchanged by rescaling the loss. Its floor 1/m is sampling noise:
-    compare curves of equal m only.
+    1 when all gradients are equal, 1/m when they are pairwise orthogonal and of whatever lengths, 0
+    at a stationary point of the mean loss, nan when every gradient is zero. Dimensionless;
+    unchanged by rescaling the loss. Its floor 1/m is sampling noise: compare curves of equal m
+    only.
 
-    Chatterjee & Zielinski, On the Generalization Mystery in Deep Learning (arXiv:2203.10036), Section 4.
+    Chatterjee & Zielinski, On the Generalization Mystery in Deep Learning (arXiv:2203.10036),
+    Section 4.
 
     Args:
-        gradients: from `per_example_value_and_grad`, a plain tree whose leaves have a leading axis of m examples, or what
-            `pool` made of them (of a tuple the result is [groups]).
-        by: a function from a leaf's key path to a name (`coherence.layer`, `coherence.leaf`); the result is then a dict.
-        groups: bool [m] (result [2], False first) or int [m] with `num_groups`: one alpha a group, each with its own m.
+        gradients: from `per_example_value_and_grad`, a plain tree whose leaves have a leading axis
+            of m examples, or what `pool` made of them (of a tuple the result is [groups]).
+        by: a function from a leaf's key path to a name (`coherence.layer`, `coherence.leaf`); the
+        result is then a dict.
+        groups: bool [m] (result [2], False first) or int [m] with `num_groups`: one alpha a group,
+        each with its own m.
         num_groups: how many groups an int `groups` holds (static); entries outside are in no group.
 
     Returns:
         A scalar; [groups] with `groups`; `{name: ...}` with `by`. nan for an empty group.
 
     Raises:
-        ValueError: no leaves, mismatched example axes, or `groups` of the wrong shape or without `num_groups`.
+        ValueError: no leaves, mismatched example axes, or `groups` of the wrong shape or without
+            `num_groups`.
 
     >>> alpha({"w": jnp.eye(4)})
     Array(0.25, dtype=float32)
@@ -62,10 +70,12 @@ def m_coherence(gradients, *, by=None, groups=None, num_groups=None):
 
     .. math:: m\,\alpha_m = \alpha_m / \alpha_m^\perp \in [0, m]
 
-    1 for pairwise orthogonal gradients, m for identical ones, k for k copies each of orthonormal gradients. Grows about linearly
-    with m once it is well above 1: compare curves of equal m only. With `groups`, m is the group's own count.
+    1 for pairwise orthogonal gradients, m for identical ones, k for k copies each of orthonormal
+    gradients. Grows about linearly with m once it is well above 1: compare curves of equal m only.
+    With `groups`, m is the group's own count.
 
-    Chatterjee & Zielinski, Making Coherence Out of Nothing At All (arXiv:2008.01217). Arguments as for `alpha`.
+    Chatterjee & Zielinski, Making Coherence Out of Nothing At All (arXiv:2008.01217). Arguments as
+    for `alpha`.
 
     >>> m_coherence({"w": jnp.ones((4, 3))})
     Array(4., dtype=float32)
@@ -78,8 +88,9 @@ def alpha_unbiased(gradients, *, by=None, groups=None, num_groups=None):
 
     .. math:: \hat\alpha = \frac{\|\sum_i g_i\|^2 - \sum_i\|g_i\|^2}{(m-1)\sum_i\|g_i\|^2} = \frac{m\alpha_m - 1}{m - 1}
 
-    0 on average for unrelated gradients, and a little below 0 half of the time: do not clip it. Numerator and denominator are
-    unbiased, the ratio is consistent; under heavy-tailed norms pool the `moments` of many batches and divide last.
+    0 on average for unrelated gradients, and a little below 0 half of the time: do not clip it.
+    Numerator and denominator are unbiased, the ratio is consistent; under heavy-tailed norms pool
+    the `moments` of many batches and divide last.
 
     Arguments as for `alpha`. nan for a group of one.
 
@@ -90,7 +101,9 @@ def alpha_unbiased(gradients, *, by=None, groups=None, num_groups=None):
     Array(0., dtype=float32)
     """
     check_size(gradients, "alpha_unbiased")
-    return _each(lambda one: (one.m * one.alpha - 1) / (one.m - 1), gradients, by, groups, num_groups)
+    return _each(
+        lambda one: (one.m * one.alpha - 1) / (one.m - 1), gradients, by, groups, num_groups
+    )
 
 
 def moments(gradients, *, by=None, groups=None, num_groups=None):
@@ -106,9 +119,10 @@ def alpha_between(gradients, *, groups=None, num_groups=None):
 
     .. math:: \alpha_{ab} = \frac{\bar g_a\cdot\bar g_b}{\sqrt{q_a q_b}} \in [-1, 1], \qquad q_a = \frac1{m_a}\sum_{i\in a}\|g_i\|^2
 
-    The diagonal is each group's own alpha, with its floor 1/m_a; off the diagonal there is no floor, since no example meets itself:
-    0 for unrelated groups, positive where a step on one lowers the loss of the other, negative where it raises it. By
-    Cauchy-Schwarz at most the geometric mean of the two alphas. The cross term of P6's numerator; the normalization is ours.
+    The diagonal is each group's own alpha, with its floor 1/m_a; off the diagonal there is no
+    floor, since no example meets itself: 0 for unrelated groups, positive where a step on one
+    lowers the loss of the other, negative where it raises it. By Cauchy-Schwarz at most the
+    geometric mean of the two alphas. The cross term of P6's numerator; the normalization is ours.
 
     Args:
         gradients, groups, num_groups: as for `alpha`; or a tuple of `Pooled`, one a group.
@@ -122,10 +136,14 @@ def alpha_between(gradients, *, groups=None, num_groups=None):
     """
     parts = pool(gradients, groups=groups, num_groups=num_groups)
     if isinstance(parts, Pooled):
-        raise ValueError("alpha_between compares groups of examples: pass groups=, or a tuple of pooled gradients, one a group.")
+        raise ValueError(
+            "alpha_between compares groups of examples: pass groups=, or a tuple of pooled gradients, one a group."
+        )
     lengths = [jnp.sqrt(part.mean_squared_norm) for part in parts]
     means = [jax.tree.leaves(part.mean) for part in parts]
-    inner = lambda a, b: sum(jnp.vdot(x, y) for x, y in zip(means[a], means[b])) / (lengths[a] * lengths[b])
+    inner = lambda a, b: (
+        sum(jnp.vdot(x, y) for x, y in zip(means[a], means[b])) / (lengths[a] * lengths[b])
+    )
     every = range(len(parts))
     return jnp.stack([jnp.stack([inner(min(a, b), max(a, b)) for b in every]) for a in every])
 
@@ -135,8 +153,9 @@ def alpha_without(gradients, *, by=None, pooled=None):
 
     .. math:: \alpha_{(i)} = \frac{\|S - g_i\|^2}{(m-1)(Q - \|g_i\|^2)}, \qquad S = \sum_i g_i, \quad Q = \sum_i\|g_i\|^2
 
-    An example whose removal raises alpha pulls against the rest, or is long and alone; one whose removal lowers it is among those
-    that carry the step. The spread of these m numbers is the jackknife's error bar of alpha (`measure`).
+    An example whose removal raises alpha pulls against the rest, or is long and alone; one whose
+    removal lowers it is among those that carry the step. The spread of these m numbers is the
+    jackknife's error bar of alpha (`measure`).
 
     Args:
         gradients: per-example gradients of m examples, or of some of those in `pooled`.
@@ -156,7 +175,9 @@ def alpha_without(gradients, *, by=None, pooled=None):
     kept = lambda values: values if keep is None else jnp.where(keep, values, jnp.nan)
     if by is None:
         return kept(leave_one_out(parts[None], norms, dots))
-    return {name: kept(leave_one_out(part, norms[name], dots[name])) for name, part in parts.items()}
+    return {
+        name: kept(leave_one_out(part, norms[name], dots[name])) for name, part in parts.items()
+    }
 
 
 def leave_one_out(moments, norms, dots):
@@ -172,7 +193,9 @@ def _each(quantity, gradients, by, groups, num_groups):
         result = {name: quantity(one) for name, one in _by_name(pooled, by).items()}
     else:
         each = [_by_name(part, by) for part in pooled]
-        stacked = {name: Moments(*map(jnp.stack, zip(*(one[name] for one in each)))) for name in each[0]}
+        stacked = {
+            name: Moments(*map(jnp.stack, zip(*(one[name] for one in each)))) for name in each[0]
+        }
         result = {name: quantity(one) for name, one in stacked.items()}
     return result if by is not None else result[None]
 
@@ -180,7 +203,9 @@ def _each(quantity, gradients, by, groups, num_groups):
 def _by_name(pooled, by):
     """`{name: Moments}`, with the key `None` for everything without `by`."""
     parts: dict = {}
-    for (path, mean), square in zip(jax.tree.leaves_with_path(pooled.mean), jax.tree.leaves(pooled.mean_squared_norms)):
+    for (path, mean), square in zip(
+        jax.tree.leaves_with_path(pooled.mean), jax.tree.leaves(pooled.mean_squared_norms)
+    ):
         name = None if by is None else by(path)
         part = jnp.vdot(mean, mean), square
         parts[name] = tuple(map(jnp.add, parts[name], part)) if name in parts else part

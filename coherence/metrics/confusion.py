@@ -21,22 +21,27 @@ def gradient_confusion(gradients):
 
     .. math:: \eta = \max\Big(0,\ -\min_{i\ne j}\ g_i\cdot g_j\Big) \ge 0
 
-    the smallest eta that bounds the confusion: :math:`g_i\cdot g_j \ge -\eta` for all pairs. 0 when no two examples conflict, orthogonal
-    ones included; then SGD on one example never hurts another to first order. In the units of a squared gradient, so it also falls
-    because gradients shrink: `minimum_cosine`, in [-1, 1], is free of scale, and `negative_share` says whether the worst pair is alone.
+    the smallest eta that bounds the confusion: :math:`g_i\cdot g_j \ge -\eta` for all pairs. 0 when
+    no two examples conflict, orthogonal ones included; then SGD on one example never hurts another
+    to first order. In the units of a squared gradient, so it also falls because gradients shrink:
+    `minimum_cosine`, in [-1, 1], is free of scale, and `negative_share` says whether the worst pair
+    is alone.
 
-    An extreme over all pairs grows with m: compare equal m only. The theory is about whichever functions SGD takes its steps on: for
-    mini-batches pass their gradients as a plain tree with a leading axis of batches. Those conflict far less than single examples.
+    An extreme over all pairs grows with m: compare equal m only. The theory is about whichever
+    functions SGD takes its steps on: for mini-batches pass their gradients as a plain tree with a
+    leading axis of batches. Those conflict far less than single examples.
 
-    Sankararaman, De, Xu, Huang & Goldstein, The Impact of Neural Network Overparameterization on Gradient Confusion and Stochastic
-    Gradient Descent (arXiv:1904.06963), from accounts of it, by which the paper also plots the cosines.
+    Sankararaman, De, Xu, Huang & Goldstein, The Impact of Neural Network Overparameterization on
+    Gradient Confusion and Stochastic Gradient Descent (arXiv:1904.06963), from accounts of it, by
+    which the paper also plots the cosines.
 
     Args:
-        gradients: from `per_example_value_and_grad`, or a plain tree whose leaves have a leading axis of m examples. Memory: m x m.
+        gradients: from `per_example_value_and_grad`, or a plain tree whose leaves have a leading
+            axis of m examples. Memory: m x m.
 
     Returns:
-        `Confusion(bound, minimum_cosine, negative_share)`. Examples with zero gradient count with inner products of 0, and have no
-        cosine. nan where no pair is left.
+        `Confusion(bound, minimum_cosine, negative_share)`. Examples with zero gradient count with
+        inner products of 0, and have no cosine. nan where no pair is left.
 
     Raises:
         ValueError: the sample holds one example, of which there is no pair.
@@ -46,7 +51,9 @@ def gradient_confusion(gradients):
     """
     of = pairs(gradients, "gradient_confusion")
     least = _least(of.products, of.counted)
-    opposed = jnp.where(jnp.isnan(of.products), of.products, of.products < 0)  # a diverged run must not look peaceful
+    opposed = jnp.where(
+        jnp.isnan(of.products), of.products, of.products < 0
+    )  # a diverged run must not look peaceful
     share = jnp.sum(opposed, where=of.counted) / jnp.sum(of.counted)
     return Confusion(jnp.maximum(-least, 0), _least(of.cosines, of.directed), share)
 

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from ..gradients.arguments import check_batch, check_loss_output, check_params
-from ..gradients.factors import accumulator
+from coherence.gradients.arguments import check_batch, check_loss_output, check_params
+from coherence.gradients.factors import accumulator
 
 
 class Sharpness(NamedTuple):
@@ -23,38 +23,48 @@ def sharpness(loss, params, batch, key, *, iterations=100, tolerance=1e-3):
 
     .. math:: \lambda_{\max}(H), \qquad H = \nabla^2 \frac1m\sum_i \ell_i(w)
 
-    The largest eigenvalue, not the largest magnitude; positive except at a maximum. In the units of the loss by those of the parameters
-    squared. Gradient descent with step size eta is stable on a quadratic while :math:`\lambda_{\max} < 2/\eta`; full-batch training is
-    often seen to rise to about that and stay there. Of *this* batch: small batches are sharper. Depends on how the network is
-    parametrized: rescaling two layers against each other changes it, and not the function.
+    The largest eigenvalue, not the largest magnitude; positive except at a maximum. In the units of
+    the loss by those of the parameters squared. Gradient descent with step size eta is stable on a
+    quadratic while :math:`\lambda_{\max} < 2/\eta`; full-batch training is often seen to rise to
+    about that and stay there. Of *this* batch: small batches are sharper. Depends on how the
+    network is parametrized: rescaling two layers against each other changes it, and not the
+    function.
 
-    Power iteration finds what is largest in magnitude. Where that is negative, or two of opposite signs compete, a second round works
-    on H + |lambda| I, whose largest eigenvalue belongs to the wanted one. Trust `residual`, not the call: some eigenvalue lies within
-    value * residual of the value, the largest only if the iterations did not settle on another one first. The value itself errs by
-    the order of the residual squared where neighbours are not close, and downwards.
+    Power iteration finds what is largest in magnitude. Where that is negative, or two of opposite
+    signs compete, a second round works on H + |lambda| I, whose largest eigenvalue belongs to the
+    wanted one. Trust `residual`, not the call: some eigenvalue lies within value * residual of the
+    value, the largest only if the iterations did not settle on another one first. The value itself
+    errs by the order of the residual squared where neighbours are not close, and downwards.
 
     Args:
-        loss: `(params, example) -> scalar` for one example, twice differentiable; ReLU nets give the curvature of their pieces.
+        loss: `(params, example) -> scalar` for one example, twice differentiable; ReLU nets give
+        the curvature of their pieces.
         params: a pytree of floating-point arrays.
-        batch: a pytree whose leaves have a leading axis of m examples, which go through at once: memory is about six times that of one
-            gradient of the mean loss. With convolutions on CPU take few: inside loops XLA computes their gradients slowly.
+        batch: a pytree whose leaves have a leading axis of m examples, which go through at once:
+            memory is about six times that of one gradient of the mean loss. With convolutions on
+            CPU take few: inside loops XLA computes their gradients slowly.
         key: from `jax.random.key`: the vector to start from.
-        iterations: at most so many products with H in each of the two rounds (static); one costs about two gradients.
+        iterations: at most so many products with H in each of the two rounds (static); one costs
+        about two gradients.
         tolerance: the residual to stop at. Float32 reaches about 1e-6.
 
     Returns:
-        `Sharpness(value, residual, iterations)`, at least float32. A residual above `tolerance` says that the iterations ran out.
+        `Sharpness(value, residual, iterations)`, at least float32. A residual above `tolerance`
+        says that the iterations ran out.
 
     Raises:
         TypeError: a parameter is not floating-point.
-        ValueError: the loss is no scalar, the batch is empty or its leaves disagree, or `iterations` < 1.
+        ValueError: the loss is no scalar, the batch is empty or its leaves disagree, or
+            `iterations` < 1.
 
     >>> bowl = lambda w, x: 0.5 * jnp.sum(x * w**2)
     >>> round(float(sharpness(bowl, jnp.ones(2), jnp.array([[1.0, 3.0]]), jax.random.key(0)).value), 3)
     3.0
     """
     if iterations < 1:
-        raise ValueError(f"sharpness(iterations): at least 1 product with the Hessian, got {iterations}.")
+        raise ValueError(
+            f"sharpness(iterations): at least 1 product with the Hessian, got {iterations}."
+        )
     check_params(params)
     check_batch(batch, None)
     product, flat = _hessian(loss, params, batch)
@@ -63,12 +73,23 @@ def sharpness(loss, params, batch, key, *, iterations=100, tolerance=1e-3):
     value, residual = _quotient(first)
 
     def again():
-        # Less -||H v||, which is close to the most negative eigenvalue where that competes. Its own vector has nothing to begin with.
+        # Less -||H v||, which is close to the most negative eigenvalue where that competes. Its own
+        # vector has nothing to begin with.
         vector, image, count = first
-        second = _round(product, -jnp.linalg.norm(image), jnp.where(value > 0, vector, start), iterations, tolerance)
+        second = _round(
+            product,
+            -jnp.linalg.norm(image),
+            jnp.where(value > 0, vector, start),
+            iterations,
+            tolerance,
+        )
         return *_quotient(second), count + second[2]
 
-    return Sharpness(*jax.lax.cond((residual > tolerance) | (value < 0), again, lambda: (value, residual, first[2])))
+    return Sharpness(
+        *jax.lax.cond(
+            (residual > tolerance) | (value < 0), again, lambda: (value, residual, first[2])
+        )
+    )
 
 
 def _hessian(loss, params, batch):
@@ -76,7 +97,9 @@ def _hessian(loss, params, batch):
     example = jax.eval_shape(lambda batch: jax.tree.map(lambda x: x[0], batch), batch)
     check_loss_output(jax.eval_shape(loss, params, example), has_aux=False)
     types = jax.tree.map(jnp.result_type, params)
-    flat, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.asarray(x, accumulator(jnp.result_type(x))), params))
+    flat, unravel = ravel_pytree(
+        jax.tree.map(lambda x: jnp.asarray(x, accumulator(jnp.result_type(x))), params)
+    )
 
     def mean_loss(vector):
         own = jax.tree.map(lambda x, dtype: x.astype(dtype), unravel(vector), types)

@@ -6,8 +6,9 @@ import operator
 import jax.numpy as jnp
 import numpy as np
 
-from ..gradients import reductions
-from ..gradients.factors import accumulator
+from coherence.gradients import reductions
+from coherence.gradients.factors import accumulator
+
 from .pooling import check_examples
 
 
@@ -16,23 +17,29 @@ def gradient_disparity(gradients, batches=5):
 
     .. math:: D = \frac{1}{|P|}\sum_{(a,b)\in P} \|\bar g_a - \bar g_b\| \ge 0
 
-    over the pairs P of disjoint mini-batches, each with its mean gradient. 0 when the mini-batches agree. In the units of the loss by
-    those of the parameters. The distance of the gradients v of B batches is bounded by their coherence (property P5 of alpha):
-    :math:`D \le \sqrt{2(1-\alpha_B)\,\mathbb{E}\|v\|^2\,B/(B-1)}`.
+    over the pairs P of disjoint mini-batches, each with its mean gradient. 0 when the mini-batches
+    agree. In the units of the loss by those of the parameters. The distance of the gradients v of B
+    batches is bounded by their coherence (property P5 of alpha): :math:`D \le
+    \sqrt{2(1-\alpha_B)\,\mathbb{E}\|v\|^2\,B/(B-1)}`.
 
-    Noise alone gives :math:`\sqrt{2\,\mathrm{tr}\,\Sigma/k}` with batches of k examples: compare equal k only. It falls with the
-    gradients' length as examples are fitted, and rises with the loss; a rise at falling loss is the signal to stop.
+    Noise alone gives :math:`\sqrt{2\,\mathrm{tr}\,\Sigma/k}` with batches of k examples: compare
+    equal k only. It falls with the gradients' length as examples are fitted, and rises with the
+    loss; a rise at falling loss is the signal to stop.
 
-    Forouzesh & Thiran, Disparity Between Batches as a Signal for Early Stopping (arXiv:2107.06665): the distance is theirs; that they
-    average over the pairs of 5 batches is from an account. There a batch is one of training's.
+    Forouzesh & Thiran, Disparity Between Batches as a Signal for Early Stopping (arXiv:2107.06665):
+    the distance is theirs; that they average over the pairs of 5 batches is from an account. There
+    a batch is one of training's.
 
     Args:
-        gradients: from `per_example_value_and_grad`, or a plain tree whose leaves have a leading axis of m examples.
-        batches: how many (static): consecutive stretches of the sample, sizes as by `numpy.array_split`. Memory: the m x m inner
-            products, or where that is less the mean gradient of each batch.
+        gradients: from `per_example_value_and_grad`, or a plain tree whose leaves have a leading
+        axis of m examples.
+        batches: how many (static): consecutive stretches of the sample, sizes as by
+            `numpy.array_split`. Memory: the m x m inner products, or where that is less the mean
+            gradient of each batch.
 
     Returns:
-        A scalar. Batches without an example that the mask keeps are left out; nan where fewer than two remain.
+        A scalar. Batches without an example that the mask keeps are left out; nan where fewer than
+        two remain.
 
     Raises:
         ValueError: fewer than 2 batches, or more than examples.
@@ -44,9 +51,13 @@ def gradient_disparity(gradients, batches=5):
     found, _ = reductions.nodes(gradients)
     m, batches = found[0][1].m, operator.index(batches)
     if not 2 <= batches <= m:
-        raise ValueError(f"gradient_disparity(batches): at least 2 and at most one an example, of {m}, got {batches}.")
+        raise ValueError(
+            f"gradient_disparity(batches): at least 2 and at most one an example, of {m}, got {batches}."
+        )
     size = sum(math.prod(node.shape) for _, node in found)
-    weights = _weights(m, batches, reductions.mask(gradients), accumulator(*(node.dtype for _, node in found)))
+    weights = _weights(
+        m, batches, reductions.mask(gradients), accumulator(*(node.dtype for _, node in found))
+    )
     first, second = np.triu_indices(batches, 1)
     distances = _distances_of_products if m * m <= batches * size else _distances_of_means
     some = jnp.any(weights > 0, 1)
@@ -63,10 +74,17 @@ def _weights(m, batches, mask, dtype):
 
 
 def _distances_of_products(gradients, weights, first, second):
-    apart = weights[first] - weights[second]  # before the products: less is lost where batches agree
+    apart = (
+        weights[first] - weights[second]
+    )  # before the products: less is lost where batches agree
     return jnp.sqrt(jnp.maximum(jnp.sum((apart @ reductions.gram(gradients)) * apart, 1), 0))
 
 
 def _distances_of_means(gradients, weights, first, second):
     means = [[leaf for _, leaf in reductions.leaf_weighted_sums(gradients, w)] for w in weights]
-    return jnp.stack([jnp.sqrt(sum(jnp.sum((x - y) ** 2) for x, y in zip(means[a], means[b]))) for a, b in zip(first, second)])
+    return jnp.stack(
+        [
+            jnp.sqrt(sum(jnp.sum((x - y) ** 2) for x, y in zip(means[a], means[b])))
+            for a, b in zip(first, second)
+        ]
+    )

@@ -8,8 +8,8 @@ def gradient_diversity(gradients):
 
     .. math:: \Delta_S = \frac{\sum_i\|g_i\|^2}{\|\sum_i g_i\|^2} = \frac{1}{m\,\alpha_m} \ge \frac1m
 
-    1/m when all are equal, 1 when orthogonal, larger when they cancel, infinite at a stationary point. Dimensionless. Depends on m as
-    m-coherence does: compare equal m only.
+    1/m when all are equal, 1 when orthogonal, larger when they cancel, infinite at a stationary
+    point. Dimensionless. Depends on m as m-coherence does: compare equal m only.
 
     Yin et al., Gradient Diversity (arXiv:1706.05699), read in an account.
 
@@ -28,7 +28,8 @@ def batch_size_bound(gradients):
 
     .. math:: B_S = m\,\Delta_S = 1/\alpha_m
 
-    In examples. The source's theorem bounds batches by a constant times it; the formula is remembered, not read.
+    In examples. The source's theorem bounds batches by a constant times it; the formula is
+    remembered, not read.
 
     Yin et al. (arXiv:1706.05699). Arguments as for `gradient_diversity`.
     """

@@ -1,29 +1,34 @@
 """Coherence from mini-batch gradients: the way to measure networks with batch norm, whose examples have no gradient of their own."""
 
-from ..gradients.reductions import nodes
+from coherence.gradients.reductions import nodes
+
 from .coherence import alpha
 
 
 def alpha_from_minibatches(batch_gradients, batch_size, m=None):
     r"""Alpha of the examples, from the gradients of mini-batches that partition a sample, weights frozen.
 
-    Averaging k examples amplifies coherence; the paper inverts that, with :math:`A` the alpha of the batch gradients:
+    Averaging k examples amplifies coherence; the paper inverts that, with :math:`A` the alpha of
+    the batch gradients:
 
     .. math:: A = \frac{k\alpha}{1 + (k-1)\alpha} \quad\Longleftrightarrow\quad \alpha = \frac{A}{k - (k-1)A}
 
-    which holds for infinitely many independent batches. With `m`, the finite sample is taken into account: averaged over random
-    partitions of m examples into batches of k,
+    which holds for infinitely many independent batches. With `m`, the finite sample is taken into
+    account: averaged over random partitions of m examples into batches of k,
 
     .. math:: A = \frac{k\,\alpha_m (m-1)}{(m-1) + (k-1)(m\alpha_m-1)} \quad\Longleftrightarrow\quad
               \alpha_m = \frac{A\,(m-k)}{k(m-1) - (k-1)\,m\,A}
 
-    so that orthogonal examples give 1/m exactly (the first form gives 1/(m-k+1)); both agree as m/k grows. Range [0, 1],
-    landmarks as for `alpha`. Ill-conditioned as A approaches 1: batches so large that their gradients agree tell little.
+    so that orthogonal examples give 1/m exactly (the first form gives 1/(m-k+1)); both agree as m/k
+    grows. Range [0, 1], landmarks as for `alpha`. Ill-conditioned as A approaches 1: batches so
+    large that their gradients agree tell little.
 
-    Chatterjee & Zielinski (arXiv:2203.10036), Section 4 and property P2; the finite-sample form is ours.
+    Chatterjee & Zielinski (arXiv:2203.10036), Section 4 and property P2; the finite-sample form is
+    ours.
 
     Args:
-        batch_gradients: a tree whose leaves are [batches, ...]: the gradient of each batch's *mean* loss (or sum: alpha has no scale).
+        batch_gradients: a tree whose leaves are [batches, ...]: the gradient of each batch's *mean*
+        loss (or sum: alpha has no scale).
         batch_size: k, examples in each batch.
         m: batches x batch_size, the size of the sample; `None` for the paper's formula.
 
@@ -32,11 +37,15 @@ def alpha_from_minibatches(batch_gradients, batch_size, m=None):
     """
     batches = nodes(batch_gradients)[0][0][1].m
     if batches < 2:
-        raise ValueError(f"alpha_from_minibatches needs the gradients of at least 2 batches, got {batches}.")
+        raise ValueError(
+            f"alpha_from_minibatches needs the gradients of at least 2 batches, got {batches}."
+        )
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1 example, got {batch_size}.")
     if m is not None and m != batches * batch_size:
-        raise ValueError(f"m is the size of the sample, batches x batch_size = {batches} x {batch_size} = {batches * batch_size}, got {m}.")
+        raise ValueError(
+            f"m is the size of the sample, batches x batch_size = {batches} x {batch_size} = {batches * batch_size}, got {m}."
+        )
     k, a = batch_size, alpha(batch_gradients)
     if m is None:
         return a / (k - (k - 1) * a)

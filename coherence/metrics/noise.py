@@ -24,11 +24,13 @@ def noise_scale(gradients):
 
     .. math:: B_{simple} = \frac{\mathrm{tr}\,\Sigma}{\|G\|^2} = \frac1\alpha - 1
 
-    with both estimated without bias, so that alpha is `alpha_unbiased`. In examples. Small: few examples agree already. It is also
-    the normalized variance of per-example gradients (Faghri et al. 2020). The trap: where :math:`\|G\|^2` is within its noise the
-    estimate of it crosses zero, and the ratio is huge or negative; average `noise_moments` over steps and divide last.
+    with both estimated without bias, so that alpha is `alpha_unbiased`. In examples. Small: few
+    examples agree already. It is also the normalized variance of per-example gradients (Faghri et
+    al. 2020). The trap: where :math:`\|G\|^2` is within its noise the estimate of it crosses zero,
+    and the ratio is huge or negative; average `noise_moments` over steps and divide last.
 
-    McCandlish et al., An Empirical Model of Large-Batch Training (arXiv:1812.06162), the "simple" noise scale; read in an account.
+    McCandlish et al., An Empirical Model of Large-Batch Training (arXiv:1812.06162), the "simple"
+    noise scale; read in an account.
 
     Args:
         gradients: per-example gradients of at least 2 examples, or what `pool` made of them.
@@ -52,12 +54,14 @@ def noise_moments_of_batches(small, large, small_size, large_size):
     .. math:: \widehat{\|G\|^2} = \frac{B_l\|G_l\|^2 - B_s\|G_s\|^2}{B_l - B_s}, \qquad
               \widehat{\mathrm{tr}\Sigma} = \frac{\|G_s\|^2 - \|G_l\|^2}{1/B_s - 1/B_l}
 
-    Far noisier than `noise_moments`, which is the same with :math:`B_s = 1`, averaged over the batch: average over many steps.
+    Far noisier than `noise_moments`, which is the same with :math:`B_s = 1`, averaged over the
+    batch: average over many steps.
 
     McCandlish et al. (arXiv:1812.06162), Appendix A; read in an account.
 
     Args:
-        small, large: squared norm of the gradient of the mean loss of a batch of each size, scalars or [steps].
+        small, large: squared norm of the gradient of the mean loss of a batch of each size, scalars
+        or [steps].
         small_size, large_size: B_s < B_l, in examples.
 
     Raises:
@@ -67,6 +71,8 @@ def noise_moments_of_batches(small, large, small_size, large_size):
     NoiseMoments(squared_norm=3.0, trace=2.0)
     """
     if not 1 <= small_size < large_size:
-        raise ValueError(f"noise_moments_of_batches needs 1 <= small_size < large_size, got {small_size} and {large_size}.")
+        raise ValueError(
+            f"noise_moments_of_batches needs 1 <= small_size < large_size, got {small_size} and {large_size}."
+        )
     squared_norm = (large_size * large - small_size * small) / (large_size - small_size)
     return NoiseMoments(squared_norm, (small - large) / (1 / small_size - 1 / large_size))

@@ -20,18 +20,25 @@ def batches(data, batch_size, groups=None, num_groups=None):
     """`(how many groups, iterator of Batch)`; every batch has the same shape, so that one compiled program serves all.
 
     Args:
-        data: a pytree of arrays with a shared leading axis, or an iterable of such batches of any sizes, which is read once.
-        groups: bool or int [m]; for an iterable a function from a batch to its groups. Entries outside of 0..num_groups-1 are left out.
+        data: a pytree of arrays with a shared leading axis, or an iterable of such batches of any
+        sizes, which is read once.
+        groups: bool or int [m]; for an iterable a function from a batch to its groups. Entries
+            outside of 0..num_groups-1 are left out.
 
     Raises:
-        ValueError: no examples, leaves that disagree about their number, a `batch_size` below 1, or unfit `groups`.
+        ValueError: no examples, leaves that disagree about their number, a `batch_size` below 1, or
+            unfit `groups`.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1 example, got {batch_size}.")
     if is_iterable(data):
         if groups is not None and not callable(groups):
-            raise ValueError("data is an iterable of batches: groups must be a function from a batch to the groups of its examples.")
-        return num_groups or (1 if groups is None else 2), _rebatched(data, batch_size, groups, num_groups)
+            raise ValueError(
+                "data is an iterable of batches: groups must be a function from a batch to the groups of its examples."
+            )
+        return num_groups or (1 if groups is None else 2), _rebatched(
+            data, batch_size, groups, num_groups
+        )
     numbers, many = group_array(groups, num_groups, m := length(data))
     return many, _cut(data, min(batch_size, m), numbers, many)
 
@@ -54,13 +61,19 @@ def _rebatched(data, batch_size, of_batch, num_groups):
     """Batches of any size that come once: examples wait until there is a batch of their group."""
     waiting: dict[int, Any] = {}
     for whole in data:
-        numbers, many = group_array(None if of_batch is None else of_batch(whole), num_groups, length(whole))
+        numbers, many = group_array(
+            None if of_batch is None else of_batch(whole), num_groups, length(whole)
+        )
         for group in np.unique(numbers[(numbers >= 0) & (numbers < many)]).tolist():
             examples = jax.tree.map(lambda x, keep=numbers == group: np.asarray(x)[keep], whole)
             examples = joined(waiting.pop(group), examples) if group in waiting else examples
             full, rest = divmod(length(examples), batch_size)
             for i in range(full):
-                yield Batch(group, jax.tree.map(lambda x, i=i: x[i * batch_size : (i + 1) * batch_size], examples), None)
+                yield Batch(
+                    group,
+                    jax.tree.map(lambda x, i=i: x[i * batch_size : (i + 1) * batch_size], examples),
+                    None,
+                )
             if rest:
                 waiting[group] = jax.tree.map(lambda x, n=full: x[n * batch_size :], examples)
     for group in sorted(waiting):
@@ -70,11 +83,15 @@ def _rebatched(data, batch_size, of_batch, num_groups):
 class Few:
     """A few of many examples to look at twice: the longest gradients, all of them, and random ones of the others.
 
-    The long ones decide how uncertain a mean is, and a random sample misses them. `weights` are how many examples each stands for.
+    The long ones decide how uncertain a mean is, and a random sample misses them. `weights` are how
+    many examples each stands for.
     """
 
     def __init__(self, size, seed=0):
-        self.size, self.rng = size // 2, np.random.default_rng([seed, 0xFE])  # as of a probe, a stream of its own
+        self.size, self.rng = (
+            size // 2,
+            np.random.default_rng([seed, 0xFE]),
+        )  # as of a probe, a stream of its own
         self.seen = 0
         self.longest = self.random = None  # (what it is sorted by, number of the example, example)
 
@@ -82,7 +99,9 @@ class Few:
         keep = np.flatnonzero(np.ones(len(squared_norms), bool) if mask is None else mask)
         numbers = self.seen + np.arange(len(keep))
         self.seen += len(keep)
-        self.longest = self._best(self.longest, -np.asarray(squared_norms, np.float64)[keep], numbers, keep, examples)
+        self.longest = self._best(
+            self.longest, -np.asarray(squared_norms, np.float64)[keep], numbers, keep, examples
+        )
         self.random = self._best(self.random, self.rng.random(len(keep)), numbers, keep, examples)
 
     def examples_and_weights(self):
@@ -92,7 +111,9 @@ class Few:
         weights = np.ones(len(long))
         if len(others):
             examples = joined(examples, jax.tree.map(lambda x: x[others], self.random[2]))
-            weights = np.concatenate([weights, np.full(len(others), (self.seen - len(long)) / len(others))])
+            weights = np.concatenate(
+                [weights, np.full(len(others), (self.seen - len(long)) / len(others))]
+            )
         return examples, weights
 
     def _best(self, before, by, numbers, keep, examples):

@@ -11,14 +11,17 @@ def gsnr(gradients):
 
     .. math:: r_j = \frac{\bar g_j^2}{\rho_j^2} \ge 0, \qquad \rho_j^2 = \frac1m\sum_i (g_{ij} - \bar g_j)^2
 
-    0 where the mean vanishes, infinite where all examples agree exactly, 1/(m-1) where one example alone moves the parameter, nan
-    where none does. With the variance divided by m, as here, the coordinate's own alpha is exactly :math:`r_j/(1+r_j)`, and alpha of
-    the network is their mean weighted by :math:`\mathbb E g_{ij}^2`. Sampling noise alone gives about 1/m. Dimensionless.
+    0 where the mean vanishes, infinite where all examples agree exactly, 1/(m-1) where one example
+    alone moves the parameter, nan where none does. With the variance divided by m, as here, the
+    coordinate's own alpha is exactly :math:`r_j/(1+r_j)`, and alpha of the network is their mean
+    weighted by :math:`\mathbb E g_{ij}^2`. Sampling noise alone gives about 1/m. Dimensionless.
 
-    Liu et al., Understanding Why Neural Networks Generalize Well Through GSNR of Parameters (arXiv:2001.07384), read in an account.
+    Liu et al., Understanding Why Neural Networks Generalize Well Through GSNR of Parameters
+    (arXiv:2001.07384), read in an account.
 
     Args:
-        gradients: per-example gradients of at least 2 examples, or `pool(gradients, second_moments=True)`.
+        gradients: per-example gradients of at least 2 examples, or `pool(gradients,
+            second_moments=True)`.
 
     Returns:
         In the parameters' containers and shapes.
@@ -38,9 +41,10 @@ def mean_gsnr(gradients, *, by=None):
 
     .. math:: \frac1D\sum_{j=1}^{D} r_j
 
-    One number for a network or, with `by`, `{name: number}`. A parameter with zero gradient for every example (a dead unit) is left
-    out; one on which all examples agree exactly makes it infinite; nan where no parameter moves. Unlike alpha it is unchanged by
-    rescaling single parameters, and dominated by the few with the largest ratio. `evidence` is 1 - (m - 1) times it.
+    One number for a network or, with `by`, `{name: number}`. A parameter with zero gradient for
+    every example (a dead unit) is left out; one on which all examples agree exactly makes it
+    infinite; nan where no parameter moves. Unlike alpha it is unchanged by rescaling single
+    parameters, and dominated by the few with the largest ratio. `evidence` is 1 - (m - 1) times it.
 
     Arguments and source as for `gsnr`.
 
@@ -48,11 +52,16 @@ def mean_gsnr(gradients, *, by=None):
     Array(4., dtype=float32)
     """
     sums: dict = {}
-    for path, total, count in ratio_sums(one_set(gradients, "mean_gsnr", at_least=2, second_moments=True)):
+    for path, total, count in ratio_sums(
+        one_set(gradients, "mean_gsnr", at_least=2, second_moments=True)
+    ):
         name = None if by is None else by(path)
         before = sums.get(name, (0.0, 0))
         sums[name] = before[0] + total, before[1] + count
-    result = {name: jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan) for name, (total, count) in sums.items()}
+    result = {
+        name: jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)
+        for name, (total, count) in sums.items()
+    }
     return result if by is not None else result[None]
 
 
@@ -62,12 +71,14 @@ def one_step_generalization_ratio(gradients, n=None):
     .. math:: R = \frac{\mathbb E\,\Delta L[D']}{\mathbb E\,\Delta L[D]} = \frac{\|g\|^2}{\|g\|^2 + \mathrm{tr}\Sigma/n}
               = \frac{n\alpha}{1 + (n-1)\alpha}
 
-    with g and :math:`\Sigma` the population's mean and covariance, both estimated without bias from the sample. 1: the step
-    generalizes fully; 0 (a little below, by chance): it fits the sample only. It is the coherence of gradients averaged over n, P2 of
+    with g and :math:`\Sigma` the population's mean and covariance, both estimated without bias from
+    the sample. 1: the step generalizes fully; 0 (a little below, by chance): it fits the sample
+    only. It is the coherence of gradients averaged over n, P2 of
     arXiv:2203.10036 with k = n; in the source's terms :math:`1 - \frac1n\sum_j W_j/(r_j + 1/n)`. For n = m it is 1 minus the square
     of `norm_test`.
 
-    Liu et al. (arXiv:2001.07384), in the limit of a small step far from overfitting; read in an account.
+    Liu et al. (arXiv:2001.07384), in the limit of a small step far from overfitting; read in an
+    account.
 
     Args:
         gradients: per-example gradients of at least 2 examples, or what `pool` made of them.
@@ -92,7 +103,11 @@ def _ratio(mean, second_moment):
     """0/0 is nan. Rounding may leave a variance of no size where all agree: that is taken for none."""
     variance = second_moment - mean**2
     exact = variance <= 4 * jnp.finfo(variance.dtype).eps * second_moment
-    return jnp.where(exact, jnp.where(second_moment > 0, jnp.inf, jnp.nan), mean**2 / jnp.where(exact, 1, variance))
+    return jnp.where(
+        exact,
+        jnp.where(second_moment > 0, jnp.inf, jnp.nan),
+        mean**2 / jnp.where(exact, 1, variance),
+    )
 
 
 def _sums(ratios, moves):

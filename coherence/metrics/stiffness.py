@@ -5,7 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..gradients import reductions
+from coherence.gradients import reductions
+
 from .pooling import check_examples, check_size, group_numbers
 
 
@@ -31,17 +32,20 @@ def sign_stiffness(gradients):
 
     .. math:: S_{\mathrm{sign}} = \frac{1}{|P|}\sum_{(i,j)\in P} \mathrm{sign}(g_i\cdot g_j) \in [-1, 1]
 
-    over the pairs P of different examples. 1 when every small step on one example lowers the loss of every other, 0 when as many are
-    hurt as helped (or all are orthogonal), -1 when all pairs conflict, as the corners of a simplex do. Dimensionless;
-    unchanged by rescaling any example's loss.
+    over the pairs P of different examples. 1 when every small step on one example lowers the loss
+    of every other, 0 when as many are hurt as helped (or all are orthogonal), -1 when all pairs
+    conflict, as the corners of a simplex do. Dimensionless; unchanged by rescaling any example's
+    loss.
 
-    An example whose gradient is zero (in float32 also one shorter than about 1e-19, whose square is) has no direction: its pairs are
-    left out. Beware of pairs that are orthogonal but for rounding: any remainder counts as a full sign.
+    An example whose gradient is zero (in float32 also one shorter than about 1e-19, whose square
+    is) has no direction: its pairs are left out. Beware of pairs that are orthogonal but for
+    rounding: any remainder counts as a full sign.
 
     Fort, Nowak, Jastrzebski & Narayanan, Stiffness (arXiv:1901.09491), from accounts of it.
 
     Args:
-        gradients: from `per_example_value_and_grad`, or a plain tree whose leaves have a leading axis of m examples. Memory: m x m.
+        gradients: from `per_example_value_and_grad`, or a plain tree whose leaves have a leading
+            axis of m examples. Memory: m x m.
 
     Returns:
         A scalar; nan where no pair is left.
@@ -60,12 +64,14 @@ def cosine_stiffness(gradients):
 
     .. math:: S_{\cos} = \frac{1}{|P|}\sum_{(i,j)\in P} \frac{g_i\cdot g_j}{\|g_i\|\,\|g_j\|} \in \Big[-\frac{1}{m-1}, 1\Big]
 
-    over the pairs P of different examples. 1 when all are parallel, 0 when they are orthogonal. Dimensionless, and without the floor
+    over the pairs P of different examples. 1 when all are parallel, 0 when they are orthogonal.
+    Dimensionless, and without the floor
     1/m of alpha, since no example meets itself: where all have the same length, :math:`\alpha_m = \frac1m + (1-\frac1m) S_{\cos}`.
-    Lengths do not count here: long and short, fitted and unfitted examples weigh the same, as they do not in alpha.
+    Lengths do not count here: long and short, fitted and unfitted examples weigh the same, as they
+        do not in alpha.
 
-    An example whose gradient is zero (in float32 also one shorter than about 1e-19, whose square is) has no direction: its pairs are
-    left out.
+    An example whose gradient is zero (in float32 also one shorter than about 1e-19, whose square
+    is) has no direction: its pairs are left out.
 
     Source, arguments, result and errors as for `sign_stiffness`.
 
@@ -81,17 +87,20 @@ def stiffness_by_group(gradients, groups, *, num_groups=None, kind="cosine"):
     .. math:: C_{ab} = \frac{1}{|P_{ab}|}\sum_{(i,j)\in P_{ab}} s_{ij}, \qquad S_{\mathrm{within}} = \frac1G\sum_a C_{aa}, \qquad
               S_{\mathrm{between}} = \frac{1}{G(G-1)}\sum_{a\ne b} C_{ab}
 
-    with s_ij the cosine or the sign of :math:`g_i\cdot g_j`, and P_ab the pairs of different examples, i of a and j of b, both with a
-    direction. All in [-1, 1]; landmarks as for `cosine_stiffness`. Every *group* weighs the same in the two means, however large;
-    entries without a pair (an empty group; the diagonal of a group of one) are nan and left out of them.
+    with s_ij the cosine or the sign of :math:`g_i\cdot g_j`, and P_ab the pairs of different
+    examples, i of a and j of b, both with a direction. All in [-1, 1]; landmarks as for
+    `cosine_stiffness`. Every *group* weighs the same in the two means, however large; entries
+    without a pair (an empty group; the diagonal of a group of one) are nan and left out of them.
 
-    Train-test stiffness is the same with groups that mark the set, on a batch of both: `matrix[0, 1]`.
+    Train-test stiffness is the same with groups that mark the set, on a batch of both: `matrix[0,
+    1]`.
 
     Source as for `sign_stiffness`.
 
     Args:
         gradients: as for `sign_stiffness`.
-        groups: bool [m] (two groups, False first) or int [m] with `num_groups`; classes, for example.
+        groups: bool [m] (two groups, False first) or int [m] with `num_groups`; classes, for
+        example.
         num_groups: how many groups an int `groups` holds (static); entries outside are in no group.
         kind: "cosine" or "sign".
 
@@ -99,7 +108,8 @@ def stiffness_by_group(gradients, groups, *, num_groups=None, kind="cosine"):
         `Stiffness(matrix [groups, groups], within, between)`.
 
     Raises:
-        ValueError: one example only; `groups` of the wrong shape or type, or without `num_groups`; another `kind`.
+        ValueError: one example only; `groups` of the wrong shape or type, or without `num_groups`;
+            another `kind`.
 
     >>> g = {"w": jnp.array([[1.0, 0.0], [3.0, 0.0], [0.0, 1.0], [-2.0, 0.0]])}
     >>> is_test = jnp.array([False, False, True, True])
@@ -125,7 +135,9 @@ def pairs(gradients, name):
     products = reductions.gram(gradients)
     keep, different = reductions.mask(gradients), ~jnp.eye(len(products), dtype=bool)
     counted = different if keep is None else different & keep[:, None] & keep
-    lengths = jnp.sqrt(jnp.maximum(jnp.diagonal(products), 0))  # rounding may leave a zero a little below
+    lengths = jnp.sqrt(
+        jnp.maximum(jnp.diagonal(products), 0)
+    )  # rounding may leave a zero a little below
     directed = counted & (lengths[:, None] != 0) & (lengths != 0)  # nan is not zero: it must show
     safe = jnp.where(lengths == 0, 1, lengths)
     return Pairs(products, jnp.clip(products / safe[:, None] / safe, -1, 1), counted, directed)

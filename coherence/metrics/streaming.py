@@ -9,8 +9,9 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from ..gradients.reductions import dot, squared_norms
-from ..gradients.transform import per_example_value_and_grad
+from coherence.gradients.reductions import dot, squared_norms
+from coherence.gradients.transform import per_example_value_and_grad
+
 from .coherence import Moments, leave_one_out, moments
 from .pooling import Pooled, pool
 from .sampling import Few, batches
@@ -27,9 +28,10 @@ class UntrustworthyInterval(UserWarning):
 class Measurement:
     """Alpha of a data set, with a 95 % interval.
 
-    value, low, high: a float; with groups an array [groups]; with `by` `{name: float or array}`.  m: examples, an int or [groups].
-    by: the names, or `None`.  groups: how many, or `None`.  kurtosis: of the examples' gradient norms (3 for normal ones, larger for
-    heavy tails), a float or [groups].
+    value, low, high: a float; with groups an array [groups]; with `by` `{name: float or array}`.
+    m: examples, an int or [groups].
+    by: the names, or `None`.  groups: how many, or `None`.  kurtosis: of the examples' gradient
+    norms (3 for normal ones, larger for heavy tails), a float or [groups].
     """
 
     value: Any
@@ -56,50 +58,64 @@ class Measurement:
         named = self.value if self.by is not None else {None: self.value}
         lines = []
         for name in named:
-            value, low, high = (one if self.by is None else one[name] for one in (self.value, self.low, self.high))
+            value, low, high = (
+                one if self.by is None else one[name] for one in (self.value, self.low, self.high)
+            )
             for k, (alpha, *bounds) in enumerate(zip(*map(np.atleast_1d, (value, low, high)))):
-                where = [str(name)] * (name is not None) + [f"group {k}"] * (self.groups is not None)
+                where = [str(name)] * (name is not None) + [f"group {k}"] * (
+                    self.groups is not None
+                )
                 said = "{:.3g} [{:.3g}, {:.3g}]".format(alpha, *bounds)
-                lines.append(f"{', '.join(where)}{': ' if where else ''}alpha {said}, m = {np.atleast_1d(self.m)[k]:,}")
+                lines.append(
+                    f"{', '.join(where)}{': ' if where else ''}alpha {said}, m = {np.atleast_1d(self.m)[k]:,}"
+                )
         return "\n".join(lines)
 
     def _map(self, function):
-        changed = {name: jax.tree.map(function, getattr(self, name)) for name in ("value", "low", "high")}
+        changed = {
+            name: jax.tree.map(function, getattr(self, name)) for name in ("value", "low", "high")
+        }
         return dataclasses.replace(self, **changed)
 
 
-def measure(loss, params, data, *, batch_size, by=None, groups=None, num_groups=None, progress=False):
+def measure(
+    loss, params, data, *, batch_size, by=None, groups=None, num_groups=None, progress=False
+):
     r"""Alpha of a whole data set, pooled over batches, with a jackknife interval.
 
     .. math:: \alpha_m \pm t_{0.975}\sqrt{(m-1)\,\mathrm{Var}_i\,\alpha_{(i)}}
 
-    with :math:`\alpha_{(i)}` alpha without example i (`alpha_without`), and Student's t with as many degrees of freedom as their kurtosis
-    leaves, :math:`2m/(\kappa - 1)`. Numerator and denominator are pooled over all batches and divided once. One pass over the data, and a
-    second one over at most 2,048 examples of each group (the half with the longest gradients, the others at random), whose leave-one-out
-    values estimate the variance. Batches hold examples of one group only, so groups cost nothing.
+    with :math:`\alpha_{(i)}` alpha without example i (`alpha_without`), and Student's t with as
+    many degrees of freedom as their kurtosis leaves, :math:`2m/(\kappa - 1)`. Numerator and
+    denominator are pooled over all batches and divided once. One pass over the data, and a second
+    one over at most 2,048 examples of each group (the half with the longest gradients, the others
+    at random), whose leave-one-out values estimate the variance. Batches hold examples of one group
+    only, so groups cost nothing.
 
-    The interval is for alpha of samples of this size, :math:`\alpha + (1-\alpha)/m` with alpha of the population: the floor 1/m does not
-    go away, `Measurement.alpha_unbiased` subtracts it from value and interval. It covers 95 % where norms are not too unequal
-    (`benchmarks/coverage.py`); `UntrustworthyInterval` warns where they are. It is the error of choosing these examples; that of
-    choosing another seed for the training is not in it.
+    The interval is for alpha of samples of this size, :math:`\alpha + (1-\alpha)/m` with alpha of
+    the population: the floor 1/m does not go away, `Measurement.alpha_unbiased` subtracts it from
+    value and interval. It covers 95 % where norms are not too unequal (`benchmarks/coverage.py`);
+    `UntrustworthyInterval` warns where they are. It is the error of choosing these examples; that
+    of choosing another seed for the training is not in it.
 
     Args:
         loss: `(params, example) -> scalar` for one example.
         params: where to measure.
-        data: a pytree of arrays with a shared leading axis of examples (on the host or the device), or an iterable of such batches of any
-            sizes, read once.
-        batch_size: examples differentiated at a time. It bounds the memory and changes the result by rounding only.
+        data: a pytree of arrays with a shared leading axis of examples (on the host or the device),
+            or an iterable of such batches of any sizes, read once.
+        batch_size: examples differentiated at a time. It bounds the memory and changes the result
+        by rounding only.
         by: `coherence.layer`, `coherence.leaf`, or any function from a leaf's key path to a name.
-        groups: bool [m] (False first) or int [m] with `num_groups`; where `data` is an iterable, a function from a batch to those.
-            Entries outside of 0..num_groups-1 are left out.
+        groups: bool [m] (False first) or int [m] with `num_groups`; where `data` is an iterable, a
+            function from a batch to those. Entries outside of 0..num_groups-1 are left out.
         progress: show a progress bar.
 
     Returns:
         `Measurement`.
 
     Raises:
-        ValueError: no examples, leaves that disagree about their number, unfit groups or batch size; what
-            `per_example_value_and_grad` refuses.
+        ValueError: no examples, leaves that disagree about their number, unfit groups or batch
+            size; what `per_example_value_and_grad` refuses.
         TypeError: parameters that are no floats.
 
     >>> loss = lambda w, x: jnp.dot(w, x)
@@ -110,17 +126,31 @@ def measure(loss, params, data, *, batch_size, by=None, groups=None, num_groups=
     many, source = batches(data, batch_size, groups, num_groups)
     seen = stream(loss, params, source, few=LOOKED_AT_TWICE, progress=progress)
     if not seen:
-        raise ValueError("data holds no examples: the iterable gave no batch. A generator that was read before gives nothing more.")
+        raise ValueError(
+            "data holds no examples: the iterable gave no batch. A generator that was read before gives nothing more."
+        )
     names = _names(params, by)
     nothing = dict.fromkeys(names, (np.nan,) * 3)
-    found = [_interval(loss, params, seen[k], batch_size, by) if k in seen else nothing for k in range(many)]
+    found = [
+        _interval(loss, params, seen[k], batch_size, by) if k in seen else nothing
+        for k in range(many)
+    ]
     counts = np.array([int(seen[k].pooled.m) if k in seen else 0 for k in range(many)])
     kurtosis = np.array([seen[k].norms.kurtosis if k in seen else np.nan for k in range(many)])
     _warn(kurtosis, counts, groups is not None)
     shaped = (lambda x: x) if groups is not None else (lambda x: x[0].item())
-    parts = [{name: shaped(np.array([one[name][i] for one in found])) for name in names} for i in range(3)]
+    parts = [
+        {name: shaped(np.array([one[name][i] for one in found])) for name in names}
+        for i in range(3)
+    ]
     parts = [part if by is not None else part[None] for part in parts]
-    return Measurement(*parts, shaped(counts), names if by is not None else None, many if groups is not None else None, shaped(kurtosis))
+    return Measurement(
+        *parts,
+        shaped(counts),
+        names if by is not None else None,
+        many if groups is not None else None,
+        shaped(kurtosis),
+    )
 
 
 class Seen(NamedTuple):
@@ -138,7 +168,11 @@ def stream(loss, params, source, *, few, progress=False):
     for batch in tqdm(source, unit="batch", disable=not progress):
         one, squared = _of_batch(params, batch.examples, batch.mask, loss=loss)
         before = seen.get(batch.group)
-        seen[batch.group] = before._replace(pooled=_add(before.pooled, one)) if before else Seen(one, Norms(), Few(few))
+        seen[batch.group] = (
+            before._replace(pooled=_add(before.pooled, one))
+            if before
+            else Seen(one, Norms(), Few(few))
+        )
         _note(seen, behind)
         behind = batch, squared
     _note(seen, behind)
@@ -161,7 +195,9 @@ class Norms:
 
     def add(self, squared, mask=None):
         lengths = np.sqrt(np.asarray(squared, np.float64))
-        self.powers += [np.sum(lengths[mask if mask is not None else slice(None)] ** k) for k in range(5)]
+        self.powers += [
+            np.sum(lengths[mask if mask is not None else slice(None)] ** k) for k in range(5)
+        ]
 
     @property
     def kurtosis(self):
@@ -197,7 +233,9 @@ def _interval(loss, params, seen, batch_size, by):
     examples, weights = seen.few.examples_and_weights()
     parts = []
     for batch in batches(examples, batch_size)[1]:
-        pair = _norms_and_dots(params, batch.examples, batch.mask, seen.pooled.mean, loss=loss, by=everything)
+        pair = _norms_and_dots(
+            params, batch.examples, batch.mask, seen.pooled.mean, loss=loss, by=everything
+        )
         keep = slice(None) if batch.mask is None else batch.mask
         parts.append(jax.tree.map(lambda x, keep=keep: np.asarray(x, np.float64)[keep], pair))
     norms, dots = jax.tree.map(lambda *x: np.concatenate(x), *parts)
@@ -207,14 +245,19 @@ def _interval(loss, params, seen, batch_size, by):
         with np.errstate(divide="ignore", invalid="ignore"):
             without = leave_one_out(whole, norms[name], dots[name])
             half = _half_width(without, weights / whole.m, whole.m) if whole.m > 1 else np.nan
-            result[None if by is None else name] = whole.alpha, whole.alpha - half, whole.alpha + half
+            result[None if by is None else name] = (
+                whole.alpha,
+                whole.alpha - half,
+                whole.alpha + half,
+            )
     return result
 
 
 def _half_width(without, shares, m):
     """Of the 95 % interval, from leave-one-out values that stand for these shares of the examples.
 
-    The variance of a heavy-tailed sample is uncertain itself: its degrees of freedom are 2m/(kurtosis - 1), m where it is normal.
+    The variance of a heavy-tailed sample is uncertain itself: its degrees of freedom are
+    2m/(kurtosis - 1), m where it is normal.
     """
     from scipy import stats
 
@@ -231,13 +274,21 @@ def _all(path):
 
 
 def _names(params, by):
-    return (None,) if by is None else tuple(dict.fromkeys(by(path) for path, _ in jax.tree.leaves_with_path(params)))
+    return (
+        (None,)
+        if by is None
+        else tuple(dict.fromkeys(by(path) for path, _ in jax.tree.leaves_with_path(params)))
+    )
 
 
 def _warn(kurtosis, counts, grouped):
     heavy = [k for k, m in enumerate(counts) if kurtosis[k] > min(HEAVY, max(5, 0.04 * m))]
     if heavy:
-        which = ", ".join((f"group {k}: " if grouped else "") + f"kurtosis {kurtosis[k]:.3g} of {counts[k]:,} norms" for k in heavy)
+        which = ", ".join(
+            (f"group {k}: " if grouped else "")
+            + f"kurtosis {kurtosis[k]:.3g} of {counts[k]:,} norms"
+            for k in heavy
+        )
         warnings.warn(
             f"the examples' gradient norms have heavy tails ({which}; 3 is normal): intervals of alpha cover less than they say. "
             "A few examples decide the result: measure more, or look at who they are (coherence.metrics.contributions).",

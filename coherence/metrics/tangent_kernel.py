@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from ..gradients.arguments import check_batch
-from ..gradients.reductions import gram
-from ..gradients.transform import per_example_value_and_grad
+from coherence.gradients.arguments import check_batch
+from coherence.gradients.reductions import gram
+from coherence.gradients.transform import per_example_value_and_grad
 
 
 def tangent_kernel_alignment(outputs, params, inputs, targets):
@@ -14,16 +14,20 @@ def tangent_kernel_alignment(outputs, params, inputs, targets):
     .. math:: A = \frac{y^\top K y}{\|K\|_F\,\|y\|^2} \in [0, 1], \qquad
               K_{ic,jd} = \nabla_w h_c(x_i)\cdot\nabla_w h_d(x_j)
 
-    1 when K is the targets' own y y^T, so that a step of gradient descent moves along them alone; for n targets (m times C) without any
-    relation to K about :math:`\mathrm{tr} K/(n\,\|K\|_F)`, which is :math:`1/\sqrt n` for a kernel without preferences. nan when K
-    or y is zero. Dimensionless; unchanged by rescaling outputs or targets, and never negative, as K is a Gram matrix.
+    1 when K is the targets' own y y^T, so that a step of gradient descent moves along them alone;
+    for n targets (m times C) without any relation to K about :math:`\mathrm{tr} K/(n\,\|K\|_F)`,
+    which is :math:`1/\sqrt n` for a kernel without preferences. nan when K or y is zero.
+    Dimensionless; unchanged by rescaling outputs or targets, and never negative, as K is a Gram
+    matrix.
 
-    K knows inputs, not losses: with the loss's slopes as targets, y^T K y is the squared norm of the summed gradients, alpha's numerator.
-    Nothing is centred here: with plain one-hot targets the constant part of K and y dominates. Pass centred targets (one-hot less
-    1/C, or less the class means).
+    K knows inputs, not losses: with the loss's slopes as targets, y^T K y is the squared norm of
+    the summed gradients, alpha's numerator.
+    Nothing is centred here: with plain one-hot targets the constant part of K and y dominates. Pass
+    centred targets (one-hot less 1/C, or less the class means).
 
-    Cortes, Mohri & Rostamizadeh, Algorithms for Learning Kernels Based on Centered Alignment (2012); Shan & Bordelon (2021) for tangent
-    kernels during training. The form is from an account of them.
+    Cortes, Mohri & Rostamizadeh, Algorithms for Learning Kernels Based on Centered Alignment
+    (2012); Shan & Bordelon (2021) for tangent kernels during training. The form is from an account
+    of them.
 
     Args:
         outputs: `(params, x) -> [C]`, or a scalar, for ONE input.
@@ -32,7 +36,8 @@ def tangent_kernel_alignment(outputs, params, inputs, targets):
         targets: [m, C], or [m] where the outputs are scalars.
 
     Returns:
-        A scalar. Costs the per-example gradients of m C pairs: the inputs are repeated C times, and K holds (m C)^2 numbers.
+        A scalar. Costs the per-example gradients of m C pairs: the inputs are repeated C times, and
+        K holds (m C)^2 numbers.
 
     Raises:
         ValueError: `outputs` returns no scalar or [C]; `targets` of another shape.
@@ -42,12 +47,18 @@ def tangent_kernel_alignment(outputs, params, inputs, targets):
     0.7071067690849304
     """
     m = check_batch(inputs, None)
-    out = jax.eval_shape(outputs, params, jax.eval_shape(lambda x: jax.tree.map(lambda leaf: leaf[0], x), inputs))
+    out = jax.eval_shape(
+        outputs, params, jax.eval_shape(lambda x: jax.tree.map(lambda leaf: leaf[0], x), inputs)
+    )
     if getattr(out, "ndim", 2) > 1:
         given = f"shape {out.shape}" if hasattr(out, "shape") else f"a {type(out).__name__}"
-        raise ValueError(f"outputs(params, x) must return a scalar or [C] for one input, got {given}. Write it for one input.")
+        raise ValueError(
+            f"outputs(params, x) must return a scalar or [C] for one input, got {given}. Write it for one input."
+        )
     if jnp.shape(targets) != (m, *out.shape):
-        raise ValueError(f"targets must be {[m, *out.shape]}, one an output of each input, got {list(jnp.shape(targets))}.")
+        raise ValueError(
+            f"targets must be {[m, *out.shape]}, one an output of each input, got {list(jnp.shape(targets))}."
+        )
     kernel = _kernel(outputs, params, inputs, m, out.size)
     y = jnp.ravel(targets).astype(kernel.dtype)
     return jnp.vdot(y, kernel @ y) / (jnp.linalg.norm(kernel) * jnp.vdot(y, y))
@@ -57,5 +68,7 @@ def _kernel(outputs, params, inputs, m, size):
     """[m C, m C]: every output of every input is an example of its own."""
     repeated = jax.tree.map(lambda x: jnp.repeat(x, size, 0), inputs)
     one = lambda p, pair: jnp.ravel(outputs(p, pair[0]))[pair[1]]
-    _, gradients = per_example_value_and_grad(one)(params, (repeated, jnp.tile(jnp.arange(size), m)))
+    _, gradients = per_example_value_and_grad(one)(
+        params, (repeated, jnp.tile(jnp.arange(size), m))
+    )
     return gram(gradients)

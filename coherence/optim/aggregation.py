@@ -16,15 +16,17 @@ class Aggregator(optax.GradientTransformationExtraArgs):
 def aggregator(combine, name, *, takes_batch_gradient=False, init=None):
     """An `Aggregator` from a pure function of per-example gradients.
 
-    Its `update(gradients, state, params=None)` takes a tree of nodes (`Factored`, `Stacked`, `Recomputed`), or a plain tree with
-    a leading example axis. Given `params` it recognizes a batch gradient (each leaf has its parameter's shape); without them
-    a plain tree counts as per-example.
+    Its `update(gradients, state, params=None)` takes a tree of nodes (`Factored`, `Stacked`,
+    `Recomputed`), or a plain tree with a leading example axis. Given `params` it recognizes a batch
+    gradient (each leaf has its parameter's shape); without them a plain tree counts as per-example.
 
     Args:
-        combine: `gradients -> one gradient` in the parameters' shapes, such as `coordinatewise(function of one leaf)`.
+        combine: `gradients -> one gradient` in the parameters' shapes, such as
+        `coordinatewise(function of one leaf)`.
         name: as users write it, for error messages.
         takes_batch_gradient: whether a batch gradient passes through; else it is refused.
-        init: `params -> state` for a rule that remembers; `combine` is then `(gradients, state) -> (one gradient, state)`.
+        init: `params -> state` for a rule that remembers; `combine` is then `(gradients, state) ->
+            (one gradient, state)`.
 
     >>> first = aggregator(lambda g: jax.tree.map(lambda x: x[0], g), "first()")
     >>> first.update(jnp.arange(6.0).reshape(3, 2), first.init(None))[0]
@@ -65,10 +67,15 @@ def _is_batch_gradient(gradients, params, name):
     """Whether every leaf has its parameter's shape, rather than one axis more."""
     leaves, treedef = jax.tree.flatten_with_path(gradients, is_leaf=is_node)
     if treedef != jax.tree.structure(params):
-        raise ValueError(f"{name}: gradients and params differ in structure: {treedef} and {jax.tree.structure(params)}.")
+        raise ValueError(
+            f"{name}: gradients and params differ in structure: {treedef} and {jax.tree.structure(params)}."
+        )
     batch = []
     for (path, gradient), parameter in zip(leaves, jax.tree.leaves(params)):
-        given, shape = gradient.shape if is_node(gradient) else jnp.shape(gradient)[1:], jnp.shape(parameter)
+        given, shape = (
+            gradient.shape if is_node(gradient) else jnp.shape(gradient)[1:],
+            jnp.shape(parameter),
+        )
         whole = not is_node(gradient) and jnp.shape(gradient) == shape
         if not whole and (tuple(given) != shape or not (is_node(gradient) or jnp.ndim(gradient))):
             got = f"one example's {list(given)}" if is_node(gradient) else list(jnp.shape(gradient))

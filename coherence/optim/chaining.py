@@ -9,10 +9,11 @@ from .decay import Last
 def chain(aggregator, *rest):
     """`optax.chain` that begins with an aggregator: per-example gradients go in, parameter updates come out.
 
-    Refuses anything in front of the aggregator, which would map over factors (scaling both sides of a product by 2 scales it by 4),
-    a second aggregator behind it, which would get one gradient instead of many, and anything behind `soft_threshold`, which would move
-    its exact zeros. To accumulate steps, do so after the aggregation:
-    `chain(winsorize(2), optax.MultiSteps(optax.sgd(0.1), 4).gradient_transformation())`.
+    Refuses anything in front of the aggregator, which would map over factors (scaling both sides of
+    a product by 2 scales it by 4), a second aggregator behind it, which would get one gradient
+    instead of many, and anything behind `soft_threshold`, which would move its exact zeros. To
+    accumulate steps, do so after the aggregation: `chain(winsorize(2),
+    optax.MultiSteps(optax.sgd(0.1), 4).gradient_transformation())`.
 
     >>> import jax.numpy as jnp
     >>> from coherence.optim import median
@@ -39,4 +40,8 @@ def chain(aggregator, *rest):
 
 
 def _describe(x):
-    return "an optax transformation that takes one gradient" if isinstance(x, optax.GradientTransformation) else f"{type(x).__name__}"
+    return (
+        "an optax transformation that takes one gradient"
+        if isinstance(x, optax.GradientTransformation)
+        else f"{type(x).__name__}"
+    )

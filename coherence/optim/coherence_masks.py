@@ -16,15 +16,17 @@ def coherence_mask(threshold, by=layer):
 
     .. math:: \bar g_L = \frac1m\sum_i g_{i,L} \quad\text{where}\quad m\,\alpha_m(L) > \tau
 
-    m-coherence is 1 where examples have nothing to do with each other and m where they agree: the threshold is how many examples of the
-    batch an example must help, itself included. It scales with m: choose it for a batch size. Masked examples do not count.
+    m-coherence is 1 where examples have nothing to do with each other and m where they agree: the
+    threshold is how many examples of the batch an example must help, itself included. It scales
+    with m: choose it for a batch size. Masked examples do not count.
 
-    A use of the per-layer alpha of Chatterjee & Zielinski, On the Generalization Mystery (arXiv:2203.10036), Section 4; not a method of
-    the paper.
+    A use of the per-layer alpha of Chatterjee & Zielinski, On the Generalization Mystery
+    (arXiv:2203.10036), Section 4; not a method of the paper.
 
     Args:
         threshold: m-coherence above which a layer is kept, at least 0 (which keeps all).
-        by: a function from a leaf's key path to the name of what is kept or dropped as one (`coherence.layer`, `coherence.leaf`).
+        by: a function from a leaf's key path to the name of what is kept or dropped as one
+            (`coherence.layer`, `coherence.leaf`).
 
     >>> tx = coherence_mask(1.5)
     >>> tx.update({"shared": jnp.ones((2, 1)), "private": jnp.eye(2)}, tx.init(None))[0]
@@ -34,7 +36,8 @@ def coherence_mask(threshold, by=layer):
 
     def combine(gradients):
         coherence = m_coherence(gradients, by=by)
-        # "Zero where too low": all-zero gradients have none, and are zero anyway; a nan stays where it is.
+        # "Zero where too low": all-zero gradients have none, and are zero anyway; a nan stays where
+        # it is.
         kept = lambda path, g: jnp.where(coherence[by(path)] <= threshold, 0, g)
         return jax.tree.map_with_path(kept, mean(gradients))
 
@@ -46,13 +49,15 @@ def coordinate_mask(threshold):
 
     .. math:: \bar g^{(j)} = \frac1m\sum_i g_i^{(j)} \quad\text{where}\quad \frac{(\sum_i g_i^{(j)})^2}{\sum_i (g_i^{(j)})^2} > \tau
 
-    `coherence_mask` with every coordinate a layer of its own. A coordinate that moves one example only has an m-coherence of 1, one that
-    moves k alike has k: 1.5 drops what is private. About 1 for unrelated examples too, but with large fluctuations: as chi squared with
-    one degree of freedom, above 4 in one coordinate of 22.
+    `coherence_mask` with every coordinate a layer of its own. A coordinate that moves one example
+    only has an m-coherence of 1, one that moves k alike has k: 1.5 drops what is private. About 1
+    for unrelated examples too, but with large fluctuations: as chi squared with one degree of
+    freedom, above 4 in one coordinate of 22.
 
-    In float32 entries below 1e-19 square to nothing, and count as not coherent. A nan in any example makes its coordinate nan. Masked
-    examples do not count. The single-coordinate case of Chatterjee & Zielinski, On the Generalization Mystery (arXiv:2203.10036),
-    Section 4; not a method of the paper.
+    In float32 entries below 1e-19 square to nothing, and count as not coherent. A nan in any
+    example makes its coordinate nan. Masked examples do not count. The single-coordinate case of
+    Chatterjee & Zielinski, On the Generalization Mystery (arXiv:2203.10036), Section 4; not a
+    method of the paper.
 
     Args:
         threshold: m-coherence above which a coordinate is kept, at least 0 (which keeps all).
@@ -65,7 +70,11 @@ def coordinate_mask(threshold):
 
     def combine(gradients):
         average = mean(gradients)
-        return jax.tree.map(lambda c, g: jnp.where(c <= threshold, 0, g), coordinate_coherence(gradients, average), average)
+        return jax.tree.map(
+            lambda c, g: jnp.where(c <= threshold, 0, g),
+            coordinate_coherence(gradients, average),
+            average,
+        )
 
     return aggregator(combine, f"coordinate_mask({threshold})")
 
@@ -84,4 +93,6 @@ def coordinate_coherence(gradients, average):
 
 def _check(threshold, name):
     if not threshold >= 0:
-        raise ValueError(f"{name}(threshold): threshold is an m-coherence (1 is none, m is all), at least 0, got {threshold}.")
+        raise ValueError(
+            f"{name}(threshold): threshold is an m-coherence (1 is none, m is all), at least 0, got {threshold}."
+        )

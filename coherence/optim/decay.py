@@ -10,32 +10,40 @@ import optax
 def l1_decay(rate, mask=None):
     r"""Adds rate * sign(w): the gradient of rate * ||w||_1.
 
-    A weight whose mean gradient is below the rate is pulled back to zero, and jitters around it by a step: for exact zeros take
-    `soft_threshold`. Goes after the aggregator and before the learning rate: `chain(average(), l1_decay(1e-4), optax.sgd(0.1))`.
+    A weight whose mean gradient is below the rate is pulled back to zero, and jitters around it by
+    a step: for exact zeros take `soft_threshold`. Goes after the aggregator and before the learning
+    rate: `chain(average(), l1_decay(1e-4), optax.sgd(0.1))`.
 
     Args:
         rate: the factor of the penalty in the objective, >= 0.
-        mask: a tree of bools like the parameters (or a prefix), or a function of them: where False, no pull.
+        mask: a tree of bools like the parameters (or a prefix), or a function of them: where False,
+            no pull.
     """
     _check(rate, "l1_decay")
 
     def update(updates, state, params=None, **extra):
         del extra
         params = _given(params, "l1_decay")
-        return jax.tree.map(lambda g, p: g + (rate * jnp.sign(p)).astype(g.dtype), updates, params), state
+        return jax.tree.map(
+            lambda g, p: g + (rate * jnp.sign(p)).astype(g.dtype), updates, params
+        ), state
 
-    return _masked(optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update), mask)
+    return _masked(
+        optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update), mask
+    )
 
 
 def l2_decay(rate, mask=None):
     r"""Adds rate * w: the gradient of rate * ||w||^2 / 2. optax's own `add_decayed_weights`.
 
-    Shrinks directions in proportion, whoever shares them: unlike L1 it forgets no weak direction for good. Goes after the aggregator
+    Shrinks directions in proportion, whoever shares them: unlike L1 it forgets no weak direction
+    for good. Goes after the aggregator
     and before the learning rate: `chain(average(), l2_decay(1e-4), optax.sgd(0.1))`.
 
     Args:
         rate: the factor of the penalty in the objective, >= 0.
-        mask: a tree of bools like the parameters (or a prefix), or a function of them: where False, no pull.
+        mask: a tree of bools like the parameters (or a prefix), or a function of them: where False,
+            no pull.
     """
     _check(rate, "l2_decay")
     return optax.add_decayed_weights(rate, mask)
@@ -56,12 +64,14 @@ def soft_threshold(rate, mask=None):
 
     .. math:: w \leftarrow \mathrm{sign}(w + u)\,\max(|w + u| - \mathrm{rate}, 0)
 
-    with u the update so far: so it goes LAST in the chain, behind the learning rate. The rate is per step: for the penalty
-    lambda * ||w||_1 give learning_rate * lambda (proximal gradient descent; exact for plain SGD). `chain` refuses it elsewhere.
+    with u the update so far: so it goes LAST in the chain, behind the learning rate. The rate is
+    per step: for the penalty lambda * ||w||_1 give learning_rate * lambda (proximal gradient
+    descent; exact for plain SGD). `chain` refuses it elsewhere.
 
     Args:
         rate: a number >= 0, or a schedule: a function of the step count, from 0.
-        mask: a tree of bools like the parameters (or a prefix), or a function of them: where False, no threshold.
+        mask: a tree of bools like the parameters (or a prefix), or a function of them: where False,
+            no threshold.
     """
     _check(rate, "soft_threshold")
 
@@ -74,11 +84,17 @@ def soft_threshold(rate, mask=None):
             there = p + u
             kept = jnp.abs(there) > now
             # -p, not there - now - p: p + (-p) is exactly zero, whatever was rounded before.
-            return jnp.where(kept, there - jnp.sign(there) * now - p, jnp.where(jnp.isnan(there), there, -p)).astype(p.dtype)
+            return jnp.where(
+                kept, there - jnp.sign(there) * now - p, jnp.where(jnp.isnan(there), there, -p)
+            ).astype(p.dtype)
 
-        return jax.tree.map(to, updates, params), SoftThresholdState(optax.safe_increment(state.step))
+        return jax.tree.map(to, updates, params), SoftThresholdState(
+            optax.safe_increment(state.step)
+        )
 
-    threshold = optax.GradientTransformationExtraArgs(lambda params: SoftThresholdState(jnp.zeros((), jnp.int32)), update)
+    threshold = optax.GradientTransformationExtraArgs(
+        lambda params: SoftThresholdState(jnp.zeros((), jnp.int32)), update
+    )
     return Last(*_masked(threshold, mask))
 
 
@@ -93,5 +109,7 @@ def _check(rate, name):
 
 def _given(params, name):
     if params is None:
-        raise ValueError(f"{name} acts on the parameters: pass them, update(gradients, state, params).")
+        raise ValueError(
+            f"{name} acts on the parameters: pass them, update(gradients, state, params)."
+        )
     return params

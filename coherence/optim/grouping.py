@@ -20,25 +20,29 @@ def median_of_means(groups=3, *, key=None, consecutive=False):
 
     .. math:: \bar g^{(j)} = \mathrm{median}_k\, \frac1{|G_k|}\sum_{i \in G_k} g_i^{(j)}
 
-    Between the mean (1 group) and the median (m groups), at the price of the mean: an example can spoil its own group only, so fewer
-    than half as many examples as there are groups cannot move a coordinate far. The mean of the two middle groups for an even number.
+    Between the mean (1 group) and the median (m groups), at the price of the mean: an example can
+    spoil its own group only, so fewer than half as many examples as there are groups cannot move a
+    coordinate far. The mean of the two middle groups for an even number.
 
-    The groups are consecutive stretches of the batch, `numpy.array_split`'s, whose sizes differ by one at most. Batches drawn at random
-    need no more; where the order means something (sorted by class), `key` draws a fresh permutation each step. Masked examples do not
-    count and leave no gap: the groups are those of the rest. Of fewer examples than groups each is a group of its own: this is then
-    their median. A nan in any example makes its coordinate nan.
+    The groups are consecutive stretches of the batch, `numpy.array_split`'s, whose sizes differ by
+    one at most. Batches drawn at random need no more; where the order means something (sorted by
+    class), `key` draws a fresh permutation each step. Masked examples do not count and leave no
+    gap: the groups are those of the rest. Of fewer examples than groups each is a group of its own:
+    this is then their median. A nan in any example makes its coordinate nan.
 
-    `consecutive` is M3 as released: a group is a whole batch. It gathers the mean gradients of `groups` calls, takes a batch gradient
-    too, and updates at every `groups`-th call; zero in between, so that the weights stay (behind it plain `optax.sgd`; momentum, decay
-    and schedules go on in between). The released code refers to a name it does not define there, and keeps its weight decay inside the
-    buffer: here `l2_decay` comes behind, and acts `groups` times as often.
+    `consecutive` is M3 as released: a group is a whole batch. It gathers the mean gradients of
+    `groups` calls, takes a batch gradient too, and updates at every `groups`-th call; zero in
+    between, so that the weights stay (behind it plain `optax.sgd`; momentum, decay and schedules go
+    on in between). The released code refers to a name it does not define there, and keeps its
+    weight decay inside the buffer: here `l2_decay` comes behind, and acts `groups` times as often.
 
-    Zielinski, Krishnan & Chatterjee, Weak and Strong Gradient Directions (arXiv:2003.07422); Chatterjee & Zielinski, On the
-    Generalization Mystery (arXiv:2203.10036), Section 7.
+    Zielinski, Krishnan & Chatterjee, Weak and Strong Gradient Directions (arXiv:2003.07422);
+    Chatterjee & Zielinski, On the Generalization Mystery (arXiv:2203.10036), Section 7.
 
     Args:
         groups: how many, at least 1; static.
-        key: an int or a `jax.random.key` to draw permutations from; the state holds it, a new one after each step.
+        key: an int or a `jax.random.key` to draw permutations from; the state holds it, a new one
+        after each step.
         consecutive: whether the groups are consecutive batches.
 
     >>> tx = median_of_means(3)
@@ -46,11 +50,15 @@ def median_of_means(groups=3, *, key=None, consecutive=False):
     Array([4.], dtype=float32)
     """
     if not isinstance(groups, numbers.Integral) or groups < 1:
-        raise ValueError(f"median_of_means(groups): groups is a whole number, at least 1, got {groups!r}.")
+        raise ValueError(
+            f"median_of_means(groups): groups is a whole number, at least 1, got {groups!r}."
+        )
     name = f"median_of_means({groups})"
     if consecutive:
         if key is not None:
-            raise ValueError(f"{name}: consecutive batches have no order to draw, got key={key!r}. Leave one of the two out.")
+            raise ValueError(
+                f"{name}: consecutive batches have no order to draw, got key={key!r}. Leave one of the two out."
+            )
         return averaged(of_last(median_of, groups, name, every=groups), name)
     if key is None:
         return aggregator(lambda gradients: _median_of_means(gradients, groups, None), name)
@@ -74,7 +82,10 @@ def _median_of_means(gradients, groups, order):
     keep, m = mask(gradients), found[0][1].m
     if keep is None:
         present, stretches = None, _stretches(m, min(groups, m))
-        means = [_mean(_take(gradients, s if order is None else order[s]), jnp.ones(s.stop - s.start)) for s in stretches]
+        means = [
+            _mean(_take(gradients, s if order is None else order[s]), jnp.ones(s.stop - s.start))
+            for s in stretches
+        ]
     else:
         n = count(gradients)
         group = _groups_of_kept(keep if order is None else keep[order], n, groups)
@@ -88,7 +99,10 @@ def _median_of_means(gradients, groups, order):
 
 def _mean(gradients, members):
     """The mean of the members ([m], 1 or 0) leaf by leaf, zero where there are none; kept in at least float32 for the median."""
-    return [mean for _, mean in leaf_weighted_sums(gradients, members / jnp.maximum(jnp.sum(members), 1))]
+    return [
+        mean
+        for _, mean in leaf_weighted_sums(gradients, members / jnp.maximum(jnp.sum(members), 1))
+    ]
 
 
 def _permutation(key, gradients):

@@ -12,14 +12,17 @@ def norm_clip(max_norm):
 
     .. math:: \bar g = \frac1m\sum_i \min\left(1, \frac{C}{\|g_i\|}\right) g_i
 
-    over all leaves together. Directions stay what they are, unlike with `winsorize`; m examples that agree still move by C. With a C
-    below all lengths it is the mean of the directions, C times. Squared lengths and a weighted sum: nothing is formed.
+    over all leaves together. Directions stay what they are, unlike with `winsorize`; m examples
+    that agree still move by C. With a C below all lengths it is the mean of the directions, C
+    times. Squared lengths and a weighted sum: nothing is formed.
 
-    Masked examples do not count. A nan in any example makes everything nan. Lengths are computed in float32: beyond 1e19 they overflow,
-    and an infinite length is scaled to nothing where its entries are finite.
+    Masked examples do not count. A nan in any example makes everything nan. Lengths are computed in
+    float32: beyond 1e19 they overflow, and an infinite length is scaled to nothing where its
+    entries are finite.
 
-    Abadi et al., Deep Learning with Differential Privacy (arXiv:1607.00133), Section 3.1, without the noise, and the mean where
-    `optax.per_example_global_norm_clip` sums. Not in the papers on coherent gradients.
+    Abadi et al., Deep Learning with Differential Privacy (arXiv:1607.00133), Section 3.1, without
+    the noise, and the mean where `optax.per_example_global_norm_clip` sums. Not in the papers on
+    coherent gradients.
 
     Args:
         max_norm: C, above 0.

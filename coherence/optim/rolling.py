@@ -18,18 +18,21 @@ def rolling_median(window=3):
 
     .. math:: \bar g_t^{(j)} = \mathrm{median}(g_t^{(j)}, g_{t-1}^{(j)}, \dots, g_{t-w+1}^{(j)})
 
-    with g_t the mean gradient of step t; each was computed at the weights of its own step. The mean of the two middle ones for an even
-    window. Takes per-example gradients, which it averages first, or a batch gradient. The first window - 1 updates are zero, but what
-    comes behind them counts as steps (schedules, Adam) or acts all the same (decay, momentum once it has something).
+    with g_t the mean gradient of step t; each was computed at the weights of its own step. The mean
+    of the two middle ones for an even window. Takes per-example gradients, which it averages first,
+    or a batch gradient. The first window - 1 updates are zero, but what comes behind them counts as
+    steps (schedules, Adam) or acts all the same (decay, momentum once it has something).
 
-    As the released code, but for three things: that keeps the weight decay inside the buffer (here `l2_decay` comes behind the
-    median); computes sum - min - max (equal but for rounding and infinities); and refuses momentum, which its authors found unstable
-    with RM3. Here that is the user's choice.
+    As the released code, but for three things: that keeps the weight decay inside the buffer (here
+    `l2_decay` comes behind the median); computes sum - min - max (equal but for rounding and
+    infinities); and refuses momentum, which its authors found unstable with RM3. Here that is the
+    user's choice.
 
     Zielinski, Krishnan & Chatterjee, Weak and Strong Gradient Directions (arXiv:2003.07422).
 
     Args:
-        window: how many steps, at least 1 (the plain mean gradient); static. The state holds window - 1 gradients.
+        window: how many steps, at least 1 (the plain mean gradient); static. The state holds window
+            - 1 gradients.
 
     >>> tx = rolling_median(3)
     >>> state = tx.init(params := jnp.zeros(1))
@@ -49,12 +52,15 @@ def rolling_mean(window=3):
 
     .. math:: \bar g_t = \frac1w(g_t + g_{t-1} + \dots + g_{t-w+1})
 
-    As stale and as smooth as `rolling_median`, but no more robust than the mean. Everything else as there.
+    As stale and as smooth as `rolling_median`, but no more robust than the mean. Everything else as
+    there.
 
-    Zielinski, Krishnan & Chatterjee, Weak and Strong Gradient Directions (arXiv:2003.07422), in the released code only.
+    Zielinski, Krishnan & Chatterjee, Weak and Strong Gradient Directions (arXiv:2003.07422), in the
+    released code only.
 
     Args:
-        window: how many steps, at least 1 (the plain mean gradient); static. The state holds window - 1 gradients.
+        window: how many steps, at least 1 (the plain mean gradient); static. The state holds window
+            - 1 gradients.
 
     >>> tx = rolling_mean(2)
     >>> state = tx.init(params := jnp.zeros(1))
@@ -78,15 +84,22 @@ def of_last(combine, window, name, *, every=1):
 
     def init(params):
         if params is None:
-            raise ValueError(f"{name}.init(params) needs the parameters, got None: the state holds gradients in their shapes.")
+            raise ValueError(
+                f"{name}.init(params) needs the parameters, got None: the state holds gradients in their shapes."
+            )
         # Each of its own: a buffer that the state holds twice cannot be donated.
-        return LastGradients(jnp.zeros((), jnp.int32), tuple(jax.tree.map(jnp.zeros_like, params) for _ in range(window - 1)))
+        return LastGradients(
+            jnp.zeros((), jnp.int32),
+            tuple(jax.tree.map(jnp.zeros_like, params) for _ in range(window - 1)),
+        )
 
     def update(gradient, state, params=None):
         del params
         step = optax.safe_increment(state.step)
         due = (step >= window) & (step % every == 0)
-        result = jax.tree.map(lambda *g: jnp.where(due, combine(*g), 0).astype(g[0].dtype), gradient, *state.earlier)
+        result = jax.tree.map(
+            lambda *g: jnp.where(due, combine(*g), 0).astype(g[0].dtype), gradient, *state.earlier
+        )
         return result, LastGradients(step, (gradient, *state.earlier)[: window - 1])
 
     return optax.GradientTransformation(init, update)
@@ -105,5 +118,7 @@ def _mean_of(*rows):
 
 def _checked(method, argument, count):
     if not isinstance(count, numbers.Integral) or count < 1:
-        raise ValueError(f"{method}({argument}): {argument} is a whole number of steps, at least 1, got {count!r}.")
+        raise ValueError(
+            f"{method}({argument}): {argument} is a whole number of steps, at least 1, got {count!r}."
+        )
     return f"{method}({count})"

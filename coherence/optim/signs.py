@@ -18,14 +18,16 @@ def sign_agreement(threshold):
 
     .. math:: \bar g^{(j)} = \frac1m\sum_i g_i^{(j)} \quad\text{where}\quad \Big|\frac1m\sum_i \mathrm{sign}\, g_i^{(j)}\Big| \ge \tau
 
-    The *AND-mask*. A threshold of 0 is the mean, of 1 demands that no example is against it or indifferent: an example whose gradient
-    is zero there (ReLU) agrees with nobody. Signs are counted exactly, and the threshold means the decimal it is written as. A nan in any
-    example makes its coordinate nan. Masked examples do not count.
+    The *AND-mask*. A threshold of 0 is the mean, of 1 demands that no example is against it or
+    indifferent: an example whose gradient is zero there (ReLU) agrees with nobody. Signs are
+    counted exactly, and the threshold means the decimal it is written as. A nan in any example
+    makes its coordinate nan. Masked examples do not count.
 
-    The source divides what is left of each leaf by the share of coordinates that are left, as an option of its released code: here that
-    is left to the learning rate.
+    The source divides what is left of each leaf by the share of coordinates that are left, as an
+    option of its released code: here that is left to the learning rate.
 
-    Parascandolo, Neitz, Orvieto, Gresele & Schoelkopf, Learning explanations that are hard to vary (arXiv:2009.00329).
+    Parascandolo, Neitz, Orvieto, Gresele & Schoelkopf, Learning explanations that are hard to vary
+    (arXiv:2009.00329).
 
     Args:
         threshold: share by which one sign outnumbers the other, in [0, 1]; static.
@@ -35,7 +37,9 @@ def sign_agreement(threshold):
     Array([1., 0.], dtype=float32)
     """
     if not isinstance(threshold, numbers.Real) or not 0 <= threshold <= 1:
-        raise ValueError(f"sign_agreement(threshold): threshold is a share of the examples, in [0, 1], got {threshold!r}.")
+        raise ValueError(
+            f"sign_agreement(threshold): threshold is a share of the examples, in [0, 1], got {threshold!r}."
+        )
 
     def combine(gradients):
         needed = _needed(threshold, gradients)
@@ -51,9 +55,10 @@ def sum_of_signs():
 
     .. math:: \bar g^{(j)} = \sum_i \mathrm{sign}\, g_i^{(j)} \in [-m, m]
 
-    A whole number, of the examples that count (none for a zero); nobody is louder than others. A *sum*, so the learning rate goes as 1/m.
-    The authors' released code (not the paper) multiplies it by 0.001: here that belongs to the learning rate, 0.1 there is
-    `chain(sum_of_signs(), optax.sgd(1e-4))`. A nan in any example makes its coordinate nan.
+    A whole number, of the examples that count (none for a zero); nobody is louder than others. A
+    *sum*, so the learning rate goes as 1/m. The authors' released code (not the paper) multiplies
+    it by 0.001: here that belongs to the learning rate, 0.1 there is `chain(sum_of_signs(),
+    optax.sgd(1e-4))`. A nan in any example makes its coordinate nan.
 
     Chatterjee, Coherent Gradients (arXiv:2002.10657), released code, policy `sum_sign`.
 
@@ -69,8 +74,9 @@ def sign_of_sum():
 
     .. math:: \bar g^{(j)} = \mathrm{sign} \sum_i g_i^{(j)} \in \{-1, 0, 1\}
 
-    The control for `sum_of_signs`; `optax.scale_by_sign` of the mean, so it takes batch gradients too. The authors' released code (not
-    the paper) multiplies it by 0.001: here that belongs to the learning rate.
+    The control for `sum_of_signs`; `optax.scale_by_sign` of the mean, so it takes batch gradients
+    too. The authors' released code (not the paper) multiplies it by 0.001: here that belongs to the
+    learning rate.
 
     Chatterjee, Coherent Gradients (arXiv:2002.10657), released code, policy `sign_sum`.
 
@@ -91,4 +97,8 @@ def _needed(threshold, gradients):
     """By how many examples one sign has to outnumber the other: an int, or with a mask an array (the table of all counts, read)."""
     least = lambda n: math.ceil(Fraction(str(threshold)) * n)
     m = nodes(gradients)[0][0][1].m
-    return least(m) if mask(gradients) is None else jnp.asarray([least(n) for n in range(m + 1)])[count(gradients)]
+    return (
+        least(m)
+        if mask(gradients) is None
+        else jnp.asarray([least(n) for n in range(m + 1)])[count(gradients)]
+    )

@@ -22,15 +22,19 @@ def top_k(share, *, by_coherence=False):
     .. math:: \bar g^{(j)} = \frac1m\sum_i g_i^{(j)} \quad\text{for the } k = \lceil \mathrm{share} \cdot P \rceil \text{ largest of }
         P \text{ scores}
 
-    The score is the magnitude of the mean, or with `by_coherence` the coordinate's own m-coherence (of `coordinate_mask`). The whole
-    tree competes, not each leaf by itself. Exactly k coordinates are kept, of equal scores those that come first in the order of
-    `jax.tree.leaves`; so the choice among equals depends on the order of the parameters, never on that of the examples. Beware
-    by coherence: all coordinates that move one example only score 1, up to rounding. A nan scores above everything, and stays.
+    The score is the magnitude of the mean, or with `by_coherence` the coordinate's own m-coherence
+    (of `coordinate_mask`). The whole tree competes, not each leaf by itself. Exactly k coordinates
+    are kept, of equal scores those that come first in the order of `jax.tree.leaves`; so the choice
+    among equals depends on the order of the parameters, never on that of the examples. Beware by
+    coherence: all coordinates that move one example only score 1, up to rounding. A nan scores
+    above everything, and stays.
 
-    By magnitude it takes batch gradients too. Masked examples do not count. Exact for any P: k is found by bisection, without sorting.
+    By magnitude it takes batch gradients too. Masked examples do not count. Exact for any P: k is
+    found by bisection, without sorting.
 
-    Sparse gradients as in Aji & Heafield, Sparse Communication for Distributed Gradient Descent (arXiv:1704.05021), without carrying
-    over what was dropped. Not in the papers on coherent gradients.
+    Sparse gradients as in Aji & Heafield, Sparse Communication for Distributed Gradient Descent
+    (arXiv:1704.05021), without carrying over what was dropped. Not in the papers on coherent
+    gradients.
 
     Args:
         share: of the coordinates, in (0, 1]; static, and meant as the decimal it is written as.
@@ -58,11 +62,15 @@ def _strongest(gradient, scores, share):
     """`gradient`, zero but at the coordinates of the largest scores."""
     leaves, treedef = jax.tree.flatten(gradient)
     # Scores are at least 0 (or nan, which sorts above), where keys are the floats' own bits.
-    keys = jnp.concatenate([to_keys(x.astype(jnp.float32)).ravel() for x in jax.tree.leaves(scores)])
+    keys = jnp.concatenate(
+        [to_keys(x.astype(jnp.float32)).ravel() for x in jax.tree.leaves(scores)]
+    )
     k = math.ceil(Fraction(str(share)) * keys.size)
     least = bisection.select(keys, keys.size - k)
     equal, above = keys == least, keys > least
     kept = above | (equal & (jnp.cumsum(equal) <= k - jnp.sum(above)))
     ends = [sum(x.size for x in leaves[: i + 1]) for i in range(len(leaves) - 1)]
     shares = jnp.split(kept, ends)
-    return treedef.unflatten([jnp.where(keep.reshape(g.shape), g, 0) for keep, g in zip(shares, leaves)])
+    return treedef.unflatten(
+        [jnp.where(keep.reshape(g.shape), g, 0) for keep, g in zip(shares, leaves)]
+    )

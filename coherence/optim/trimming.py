@@ -12,14 +12,17 @@ def trimmed_mean(c):
 
     .. math:: \bar g^{(j)} = \frac{1}{m - 2k}\sum_{i=k+1}^{m-k} g_{(i)}^{(j)}
 
-    with :math:`g_{(1)} \le \dots \le g_{(m)}` the values of coordinate j in order, and k = c % of m - 1 to the nearest integer, halves
-    down, as in `winsorize`. c = 0 is the mean, c = 50 the median (for even m the mean of the two middle values). Where few examples have
-    a say in a coordinate at all, it is zero as soon as they are no more than k on each side.
+    with :math:`g_{(1)} \le \dots \le g_{(m)}` the values of coordinate j in order, and k = c % of m
+    - 1 to the nearest integer, halves down, as in `winsorize`. c = 0 is the mean, c = 50 the median
+    (for even m the mean of the two middle values). Where few examples have a say in a coordinate at
+    all, it is zero as soon as they are no more than k on each side.
 
-    A nan in any example makes its coordinate nan; infinities are values like others. Masked examples do not count, m is then the rest.
-    Computed from the sum of the winsorized values: where only a few of many are left, rounding errors are those of the many.
+    A nan in any example makes its coordinate nan; infinities are values like others. Masked
+    examples do not count, m is then the rest. Computed from the sum of the winsorized values: where
+    only a few of many are left, rounding errors are those of the many.
 
-    Yin, Chen, Ramchandran & Bartlett, Byzantine-Robust Distributed Learning (arXiv:1803.01498). Not in the papers on coherent gradients.
+    Yin, Chen, Ramchandran & Bartlett, Byzantine-Robust Distributed Learning (arXiv:1803.01498). Not
+    in the papers on coherent gradients.
 
     Args:
         c: percent of the examples left out on each side, in [0, 50]; static.
@@ -31,4 +34,6 @@ def trimmed_mean(c):
     check_percent("trimmed_mean", c)
     if c == 0:
         return aggregator(mean, f"trimmed_mean({c})")
-    return aggregator(coordinatewise(lambda leaf: mean_of_middle(leaf, leaf_rank(c, leaf))), f"trimmed_mean({c})")
+    return aggregator(
+        coordinatewise(lambda leaf: mean_of_middle(leaf, leaf_rank(c, leaf))), f"trimmed_mean({c})"
+    )

@@ -15,22 +15,25 @@ def geometric_median(iterations=32, smoothing=1e-3):
 
     .. math:: \bar g = \arg\min_z \sum_i \|g_i - z\|
 
-    Unlike the coordinate-wise median it does not depend on the axes: it weighs whole examples. By Weiszfeld's iteration from the mean,
-    each example weighted by one over its distance d_i to the last z. z is a weighted mean of the g_i, so all distances follow from
-    the Gram matrix K,
+    Unlike the coordinate-wise median it does not depend on the axes: it weighs whole examples. By
+    Weiszfeld's iteration from the mean, each example weighted by one over its distance d_i to the
+    last z. z is a weighted mean of the g_i, so all distances follow from the Gram matrix K,
 
     .. math:: d_i^2 = K_{ii} - 2 (K w)_i + w^\top K w, \qquad w_i \propto 1 / \max(d_i, \nu)
 
-    and nothing is formed: the price is K once, m^2 operations an iteration and one weighted mean. nu is `smoothing` times the median
-    distance, so that nothing is divided by zero where z meets an example; the result does not depend on units (in the source nu is an
-    absolute 1e-6). A nan in any example makes everything nan. Masked examples do not count. Distances below some 1e-3 of the gradients'
-    length drown in float32's rounding of K: gradients that close are simply averaged with uneven weights.
+    and nothing is formed: the price is K once, m^2 operations an iteration and one weighted mean.
+    nu is `smoothing` times the median distance, so that nothing is divided by zero where z meets an
+    example; the result does not depend on units (in the source nu is an absolute 1e-6). A nan in
+    any example makes everything nan. Masked examples do not count. Distances below some 1e-3 of the
+    gradients' length drown in float32's rounding of K: gradients that close are simply averaged
+    with uneven weights.
 
-    Pillutla, Kakade & Harchaoui, Robust Aggregation for Federated Learning (arXiv:1912.13445); Weiszfeld (1937). Not in the papers on
-    coherent gradients.
+    Pillutla, Kakade & Harchaoui, Robust Aggregation for Federated Learning (arXiv:1912.13445);
+    Weiszfeld (1937). Not in the papers on coherent gradients.
 
     Args:
-        iterations: how often the weights are computed, at least 1; static. The source finds a handful enough.
+        iterations: how often the weights are computed, at least 1; static. The source finds a
+        handful enough.
         smoothing: nu in units of the median distance, in (0, 1].
 
     >>> tx = geometric_median()
@@ -39,13 +42,19 @@ def geometric_median(iterations=32, smoothing=1e-3):
     Array([0.5, 0.5], dtype=float32)
     """
     if not isinstance(iterations, numbers.Integral) or iterations < 1:
-        raise ValueError(f"geometric_median(iterations): iterations is a whole number, at least 1, got {iterations!r}.")
+        raise ValueError(
+            f"geometric_median(iterations): iterations is a whole number, at least 1, got {iterations!r}."
+        )
     if not 0 < smoothing <= 1:
-        raise ValueError(f"geometric_median(smoothing): smoothing is a share of the median distance, in (0, 1], got {smoothing}.")
+        raise ValueError(
+            f"geometric_median(smoothing): smoothing is a share of the median distance, in (0, 1], got {smoothing}."
+        )
 
     def combine(gradients):
         products, keep = gram(gradients), mask(gradients)
-        kept = jnp.ones(len(products), products.dtype) if keep is None else keep.astype(products.dtype)
+        kept = (
+            jnp.ones(len(products), products.dtype) if keep is None else keep.astype(products.dtype)
+        )
         return weighted_sum(gradients, _weights(products, kept, iterations, smoothing))
 
     return aggregator(combine, f"geometric_median({iterations})")

@@ -11,12 +11,14 @@ def winsorize(c):
 
     .. math:: \bar g^{(j)} = \frac1m\sum_i \mathrm{clip}(g_i^{(j)}, l^{(j)}, u^{(j)})
 
-    with l the (k+1)-th smallest and u the (k+1)-th largest of the m values of coordinate j, k = c % of m - 1 to the nearest integer,
-    halves down. So c = 0 is the mean, c = 50 the median, and negating the gradients negates the result. Beware small batches: k is 0,
-    and this the mean, where c (m - 1) <= 50.
+    with l the (k+1)-th smallest and u the (k+1)-th largest of the m values of coordinate j, k = c %
+    of m - 1 to the nearest integer, halves down. So c = 0 is the mean, c = 50 the median, and
+    negating the gradients negates the result. Beware small batches: k is 0, and this the mean,
+    where c (m - 1) <= 50.
 
-    A nan in any example makes its coordinate nan; infinities are values like others. Masked examples do not count, m is then the rest.
-    The paper *sums* where this takes the mean (its per-example gradients are of the mean loss, ours of one example's).
+    A nan in any example makes its coordinate nan; infinities are values like others. Masked
+    examples do not count, m is then the rest. The paper *sums* where this takes the mean (its
+    per-example gradients are of the mean loss, ours of one example's).
 
     Chatterjee, Coherent Gradients (arXiv:2002.10657), Section 3.
 
@@ -30,4 +32,6 @@ def winsorize(c):
     check_percent("winsorize", c)
     if c == 0:
         return aggregator(mean, f"winsorize({c})")
-    return aggregator(coordinatewise(lambda leaf: clipped_mean(leaf, leaf_rank(c, leaf))), f"winsorize({c})")
+    return aggregator(
+        coordinatewise(lambda leaf: clipped_mean(leaf, leaf_rank(c, leaf))), f"winsorize({c})"
+    )

@@ -2,17 +2,21 @@
 
 import jax.numpy as jnp
 
-from ..gradients import reductions
+from coherence.gradients import reductions
+
 from .presets import preset
 from .quantities import readings, view_of
 
 
-def batch_readings(losses, gradients, quantities="standard", *, name=None, groups=None, num_groups=None):
+def batch_readings(
+    losses, gradients, quantities="standard", *, name=None, groups=None, num_groups=None
+):
     """Read quantities off a training batch's own gradients, inside the training step: no further pass.
 
     Args:
         losses: [m]; gradients: of the same examples, from `per_example_value_and_grad`.
-        quantities: a preset's name ("light", "standard", "examples", "full") or a sequence of `Quantity`.
+        quantities: a preset's name ("light", "standard", "examples", "full") or a sequence of
+        `Quantity`.
         name: what the readings' names start with, NAME/QUANTITY; `None` for the bare names.
         groups, num_groups: as for `coherence.alpha`.
 
@@ -29,5 +33,12 @@ def batch_readings(losses, gradients, quantities="standard", *, name=None, group
             "per_example_value_and_grad(loss)(params, batch); a mean gradient has no examples to read."
         )
     second = any(quantity.second_moments for quantity in chosen)
-    found = readings(chosen, view_of(losses, gradients, groups=groups, num_groups=num_groups, second_moments=second))
-    return found if name is None else {f"{name}/{quantity}": value for quantity, value in found.items()}
+    found = readings(
+        chosen,
+        view_of(losses, gradients, groups=groups, num_groups=num_groups, second_moments=second),
+    )
+    return (
+        found
+        if name is None
+        else {f"{name}/{quantity}": value for quantity, value in found.items()}
+    )

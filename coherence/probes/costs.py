@@ -6,8 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..gradients.arguments import check_params
-from ..metrics.sampling import length
+from coherence.gradients.arguments import check_params
+from coherence.metrics.sampling import length
+
 from . import reader as programs
 
 
@@ -25,9 +26,10 @@ class Cost(NamedTuple):
 def cost(probe, params):
     """What one reading of the probe costs at parameters of these shapes, besides the sample and the parameters themselves.
 
-    Memory is the compiler's count. Arithmetic is the compiler's too, where the body of a loop counts once (convolutions by groups of
-    examples, recurrences), so there it is a lower bound; it says nothing about how fast memory is. The programs are those of the
-    readings: they are not compiled again.
+    Memory is the compiler's count. Arithmetic is the compiler's too, where the body of a loop
+    counts once (convolutions by groups of examples, recurrences), so there it is a lower bound; it
+    says nothing about how fast memory is. The programs are those of the readings: they are not
+    compiled again.
 
     Args:
         params: the parameters, or their shapes (`jax.eval_shape`).
@@ -37,7 +39,9 @@ def cost(probe, params):
     params = _shapes(params)
     m = length(sample.examples)
     size = min(reader.batch_size, m)
-    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), sample.examples)
+    batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), sample.examples
+    )
     mean_loss = lambda params, batch: jnp.mean(jax.vmap(reader.loss, (None, 0))(params, batch))
     plain = m / size * operations(jax.jit(jax.grad(mean_loss)).lower(params, batch))
     if reader.fits(sample):
@@ -45,7 +49,10 @@ def cost(probe, params):
         return Cost(operations(program) / plain, operations(program), _bytes(program))
     first = programs.of_batch.lower(params, batch, None, reader=reader)
     parts = [first.out_info] * (reader.num_groups or 1)
-    first, last = first.compile(), programs.read_parts.lower(params, sample, parts, reader=reader).compile()
+    first, last = (
+        first.compile(),
+        programs.read_parts.lower(params, sample, parts, reader=reader).compile(),
+    )
     spent = m / size * operations(first) + operations(last)
     held = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(parts))
     return Cost(spent / plain, spent, held + max(_bytes(first), _bytes(last)))

@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from .. import metrics
-from ..gradients import reductions
-from ..trees import layer
+from coherence import metrics
+from coherence.gradients import reductions
+from coherence.trees import layer
+
 from .quantities import Quantity
 
 
@@ -21,10 +22,14 @@ def preset(quantities):
         return PRESETS[quantities]
     quantities = (quantities,) if isinstance(quantities, Quantity) else tuple(quantities)
     if wrong := [q for q in quantities if not isinstance(q, Quantity)]:
-        raise ValueError(f"quantities are a preset's name or a sequence of Quantity, got {wrong[0]!r}. Write Quantity('name', function).")
+        raise ValueError(
+            f"quantities are a preset's name or a sequence of Quantity, got {wrong[0]!r}. Write Quantity('name', function)."
+        )
     names = [quantity.name for quantity in quantities]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"quantities need names of their own, got {twice[0]!r} twice: one would overwrite the other.")
+        raise ValueError(
+            f"quantities need names of their own, got {twice[0]!r} twice: one would overwrite the other."
+        )
     return quantities
 
 
@@ -43,7 +48,9 @@ def _shares(view):
         return None
     mean = jax.tree.leaves(view.pooled.mean)
     inner = lambda one: sum(jnp.vdot(a, b) for a, b in zip(mean, jax.tree.leaves(one.mean)))
-    return jnp.stack([one.m * inner(one) for one in view.groups]) / (view.pooled.m * view.pooled.squared_norm_of_mean)
+    return jnp.stack([one.m * inner(one) for one in view.groups]) / (
+        view.pooled.m * view.pooled.squared_norm_of_mean
+    )
 
 
 def _stiffness(view):
@@ -98,6 +105,10 @@ FULL = (
     Quantity("sign_stiffness", metrics.sign_stiffness, "few"),
     Quantity("stiffness_by_group", _stiffness, "view"),
     Quantity("confusion", metrics.gradient_confusion, "few"),
-    Quantity("disparity", lambda few: metrics.gradient_disparity(few, min(5, reductions.nodes(few)[0][0][1].m)), "few"),
+    Quantity(
+        "disparity",
+        lambda few: metrics.gradient_disparity(few, min(5, reductions.nodes(few)[0][0][1].m)),
+        "few",
+    ),
 )
 PRESETS = {"light": LIGHT, "standard": STANDARD, "examples": EXAMPLES, "full": FULL}

@@ -1,7 +1,7 @@
 """What can be read off per-example gradients: each quantity a name, a function, and what that function reads.
 
-Quantities that are asked for together share one pass over the sample: the means they are made of (`coherence.metrics.pool`) and the
-gradients of a fixed few of its examples.
+Quantities that are asked for together share one pass over the sample: the means they are made of
+(`coherence.metrics.pool`) and the gradients of a fixed few of its examples.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..metrics.pooling import Pooled, pool
+from coherence.metrics.pooling import Pooled, pool
 
 READS = ("pooled", "groups", "few", "view")
 
@@ -21,8 +21,10 @@ READS = ("pooled", "groups", "few", "view")
 class View:
     """A sample at frozen parameters, as quantities see it.
 
-    loss: mean over the sample.  group_losses: [groups], over each group, or `None`.  pooled: `Pooled`, of the whole sample.
-    groups: a tuple of `Pooled`, one a group, or `None`.  few: per-example gradients of a fixed few of its examples.
+    loss: mean over the sample.  group_losses: [groups], over each group, or `None`.  pooled:
+    `Pooled`, of the whole sample.
+    groups: a tuple of `Pooled`, one a group, or `None`.  few: per-example gradients of a fixed few
+    of its examples.
     few_groups: int [few], their groups, or `None`.
     """
 
@@ -39,9 +41,11 @@ class Quantity:
     """Something to measure: `function` of what it `reads`.
 
     name: under which it is recorded; a named tuple is recorded as NAME_field.
-    function: pure; returns a number, an array, a dict by layer, or a named tuple of those; `None` where there is nothing to record.
-    reads: "pooled" (`Pooled` of the sample), "groups" (a tuple of them; the quantity is skipped where there are no groups), "few" (the
-        per-example gradients of the fixed few: what is quadratic in the number of examples) or "view" (all of it, a `View`).
+    function: pure; returns a number, an array, a dict by layer, or a named tuple of those; `None`
+    where there is nothing to record.
+    reads: "pooled" (`Pooled` of the sample), "groups" (a tuple of them; the quantity is skipped
+        where there are no groups), "few" (the per-example gradients of the fixed few: what is
+        quadratic in the number of examples) or "view" (all of it, a `View`).
     second_moments: whether it needs those of `Pooled`, which cost another weighted sum.
     """
 
@@ -52,9 +56,13 @@ class Quantity:
 
     def __post_init__(self):
         if not callable(self.function):
-            raise TypeError(f"quantity {self.name}: function must be one, of what it reads, got {self.function!r}.")
+            raise TypeError(
+                f"quantity {self.name}: function must be one, of what it reads, got {self.function!r}."
+            )
         if self.reads not in READS:
-            raise ValueError(f"quantity {self.name}: reads is one of {', '.join(READS)}, got {self.reads!r}.")
+            raise ValueError(
+                f"quantity {self.name}: reads is one of {', '.join(READS)}, got {self.reads!r}."
+            )
 
 
 def readings(quantities, view):
@@ -63,7 +71,9 @@ def readings(quantities, view):
     for quantity in quantities:
         if quantity.reads == "groups" and view.groups is None:
             continue
-        value = quantity.function(view if quantity.reads == "view" else getattr(view, quantity.reads))
+        value = quantity.function(
+            view if quantity.reads == "view" else getattr(view, quantity.reads)
+        )
         if hasattr(value, "_asdict"):
             found |= {f"{quantity.name}_{field}": part for field, part in value._asdict().items()}
         elif value is not None:
@@ -78,5 +88,7 @@ def view_of(losses, gradients, *, groups=None, num_groups=None, second_moments=F
     group_losses = numbers = None
     if parts is not None:
         numbers = jnp.asarray(groups).astype(jnp.int32)
-        group_losses = jax.ops.segment_sum(losses, numbers, len(parts)) / jnp.stack([one.m for one in parts])
+        group_losses = jax.ops.segment_sum(losses, numbers, len(parts)) / jnp.stack(
+            [one.m for one in parts]
+        )
     return View(jnp.sum(losses) / whole.m, group_losses, whole, parts, gradients, numbers)

@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..gradients.transform import per_example_value_and_grad
-from ..metrics.pooling import pool
-from ..metrics.sampling import batches, length
+from coherence.gradients.transform import per_example_value_and_grad
+from coherence.metrics.pooling import pool
+from coherence.metrics.sampling import batches, length
+
 from .quantities import View, readings, view_of
 
 
@@ -63,7 +64,11 @@ class Reader:
 def at_once(params, sample, *, reader):
     """A sample no larger than a batch, whose few are all of it."""
     losses, gradients = reader.gradients(params, sample.examples)
-    options = {"groups": sample.groups, "num_groups": reader.num_groups, "second_moments": reader.second_moments}
+    options = {
+        "groups": sample.groups,
+        "num_groups": reader.num_groups,
+        "second_moments": reader.second_moments,
+    }
     return readings(reader.quantities, view_of(losses, gradients, **options))
 
 
@@ -83,12 +88,18 @@ def _add(sums, one):
 def read_parts(params, sample, parts, *, reader):
     """Quantities from the groups' sums and the gradients of the few; `None` stands for an empty group."""
     there = [part for part in parts if part is not None]
-    pools = [jax.tree.map(jnp.zeros_like, there[0][1]) if part is None else part[1] for part in parts]
+    pools = [
+        jax.tree.map(jnp.zeros_like, there[0][1]) if part is None else part[1] for part in parts
+    ]
     pooled = sum(pools[1:], pools[0])
     _, few = reader.gradients(params, sample.few)
     groups = None if reader.num_groups is None else tuple(pools)
     loss = sum(part[0] for part in there) / pooled.m
     group_losses = None
     if groups is not None:
-        group_losses = jnp.stack([0.0 if part is None else part[0] for part in parts]) / jnp.stack([one.m for one in pools])
-    return readings(reader.quantities, View(loss, group_losses, pooled, groups, few, sample.few_groups))
+        group_losses = jnp.stack([0.0 if part is None else part[0] for part in parts]) / jnp.stack(
+            [one.m for one in pools]
+        )
+    return readings(
+        reader.quantities, View(loss, group_losses, pooled, groups, few, sample.few_groups)
+    )

@@ -16,7 +16,9 @@ class Every:
 
     def __post_init__(self):
         if not isinstance(self.steps_apart, int | np.integer) or self.steps_apart < 1:
-            raise ValueError(f"Every(steps_apart): a whole number of steps, at least 1, got {self.steps_apart}.")
+            raise ValueError(
+                f"Every(steps_apart): a whole number of steps, at least 1, got {self.steps_apart}."
+            )
 
     def steps(self, total: int, per_epoch: int | None = None) -> tuple[int, ...]:
         return tuple(sorted({*range(0, total + 1, self.steps_apart), total}))
@@ -30,7 +32,9 @@ class Log:
 
     def __post_init__(self):
         if self.per_decade < 1:
-            raise ValueError(f"Log(per_decade): at least 1 measurement a decade of steps, got {self.per_decade}.")
+            raise ValueError(
+                f"Log(per_decade): at least 1 measurement a decade of steps, got {self.per_decade}."
+            )
 
     def steps(self, total: int, per_epoch: int | None = None) -> tuple[int, ...]:
         """
@@ -56,19 +60,23 @@ class Epochs:
 
     def steps(self, total: int, per_epoch: int | None = None) -> tuple[int, ...]:
         if per_epoch is None:
-            raise ValueError("Epochs need the number of steps in one, per_epoch = examples // batch_size.")
+            raise ValueError(
+                "Epochs need the number of steps in one, per_epoch = examples // batch_size."
+            )
         if per_epoch < 1:
             raise ValueError(f"Epochs(per_epoch): at least 1 step in an epoch, got {per_epoch}.")
         count = math.floor(total / (self.apart * per_epoch))
-        return tuple(sorted({0, *(round(i * self.apart * per_epoch) for i in range(1, count + 1)), total}))
+        return tuple(
+            sorted({0, *(round(i * self.apart * per_epoch) for i in range(1, count + 1)), total})
+        )
 
 
 @dataclass(frozen=True)
 class AtLoss:
     """0, where the training loss first falls to each share of the first batch's, and the last step.
 
-    The loss is the mean over the last `window` training batches; it is looked at every `window` steps, so that a resumed run
-    measures at the same steps.
+    The loss is the mean over the last `window` training batches; it is looked at every `window`
+    steps, so that a resumed run measures at the same steps.
     """
 
     levels: tuple[float, ...] = (0.9, 0.75, 0.5, 0.25, 0.1)
@@ -76,9 +84,13 @@ class AtLoss:
 
     def __post_init__(self):
         if not isinstance(self.levels, tuple):
-            raise TypeError(f"AtLoss(levels): a tuple of shares, as (0.5, 0.25), got {self.levels!r}.")
+            raise TypeError(
+                f"AtLoss(levels): a tuple of shares, as (0.5, 0.25), got {self.levels!r}."
+            )
         if not self.levels or not all(0 < level < 1 for level in self.levels):
-            raise ValueError(f"AtLoss(levels): shares of the initial loss, between 0 and 1, got {self.levels}.")
+            raise ValueError(
+                f"AtLoss(levels): shares of the initial loss, between 0 and 1, got {self.levels}."
+            )
         if self.window < 1:
             raise ValueError(f"AtLoss(window): at least 1 step, got {self.window}.")
 
@@ -98,4 +110,8 @@ class AtLoss:
     def due(self, losses) -> bool:
         """Whether the last window was the first at or below some level."""
         n = len(losses)
-        return n > 0 and n % self.window == 0 and self.crossed(losses) > self.crossed(losses[: n - self.window])
+        return (
+            n > 0
+            and n % self.window == 0
+            and self.crossed(losses) > self.crossed(losses[: n - self.window])
+        )

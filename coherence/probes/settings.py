@@ -42,4 +42,6 @@ class Probing:
                 f"got m={self.m}, few={self.few}, batch_size={self.batch_size}."
             )
         if self.quantities not in QUANTITIES:
-            raise ValueError(f"Probing(quantities): one of {', '.join(QUANTITIES)}, got {self.quantities!r}.")
+            raise ValueError(
+                f"Probing(quantities): one of {', '.join(QUANTITIES)}, got {self.quantities!r}."
+            )

@@ -38,13 +38,21 @@ def problem(duty, tx):
 
 
 def test_a_good_method_is_ok_and_its_table_has_a_line_for_each_check():
-    check = co.check_aggregator(co.median(), promises=[promises.odd, promises.breakdown(0.5)], twin=MEDIAN)
+    check = co.check_aggregator(
+        co.median(), promises=[promises.odd, promises.breakdown(0.5)], twin=MEDIAN
+    )
     assert check.ok
     assert check.problems == ()
     lines = str(check).splitlines()
     assert lines[0].split() == ["check", "difference"]
-    assert [line.split("  ")[0] for line in lines[1:11]] == [finding.name for finding in check.findings]
-    assert [finding.name for finding in check.findings][-3:] == ["its twin agrees", "promise: odd", "promise: breakdown(0.5)"]
+    assert [line.split("  ")[0] for line in lines[1:11]] == [
+        finding.name for finding in check.findings
+    ]
+    assert [finding.name for finding in check.findings][-3:] == [
+        "its twin agrees",
+        "promise: odd",
+        "promise: breakdown(0.5)",
+    ]
     assert lines[-2] == "differences of up to 3.5e-04 of what was expected count as rounding"
     assert lines[-1] == "ok"
     assert repr(check) == str(check)
@@ -60,18 +68,24 @@ def test_the_gradients_it_is_tried_on_are_of_every_kind():
     }
     assert real.nodes["dense"].rank_one is not None
     assert real.nodes["sequence"].rank_one is None
-    assert all(np.all(np.any(rows, axis=0)) for rows in real.rows.values())  # no coordinate agrees because it is zero
+    assert all(
+        np.all(np.any(rows, axis=0)) for rows in real.rows.values()
+    )  # no coordinate agrees because it is zero
     assert len(real.kept["bias"]) == 8
 
 
 def test_updates_of_another_shape_are_named():
-    tx = by_hand(lambda g, s, p=None, **extra: (jax.tree.map(lambda x: x.mean(0, keepdims=True), g), s))
+    tx = by_hand(
+        lambda g, s, p=None, **extra: (jax.tree.map(lambda x: x.mean(0, keepdims=True), g), s)
+    )
     said = problem(duties.updates_are_like_the_parameters, tx)
     assert said == "update matrix is float32[1, 4, 5], but its parameter is float32[4, 5]"
 
 
 def test_updates_of_another_dtype_are_named():
-    tx = by_hand(lambda g, s, p=None, **extra: (jax.tree.map(lambda x: x.astype(jnp.float32), co.mean(g)), s))
+    tx = by_hand(
+        lambda g, s, p=None, **extra: (jax.tree.map(lambda x: x.astype(jnp.float32), co.mean(g)), s)
+    )
     said = problem(duties.updates_are_like_the_parameters, tx)
     assert said == "update number is float32[], but its parameter is bfloat16[]"
 
@@ -79,13 +93,17 @@ def test_updates_of_another_dtype_are_named():
 def test_updates_of_another_structure_are_named():
     tx = by_hand(lambda g, s, p=None, **extra: (jax.tree.leaves(co.mean(g)), s))
     said = problem(duties.updates_are_like_the_parameters, tx)
-    assert said.startswith("update is PyTreeDef([*, *, *]), but its parameter is PyTreeDef({'matrix'")
+    assert said.startswith(
+        "update is PyTreeDef([*, *, *]), but its parameter is PyTreeDef({'matrix'"
+    )
 
 
 def test_a_state_that_is_no_array_is_named():
     tx = by_hand(mean_by_hand, init=lambda params: {"count": 0})
     said = problem(duties.state_is_arrays_that_keep_their_shape, tx)
-    assert said == "leaf count of init's state is of type int: make it an array, such as jnp.zeros(())"
+    assert (
+        said == "leaf count of init's state is of type int: make it an array, such as jnp.zeros(())"
+    )
 
 
 def test_a_state_that_changes_its_dtype_is_named_and_recompiles():
@@ -94,7 +112,10 @@ def test_a_state_that_changes_its_dtype_is_named_and_recompiles():
     said = problem(duties.state_is_arrays_that_keep_their_shape, tx)
     assert said == "after a step, state count is float32[], but before it was int32[]"
     said = problem(duties.a_step_is_traced_once, tx)
-    assert said == "2 traces of steps whose gradients have the same shapes. What in the state changes its dtype or structure?"
+    assert (
+        said
+        == "2 traces of steps whose gradients have the same shapes. What in the state changes its dtype or structure?"
+    )
 
 
 def test_a_state_that_forgets_it_was_a_python_number_recompiles():
@@ -106,7 +127,9 @@ def test_a_state_that_forgets_it_was_a_python_number_recompiles():
 
 
 def test_lost_extra_arguments_are_named():
-    said = problem(duties.extra_arguments_are_let_through, by_hand(lambda g, s, p=None: (co.mean(g), s)))
+    said = problem(
+        duties.extra_arguments_are_let_through, by_hand(lambda g, s, p=None: (co.mean(g), s))
+    )
     assert said.startswith("update(gradients, state, params, value=1.0) fails: ")
     assert said.endswith("unexpected keyword argument 'value'. Give update an argument **extra")
 
@@ -120,24 +143,33 @@ def test_a_method_whose_calls_share_something_is_named():
         return jax.tree.map(lambda g: g * len(calls), co.mean(gradients)), state
 
     said = problem(duties.chains_with_sgd_and_adam, by_hand(update))
-    assert said.startswith("SGD behind it makes other steps than -learning_rate times its updates: matrix by ")
+    assert said.startswith(
+        "SGD behind it makes other steps than -learning_rate times its updates: matrix by "
+    )
 
 
 def test_factors_mistaken_for_gradients_are_named():
     """Doubling every array in a tree doubles rows, and both sides of a product."""
     doubled = lambda x: 2 * x if jnp.issubdtype(x.dtype, jnp.floating) else x
     said = problem(
-        duties.factors_rows_and_plain_arrays_agree, by_hand(lambda g, s, p=None, **extra: (co.mean(jax.tree.map(doubled, g)), s))
+        duties.factors_rows_and_plain_arrays_agree,
+        by_hand(lambda g, s, p=None, **extra: (co.mean(jax.tree.map(doubled, g)), s)),
     )
     kinds = "bias is Stacked, dense is Factored, sequence is Factored, sorted is Recomputed"
     assert said.startswith(f"another update than of plain arrays ({kinds}): dense by ")
     assert "bias by" not in said
 
 
-@pytest.mark.parametrize(("kind", "leaves"), [(Stacked, ["bias"]), (Factored, ["dense", "sequence"]), (Recomputed, ["sorted"])])
+@pytest.mark.parametrize(
+    ("kind", "leaves"),
+    [(Stacked, ["bias"]), (Factored, ["dense", "sequence"]), (Recomputed, ["sorted"])],
+)
 def test_a_wrong_path_for_one_kind_of_leaf_is_named(kind, leaves):
     def update(gradients, state, params=None, **extra):
-        return {name: u * (1.01 if isinstance(gradients[name], kind) else 1.0) for name, u in co.mean(gradients).items()}, state
+        return {
+            name: u * (1.01 if isinstance(gradients[name], kind) else 1.0)
+            for name, u in co.mean(gradients).items()
+        }, state
 
     said = problem(duties.factors_rows_and_plain_arrays_agree, by_hand(update))
     assert re.findall(r"(\w+) by 1\.0e-02", said) == leaves
@@ -157,12 +189,17 @@ def differs(expected):
 
 def test_a_difference_is_named_with_leaf_and_number():
     said, difference = differs(leafwise(lambda g: 1.01 * np.mean(g, 0)))
-    assert said == "it differs: matrix by 9.9e-03, number by 9.9e-03, vector by 9.9e-03 (allowed: 3.5e-04)"
+    assert (
+        said
+        == "it differs: matrix by 9.9e-03, number by 9.9e-03, vector by 9.9e-03 (allowed: 3.5e-04)"
+    )
     assert difference == pytest.approx(0.01 / 1.01, rel=1e-3)
 
 
 def test_a_result_of_another_shape_is_named():
-    said, _ = differs(lambda tree: {name: np.mean(leaf, 0, keepdims=True) for name, leaf in tree.items()})
+    said, _ = differs(
+        lambda tree: {name: np.mean(leaf, 0, keepdims=True) for name, leaf in tree.items()}
+    )
     assert said == "result matrix is float32[4, 5], but expected is float32[1, 4, 5]"
 
 
@@ -184,7 +221,9 @@ def only_problem(check):
 def test_what_chain_refuses_is_a_problem():
     tx = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), mean_by_hand)
     said = only_problem(co.check_aggregator(tx))
-    assert said.startswith("chains with sgd and adam: TypeError: chain(aggregator, *rest) starts with an aggregator")
+    assert said.startswith(
+        "chains with sgd and adam: TypeError: chain(aggregator, *rest) starts with an aggregator"
+    )
 
 
 def test_another_definition_than_the_twin_and_broken_promises_are_problems():
@@ -198,16 +237,30 @@ def test_another_definition_than_the_twin_and_broken_promises_are_problems():
     def undefined(aggregate, gradients):
         return np.nan
 
-    mine = [functools.partial(is_positive), undefined, crashes, is_positive, promises.breakdown(0.1), promises.odd]
+    mine = [
+        functools.partial(is_positive),
+        undefined,
+        crashes,
+        is_positive,
+        promises.breakdown(0.1),
+        promises.odd,
+    ]
     check = co.check_aggregator(co.average(), twin=MEDIAN, promises=mine)
     twin, nameless, nan, crashed, negative, breaks = check.problems
     assert twin.startswith("its twin agrees: of 20 examples, it differs: matrix by ")
     assert nameless.startswith("promise: functools.partial(")
     assert nan == "promise: undefined: violated by nan (20 examples)."
     assert crashed == "promise: crashes: RuntimeError: no such thing"
-    assert re.fullmatch(r"promise: is_positive: violated by \S+ \(20 examples\)\. Nothing is negative\.", negative)
-    assert re.match(r"promise: breakdown\(0\.1\): violated by \d\.\de\+1\d \(20 examples\)\. That share of the examples, ", breaks)
-    assert [f.problem for f in check.findings][-1] == ""  # those after a broken one are looked at, too
+    assert re.fullmatch(
+        r"promise: is_positive: violated by \S+ \(20 examples\)\. Nothing is negative\.", negative
+    )
+    assert re.match(
+        r"promise: breakdown\(0\.1\): violated by \d\.\de\+1\d \(20 examples\)\. That share of the examples, ",
+        breaks,
+    )
+    assert [f.problem for f in check.findings][
+        -1
+    ] == ""  # those after a broken one are looked at, too
     assert check.findings[-2].difference > 1e10
     assert str(check).splitlines()[-6:] == [f"problem: {p}" for p in check.problems]
 
@@ -249,7 +302,9 @@ mean_of = lambda rows: rows.mean(0)
     ids=lambda x: x.__name__,
 )
 def test_a_broken_promise_is_named_and_a_kept_one_is_not(promise, breaks, keeps):
-    violation = lambda function: promise(jax.jit(lambda tree: jax.tree.map(function, tree)), specimens.plain(20))
+    violation = lambda function: promise(
+        jax.jit(lambda tree: jax.tree.map(function, tree)), specimens.plain(20)
+    )
     assert violation(breaks) > 1e-2
     assert violation(keeps) < 1e-6
 
@@ -267,9 +322,13 @@ def test_numpys_nearest_ranks_are_not_odd():
 
 
 def test_groups_by_position_fall_to_outliers_that_are_spread():
-    medians = lambda rows: jnp.median(jnp.stack([part.mean(0) for part in jnp.array_split(rows, 3)]), 0)
+    medians = lambda rows: jnp.median(
+        jnp.stack([part.mean(0) for part in jnp.array_split(rows, 3)]), 0
+    )
     aggregate = jax.jit(lambda tree: jax.tree.map(medians, tree))
-    assert promises.breakdown(0.05)(aggregate, specimens.plain(21)) < 1  # one example: one group of three
+    assert (
+        promises.breakdown(0.05)(aggregate, specimens.plain(21)) < 1
+    )  # one example: one group of three
     assert promises.breakdown(0.1)(aggregate, specimens.plain(21)) > 1e3
 
 
@@ -282,7 +341,9 @@ def warming_up(window):
     def update(gradients, state, params=None, **extra):
         earlier, step = state
         last = [co.mean(gradients), *earlier]
-        mean = jax.tree.map(lambda *x: jnp.where(step + 1 < window, 0, sum(x) / window).astype(x[0].dtype), *last)
+        mean = jax.tree.map(
+            lambda *x: jnp.where(step + 1 < window, 0, sum(x) / window).astype(x[0].dtype), *last
+        )
         return mean, (last[:-1], step + 1)
 
     return by_hand(update, init)
@@ -290,8 +351,12 @@ def warming_up(window):
 
 def test_a_method_with_a_memory_is_judged_when_it_is_full():
     mean = leafwise(lambda g: g.mean(0))
-    assert co.check_aggregator(warming_up(3), promises=[promises.is_the_mean, promises.shifts], twin=mean, steps=3).ok
-    problems = co.check_aggregator(warming_up(3), promises=[promises.is_the_mean], twin=mean, steps=2).problems
+    assert co.check_aggregator(
+        warming_up(3), promises=[promises.is_the_mean, promises.shifts], twin=mean, steps=3
+    ).ok
+    problems = co.check_aggregator(
+        warming_up(3), promises=[promises.is_the_mean], twin=mean, steps=2
+    ).problems
     assert [p.split(":")[0] for p in problems] == ["its twin agrees", "promise"]
 
 
@@ -299,17 +364,24 @@ def test_a_method_with_a_memory_is_judged_when_it_is_full():
 def test_shares_that_say_nothing_are_refused(promise):
     for share in (0, 0.6, float("nan")):
         with pytest.raises(
-            ValueError, match=rf"{promise.__name__}\(share\): share of the examples that go astray, in \(0, 0\.5\], got {share}\."
+            ValueError,
+            match=rf"{promise.__name__}\(share\): share of the examples that go astray, in \(0, 0\.5\], got {share}\.",
         ):
             promise(share)
-    with pytest.raises(ValueError, match=r"a share of 0\.02 is none of 20 examples, and says nothing\. Promise it for 0\.026 or more\."):
+    with pytest.raises(
+        ValueError,
+        match=r"a share of 0\.02 is none of 20 examples, and says nothing\. Promise it for 0\.026 or more\.",
+    ):
         promise(0.02)(first, specimens.plain(20))
 
 
 def test_mistakes_are_named():
     with pytest.raises(
-        TypeError, match=r"check_aggregator\(tx\): an optax transformation such as median\(\), got function. Did you call it\?"
+        TypeError,
+        match=r"check_aggregator\(tx\): an optax transformation such as median\(\), got function. Did you call it\?",
     ):
         co.check_aggregator(co.median)
-    with pytest.raises(ValueError, match=r"check_aggregator\(steps\): the gradients are fed at least once, got 0\."):
+    with pytest.raises(
+        ValueError, match=r"check_aggregator\(steps\): the gradients are fed at least once, got 0\."
+    ):
         co.check_aggregator(co.median(), steps=0)

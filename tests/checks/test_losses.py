@@ -29,12 +29,20 @@ def test_the_table_says_what_each_leaf_becomes_and_its_memory():
     loss = lambda p, x: jnp.sum(jnp.tanh(x @ p["w"] + p["b"]))
     check = co.check_loss(loss, params, zoo.normal(2, 6, 50))
     w, b = leaves(check)["w"], leaves(check)["b"]
-    assert (w.kind, w.how, w.memory, w.shape) == ("Factored", "Outer [6, 50] x [6, 30]", 4 * 6 * (50 + 30), (50, 30))
+    assert (w.kind, w.how, w.memory, w.shape) == (
+        "Factored",
+        "Outer [6, 50] x [6, 30]",
+        4 * 6 * (50 + 30),
+        (50, 30),
+    )
     assert (b.kind, b.how, b.memory, b.shape) == ("Stacked", "rows", 4 * 6 * 30, (30,))
     text = str(check).splitlines()
     assert text[0].split() == ["leaf", "shape", "gradients", "memory", "difference"]
     assert text[2].startswith("w     50x30  Outer [6, 50] x [6, 30]  1.92 kB")
-    assert text[-2] == "100.0% of 1,530 parameters on a fast rule; 2.64 kB for 6 examples; 4 of them compared with jax.grad"
+    assert (
+        text[-2]
+        == "100.0% of 1,530 parameters on a fast rule; 2.64 kB for 6 examples; 4 of them compared with jax.grad"
+    )
     assert text[-1] == "ok"
     assert repr(check) == str(check)
 
@@ -50,7 +58,9 @@ def test_a_recomputed_leaf_is_named_with_its_primitive_and_is_no_problem():
         assert check.fast_share == 6 / 8
 
 
-@pytest.mark.parametrize("model", [zoo.heads, zoo.tied, zoo.low_rank], ids=lambda model: model.__name__)
+@pytest.mark.parametrize(
+    "model", [zoo.heads, zoo.tied, zoo.low_rank], ids=lambda model: model.__name__
+)
 def test_odd_models_agree_with_the_loop(model):
     check = co.check_loss(*model())
     assert [p for p in check.problems if "differs" in p] == []
@@ -61,7 +71,9 @@ def test_gradients_that_are_zero_for_every_example_are_a_problem():
     assert {leaf.name for leaf in check.leaves if leaf.zero} == {"w", "unused"}
     assert not check.ok
     (problem,) = check.problems
-    assert problem.startswith("gradients are exactly 0 for every example: unused, w. Unused, frozen, behind dead units")
+    assert problem.startswith(
+        "gradients are exactly 0 for every example: unused, w. Unused, frozen, behind dead units"
+    )
     assert "0!" in str(check)
 
 
@@ -77,7 +89,9 @@ def test_the_batch_norm_trap_is_reported_and_not_raised():
     class Net(linen.Module):
         @linen.compact
         def __call__(self, x):
-            x = linen.BatchNorm(use_running_average=False, name="norm")(linen.Dense(4, name="first")(x))
+            x = linen.BatchNorm(use_running_average=False, name="norm")(
+                linen.Dense(4, name="first")(x)
+            )
             return linen.Dense(2, name="second")(x)
 
     net, x = Net(), zoo.normal(0, 5, 3)
@@ -92,7 +106,12 @@ def test_the_batch_norm_trap_is_reported_and_not_raised():
     assert check.problems[0].startswith(
         "the loss of one example needs statistics of a batch: a mean over a batch of one example is subtracted from that example"
     )
-    assert {leaf.name for leaf in check.leaves if leaf.zero} == {"first/bias", "first/kernel", "norm/scale", "second/kernel"}
+    assert {leaf.name for leaf in check.leaves if leaf.zero} == {
+        "first/bias",
+        "first/kernel",
+        "norm/scale",
+        "second/kernel",
+    }
 
 
 @pytest.mark.parametrize("wrong", [2.0, -1.0, 1.01, jnp.nan])
@@ -116,7 +135,9 @@ def test_a_wrong_reduction_of_right_rows_is_caught(monkeypatch):
     from coherence.gradients import reductions
 
     right = reductions.leaf_squared_norms
-    monkeypatch.setattr(reductions, "leaf_squared_norms", lambda g: [(path, 2 * norms) for path, norms in right(g)])
+    monkeypatch.setattr(
+        reductions, "leaf_squared_norms", lambda g: [(path, 2 * norms) for path, norms in right(g)]
+    )
     assert not co.check_loss(*zoo.dense()).ok
 
 
@@ -127,7 +148,9 @@ def test_gradients_that_vanish_up_to_rounding_are_no_mistake():
         h = e @ p["w"] + p["shift"]
         return jnp.sum(jnp.tanh((h - h.mean()) / jnp.sqrt(h.var() + 1e-5)) * jnp.arange(4))
 
-    check = co.check_loss(loss, {"w": zoo.normal(0, 3, 4), "shift": jnp.float32(0.1)}, zoo.normal(1, 5, 3))
+    check = co.check_loss(
+        loss, {"w": zoo.normal(0, 3, 4), "shift": jnp.float32(0.1)}, zoo.normal(1, 5, 3)
+    )
     assert check.ok, check
 
 
@@ -143,14 +166,21 @@ def test_half_precision_is_judged_by_its_own_rounding():
 
 def test_keys_in_the_batch_and_few_examples_work():
     loss = lambda w, e: jnp.sum(jnp.tanh(e[0] * jax.random.bernoulli(e[1], 0.7, e[0].shape) @ w))
-    check = co.check_loss(loss, zoo.normal(0, 3, 2), (zoo.normal(1, 2, 3), jax.random.split(jax.random.key(0), 2)), examples=10)
+    check = co.check_loss(
+        loss,
+        zoo.normal(0, 3, 2),
+        (zoo.normal(1, 2, 3), jax.random.split(jax.random.key(0), 2)),
+        examples=10,
+    )
     assert check.ok
     assert check.examples == 2
 
 
 def test_mistakes_are_named():
     loss, params, batch = zoo.dense()
-    with pytest.raises(ValueError, match=r"check_loss\(examples\): at least 1 to compare with jax.grad, got 0"):
+    with pytest.raises(
+        ValueError, match=r"check_loss\(examples\): at least 1 to compare with jax.grad, got 0"
+    ):
         co.check_loss(loss, params, batch, examples=0)
     with pytest.raises(ValueError, match="pass has_aux=True"):
         co.check_loss(lambda p, e: (loss(p, e), e), params, batch)

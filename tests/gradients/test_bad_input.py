@@ -16,13 +16,16 @@ def _dense(w, x):
 
 def test_a_loss_of_the_whole_batch_is_refused():
     with pytest.raises(
-        ValueError, match=r"loss must return a scalar for one example, got shape \(2,\). Did you pass a loss of the whole batch"
+        ValueError,
+        match=r"loss must return a scalar for one example, got shape \(2,\). Did you pass a loss of the whole batch",
     ):
         co.per_example_value_and_grad(lambda w, x: x @ w)(W, X)
 
 
 def test_a_forgotten_has_aux_is_named():
-    with pytest.raises(ValueError, match=r"got a tuple. If it returns \(scalar, aux\), pass has_aux=True"):
+    with pytest.raises(
+        ValueError, match=r"got a tuple. If it returns \(scalar, aux\), pass has_aux=True"
+    ):
         co.per_example_value_and_grad(lambda w, x: (_dense(w, x), x))(W, X)
     with pytest.raises(ValueError, match=r"with has_aux=True the loss must return \(scalar, aux\)"):
         co.per_example_value_and_grad(_dense, has_aux=True)(W, X)
@@ -40,14 +43,18 @@ def test_integer_parameters_are_refused_with_the_nnx_filter():
 
     _, state = nnx.split(Dropped(nnx.Rngs(0)))
     with pytest.raises(
-        TypeError, match=r"leaf drop/rngs/.*: gradients need floats. With Flax NNX, split with a filter: nnx.split\(model, nnx.Param"
+        TypeError,
+        match=r"leaf drop/rngs/.*: gradients need floats. With Flax NNX, split with a filter: nnx.split\(model, nnx.Param",
     ):
         co.per_example_value_and_grad(lambda p, x: jnp.sum(x))(state, X)
 
 
 def test_mismatched_empty_and_axisless_batches_are_refused():
     transform = co.per_example_value_and_grad(lambda w, e: _dense(w, e[0]))
-    with pytest.raises(ValueError, match=r"batch leaves disagree about the number of examples \(their first axis\): \{'0': 4, '1': 5\}"):
+    with pytest.raises(
+        ValueError,
+        match=r"batch leaves disagree about the number of examples \(their first axis\): \{'0': 4, '1': 5\}",
+    ):
         transform(W, (X, jnp.ones(5)))
     with pytest.raises(ValueError, match="batch is empty \\(0 examples\\)"):
         transform(W, (X[:0], jnp.ones(0)))
@@ -58,14 +65,21 @@ def test_mismatched_empty_and_axisless_batches_are_refused():
 
 
 def test_a_wrong_mask_is_refused():
-    with pytest.raises(ValueError, match=r"mask must be bool \[4\], one entry an example, got float32 \[4\]"):
+    with pytest.raises(
+        ValueError, match=r"mask must be bool \[4\], one entry an example, got float32 \[4\]"
+    ):
         co.per_example_value_and_grad(_dense)(W, X, jnp.ones(4))
-    with pytest.raises(ValueError, match=r"mask must be bool \[4\], one entry an example, got bool \[3\]"):
+    with pytest.raises(
+        ValueError, match=r"mask must be bool \[4\], one entry an example, got bool \[3\]"
+    ):
         co.per_example_value_and_grad(_dense)(W, X, jnp.ones(3, bool))
 
 
 def test_a_microbatch_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="microbatch_size must be at least 1 example, or None for the whole batch, got 0"):
+    with pytest.raises(
+        ValueError,
+        match="microbatch_size must be at least 1 example, or None for the whole batch, got 0",
+    ):
         co.per_example_value_and_grad(_dense, microbatch_size=0)
 
 
@@ -74,24 +88,34 @@ def test_reductions_refuse_what_is_no_per_example_gradient():
         co.mean({})
     with pytest.raises(ValueError, match="leaf b has no example axis, got a scalar"):
         co.mean({"b": jnp.float32(1)})
-    with pytest.raises(ValueError, match=r"leaves disagree about the number of examples \(their first axis\): \{'a': 3, 'b': 4\}"):
+    with pytest.raises(
+        ValueError,
+        match=r"leaves disagree about the number of examples \(their first axis\): \{'a': 3, 'b': 4\}",
+    ):
         co.squared_norms({"a": jnp.ones((3, 2)), "b": jnp.ones((4, 2))})
     with pytest.raises(ValueError, match="gradients are of 0 examples"):
         co.squared_norms(jnp.ones((0, 2)))
     with pytest.raises(TypeError, match="leaf all is int32: gradients need floats"):
         co.squared_norms(jnp.ones((3, 2), jnp.int32))
-    with pytest.raises(ValueError, match=r"tree must have the parameters' shapes \[\(2,\)\], got \[\(3,\)\]"):
+    with pytest.raises(
+        ValueError, match=r"tree must have the parameters' shapes \[\(2,\)\], got \[\(3,\)\]"
+    ):
         co.dot(jnp.ones((4, 2)), jnp.ones(3))
 
 
 def test_a_leaf_without_a_rule_is_said_by_name():
     loss = lambda p, x: jnp.sum(jnp.sin(p["odd"])) * jnp.sum(x)
-    with pytest.warns(co.RecomputedWarning, match=r"no rule where these parameters meet their first data: odd \(sin\)"):
+    with pytest.warns(
+        co.RecomputedWarning,
+        match=r"no rule where these parameters meet their first data: odd \(sin\)",
+    ):
         jax.jit(co.per_example_value_and_grad(loss))({"odd": jnp.ones(5000)}, X)
 
 
 def test_nan_and_infinite_gradients_show():
-    _, gradients = co.per_example_value_and_grad(_dense)(W, X.at[0, 0].set(jnp.nan).at[1, 0].set(jnp.inf))
+    _, gradients = co.per_example_value_and_grad(_dense)(
+        W, X.at[0, 0].set(jnp.nan).at[1, 0].set(jnp.inf)
+    )
     norms = co.squared_norms(gradients)
     assert jnp.isnan(norms[0])
     assert jnp.isinf(norms[1])
@@ -100,7 +124,9 @@ def test_nan_and_infinite_gradients_show():
 
 def test_explicit_shardings_are_refused_before_jax_refuses_a_reduction():
     mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
-    x = jax.device_put(jnp.ones((4, 3)), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data")))
+    x = jax.device_put(
+        jnp.ones((4, 3)), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    )
     message = r"batch leaf all is sharded over a mesh with explicit axes \(float32\[4@data,3\]\): .*axis_types=\(jax"
     with pytest.raises(ValueError, match=message):
         co.per_example_value_and_grad(lambda w, x: jnp.dot(w, x))(jnp.ones(3), x)

@@ -17,7 +17,9 @@ VECTORS = zoo.normal(1, 4, 5)
 
 
 def seen(loss, params, example):
-    return batch_statistics.find(jax.make_jaxpr(loss)(params, example), len(jax.tree.leaves(params)))
+    return batch_statistics.find(
+        jax.make_jaxpr(loss)(params, example), len(jax.tree.leaves(params))
+    )
 
 
 class _Dense(linen.Module):
@@ -49,9 +51,16 @@ def _linen(net, x):
 
 
 def _nnx(use_running_average):
-    model = nnx.Sequential(nnx.Linear(5, 8, rngs=nnx.Rngs(0)), nnx.BatchNorm(8, rngs=nnx.Rngs(0), use_running_average=use_running_average))
+    model = nnx.Sequential(
+        nnx.Linear(5, 8, rngs=nnx.Rngs(0)),
+        nnx.BatchNorm(8, rngs=nnx.Rngs(0), use_running_average=use_running_average),
+    )
     graph, params, rest = nnx.split(model, nnx.Param, ...)
-    return lambda p, e: jnp.sum(nnx.merge(graph, p, rest, copy=True)(e[None]) ** 2), params, VECTORS[0]
+    return (
+        lambda p, e: jnp.sum(nnx.merge(graph, p, rest, copy=True)(e[None]) ** 2),
+        params,
+        VECTORS[0],
+    )
 
 
 def _plain(normalize, wrap=lambda f: f):
@@ -100,9 +109,15 @@ def _upcast(x):
 
 TRAPS = {
     "linen": lambda: _linen(_Dense(linen.BatchNorm(use_running_average=False)), VECTORS),
-    "linen, slow variance": lambda: _linen(_Dense(linen.BatchNorm(use_running_average=False, use_fast_variance=False)), VECTORS),
-    "linen, after a convolution": lambda: _linen(_Convolutional(linen.BatchNorm(use_running_average=False)), IMAGES),
-    "linen, half precision": lambda: _linen(_Dense(linen.BatchNorm(use_running_average=False, dtype=jnp.bfloat16)), VECTORS),
+    "linen, slow variance": lambda: _linen(
+        _Dense(linen.BatchNorm(use_running_average=False, use_fast_variance=False)), VECTORS
+    ),
+    "linen, after a convolution": lambda: _linen(
+        _Convolutional(linen.BatchNorm(use_running_average=False)), IMAGES
+    ),
+    "linen, half precision": lambda: _linen(
+        _Dense(linen.BatchNorm(use_running_average=False, dtype=jnp.bfloat16)), VECTORS
+    ),
     "nnx": lambda: _nnx(False),
     "centred": lambda: _plain(centred),
     "standardized": lambda: _plain(standardized),
@@ -135,7 +150,12 @@ _shifted = jax.jit(lambda x: jnp.tanh(x) + 1)
 def _standardized_kernels(w, e):
     """Weight standardization of a 1 x 1 convolution: centred over size-1 axes, but no data."""
     w = w - w.mean((0, 1, 2), keepdims=True)
-    return jnp.sum(jax.lax.conv_general_dilated(e[None], w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")) ** 2)
+    return jnp.sum(
+        jax.lax.conv_general_dilated(
+            e[None], w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        ** 2
+    )
 
 
 def _reported_only(w, e):
@@ -144,26 +164,48 @@ def _reported_only(w, e):
 
 
 NO_TRAPS = {
-    "linen, frozen statistics": lambda: _linen(_Dense(linen.BatchNorm(use_running_average=True)), VECTORS),
+    "linen, frozen statistics": lambda: _linen(
+        _Dense(linen.BatchNorm(use_running_average=True)), VECTORS
+    ),
     "nnx, frozen statistics": lambda: _nnx(True),
     "layer norm on features": lambda: _linen(_Dense(linen.LayerNorm()), VECTORS),
     "rms norm": lambda: _linen(_Dense(linen.RMSNorm()), VECTORS),
     "group norm, one group": lambda: _linen(_Convolutional(linen.GroupNorm(num_groups=1)), IMAGES),
     "group norm": lambda: _linen(_Convolutional(linen.GroupNorm(num_groups=4)), IMAGES),
     "instance norm": lambda: _linen(_Convolutional(linen.InstanceNorm()), IMAGES),
-    "layer norm of a map": lambda: _linen(_Convolutional(linen.LayerNorm(reduction_axes=(1, 2, 3), feature_axes=-1)), IMAGES),
+    "layer norm of a map": lambda: _linen(
+        _Convolutional(linen.LayerNorm(reduction_axes=(1, 2, 3), feature_axes=-1)), IMAGES
+    ),
     "softmax": lambda: _plain(jax.nn.softmax),
     "log-softmax over a batch of one": lambda: _plain(lambda x: jax.nn.log_softmax(x, axis=0)),
     "[1, d] centred over d": lambda: _plain(lambda x: x - x.mean(1, keepdims=True)),
     "[1, d] centred over everything": lambda: _plain(lambda x: x - x.mean()),
-    "layer norm on one feature": lambda: _plain(lambda x: linen.LayerNorm(use_bias=False, use_scale=False).apply({}, x.T)),
+    "layer norm on one feature": lambda: _plain(
+        lambda x: linen.LayerNorm(use_bias=False, use_scale=False).apply({}, x.T)
+    ),
     "a mean over a batch of one, not subtracted": lambda: _plain(lambda x: jnp.tanh(x).mean(0)),
-    "a mean over a batch of one, subtracted from another": lambda: _plain(lambda x: jnp.tanh(x) - jnp.cos(x).mean(0)),
+    "a mean over a batch of one, subtracted from another": lambda: _plain(
+        lambda x: jnp.tanh(x) - jnp.cos(x).mean(0)
+    ),
     "a mean added to its own operand": lambda: _plain(lambda x: x + x.mean(0)),
-    "two calls of one jitted function": lambda: _plain(lambda x: _shifted(x) - _shifted(jnp.cos(x)).mean(0)),
-    "pooling of a size-1 map": lambda: (lambda w, e: jnp.sum((e[None] @ w).mean((0, 1)) ** 2), zoo.normal(3, 5, 4), VECTORS[:1]),
-    "a contrast along time": lambda: (lambda w, e: jnp.sum(jnp.tanh(centred(e @ w))), zoo.normal(3, 5, 4), VECTORS),
-    "standardized 1 x 1 kernels": lambda: (_standardized_kernels, zoo.normal(3, 1, 1, 3, 4), IMAGES[0]),
+    "two calls of one jitted function": lambda: _plain(
+        lambda x: _shifted(x) - _shifted(jnp.cos(x)).mean(0)
+    ),
+    "pooling of a size-1 map": lambda: (
+        lambda w, e: jnp.sum((e[None] @ w).mean((0, 1)) ** 2),
+        zoo.normal(3, 5, 4),
+        VECTORS[:1],
+    ),
+    "a contrast along time": lambda: (
+        lambda w, e: jnp.sum(jnp.tanh(centred(e @ w))),
+        zoo.normal(3, 5, 4),
+        VECTORS,
+    ),
+    "standardized 1 x 1 kernels": lambda: (
+        _standardized_kernels,
+        zoo.normal(3, 1, 1, 3, 4),
+        IMAGES[0],
+    ),
     "statistics only reported": lambda: (_reported_only, zoo.normal(3, 5, 4), VECTORS[0]),
 }
 
@@ -199,15 +241,26 @@ def test_the_refusal_can_be_overridden_and_then_shows_the_trap():
 def test_a_named_axis_bound_outside_is_refused():
     loss = lambda w, e: jnp.sum((e @ w - jax.lax.pmean(e @ w, "devices")) ** 2)
     shards = VECTORS.reshape(2, 2, 5)
-    with pytest.raises(ValueError, match="loss of one example needs statistics of a batch: psum.* over the named axis devices"):
-        jax.vmap(lambda x: co.squared_norms(co.per_example_value_and_grad(loss)(zoo.normal(3, 5, 4), x)[1]), axis_name="devices")(shards)
+    with pytest.raises(
+        ValueError,
+        match="loss of one example needs statistics of a batch: psum.* over the named axis devices",
+    ):
+        jax.vmap(
+            lambda x: co.squared_norms(
+                co.per_example_value_and_grad(loss)(zoo.normal(3, 5, 4), x)[1]
+            ),
+            axis_name="devices",
+        )(shards)
 
 
 def test_a_named_axis_bound_nowhere_is_refused_in_the_same_words():
     norm, state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(5, axis_name="batch", mode="batch")
     params, rest = eqx.partition(norm, eqx.is_inexact_array)
     loss = lambda p, e: jnp.sum(eqx.combine(p, rest)(e, state)[0] ** 2)
-    with pytest.raises(ValueError, match="it reduces over the named axis batch.*GroupNorm or LayerNorm.*alpha_from_minibatches"):
+    with pytest.raises(
+        ValueError,
+        match="it reduces over the named axis batch.*GroupNorm or LayerNorm.*alpha_from_minibatches",
+    ):
         co.per_example_value_and_grad(loss)(params, VECTORS)
 
 
@@ -221,5 +274,11 @@ def test_an_axis_that_the_loss_binds_itself_is_its_own_business():
     assert seen(lambda w, e: jnp.sum(inside(e @ w) ** 2), zoo.normal(3, 5, 4), VECTORS[0]) == []
     mesh = jax.make_mesh((1,), ("model",), devices=jax.devices()[:1])
     spec = jax.sharding.PartitionSpec()
-    split = jax.shard_map(lambda x: jax.lax.psum(x, "model"), mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+    split = jax.shard_map(
+        lambda x: jax.lax.psum(x, "model"),
+        mesh=mesh,
+        in_specs=spec,
+        out_specs=spec,
+        check_vma=False,
+    )
     assert seen(lambda w, e: jnp.sum(split(e @ w) ** 2), zoo.normal(3, 5, 4), VECTORS[0]) == []

@@ -8,8 +8,8 @@ import pytest
 
 import coherence as co
 from coherence.gradients.terms import Convolved, Looked, term
-from coherence.models import ResNet
-from coherence.tasks import cross_entropy
+from coherence.lab.models import ResNet
+from coherence.lab.tasks import cross_entropy
 from tests import reference, zoo
 
 SHAPES = [
@@ -25,7 +25,9 @@ SHAPES = [
 
 
 def nodes(gradients):
-    return jax.tree.leaves(gradients, is_leaf=lambda x: isinstance(x, co.Factored | co.Stacked | co.Recomputed))
+    return jax.tree.leaves(
+        gradients, is_leaf=lambda x: isinstance(x, co.Factored | co.Stacked | co.Recomputed)
+    )
 
 
 def gradients_and_truth(model):
@@ -42,7 +44,9 @@ def test_a_residual_network_with_group_norm_is_exact():
     _, gradients = co.per_example_value_and_grad(loss)(params, batch)
     g = reference.flat(reference.gradients(loss, params, batch))
     np.testing.assert_allclose(co.squared_norms(gradients), (g**2).sum(1), rtol=1e-4)
-    np.testing.assert_allclose(reference.flat(co.materialize(gradients)), g, rtol=1e-3, atol=1e-4 * np.abs(g).max())
+    np.testing.assert_allclose(
+        reference.flat(co.materialize(gradients)), g, rtol=1e-3, atol=1e-4 * np.abs(g).max()
+    )
 
 
 class _Language(nn.Module):
@@ -71,9 +75,13 @@ def test_how_many_examples_are_worked_on_at_a_time_changes_nothing(model, room, 
     monkeypatch.setattr(term, "_IN_CACHE", room)
     monkeypatch.setattr(term, "_SLAB", room)
     gradients, g = gradients_and_truth(model)
-    np.testing.assert_allclose(reference.flat(co.materialize(gradients)), g, rtol=1e-4, atol=1e-5 * np.abs(g).max())
+    np.testing.assert_allclose(
+        reference.flat(co.materialize(gradients)), g, rtol=1e-4, atol=1e-5 * np.abs(g).max()
+    )
     np.testing.assert_allclose(co.squared_norms(gradients), (g**2).sum(1), rtol=1e-5)
-    np.testing.assert_allclose(co.gram(gradients), g @ g.T, rtol=1e-4, atol=1e-5 * (g**2).sum(1).max())
+    np.testing.assert_allclose(
+        co.gram(gradients), g @ g.T, rtol=1e-4, atol=1e-5 * (g**2).sum(1).max()
+    )
 
 
 @pytest.mark.parametrize("model", SHAPES, ids=lambda model: model.__name__)
@@ -85,21 +93,32 @@ def test_factors_and_rows_of_a_leaf_give_the_same_numbers(model, rows, monkeypat
     assert all(isinstance(node, co.Stacked if rows else co.Factored) for node in nodes(gradients))
     np.testing.assert_allclose(co.squared_norms(gradients), (g**2).sum(1), rtol=1e-5)
     whole = lambda tree: reference.flat(jax.tree.map(lambda x: x[None], tree))[0]
-    np.testing.assert_allclose(whole(co.mean(gradients)), g.mean(0), rtol=1e-4, atol=1e-5 * np.abs(g).max())
-    np.testing.assert_allclose(co.dot(gradients, co.mean(gradients)), g @ g.mean(0), rtol=1e-4, atol=1e-5 * (g**2).sum(1).max())
+    np.testing.assert_allclose(
+        whole(co.mean(gradients)), g.mean(0), rtol=1e-4, atol=1e-5 * np.abs(g).max()
+    )
+    np.testing.assert_allclose(
+        co.dot(gradients, co.mean(gradients)),
+        g @ g.mean(0),
+        rtol=1e-4,
+        atol=1e-5 * (g**2).sum(1).max(),
+    )
 
 
 @pytest.mark.parametrize("model", SHAPES, ids=lambda model: model.__name__)
 def test_order_statistics_of_factors_are_those_of_rows(model, monkeypatch):
     monkeypatch.setattr("coherence.gradients.factors._LARGER", 0)  # factors, wherever
     monkeypatch.setattr("coherence.optim.order_statistics.leaves._JOINED", 0)
-    monkeypatch.setattr("coherence.optim.order_statistics.leaves._FORMED", 200)  # a few columns at a time
+    monkeypatch.setattr(
+        "coherence.optim.order_statistics.leaves._FORMED", 200
+    )  # a few columns at a time
     loss, params, batch = model()
     _, gradients = co.per_example_value_and_grad(loss)(params, batch)
     rows = jax.tree.map(jnp.asarray, reference.gradients(loss, params, batch))
     update = lambda g: co.median().update(g, co.median().init(params), params)[0]
     for ours, plain in zip(jax.tree.leaves(update(gradients)), jax.tree.leaves(update(rows))):
-        np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-5 * float(jnp.abs(plain).max()) + 1e-7)
+        np.testing.assert_allclose(
+            ours, plain, rtol=1e-4, atol=1e-5 * float(jnp.abs(plain).max()) + 1e-7
+        )
 
 
 def test_float64_agrees_to_twelve_digits():
@@ -111,13 +130,17 @@ def test_float64_agrees_to_twelve_digits():
             _, gradients = co.per_example_value_and_grad(loss)(params, batch)
             g = reference.flat(reference.gradients(loss, params, batch))
             np.testing.assert_allclose(co.squared_norms(gradients), (g**2).sum(1), rtol=1e-12)
-            np.testing.assert_allclose(co.gram(gradients), g @ g.T, rtol=1e-12, atol=1e-12 * (g**2).sum(1).max())
+            np.testing.assert_allclose(
+                co.gram(gradients), g @ g.T, rtol=1e-12, atol=1e-12 * (g**2).sum(1).max()
+            )
 
 
 def test_patches_are_never_kept():
     """The inputs of a convolution are kept, not its patches, nine times as large."""
     x, k = jnp.ones((8, 32, 32, 16)), jnp.ones((3, 3, 16, 16))
-    convolve = lambda k, x: jax.lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    convolve = lambda k, x: jax.lax.conv_general_dilated(
+        x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
     loss = lambda k, x: jnp.sum(jnp.tanh(convolve(k, x[None])) ** 2)
 
     def norms(k, x):
@@ -132,20 +155,35 @@ def test_a_table_sized_array_an_example_is_never_formed():
     table, ids = jnp.ones((10_000, 16)), jnp.zeros((32, 8), int)
 
     def everything(table, ids):
-        _, gradients = co.per_example_value_and_grad(lambda table, ids: jnp.sum(jnp.tanh(table[ids]) ** 2))(table, ids)
-        return co.squared_norms(gradients), co.gram(gradients), co.alpha(gradients, by=co.layer), co.mean(gradients)
+        _, gradients = co.per_example_value_and_grad(
+            lambda table, ids: jnp.sum(jnp.tanh(table[ids]) ** 2)
+        )(table, ids)
+        return (
+            co.squared_norms(gradients),
+            co.gram(gradients),
+            co.alpha(gradients, by=co.layer),
+            co.mean(gradients),
+        )
 
     memory = jax.jit(everything).lower(table, ids).compile().memory_analysis()
-    assert memory.temp_size_in_bytes + memory.output_size_in_bytes < 5 * 4 * table.size  # the rows would be 32 * 4 * table.size
+    assert (
+        memory.temp_size_in_bytes + memory.output_size_in_bytes < 5 * 4 * table.size
+    )  # the rows would be 32 * 4 * table.size
 
 
 def test_what_no_rule_covers_is_still_exact():
     """The parameter as the image, a gather of blocks: recomputed, or formed where small."""
 
     def loss(p, e):
-        image = jax.lax.conv_general_dilated(p["image"][None], e[0], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-        numbers = jax.lax.GatherDimensionNumbers(offset_dims=(0,), collapsed_slice_dims=(), start_index_map=(0,))
-        return jnp.sum(image**2) + jnp.sum(jax.lax.gather(p["line"], e[1][None], numbers, (3,)) ** 2)
+        image = jax.lax.conv_general_dilated(
+            p["image"][None], e[0], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        numbers = jax.lax.GatherDimensionNumbers(
+            offset_dims=(0,), collapsed_slice_dims=(), start_index_map=(0,)
+        )
+        return jnp.sum(image**2) + jnp.sum(
+            jax.lax.gather(p["line"], e[1][None], numbers, (3,)) ** 2
+        )
 
     params = {"image": zoo.normal(0, 4, 4, 2), "line": zoo.normal(1, 9)}
     batch = zoo.normal(2, 3, 2, 2, 2, 3), jnp.array([0, 2, 6])
@@ -166,6 +204,8 @@ def test_terms_of_a_scans_steps_are_one_term(stacked):
         assert isinstance(one, kind)
         m = one.dims[0]
         whole = jnp.concatenate(list(one.form())) if stacked else one.form().sum(0)
-        merged = jax.tree.map(lambda x: x[None], one.of_steps(stacked=stacked))  # m examples as the steps of one
+        merged = jax.tree.map(
+            lambda x: x[None], one.of_steps(stacked=stacked)
+        )  # m examples as the steps of one
         np.testing.assert_allclose(merged.form()[0], whole, rtol=1e-4, atol=1e-5)
         assert merged.dims[1 if stacked else 2] == m * one.dims[1 if stacked else 2]

@@ -48,7 +48,9 @@ def test_alignments_are_the_jacobian_times_the_direction():
     losses, params, batch = batch_normalized()
     direction = like(params, 5)
     ours = jax.jit(lambda d: co.alignments(losses, params, batch, d))(direction)
-    np.testing.assert_allclose(ours, jacobian(losses, params, batch) @ flat(direction), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        ours, jacobian(losses, params, batch) @ flat(direction), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_with_independent_examples_they_are_the_per_example_gradients():
@@ -60,7 +62,9 @@ def test_with_independent_examples_they_are_the_per_example_gradients():
     np.testing.assert_allclose(a, co.dot(gradients, direction), rtol=1e-4)
     exact = co.squared_norm_total(losses, params, batch, jax.random.key(0), 8)
     np.testing.assert_allclose(exact.value, co.squared_norms(gradients).sum(), rtol=1e-5)
-    np.testing.assert_allclose(jnp.sum(a / exact.value), co.alpha(gradients), rtol=1e-4)  # the examples' shares of alpha
+    np.testing.assert_allclose(
+        jnp.sum(a / exact.value), co.alpha(gradients), rtol=1e-4
+    )  # the examples' shares of alpha
 
 
 def test_rows_of_the_coupled_jacobian_depend_on_the_companions():
@@ -80,14 +84,18 @@ def test_the_estimate_is_unbiased():
     assert abs(values.mean() - exact) < 4 * error
     assert error < 0.01 * exact  # so that four of them mean something
     # the square of the stated error is unbiased for the variance
-    np.testing.assert_allclose(np.mean(np.asarray(estimates.standard_error) ** 2), values.var(), rtol=0.1)
+    np.testing.assert_allclose(
+        np.mean(np.asarray(estimates.standard_error) ** 2), values.var(), rtol=0.1
+    )
 
 
 @pytest.mark.parametrize("m", [1, 2, 3, 4, 5, 8])
 def test_as_many_probes_as_examples_up_to_a_power_of_two_are_exact(m):
     losses = lambda w, x: jnp.tanh(x @ w)
     w, x = zoo.normal(0, 3), zoo.normal(1, m, 3)
-    estimate = co.squared_norm_total(losses, w, x, jax.random.key(2), max(2, 1 << (m - 1).bit_length()))
+    estimate = co.squared_norm_total(
+        losses, w, x, jax.random.key(2), max(2, 1 << (m - 1).bit_length())
+    )
     np.testing.assert_allclose(estimate.value, (jacobian(losses, w, x) ** 2).sum(), rtol=1e-5)
     np.testing.assert_allclose(estimate.standard_error, 0, atol=1e-6)
     np.testing.assert_allclose([estimate.low, estimate.high], [estimate.value] * 2, rtol=1e-5)
@@ -133,11 +141,19 @@ def test_mistakes_are_named():
         co.alignments(mean, params, batch, params)
     with pytest.raises(ValueError, match=r"squared_norm_total\(losses\): " + expected):
         co.squared_norm_total(mean, params, batch, key, 4)
-    with pytest.raises(ValueError, match=r"must return one float an example, shape \[m\], got a tuple"):
+    with pytest.raises(
+        ValueError, match=r"must return one float an example, shape \[m\], got a tuple"
+    ):
         co.alignments(lambda p, b: (losses(p, b), 0), params, batch, params)
-    with pytest.raises(ValueError, match=r"direction must have the parameters' shapes \{'all': \(3,\)\}, got \{'all': \(4,\)\}"):
+    with pytest.raises(
+        ValueError,
+        match=r"direction must have the parameters' shapes \{'all': \(3,\)\}, got \{'all': \(4,\)\}",
+    ):
         co.alignments(lambda w, x: x @ w, jnp.ones(3), jnp.ones((2, 3)), jnp.ones(4))
-    with pytest.raises(ValueError, match=r"squared_norm_total\(probes\): at least 2, or there is no error bar, got 1"):
+    with pytest.raises(
+        ValueError,
+        match=r"squared_norm_total\(probes\): at least 2, or there is no error bar, got 1",
+    ):
         co.squared_norm_total(losses, params, batch, key, 1)
     with pytest.raises(TypeError, match="leaf all is int32: gradients need floats"):
         co.alignments(lambda w, x: x @ w, jnp.ones(3, int), jnp.ones((2, 3)), jnp.ones(3))

@@ -31,7 +31,9 @@ def recomputed_leaves(gradients):
 
 def per_example(model, **kwargs):
     loss, params, batch = model()
-    expected = pytest.warns(co.RecomputedWarning) if model in zoo.FALLBACK else contextlib.nullcontext()
+    expected = (
+        pytest.warns(co.RecomputedWarning) if model in zoo.FALLBACK else contextlib.nullcontext()
+    )
     with expected:
         losses, gradients = co.per_example_value_and_grad(loss, **kwargs)(params, batch)
     return losses, gradients, reference.gradients(loss, params, batch)
@@ -55,12 +57,23 @@ def test_every_reduction_equals_the_loop(model):
         kinds.append(recomputed_leaves(g))
         sums = [co.weighted_sum(g, weights), co.mean(g), co.total(g)]
         powers = mean_of(g, jnp.square), mean_of(g, jnp.abs)
-        return losses, co.squared_norms(g), co.gram(g), co.dot(g, params), sums, powers, co.rows(g, [2, 0]), co.materialize(g)
+        return (
+            losses,
+            co.squared_norms(g),
+            co.gram(g),
+            co.dot(g, params),
+            sums,
+            powers,
+            co.rows(g, [2, 0]),
+            co.materialize(g),
+        )
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", co.RecomputedWarning)
         losses, norms, gram, dots, sums, powers, rows, formed = reduced(params, batch)
-    assert kinds == [zoo.FALLBACK.get(model, set())], "a leaf lost its rule, or gained one: say so in the zoo"
+    assert kinds == [zoo.FALLBACK.get(model, set())], (
+        "a leaf lost its rule, or gained one: say so in the zoo"
+    )
     g = reference.flat(reference.gradients(loss, params, batch))
     whole = lambda tree: reference.flat(jax.tree.map(lambda x: x[None], tree))[0]
     agree(losses, [loss(params, jax.tree.map(lambda x: x[i], batch)) for i in range(m)])
@@ -75,7 +88,9 @@ def test_every_reduction_equals_the_loop(model):
     agree(reference.flat(formed), g)
 
 
-@pytest.mark.parametrize("model", [zoo.dense, zoo.tied, zoo.convolution], ids=lambda model: model.__name__)
+@pytest.mark.parametrize(
+    "model", [zoo.dense, zoo.tied, zoo.convolution], ids=lambda model: model.__name__
+)
 @pytest.mark.parametrize("size", [1, 2, 4, 100])
 def test_microbatches_change_nothing(model, size):
     _, gradients, truth = per_example(model, microbatch_size=size)
@@ -84,13 +99,19 @@ def test_microbatches_change_nothing(model, size):
     agree(reference.flat(jax.tree.map(lambda x: x[None], co.mean(gradients)))[0], g.mean(0))
 
 
-@pytest.mark.parametrize("model", [zoo.dense, zoo.sliced_weights, zoo.convolution, zoo.norm_layer], ids=lambda model: model.__name__)
+@pytest.mark.parametrize(
+    "model",
+    [zoo.dense, zoo.sliced_weights, zoo.convolution, zoo.norm_layer],
+    ids=lambda model: model.__name__,
+)
 def test_masked_examples_might_as_well_not_be_there(model):
     loss, params, batch = model()
     m = jax.tree.leaves(batch)[0].shape[0]
     keep = np.arange(m) != 1
     poisoned = jax.tree.map(lambda x: x.at[1].set(jnp.nan), batch)
-    expected = pytest.warns(co.RecomputedWarning) if model in zoo.FALLBACK else contextlib.nullcontext()
+    expected = (
+        pytest.warns(co.RecomputedWarning) if model in zoo.FALLBACK else contextlib.nullcontext()
+    )
     with expected:
         _, gradients = co.per_example_value_and_grad(loss)(params, poisoned, jnp.asarray(keep))
     g = reference.flat(reference.gradients(loss, params, jax.tree.map(lambda x: x[keep], batch)))
@@ -103,7 +124,9 @@ def test_masked_examples_might_as_well_not_be_there(model):
 def test_float64_agrees_to_twelve_digits():
     with jax.enable_x64(True):
         for model in (zoo.dense, zoo.sequence, zoo.long_sequence, zoo.tied):
-            loss, params, batch = jax.tree.map(lambda x: x if callable(x) else jnp.asarray(x, jnp.float64), model())
+            loss, params, batch = jax.tree.map(
+                lambda x: x if callable(x) else jnp.asarray(x, jnp.float64), model()
+            )
             _, gradients = co.per_example_value_and_grad(loss)(params, batch)
             g = reference.flat(reference.gradients(loss, params, batch))
             agree(co.squared_norms(gradients), (g**2).sum(1), rtol=1e-12)
@@ -131,7 +154,9 @@ def test_small_parameters_without_a_rule_are_not_recomputed(model, monkeypatch):
 
 def test_leaves_can_be_left_out_and_count_as_frozen():
     loss, params, batch = zoo.siamese()
-    _, gradients = co.per_example_value_and_grad(loss, only=lambda path: co.leaf(path) == "w")(params, batch)
+    _, gradients = co.per_example_value_and_grad(loss, only=lambda path: co.leaf(path) == "w")(
+        params, batch
+    )
     truth = reference.gradients(loss, params, batch)
     agree(co.squared_norms(gradients), (reference.flat({"w": truth["w"]}) ** 2).sum(1))
     assert not co.mean(gradients)["b"].any()
@@ -143,7 +168,10 @@ def test_aux_comes_back_with_an_example_axis():
     (losses, aux), gradients = co.per_example_value_and_grad(with_aux, has_aux=True)(params, batch)
     agree(aux["first"], batch[0][:, 0])
     agree(losses, co.per_example_value_and_grad(loss)(params, batch)[0])
-    agree(co.squared_norms(gradients), (reference.flat(reference.gradients(loss, params, batch)) ** 2).sum(1))
+    agree(
+        co.squared_norms(gradients),
+        (reference.flat(reference.gradients(loss, params, batch)) ** 2).sum(1),
+    )
 
 
 def test_a_plain_tree_of_rows_is_reduced_alike():

@@ -42,8 +42,14 @@ def test_custom_derivatives_are_found_by_name():
 
 def test_a_scan_says_what_is_constant_carried_and_scanned():
     step = lambda carry, x: (carry * x[0], (carry, x[1]))
-    run = lambda w, xs: jax.lax.scan(lambda c, x: step(c + w, x), jnp.zeros(2), (xs, xs), reverse=True)
-    (equation,) = (e for e in jax.make_jaxpr(run)(jnp.ones(2), jnp.ones((5, 2))).jaxpr.eqns if e.primitive.name == "scan")
+    run = lambda w, xs: jax.lax.scan(
+        lambda c, x: step(c + w, x), jnp.zeros(2), (xs, xs), reverse=True
+    )
+    (equation,) = (
+        e
+        for e in jax.make_jaxpr(run)(jnp.ones(2), jnp.ones((5, 2))).jaxpr.eqns
+        if e.primitive.name == "scan"
+    )
     scan = _jax.scan(equation)
     assert (scan.constants, scan.carries, scan.length, scan.reverse) == (1, 1, 5, True)
     jaxpr, consts = _jax.opened(scan.jaxpr)

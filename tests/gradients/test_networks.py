@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 import coherence as co
-from coherence.models import CNN, LSTM, MLP, RNN, DeepLinear, DiagonalChain, ResNet, Transformer
-from coherence.tasks import cross_entropy
+from coherence.lab.models import CNN, LSTM, MLP, RNN, DeepLinear, DiagonalChain, ResNet, Transformer
+from coherence.lab.tasks import cross_entropy
 
 NETWORKS = {
     "MLP": (MLP(width=2048), (784,), ()),
@@ -28,6 +28,10 @@ def test_no_leaf_is_recomputed(name):
     losses = cross_entropy(model)
     loss = lambda params, example: jnp.mean(losses(params, example))
     params = jax.eval_shape(model.init, jax.random.key(0), x)
-    _, nodes = jax.eval_shape(co.per_example_value_and_grad(loss), params, (x, jnp.zeros((2, *labels), jnp.int32)))  # warnings are errors
-    kinds = jax.tree.map(type, nodes, is_leaf=lambda x: isinstance(x, co.Factored | co.Stacked | co.Recomputed))
+    _, nodes = jax.eval_shape(
+        co.per_example_value_and_grad(loss), params, (x, jnp.zeros((2, *labels), jnp.int32))
+    )  # warnings are errors
+    kinds = jax.tree.map(
+        type, nodes, is_leaf=lambda x: isinstance(x, co.Factored | co.Stacked | co.Recomputed)
+    )
     assert set(jax.tree.leaves(kinds)) <= {co.Factored, co.Stacked}

@@ -28,7 +28,9 @@ def _residual_norm(p, x):
 
 def _time(p, x):
     xs = x if x.ndim == 2 else x[None]
-    out = jax.lax.scan(lambda h, z: ((h := jnp.tanh(h @ p["u"] + z @ p["w"])), h), jnp.zeros(xs.shape[-1]), xs)[1]
+    out = jax.lax.scan(
+        lambda h, z: ((h := jnp.tanh(h @ p["u"] + z @ p["w"])), h), jnp.zeros(xs.shape[-1]), xs
+    )[1]
     return out if x.ndim == 2 else out[0]
 
 
@@ -53,7 +55,17 @@ def _halves(p, x):
     return x + x @ p["w"][:, :d] + jnp.tanh(x @ p["u"].reshape(d, d))
 
 
-LAYERS = [_dense, _transposed, _residual_norm, _time, _depth, _gate, _rematerialized, _scaled, _halves]
+LAYERS = [
+    _dense,
+    _transposed,
+    _residual_norm,
+    _time,
+    _depth,
+    _gate,
+    _rematerialized,
+    _scaled,
+    _halves,
+]
 D = 4
 
 
@@ -63,7 +75,12 @@ def _parameters(seed):
 
 
 @settings(max_examples=15)
-@given(st.lists(st.integers(0, len(LAYERS) - 1), min_size=1, max_size=4), st.booleans(), st.booleans(), st.booleans())
+@given(
+    st.lists(st.integers(0, len(LAYERS) - 1), min_size=1, max_size=4),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+)
 def test_random_compositions_are_exact(chain, sequence, tied, bare):
     """`tied`: every layer uses the same parameters; `bare`: small parameters get no help, so rules or recomputing must do."""
     from coherence.gradients import tracing
@@ -89,4 +106,9 @@ def test_random_compositions_are_exact(chain, sequence, tied, bare):
     scale = np.abs(g @ g.T).max() + 1e-6
     np.testing.assert_allclose(norms, (g**2).sum(1), rtol=1e-4, atol=1e-4 * scale)
     np.testing.assert_allclose(gram, g @ g.T, rtol=1e-4, atol=1e-4 * scale)
-    np.testing.assert_allclose(reference.flat(jax.tree.map(lambda x: x[None], mean))[0], g.mean(0), rtol=1e-4, atol=1e-4 * scale**0.5)
+    np.testing.assert_allclose(
+        reference.flat(jax.tree.map(lambda x: x[None], mean))[0],
+        g.mean(0),
+        rtol=1e-4,
+        atol=1e-4 * scale**0.5,
+    )

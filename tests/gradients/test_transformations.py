@@ -21,7 +21,9 @@ def test_jit_scan_and_vmap_over_parameters_give_the_same_numbers():
     np.testing.assert_allclose(jax.jit(alpha)(params), expected, rtol=1e-5)
     replicas = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), params)
     np.testing.assert_allclose(jax.vmap(alpha)(replicas)[0], expected, rtol=1e-5)
-    np.testing.assert_allclose(jax.lax.scan(lambda c, p: (c, alpha(p)), 0, replicas)[1][0], expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        jax.lax.scan(lambda c, p: (c, alpha(p)), 0, replicas)[1][0], expected, rtol=1e-5
+    )
 
 
 def test_gradients_are_a_pytree_that_crosses_jit_without_retracing():
@@ -37,14 +39,20 @@ def test_gradients_are_a_pytree_that_crosses_jit_without_retracing():
     for _ in range(3):
         result = norms(make(params, batch)[1])
     assert len(traces) == 1
-    np.testing.assert_allclose(result, (reference.flat(reference.gradients(loss, params, batch)) ** 2).sum(1), rtol=1e-5)
+    np.testing.assert_allclose(
+        result, (reference.flat(reference.gradients(loss, params, batch)) ** 2).sum(1), rtol=1e-5
+    )
 
 
 def test_a_metric_of_the_gradients_can_be_differentiated():
     loss, params, batch = zoo.dense()
     norm = lambda p: co.squared_norms(co.per_example_value_and_grad(loss)(p, batch)[1]).sum()
-    by_rows = lambda p: sum(jnp.sum(g**2) for g in jax.tree.leaves(jax.vmap(jax.grad(loss), (None, 0))(p, batch)))
-    for ours, theirs in zip(jax.tree.leaves(jax.grad(norm)(params)), jax.tree.leaves(jax.grad(by_rows)(params))):
+    by_rows = lambda p: sum(
+        jnp.sum(g**2) for g in jax.tree.leaves(jax.vmap(jax.grad(loss), (None, 0))(p, batch))
+    )
+    for ours, theirs in zip(
+        jax.tree.leaves(jax.grad(norm)(params)), jax.tree.leaves(jax.grad(by_rows)(params))
+    ):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
@@ -112,7 +120,9 @@ def test_norms_and_alpha_lower_for_every_platform(platform):
         _, gradients = co.per_example_value_and_grad(loss)(p, b)
         return co.squared_norms(gradients), co.alpha(gradients, by=co.layer), co.mean(gradients)
 
-    assert export.export(jax.jit(step), platforms=[platform])(params, batch).platforms == (platform,)
+    assert export.export(jax.jit(step), platforms=[platform])(params, batch).platforms == (
+        platform,
+    )
 
 
 def test_the_examples_x_parameters_array_is_never_formed():
@@ -121,8 +131,15 @@ def test_the_examples_x_parameters_array_is_never_formed():
 
     def everything(p, b):
         _, gradients = co.per_example_value_and_grad(loss)(p, b)
-        return co.squared_norms(gradients), co.gram(gradients), co.alpha(gradients, by=co.layer), co.mean(gradients)
+        return (
+            co.squared_norms(gradients),
+            co.gram(gradients),
+            co.alpha(gradients, by=co.layer),
+            co.mean(gradients),
+        )
 
     memory = jax.jit(everything).lower(params, jnp.ones((64, 400))).compile().memory_analysis()
     parameters = 400 * 300 + 300
-    assert memory.temp_size_in_bytes + memory.output_size_in_bytes < 4 * 3 * parameters  # the array alone would be 4 * 64 * parameters
+    assert (
+        memory.temp_size_in_bytes + memory.output_size_in_bytes < 4 * 3 * parameters
+    )  # the array alone would be 4 * 64 * parameters

@@ -20,7 +20,9 @@ def draw(seed, m=10, p=7, shift=0.3):
     return np.random.default_rng(seed).normal(size=(m, p)) + shift
 
 
-@pytest.mark.parametrize(("g", "helped"), [(IDENTICAL, 12), (ORTHOGONAL, 1), (THREE_COPIES_OF_FOUR, 3), (CANCELLING, 0)])
+@pytest.mark.parametrize(
+    ("g", "helped"), [(IDENTICAL, 12), (ORTHOGONAL, 1), (THREE_COPIES_OF_FOUR, 3), (CANCELLING, 0)]
+)
 def test_m_coherence_counts_the_examples_one_gradient_helps(g, helped):
     np.testing.assert_allclose(co.m_coherence(jnp.asarray(g)), helped, atol=1e-5)
     np.testing.assert_allclose(co.alpha(jnp.asarray(g)), helped / 12, atol=1e-6)
@@ -31,7 +33,9 @@ def test_m_coherence_counts_the_examples_one_gradient_helps(g, helped):
 def test_alpha_is_the_ratio_the_paper_defines(seed):
     g = draw(seed)
     np.testing.assert_allclose(co.alpha(jnp.asarray(g)), reference.alpha(g), rtol=1e-5)
-    np.testing.assert_allclose(co.alpha_unbiased(jnp.asarray(g)), reference.alpha_unbiased(g), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        co.alpha_unbiased(jnp.asarray(g)), reference.alpha_unbiased(g), rtol=1e-4, atol=1e-6
+    )
 
 
 @settings(max_examples=30, deadline=None)
@@ -57,21 +61,29 @@ def test_property_2_batches_of_k_amplify_alpha(k):
 
 def test_property_3_zero_gradients_dilute_alpha():
     g = draw(0)
-    np.testing.assert_allclose(co.alpha(jnp.asarray(np.concatenate([g, np.zeros((30, 7))]))), 0.25 * reference.alpha(g), rtol=1e-5)
+    np.testing.assert_allclose(
+        co.alpha(jnp.asarray(np.concatenate([g, np.zeros((30, 7))]))),
+        0.25 * reference.alpha(g),
+        rtol=1e-5,
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_property_4_orthogonal_groups_are_no_more_coherent_than_their_average(seed):
     u, v = draw(seed, 6), draw(seed + 50, 4)
     mixed = np.block([[u, np.zeros((6, 7))], [np.zeros((4, 7)), v]])
-    assert co.alpha(jnp.asarray(mixed)) <= 0.6 * reference.alpha(u) + 0.4 * reference.alpha(v) + 1e-6
+    assert (
+        co.alpha(jnp.asarray(mixed)) <= 0.6 * reference.alpha(u) + 0.4 * reference.alpha(v) + 1e-6
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_property_5_coherent_gradients_are_close_together(seed):
     g = draw(seed, shift=1.0)
     distance = np.mean([np.linalg.norm(a - b) for a in g for b in g])
-    assert distance <= np.sqrt(2 * (1 - float(co.alpha(jnp.asarray(g)))) * (g**2).sum(1).mean()) * (1 + 1e-5)
+    assert distance <= np.sqrt(2 * (1 - float(co.alpha(jnp.asarray(g)))) * (g**2).sum(1).mean()) * (
+        1 + 1e-5
+    )
 
 
 def test_property_6_layers_recombine_to_the_whole():
@@ -91,7 +103,9 @@ def test_groups_are_measured_as_if_alone():
     g = reference.flat(reference.gradients(loss, params, batch))
     expected = [reference.alpha(g[~corrupt]), reference.alpha(g[corrupt])]
     np.testing.assert_allclose(co.alpha(gradients, groups=corrupt), expected, rtol=1e-5)
-    np.testing.assert_allclose(co.m_coherence(gradients, groups=corrupt), 3 * np.array(expected), rtol=1e-5)
+    np.testing.assert_allclose(
+        co.m_coherence(gradients, groups=corrupt), 3 * np.array(expected), rtol=1e-5
+    )
     both = co.alpha(gradients, by=co.leaf, groups=corrupt)
     np.testing.assert_allclose(both["w"][1], reference.alpha(g[corrupt][:, 3:]), rtol=1e-5)
 
@@ -105,14 +119,19 @@ def test_an_empty_group_is_nan_and_an_example_may_be_in_no_group():
 def test_moments_of_steps_pool_before_they_divide():
     steps = [draw(seed) * 10**seed for seed in range(3)]
     found = [co.metrics.moments(jnp.asarray(g)) for g in steps]
-    pooled = sum(one.squared_norm_of_mean for one in found) / sum(one.mean_squared_norm for one in found)
+    pooled = sum(one.squared_norm_of_mean for one in found) / sum(
+        one.mean_squared_norm for one in found
+    )
     by_hand = sum(g.mean(0) @ g.mean(0) for g in steps) / sum((g**2).sum(1).mean() for g in steps)
     np.testing.assert_allclose(pooled, by_hand, rtol=1e-5)
 
 
 def test_layers_are_named_after_where_their_parameters_live():
     names = lambda tree: list(co.alpha(jax.tree.map(lambda x: jnp.ones((2, x)), tree), by=co.layer))
-    assert names({"params": {"dense": {"kernel": 3, "bias": 1}, "out": {"w": 1}}}) == ["dense", "out"]
+    assert names({"params": {"dense": {"kernel": 3, "bias": 1}, "out": {"w": 1}}}) == [
+        "dense",
+        "out",
+    ]
     assert names({"w": 2}) == ["w"]
     assert names(3) == ["all"]
     assert list(co.alpha({"params": {"a": {"b": jnp.ones((2, 1))}}}, by=co.leaf)) == ["params/a/b"]
@@ -120,7 +139,9 @@ def test_layers_are_named_after_where_their_parameters_live():
 
 def test_bad_groups_are_refused():
     g = jnp.ones((4, 2))
-    with pytest.raises(ValueError, match=r"groups must have one entry an example, \[4\], got \[3\]"):
+    with pytest.raises(
+        ValueError, match=r"groups must have one entry an example, \[4\], got \[3\]"
+    ):
         co.alpha(g, groups=jnp.zeros(3, bool))
     with pytest.raises(ValueError, match="int groups need num_groups, how many there are"):
         co.alpha(g, groups=jnp.zeros(4, int))

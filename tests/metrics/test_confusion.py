@@ -19,7 +19,9 @@ def draw(seed, m=9, p=4):
 def test_confusion_is_that_of_the_definition(seed):
     g = draw(seed)
     g[2] = 0
-    np.testing.assert_allclose(gradient_confusion(jnp.asarray(g)), reference.confusion(g), rtol=1e-4)
+    np.testing.assert_allclose(
+        gradient_confusion(jnp.asarray(g)), reference.confusion(g), rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -33,26 +35,41 @@ def test_the_bound_is_the_smallest_there_is(seed):
 def test_landmarks():
     np.testing.assert_allclose(gradient_confusion(jnp.eye(4)), (0, 0, 0))
     np.testing.assert_allclose(gradient_confusion(jnp.full((4, 2), 3.0)), (0, 1, 0), rtol=1e-6)
-    np.testing.assert_allclose(gradient_confusion(jnp.array([[2.0], [-3.0], [1.0]])), (6, -1, 2 / 3), rtol=1e-6)
+    np.testing.assert_allclose(
+        gradient_confusion(jnp.array([[2.0], [-3.0], [1.0]])), (6, -1, 2 / 3), rtol=1e-6
+    )
 
 
 def test_without_orthogonal_pairs_the_share_of_conflicts_and_sign_stiffness_are_the_same():
     g = jnp.asarray(draw(5))
-    np.testing.assert_allclose(sign_stiffness(g), 1 - 2 * gradient_confusion(g).negative_share, rtol=1e-5)
+    np.testing.assert_allclose(
+        sign_stiffness(g), 1 - 2 * gradient_confusion(g).negative_share, rtol=1e-5
+    )
 
 
 def test_the_scale_of_the_loss_counts_in_the_bound_alone():
-    small, large = gradient_confusion(jnp.asarray(draw(1))), gradient_confusion(jnp.asarray(10 * draw(1)))
-    np.testing.assert_allclose(large, (100 * small.bound, small.minimum_cosine, small.negative_share), rtol=1e-5)
+    small, large = (
+        gradient_confusion(jnp.asarray(draw(1))),
+        gradient_confusion(jnp.asarray(10 * draw(1))),
+    )
+    np.testing.assert_allclose(
+        large, (100 * small.bound, small.minimum_cosine, small.negative_share), rtol=1e-5
+    )
 
 
 def test_factors_and_masks_give_what_rows_of_the_kept_examples_give():
     loss, params, batch = zoo.dense()
     keep = np.array([True, False, True, True, False, True])
     g = reference.flat(reference.gradients(loss, params, batch))
-    measured = jax.jit(lambda *args: gradient_confusion(co.per_example_value_and_grad(loss)(*args)[1]))
-    np.testing.assert_allclose(measured(params, batch, keep), reference.confusion(g[keep]), rtol=1e-4)
-    np.testing.assert_allclose(measured(params, batch, np.ones(6, bool)), reference.confusion(g), rtol=1e-4)
+    measured = jax.jit(
+        lambda *args: gradient_confusion(co.per_example_value_and_grad(loss)(*args)[1])
+    )
+    np.testing.assert_allclose(
+        measured(params, batch, keep), reference.confusion(g[keep]), rtol=1e-4
+    )
+    np.testing.assert_allclose(
+        measured(params, batch, np.ones(6, bool)), reference.confusion(g), rtol=1e-4
+    )
     assert np.isnan(measured(params, batch, np.arange(6) == 2)).all()
 
 

@@ -20,7 +20,9 @@ def draw(seed, m=11, p=7, shift=0.3):
 def test_disparity_is_the_mean_distance_of_batch_gradients(p, batches):
     g = draw(0, p=p)
     halves = {"a": jnp.asarray(g[:, :2]), "b": jnp.asarray(g[:, 2:])}
-    np.testing.assert_allclose(gradient_disparity(halves, batches), reference.disparity(g, batches), rtol=1e-5)
+    np.testing.assert_allclose(
+        gradient_disparity(halves, batches), reference.disparity(g, batches), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("p", [3, 400], ids=["few parameters", "many"])
@@ -34,7 +36,11 @@ def test_only_with_many_parameters_are_the_pairs_of_examples_the_cheaper_way(p, 
 @pytest.mark.parametrize("p", [3, 400])
 def test_a_common_gradient_does_not_drown_the_differences(p):
     g = draw(0, p=p, shift=0) + 100.0
-    np.testing.assert_allclose(gradient_disparity(jnp.asarray(g)), reference.disparity(g, 5), rtol=2e-2 if p == 400 else 1e-4)
+    np.testing.assert_allclose(
+        gradient_disparity(jnp.asarray(g)),
+        reference.disparity(g, 5),
+        rtol=2e-2 if p == 400 else 1e-4,
+    )
 
 
 def test_equal_batches_have_none():
@@ -55,19 +61,27 @@ def test_property_5_bounds_it_by_the_coherence_of_the_batches(batches):
 
 def test_the_bound_is_met_by_batches_all_equally_far_apart():
     g = 3 * jnp.eye(5)
-    np.testing.assert_allclose(gradient_disparity(g), jnp.sqrt(2 * (1 - co.alpha(g)) * 9 * 5 / 4), rtol=1e-5)
+    np.testing.assert_allclose(
+        gradient_disparity(g), jnp.sqrt(2 * (1 - co.alpha(g)) * 9 * 5 / 4), rtol=1e-5
+    )
 
 
 def test_noise_alone_gives_what_its_variance_says():
     g = np.random.default_rng(0).normal(size=(5 * 40, 2000))
-    np.testing.assert_allclose(gradient_disparity(jnp.asarray(g)), np.sqrt(2 * 2000 / 40), rtol=0.03)
+    np.testing.assert_allclose(
+        gradient_disparity(jnp.asarray(g)), np.sqrt(2 * 2000 / 40), rtol=0.03
+    )
 
 
 def test_factors_and_masks_give_what_rows_of_the_kept_examples_give():
     loss, params, batch = zoo.dense()
     g = reference.flat(reference.gradients(loss, params, batch))
-    measured = jax.jit(lambda *args: gradient_disparity(co.per_example_value_and_grad(loss)(*args)[1], 3))
-    np.testing.assert_allclose(measured(params, batch, np.ones(6, bool)), reference.disparity(g, 3), rtol=1e-5)
+    measured = jax.jit(
+        lambda *args: gradient_disparity(co.per_example_value_and_grad(loss)(*args)[1], 3)
+    )
+    np.testing.assert_allclose(
+        measured(params, batch, np.ones(6, bool)), reference.disparity(g, 3), rtol=1e-5
+    )
     keep = np.array([True, False, False, False, True, True])  # nothing of the second batch
     expected = np.linalg.norm(g[0] - (g[4] + g[5]) / 2)
     np.testing.assert_allclose(measured(params, batch, keep), expected, rtol=1e-5)
@@ -76,5 +90,7 @@ def test_factors_and_masks_give_what_rows_of_the_kept_examples_give():
 
 @pytest.mark.parametrize("batches", [1, 5])
 def test_impossible_batches_are_refused(batches):
-    with pytest.raises(ValueError, match=f"at least 2 and at most one an example, of 4, got {batches}"):
+    with pytest.raises(
+        ValueError, match=f"at least 2 and at most one an example, of 4, got {batches}"
+    ):
         gradient_disparity(jnp.ones((4, 2)), batches)

@@ -17,7 +17,9 @@ def draw(seed, steps=12):
     return rng.uniform(size=steps), rng.uniform(0.01, 0.5, size=steps)
 
 
-@pytest.mark.parametrize(("alpha", "expected"), [(0, np.sqrt(2)), (0.5, 1), (1, 0), (1.01, 0), (-0.02, np.sqrt(2.04))])
+@pytest.mark.parametrize(
+    ("alpha", "expected"), [(0, np.sqrt(2)), (0.5, 1), (1, 0), (1.01, 0), (-0.02, np.sqrt(2.04))]
+)
 def test_the_integrand_runs_from_root_two_to_nothing(alpha, expected):
     np.testing.assert_allclose(gap_integrand(alpha), expected, rtol=1e-6)
 
@@ -38,12 +40,16 @@ def test_the_bound_is_the_theorems_right_side(seed):
 
 def test_one_learning_rate_is_that_of_every_step():
     alphas, _ = draw(0)
-    np.testing.assert_allclose(gap_bound(alphas, 0.1, **CONSTANTS), gap_bound(alphas, np.full(12, 0.1), **CONSTANTS))
+    np.testing.assert_allclose(
+        gap_bound(alphas, 0.1, **CONSTANTS), gap_bound(alphas, np.full(12, 0.1), **CONSTANTS)
+    )
 
 
 def test_what_overflows_keeps_its_logarithm():
     alphas, rates = np.full(5000, 0.5), np.full(5000, 1.0)
-    found = gap_bound(alphas, rates, lipschitz=1.0, smoothness=1.0, m=1)  # 1 + 2 + 4 + ... = 2^5000 - 1
+    found = gap_bound(
+        alphas, rates, lipschitz=1.0, smoothness=1.0, m=1
+    )  # 1 + 2 + 4 + ... = 2^5000 - 1
     assert np.isinf(found.value)
     np.testing.assert_allclose(found.log10, 5000 * np.log10(2), rtol=1e-5)
 
@@ -74,9 +80,15 @@ def test_with_decaying_steps_the_polynomial_corollary_is_above_it():
 
 
 def test_unfitting_arrays_are_refused():
-    with pytest.raises(ValueError, match=r"alphas must be \[T\], one a step and at least one, got \[\]"):
+    with pytest.raises(
+        ValueError, match=r"alphas must be \[T\], one a step and at least one, got \[\]"
+    ):
         gap_bound(0.5, 0.1, **CONSTANTS)
-    with pytest.raises(ValueError, match=r"alphas must be \[T\], one a step and at least one, got \[0\]"):
+    with pytest.raises(
+        ValueError, match=r"alphas must be \[T\], one a step and at least one, got \[0\]"
+    ):
         gap_bound([], 0.1, **CONSTANTS)
-    with pytest.raises(ValueError, match=r"learning_rates must be one number or one a step, \[3\], got \[2\]"):
+    with pytest.raises(
+        ValueError, match=r"learning_rates must be one number or one a step, \[3\], got \[2\]"
+    ):
         gap_bound(np.ones(3), np.ones(2), **CONSTANTS)

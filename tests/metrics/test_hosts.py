@@ -31,9 +31,16 @@ def test_hosts_pool_to_the_whole():
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")]),
+    }
     options = {"env": environment, "stderr": subprocess.PIPE, "text": True}
-    both = [subprocess.Popen([sys.executable, "-c", SCRIPT, address, str(i)], **options) for i in range(2)]
+    both = [
+        subprocess.Popen([sys.executable, "-c", SCRIPT, address, str(i)], **options)
+        for i in range(2)
+    ]
     try:
         for process in both:
             _, said = process.communicate(timeout=120)

@@ -20,7 +20,9 @@ def draw(seed=0, m=10, p=6):
 
 
 def variances(g, ddof=0):
-    return np.array([sum((x - column.mean()) ** 2 for x in column) / (len(g) - ddof) for column in g.T])
+    return np.array(
+        [sum((x - column.mean()) ** 2 for x in column) / (len(g) - ddof) for column in g.T]
+    )
 
 
 def naive_osgr(g, n):
@@ -53,11 +55,21 @@ def test_from_factors_as_from_the_formed_gradients(make):
     found = np.concatenate([np.ravel(x) for x in jax.tree.leaves(metrics.gsnr(gradients))])
     np.testing.assert_allclose(found[alive], ratios[alive], rtol=2e-2, atol=1e-4)
     unbiased = np.sum(mean**2) - variances(g, 1).sum() / m
-    np.testing.assert_allclose(metrics.noise_scale(gradients), variances(g, 1).sum() / unbiased, rtol=2e-3)
-    np.testing.assert_allclose(metrics.gradient_diversity(gradients), np.sum(g**2) / np.sum(g.sum(0) ** 2), rtol=1e-4)
-    tests = [metrics.norm_test(gradients), metrics.inner_product_test(gradients), metrics.orthogonality_test(gradients)]
+    np.testing.assert_allclose(
+        metrics.noise_scale(gradients), variances(g, 1).sum() / unbiased, rtol=2e-3
+    )
+    np.testing.assert_allclose(
+        metrics.gradient_diversity(gradients), np.sum(g**2) / np.sum(g.sum(0) ** 2), rtol=1e-4
+    )
+    tests = [
+        metrics.norm_test(gradients),
+        metrics.inner_product_test(gradients),
+        metrics.orthogonality_test(gradients),
+    ]
     np.testing.assert_allclose(tests, naive_tests(g), rtol=2e-3, atol=1e-4)
-    np.testing.assert_allclose(metrics.contributions(gradients), g @ mean / (mean @ mean), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        metrics.contributions(gradients), g @ mean / (mean @ mean), rtol=1e-3, atol=1e-4
+    )
     without = [reference.alpha(np.delete(g, i, 0)) for i in range(m)]
     np.testing.assert_allclose(metrics.alpha_without(gradients), without, rtol=2e-3, atol=1e-5)
 
@@ -76,7 +88,10 @@ def test_the_identities_of_the_family_hold(seed, m):
         close(metrics.one_step_generalization_ratio(g, 4), 4 * unbiased / (1 + 3 * unbiased))
         close(metrics.one_step_generalization_ratio(g), 1 - metrics.norm_test(g) ** 2)
         close(metrics.one_step_generalization_ratio(g, 7), naive_osgr(draw(seed, m), 7))
-        close(metrics.inner_product_test(g) ** 2 + metrics.orthogonality_test(g) ** 2, metrics.norm_test(g) ** 2)
+        close(
+            metrics.inner_product_test(g) ** 2 + metrics.orthogonality_test(g) ** 2,
+            metrics.norm_test(g) ** 2,
+        )
         r = metrics.gsnr(g)
         squares = jnp.mean(g**2, 0)
         close(jnp.sum(squares / squares.sum() * r / (1 + r)), alpha)
@@ -127,8 +142,12 @@ def test_alpha_between_groups_is_the_cross_term():
             np.testing.assert_allclose(between[a, b], expected, rtol=1e-4, atol=1e-6)
     assert np.isnan(between[3]).all()
     assert np.isnan(between[:, 3]).all()
-    np.testing.assert_allclose(np.diag(between)[:3], co.alpha(jnp.asarray(g), groups=groups, num_groups=4)[:3], rtol=1e-5)
-    with pytest.raises(ValueError, match="alpha_between compares groups of examples: pass groups=, or a tuple"):
+    np.testing.assert_allclose(
+        np.diag(between)[:3], co.alpha(jnp.asarray(g), groups=groups, num_groups=4)[:3], rtol=1e-5
+    )
+    with pytest.raises(
+        ValueError, match="alpha_between compares groups of examples: pass groups=, or a tuple"
+    ):
         metrics.alpha_between(jnp.asarray(g))
 
 
@@ -136,10 +155,16 @@ def test_leave_one_out_alpha_by_layer_and_of_some_of_the_sample():
     g = {"a": jnp.asarray(draw(1, 9)), "b": jnp.asarray(draw(2, 9, 3))}
     named = metrics.alpha_without(g, by=co.leaf)
     for name, values in g.items():
-        expected = [reference.alpha(np.delete(np.asarray(values, np.float64), i, 0)) for i in range(9)]
+        expected = [
+            reference.alpha(np.delete(np.asarray(values, np.float64), i, 0)) for i in range(9)
+        ]
         np.testing.assert_allclose(named[name], expected, rtol=1e-4)
     some = jax.tree.map(lambda x: x[2:5], g)
-    np.testing.assert_allclose(metrics.alpha_without(some, pooled=metrics.pool(g)), metrics.alpha_without(g)[2:5], rtol=1e-6)
+    np.testing.assert_allclose(
+        metrics.alpha_without(some, pooled=metrics.pool(g)),
+        metrics.alpha_without(g)[2:5],
+        rtol=1e-6,
+    )
 
 
 def test_shares_are_the_papers_f_and_its_null_worlds_are_about_the_share_of_examples():
@@ -163,11 +188,22 @@ def test_masked_examples_are_in_no_world_and_no_group():
     kept = np.flatnonzero(mask)
     _, masked = co.per_example_value_and_grad(loss)(params, (x, y), mask=mask)
     _, fewer = co.per_example_value_and_grad(loss)(params, (x[kept], y[kept]))
-    for metric in (metrics.norm_test, metrics.inner_product_test, metrics.orthogonality_test, metrics.noise_scale):
+    for metric in (
+        metrics.norm_test,
+        metrics.inner_product_test,
+        metrics.orthogonality_test,
+        metrics.noise_scale,
+    ):
         np.testing.assert_allclose(metric(masked), metric(fewer), rtol=1e-3)
     for metric in (metrics.shares, metrics.pulls):
-        np.testing.assert_allclose(metric(masked, groups, num_groups=3), metric(fewer, groups[kept], num_groups=3), rtol=1e-4)
-    np.testing.assert_allclose(metrics.contributions(masked)[kept], metrics.contributions(fewer), rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(
+            metric(masked, groups, num_groups=3),
+            metric(fewer, groups[kept], num_groups=3),
+            rtol=1e-4,
+        )
+    np.testing.assert_allclose(
+        metrics.contributions(masked)[kept], metrics.contributions(fewer), rtol=1e-3, atol=1e-4
+    )
     without = metrics.alpha_without(masked)
     np.testing.assert_allclose(without[kept], metrics.alpha_without(fewer), rtol=1e-3)
     assert np.isnan(np.delete(without, kept)).all()

@@ -23,13 +23,20 @@ def test_the_papers_formula_inverts_the_papers_amplification():
 @pytest.mark.parametrize("k", [2, 5, 20])
 def test_orthogonal_examples_are_found_at_the_orthogonal_limit(k):
     g = np.eye(60)
-    np.testing.assert_allclose(co.alpha_from_minibatches(jnp.asarray(partition(g, k, 0)), k, 60), 1 / 60, rtol=1e-4)
-    np.testing.assert_allclose(co.alpha_from_minibatches(jnp.asarray(partition(g, k, 0)), k), 1 / (60 - k + 1), rtol=1e-4)
+    np.testing.assert_allclose(
+        co.alpha_from_minibatches(jnp.asarray(partition(g, k, 0)), k, 60), 1 / 60, rtol=1e-4
+    )
+    np.testing.assert_allclose(
+        co.alpha_from_minibatches(jnp.asarray(partition(g, k, 0)), k), 1 / (60 - k + 1), rtol=1e-4
+    )
 
 
 def test_averaged_over_partitions_the_finite_form_finds_the_samples_alpha():
     g = np.random.default_rng(0).normal(size=(200, 30)) + 0.3
-    found = [float(co.alpha_from_minibatches(jnp.asarray(partition(g, 10, seed)), 10, 200)) for seed in range(100)]
+    found = [
+        float(co.alpha_from_minibatches(jnp.asarray(partition(g, 10, seed)), 10, 200))
+        for seed in range(100)
+    ]
     error = np.std(found) / 10
     assert abs(np.mean(found) - reference.alpha(g)) < 4 * error + 1e-3 * reference.alpha(g)
 
@@ -40,5 +47,7 @@ def test_impossible_samples_are_refused():
         co.alpha_from_minibatches(g[:1], 10)
     with pytest.raises(ValueError, match="batch_size must be at least 1 example, got 0"):
         co.alpha_from_minibatches(g, 0)
-    with pytest.raises(ValueError, match="m is the size of the sample, batches x batch_size = 5 x 10 = 50, got 60"):
+    with pytest.raises(
+        ValueError, match="m is the size of the sample, batches x batch_size = 5 x 10 = 50, got 60"
+    ):
         co.alpha_from_minibatches(g, 10, 60)

@@ -34,7 +34,12 @@ def test_a_sample_measures_the_same_however_it_is_cut(metric):
     loss, params, batch = zoo.dense()
     _, whole = co.per_example_value_and_grad(loss)(params, batch)
     parts = [
-        pool(co.per_example_value_and_grad(loss)(params, jax.tree.map(lambda x, s=s: x[s], batch))[1], second_moments=True)
+        pool(
+            co.per_example_value_and_grad(loss)(params, jax.tree.map(lambda x, s=s: x[s], batch))[
+                1
+            ],
+            second_moments=True,
+        )
         for s in (slice(0, 1), slice(1, 4), slice(4, None))
     ]
     # with second moments the order of sums differs, so up to rounding
@@ -47,8 +52,12 @@ def test_pooling_is_by_count_and_groups_are_pooled_one_by_one():
     assert [int(part.m) for part in parts] == [8, 8, 8, 0]
     for k in range(3):
         np.testing.assert_allclose(parts[k].mean["w"], draw()[groups == k].mean(0), rtol=1e-5)
-    np.testing.assert_allclose(co.alpha(parts), co.alpha({"w": g}, groups=groups, num_groups=4), rtol=1e-6)
-    np.testing.assert_allclose(co.alpha(sum(parts[1:], parts[0])), reference.alpha(draw()), rtol=1e-5)
+    np.testing.assert_allclose(
+        co.alpha(parts), co.alpha({"w": g}, groups=groups, num_groups=4), rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        co.alpha(sum(parts[1:], parts[0])), reference.alpha(draw()), rtol=1e-5
+    )
 
 
 def test_masked_examples_are_not_pooled():
@@ -56,7 +65,10 @@ def test_masked_examples_are_not_pooled():
     mask = jnp.arange(len(x)) < len(x) - 2
     _, masked = co.per_example_value_and_grad(loss)(params, (x, y), mask=mask)
     _, fewer = co.per_example_value_and_grad(loss)(params, (x[:-2], y[:-2]))
-    for a, b in zip(jax.tree.leaves(pool(masked, second_moments=True)), jax.tree.leaves(pool(fewer, second_moments=True))):
+    for a, b in zip(
+        jax.tree.leaves(pool(masked, second_moments=True)),
+        jax.tree.leaves(pool(fewer, second_moments=True)),
+    ):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
     grouped = pool(masked, groups=jnp.arange(len(x)) % 2 == 0)
     assert sum(int(part.m) for part in grouped) == len(x) - 2
@@ -101,7 +113,9 @@ def test_what_devices_hold_pools_to_the_whole():
 
 def test_pooling_is_compiled_into_the_step_and_forms_nothing():
     m, p, q = 64, 512, 1024
-    make = lambda params, x: pool(co.per_example_value_and_grad(lambda w, x: jnp.sum(jnp.tanh(x @ w) ** 2))(params, x)[1])
+    make = lambda params, x: pool(
+        co.per_example_value_and_grad(lambda w, x: jnp.sum(jnp.tanh(x @ w) ** 2))(params, x)[1]
+    )
     memory = jax.jit(make).lower(jnp.zeros((p, q)), jnp.zeros((m, p))).compile().memory_analysis()
     assert memory.temp_size_in_bytes < 0.05 * 4 * m * p * q
 
@@ -123,21 +137,34 @@ def test_pooling_is_compiled_into_the_step_and_forms_nothing():
     ],
 )
 def test_what_is_of_single_examples_is_not_to_be_had_from_what_is_pooled(metric):
-    with pytest.raises(ValueError, match="needs per-example gradients, got what pool made of them: single examples are gone from it"):
+    with pytest.raises(
+        ValueError,
+        match="needs per-example gradients, got what pool made of them: single examples are gone from it",
+    ):
         metric(pool({"w": jnp.asarray(draw())}))
 
 
 def test_bad_input_is_named():
     g = {"w": jnp.asarray(draw())}
-    with pytest.raises(ValueError, match="these pooled gradients hold no second moments, which this needs: pool"):
+    with pytest.raises(
+        ValueError, match="these pooled gradients hold no second moments, which this needs: pool"
+    ):
         metrics.gsnr(pool(g))
     with pytest.raises(ValueError, match="groups are of examples, which are pooled here already"):
         co.alpha(pool(g), groups=jnp.ones(24, bool))
-    with pytest.raises(ValueError, match="the noise scale is of one set of examples, got 2 pooled groups: ask it of each"):
+    with pytest.raises(
+        ValueError,
+        match="the noise scale is of one set of examples, got 2 pooled groups: ask it of each",
+    ):
         metrics.noise_scale(pool(g, groups=jnp.arange(24) > 3))
-    with pytest.raises(ValueError, match="norm_test needs at least 2 examples, got 1: one example has no pair and no variance"):
+    with pytest.raises(
+        ValueError,
+        match="norm_test needs at least 2 examples, got 1: one example has no pair and no variance",
+    ):
         metrics.norm_test({"w": jnp.ones((1, 3))})
-    with pytest.raises(ValueError, match=r"groups must have one entry an example, \[24\], got \[3\]"):
+    with pytest.raises(
+        ValueError, match=r"groups must have one entry an example, \[24\], got \[3\]"
+    ):
         pool(g, groups=jnp.ones(3, bool))
     with pytest.raises(ValueError, match="groups must be bool or int, got float32"):
         pool(g, groups=jnp.ones(24))

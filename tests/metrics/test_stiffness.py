@@ -24,11 +24,20 @@ def draw(seed, m=10, p=7, shift=0.3):
 @pytest.mark.parametrize("seed", range(3))
 def test_stiffness_is_the_mean_over_pairs_of_different_examples(seed):
     g = draw(seed)
-    np.testing.assert_allclose(sign_stiffness(jnp.asarray(g)), reference.stiffness(g, reference.sign), rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(cosine_stiffness(jnp.asarray(g)), reference.stiffness(g, reference.cosine), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        sign_stiffness(jnp.asarray(g)), reference.stiffness(g, reference.sign), rtol=1e-5, atol=1e-7
+    )
+    np.testing.assert_allclose(
+        cosine_stiffness(jnp.asarray(g)),
+        reference.stiffness(g, reference.cosine),
+        rtol=1e-4,
+        atol=1e-6,
+    )
 
 
-@pytest.mark.parametrize(("g", "sign", "cosine"), [(np.ones((6, 2)), 1, 1), (np.eye(6), 0, 0), (SIMPLEX, -1, -1 / 4)])
+@pytest.mark.parametrize(
+    ("g", "sign", "cosine"), [(np.ones((6, 2)), 1, 1), (np.eye(6), 0, 0), (SIMPLEX, -1, -1 / 4)]
+)
 def test_landmarks(g, sign, cosine):
     np.testing.assert_allclose(sign_stiffness(jnp.asarray(g)), sign, atol=1e-6)
     np.testing.assert_allclose(cosine_stiffness(jnp.asarray(g)), cosine, atol=1e-6)
@@ -36,15 +45,23 @@ def test_landmarks(g, sign, cosine):
 
 def test_the_length_of_a_gradient_does_not_count():
     g, lengths = draw(0), np.exp(np.random.default_rng(1).normal(size=(10, 1)))
-    np.testing.assert_allclose(cosine_stiffness(jnp.asarray(g * lengths)), cosine_stiffness(jnp.asarray(g)), rtol=1e-5)
-    np.testing.assert_allclose(sign_stiffness(jnp.asarray(g * lengths)), sign_stiffness(jnp.asarray(g)))
+    np.testing.assert_allclose(
+        cosine_stiffness(jnp.asarray(g * lengths)), cosine_stiffness(jnp.asarray(g)), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        sign_stiffness(jnp.asarray(g * lengths)), sign_stiffness(jnp.asarray(g))
+    )
 
 
 def test_with_equal_lengths_cosine_stiffness_is_alpha_without_its_floor():
     g = np.delete(draw(2), 3, 0)
     g /= np.linalg.norm(g, axis=1, keepdims=True)
-    np.testing.assert_allclose(1 / 9 + (1 - 1 / 9) * cosine_stiffness(jnp.asarray(g)), co.alpha(jnp.asarray(g)), rtol=1e-5)
-    np.testing.assert_allclose(cosine_stiffness(jnp.asarray(g)), co.alpha_unbiased(jnp.asarray(g)), rtol=1e-5)
+    np.testing.assert_allclose(
+        1 / 9 + (1 - 1 / 9) * cosine_stiffness(jnp.asarray(g)), co.alpha(jnp.asarray(g)), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        cosine_stiffness(jnp.asarray(g)), co.alpha_unbiased(jnp.asarray(g)), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("kind", ["cosine", "sign"])
@@ -67,7 +84,9 @@ def test_every_group_weighs_the_same_however_large():
 
 def test_train_test_stiffness_is_a_block_of_the_concatenated_batch():
     train, test = draw(0), draw(1, m=4)[:3]
-    found = stiffness_by_group(jnp.asarray(np.concatenate([train, test])), np.arange(13) >= 10, kind="sign")
+    found = stiffness_by_group(
+        jnp.asarray(np.concatenate([train, test])), np.arange(13) >= 10, kind="sign"
+    )
     across = np.mean([reference.sign(a, b) for a in np.delete(train, 3, 0) for b in test])
     np.testing.assert_allclose(found.matrix[0, 1], across, rtol=1e-5)
     np.testing.assert_allclose(found.between, across, rtol=1e-5)
@@ -82,12 +101,18 @@ def test_factors_and_masks_give_what_rows_of_the_kept_examples_give():
     @jax.jit
     def measured(params, batch, keep):
         _, gradients = co.per_example_value_and_grad(loss)(params, batch, keep)
-        return sign_stiffness(gradients), cosine_stiffness(gradients), stiffness_by_group(gradients, groups, num_groups=2)
+        return (
+            sign_stiffness(gradients),
+            cosine_stiffness(gradients),
+            stiffness_by_group(gradients, groups, num_groups=2),
+        )
 
     sign, cosine, by_group = measured(params, batch, keep)
     np.testing.assert_allclose(sign, reference.stiffness(g, reference.sign), rtol=1e-5)
     np.testing.assert_allclose(cosine, reference.stiffness(g, reference.cosine), rtol=1e-4)
-    for one, other in zip(by_group, reference.class_stiffness(g, groups[keep], 2, reference.cosine)):
+    for one, other in zip(
+        by_group, reference.class_stiffness(g, groups[keep], 2, reference.cosine)
+    ):
         np.testing.assert_allclose(one, other, rtol=1e-4)
 
 
@@ -109,7 +134,9 @@ def test_a_diverged_run_shows():
 
 def test_impossible_requests_are_refused():
     g = jnp.ones((4, 2))
-    with pytest.raises(ValueError, match='stiffness_by_group\\(kind\\): "cosine" or "sign", got \'angle\''):
+    with pytest.raises(
+        ValueError, match='stiffness_by_group\\(kind\\): "cosine" or "sign", got \'angle\''
+    ):
         stiffness_by_group(g, jnp.zeros(4, bool), kind="angle")
     with pytest.raises(ValueError, match="sign_stiffness needs at least 2 examples, got 1"):
         sign_stiffness(g[:1])

@@ -21,17 +21,27 @@ def naive_evidence(g):
 
 
 def formed(gradients):
-    return np.concatenate([np.reshape(x, (len(x), -1)) for x in jax.tree.leaves(co.materialize(gradients))], 1)
+    return np.concatenate(
+        [np.reshape(x, (len(x), -1)) for x in jax.tree.leaves(co.materialize(gradients))], 1
+    )
 
 
-@pytest.mark.parametrize("make", [zoo.dense, zoo.sequence, zoo.convolution, zoo.embedding, zoo.low_rank], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make",
+    [zoo.dense, zoo.sequence, zoo.convolution, zoo.embedding, zoo.low_rank],
+    ids=lambda make: make.__name__,
+)
 def test_evidence_needs_no_formed_gradients(make):
     loss, params, batch = make()
     _, gradients = co.per_example_value_and_grad(loss)(params, batch)
     expected = naive_evidence(formed(gradients))
     assert jax.jit(metrics.evidence)(gradients) == pytest.approx(expected, rel=1e-3, abs=1e-3)
-    assert metrics.evidence(co.materialize(gradients)) == pytest.approx(expected, rel=1e-3, abs=1e-3)
-    assert metrics.gradient_norm(gradients) == pytest.approx(np.linalg.norm(formed(gradients).astype(np.float64).mean(0)), rel=1e-4)
+    assert metrics.evidence(co.materialize(gradients)) == pytest.approx(
+        expected, rel=1e-3, abs=1e-3
+    )
+    assert metrics.gradient_norm(gradients) == pytest.approx(
+        np.linalg.norm(formed(gradients).astype(np.float64).mean(0)), rel=1e-4
+    )
 
 
 def test_examples_that_are_masked_do_not_count():
@@ -40,7 +50,9 @@ def test_examples_that_are_masked_do_not_count():
     _, masked = co.per_example_value_and_grad(loss)(params, (x, y), mask=mask)
     _, fewer = co.per_example_value_and_grad(loss)(params, (x[:-2], y[:-2]))
     assert metrics.evidence(masked) == pytest.approx(float(metrics.evidence(fewer)), rel=1e-4)
-    assert metrics.gradient_norm(masked) == pytest.approx(float(metrics.gradient_norm(fewer)), rel=1e-4)
+    assert metrics.gradient_norm(masked) == pytest.approx(
+        float(metrics.gradient_norm(fewer)), rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("signal", [0.0, 0.3, 2.0])
@@ -55,7 +67,9 @@ def test_evidence_of_normal_gradients_has_a_closed_form(signal):
 
 def test_dead_coordinates_are_left_out():
     alive = zoo.normal(0, 6, 5)
-    assert metrics.evidence({"a": alive, "dead": jnp.zeros((6, 7))}) == pytest.approx(float(metrics.evidence(alive)))
+    assert metrics.evidence({"a": alive, "dead": jnp.zeros((6, 7))}) == pytest.approx(
+        float(metrics.evidence(alive))
+    )
 
 
 @pytest.mark.parametrize(
@@ -84,7 +98,10 @@ def test_half_precision_is_summed_in_full():
 
 
 def test_one_example_is_no_evidence():
-    with pytest.raises(ValueError, match=r"evidence needs at least 2 examples, got 1: one example has no pair and no variance\."):
+    with pytest.raises(
+        ValueError,
+        match=r"evidence needs at least 2 examples, got 1: one example has no pair and no variance\.",
+    ):
         metrics.evidence(jnp.ones((1, 3)))
 
 
@@ -102,11 +119,17 @@ def test_on_a_linear_model_evidence_goes_on_while_there_is_signal_and_stops_befo
         value = metrics.evidence(g)
         return (w - 0.05 * co.mean(g), rule.update(state, value, w)), value
 
-    (last, state), values = jax.jit(lambda w: jax.lax.scan(step, (w, rule.init(w)), length=400))(jnp.zeros(d))
+    (last, state), values = jax.jit(lambda w: jax.lax.scan(step, (w, rule.init(w)), length=400))(
+        jnp.zeros(d)
+    )
     assert values[0] < -2  # the truth is far
     assert values[-1] > 0.99  # the mean gradient of fitted examples is far below their noise
     assert state.should_stop
     excess = lambda w: np.sum((w - truth) ** 2)
-    assert excess(last) < excess(state.best_params) < 0.3 * excess(0.0)  # most of the way, and here early rather than late
+    assert (
+        excess(last) < excess(state.best_params) < 0.3 * excess(0.0)
+    )  # most of the way, and here early rather than late
     training_loss = lambda w: np.mean((x @ w - y) ** 2)
-    assert training_loss(last) < training_loss(truth) < training_loss(state.best_params)  # only later is noise fitted
+    assert (
+        training_loss(last) < training_loss(truth) < training_loss(state.best_params)
+    )  # only later is noise fitted

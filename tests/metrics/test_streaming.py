@@ -21,7 +21,9 @@ def dot(w, x):
 
 def draw(m=400, p=8, seed=0, sigma=0.2):
     rng = np.random.default_rng(seed)
-    return ((rng.normal(size=(m, p)) + 0.4) * rng.lognormal(sigma=sigma, size=(m, 1))).astype(np.float32)
+    return ((rng.normal(size=(m, p)) + 0.4) * rng.lognormal(sigma=sigma, size=(m, 1))).astype(
+        np.float32
+    )
 
 
 def in_parts(x, *sizes):
@@ -55,7 +57,9 @@ def test_data_of_any_kind_measures_the_same(kind):
     }
     measured = measure(dot, jnp.ones(8), data[kind], batch_size=64)
     whole = measure(dot, jnp.ones(8), x, batch_size=400)
-    assert (measured.value, measured.low, measured.high) == pytest.approx((whole.value, whole.low, whole.high), rel=1e-4)
+    assert (measured.value, measured.low, measured.high) == pytest.approx(
+        (whole.value, whole.low, whole.high), rel=1e-4
+    )
 
 
 @tails_do_not_matter
@@ -66,7 +70,9 @@ def test_layers_and_groups_are_those_of_alpha_itself():
     measured = measure(loss, params, (x, y), batch_size=4, by=co.layer, groups=groups, num_groups=4)
     parts = [(x[:5], y[:5]), (x[5:], y[5:])]
     every = lambda batch: np.zeros(len(batch[0]), int)
-    streamed = measure(loss, params, iter(parts), batch_size=4, by=co.layer, groups=every, num_groups=2)
+    streamed = measure(
+        loss, params, iter(parts), batch_size=4, by=co.layer, groups=every, num_groups=2
+    )
     expected = co.alpha(g, by=co.layer, groups=groups, num_groups=4)
     assert measured.by == tuple(expected)
     assert measured.groups == 4
@@ -74,9 +80,13 @@ def test_layers_and_groups_are_those_of_alpha_itself():
     for name, values in expected.items():
         np.testing.assert_allclose(measured.value[name], values, rtol=1e-4)
         np.testing.assert_allclose(
-            measured.m_coherence.value[name], co.m_coherence(g, by=co.layer, groups=groups, num_groups=4)[name], rtol=1e-4
+            measured.m_coherence.value[name],
+            co.m_coherence(g, by=co.layer, groups=groups, num_groups=4)[name],
+            rtol=1e-4,
         )
-        np.testing.assert_allclose(streamed.value[name][0], co.alpha(g, by=co.layer)[name], rtol=1e-4)
+        np.testing.assert_allclose(
+            streamed.value[name][0], co.alpha(g, by=co.layer)[name], rtol=1e-4
+        )
         assert np.isnan(measured.value[name][3])
         assert np.isnan(streamed.value[name][1])
 
@@ -118,19 +128,35 @@ def test_intervals_cover_what_a_sample_of_this_size_has_on_average():
     for _ in range(200):
         x = rng.normal(size=(m, p)) / np.sqrt(p)
         x[:, 0] += a
-        measured = measure(dot, jnp.ones(p), (x * rng.lognormal(sigma=sigma, size=(m, 1))).astype(np.float32), batch_size=m)
+        measured = measure(
+            dot,
+            jnp.ones(p),
+            (x * rng.lognormal(sigma=sigma, size=(m, 1))).astype(np.float32),
+            batch_size=m,
+        )
         hits += measured.low <= alpha + (1 - alpha) / m <= measured.high
     assert 0.9 <= hits / 200 <= 0.99
 
 
 def test_heavy_tails_are_said():
     x = draw(1000, sigma=1.3)
-    with pytest.warns(UntrustworthyInterval, match=r"norms have heavy tails \(kurtosis [\d.]+ of 1,000 norms; 3 is normal\)"):
+    with pytest.warns(
+        UntrustworthyInterval,
+        match=r"norms have heavy tails \(kurtosis [\d.]+ of 1,000 norms; 3 is normal\)",
+    ):
         measured = measure(dot, jnp.ones(8), x, batch_size=100)
     norms = np.linalg.norm(x.astype(np.float64), axis=1)
-    assert measured.kurtosis == pytest.approx(np.mean((norms - norms.mean()) ** 4) / norms.var() ** 2, rel=1e-4)
+    assert measured.kurtosis == pytest.approx(
+        np.mean((norms - norms.mean()) ** 4) / norms.var() ** 2, rel=1e-4
+    )
     with pytest.warns(UntrustworthyInterval, match="group 1: kurtosis"):
-        measure(dot, jnp.ones(8), np.concatenate([draw(900), x]), batch_size=100, groups=np.arange(1900) >= 900)
+        measure(
+            dot,
+            jnp.ones(8),
+            np.concatenate([draw(900), x]),
+            batch_size=100,
+            groups=np.arange(1900) >= 900,
+        )
 
 
 def test_the_few_hold_the_longest_and_a_fair_sample_of_the_rest():
@@ -139,7 +165,11 @@ def test_the_few_hold_the_longest_and_a_fair_sample_of_the_rest():
     for seed in range(100):
         few = Few(40, seed)
         for part in in_parts(lengths, 300, 1, 650, 49):
-            few.add({"x": np.concatenate([part, [-1.0]])}, np.concatenate([part, [1e9]]), np.arange(len(part) + 1) < len(part))
+            few.add(
+                {"x": np.concatenate([part, [-1.0]])},
+                np.concatenate([part, [1e9]]),
+                np.arange(len(part) + 1) < len(part),
+            )
         examples, weights = few.examples_and_weights()
         assert set(range(980, 1000)) <= set(examples["x"].astype(int))
         assert weights.sum() == pytest.approx(1000)
@@ -179,9 +209,14 @@ def test_bad_input_is_named():
         measure(dot, one, iter([]), batch_size=3)
     with pytest.raises(ValueError, match="groups must be a function from a batch to the groups"):
         measure(dot, one, iter([draw()]), batch_size=3, groups=np.ones(400, bool))
-    with pytest.raises(ValueError, match=r"leaves disagree about the number of examples \(their first axis\): \[3, 4\]. A list of batches"):
+    with pytest.raises(
+        ValueError,
+        match=r"leaves disagree about the number of examples \(their first axis\): \[3, 4\]. A list of batches",
+    ):
         measure(dot, one, [np.ones((3, 8)), np.ones((4, 8))], batch_size=3)
-    with pytest.raises(ValueError, match=r"groups must have one entry an example, \[400\], got \[3\]"):
+    with pytest.raises(
+        ValueError, match=r"groups must have one entry an example, \[400\], got \[3\]"
+    ):
         measure(dot, one, draw(), batch_size=3, groups=np.ones(3, bool))
     with pytest.raises(ValueError, match="groups must be bool or int, got float64"):
         measure(dot, one, draw(), batch_size=3, groups=np.ones(400))
@@ -202,7 +237,11 @@ def test_batches_keep_their_shape_and_every_example_once():
     assert many == 2
     assert {part.examples["x"].shape for part in parts} == {(4,)}
     seen = [
-        (part.group, v) for part in parts for v in (part.examples["x"] if part.mask is None else part.examples["x"][part.mask]).tolist()
+        (part.group, v)
+        for part in parts
+        for v in (
+            part.examples["x"] if part.mask is None else part.examples["x"][part.mask]
+        ).tolist()
     ]
     assert sorted(seen) == sorted((int(v % 2 == 0), v) for v in range(23))
     assert jax.tree.leaves(next(batches(jnp.arange(9), 5)[1]).examples)[0].shape == (5,)
@@ -220,6 +259,8 @@ def test_one_example_has_no_interval_and_no_unbiased_alpha():
 def test_a_measurement_prints_a_line_for_each_layer_and_group():
     x = draw(40)
     assert str(measure(dot, jnp.ones(8), x, batch_size=20)).startswith("alpha 0.")
-    lines = str(measure(dot, jnp.ones(8), x, batch_size=20, by=co.leaf, groups=np.arange(40) < 10)).splitlines()
+    lines = str(
+        measure(dot, jnp.ones(8), x, batch_size=20, by=co.leaf, groups=np.arange(40) < 10)
+    ).splitlines()
     assert [line.partition(": ")[0] for line in lines] == ["all, group 0", "all, group 1"]
     assert lines[1].endswith("m = 10")

@@ -29,15 +29,21 @@ def test_alignment_is_that_of_the_naive_kernel():
 
 
 def test_scalar_outputs_are_one_output():
-    expected = tangent_kernel_alignment(lambda p, x: network(p, x)[:1], PARAMS, INPUTS, TARGETS[:, :1])
-    np.testing.assert_allclose(tangent_kernel_alignment(first_output, PARAMS, INPUTS, TARGETS[:, 0]), expected, rtol=1e-6)
+    expected = tangent_kernel_alignment(
+        lambda p, x: network(p, x)[:1], PARAMS, INPUTS, TARGETS[:, :1]
+    )
+    np.testing.assert_allclose(
+        tangent_kernel_alignment(first_output, PARAMS, INPUTS, TARGETS[:, 0]), expected, rtol=1e-6
+    )
 
 
 def test_inputs_may_be_any_tree():
     apart = {"left": INPUTS[:, :2], "right": INPUTS[:, 2:]}
     joined = lambda p, x: network(p, jnp.concatenate([x["left"], x["right"]]))
     expected = tangent_kernel_alignment(network, PARAMS, INPUTS, TARGETS)
-    np.testing.assert_allclose(tangent_kernel_alignment(joined, PARAMS, apart, TARGETS), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        tangent_kernel_alignment(joined, PARAMS, apart, TARGETS), expected, rtol=1e-5
+    )
 
 
 def test_the_loss_weighted_kernel_is_alphas():
@@ -47,26 +53,53 @@ def test_the_loss_weighted_kernel_is_alphas():
     _, gradients = co.per_example_value_and_grad(loss)(PARAMS, (INPUTS, y))
     slopes = jnp.stack([first_output(PARAMS, x) for x in INPUTS]) - y
     kernel = reference.tangent_kernel(lambda p, x: network(p, x)[:1], PARAMS, INPUTS)
-    sum_of_weighted = tangent_kernel_alignment(first_output, PARAMS, INPUTS, slopes) * np.linalg.norm(kernel) * np.sum(slopes**2)
-    np.testing.assert_allclose(sum_of_weighted / (6 * np.trace(np.outer(slopes, slopes) * kernel)), co.alpha(gradients), rtol=1e-5)
+    sum_of_weighted = (
+        tangent_kernel_alignment(first_output, PARAMS, INPUTS, slopes)
+        * np.linalg.norm(kernel)
+        * np.sum(slopes**2)
+    )
+    np.testing.assert_allclose(
+        sum_of_weighted / (6 * np.trace(np.outer(slopes, slopes) * kernel)),
+        co.alpha(gradients),
+        rtol=1e-5,
+    )
 
 
 def test_a_kernel_made_of_the_targets_is_aligned_and_an_orthogonal_one_is_not():
     y = jnp.array([1.0, -2.0, 3.0, 0.5])
     linear = lambda w, x: w * x
-    np.testing.assert_allclose(tangent_kernel_alignment(linear, jnp.float32(1), y, -3 * y), 1, rtol=1e-6)
-    np.testing.assert_allclose(tangent_kernel_alignment(linear, jnp.float32(1), y, jnp.array([2.0, 1.0, 0.0, 0.0])), 0, atol=1e-7)
+    np.testing.assert_allclose(
+        tangent_kernel_alignment(linear, jnp.float32(1), y, -3 * y), 1, rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        tangent_kernel_alignment(linear, jnp.float32(1), y, jnp.array([2.0, 1.0, 0.0, 0.0])),
+        0,
+        atol=1e-7,
+    )
 
 
 def test_a_kernel_without_preferences_has_one_over_root_n():
     linear = lambda w, x: w @ x
-    np.testing.assert_allclose(tangent_kernel_alignment(linear, jnp.ones((3, 4)), jnp.eye(4), TARGETS[:4]), 1 / np.sqrt(12), rtol=1e-5)
+    np.testing.assert_allclose(
+        tangent_kernel_alignment(linear, jnp.ones((3, 4)), jnp.eye(4), TARGETS[:4]),
+        1 / np.sqrt(12),
+        rtol=1e-5,
+    )
 
 
 def test_unfitting_outputs_and_targets_are_refused():
-    with pytest.raises(ValueError, match=r"targets must be \[6, 3\], one an output of each input, got \[6\]"):
+    with pytest.raises(
+        ValueError, match=r"targets must be \[6, 3\], one an output of each input, got \[6\]"
+    ):
         tangent_kernel_alignment(network, PARAMS, INPUTS, TARGETS[:, 0])
-    with pytest.raises(ValueError, match=r"outputs\(params, x\) must return a scalar or \[C\] for one input, got shape \(2, 3\)"):
-        tangent_kernel_alignment(lambda p, x: jnp.stack([network(p, x)] * 2), PARAMS, INPUTS, TARGETS)
-    with pytest.raises(ValueError, match=r"must return a scalar or \[C\] for one input, got a tuple"):
+    with pytest.raises(
+        ValueError,
+        match=r"outputs\(params, x\) must return a scalar or \[C\] for one input, got shape \(2, 3\)",
+    ):
+        tangent_kernel_alignment(
+            lambda p, x: jnp.stack([network(p, x)] * 2), PARAMS, INPUTS, TARGETS
+        )
+    with pytest.raises(
+        ValueError, match=r"must return a scalar or \[C\] for one input, got a tuple"
+    ):
         tangent_kernel_alignment(lambda p, x: (network(p, x),), PARAMS, INPUTS, TARGETS)

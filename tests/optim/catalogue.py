@@ -1,7 +1,7 @@
 """Every aggregator is one row: how to make it, its slow twin in numpy, what it promises.
 
-A new one adds its row, and nothing else: `test_catalogue.py` runs `check_aggregator` over all of them, `test_aggregators.py` what
-is asked of rows with certain promises.
+A new one adds its row, and nothing else: `test_catalogue.py` runs `check_aggregator` over all of
+them, `test_aggregators.py` what is asked of rows with certain promises.
 """
 
 import math
@@ -11,7 +11,17 @@ from typing import NamedTuple
 import numpy as np
 
 from coherence.checks import leafwise
-from coherence.checks.promises import bounded, breakdown, is_the_mean, odd, permutes, scales, separable, shifts, unanimous
+from coherence.checks.promises import (
+    bounded,
+    breakdown,
+    is_the_mean,
+    odd,
+    permutes,
+    scales,
+    separable,
+    shifts,
+    unanimous,
+)
 from coherence.optim import (
     average,
     coherence_mask,
@@ -35,8 +45,8 @@ from tests.optim import twins
 class Row(NamedTuple):
     """`make() -> transformation`; `twin(tree of [m, ...] in float64) -> one gradient`; `promises` from `coherence.checks.promises`.
 
-    A twin of one leaf is wrapped in `leafwise`. One with state has `steps`: how often it is fed the same gradients before its
-    update counts (3 for a window of 3).
+    A twin of one leaf is wrapped in `leafwise`. One with state has `steps`: how often it is fed the
+    same gradients before its update counts (3 for a window of 3).
     """
 
     make: Callable
@@ -67,34 +77,98 @@ def middle(g):
 
 
 MEAN_LIKE = (permutes, odd, scales, shifts, unanimous, separable)
-IN_GROUPS = (odd, scales, shifts, unanimous, separable)  # who is in a group with whom depends on the order
-PICKED = (permutes, odd, scales, unanimous)  # parts of the mean: what all have in common changes which
+IN_GROUPS = (
+    odd,
+    scales,
+    shifts,
+    unanimous,
+    separable,
+)  # who is in a group with whom depends on the order
+PICKED = (
+    permutes,
+    odd,
+    scales,
+    unanimous,
+)  # parts of the mean: what all have in common changes which
 
 CATALOGUE = {
     "average": Row(average, leafwise(lambda g: winsorized(g, 0)), (*MEAN_LIKE, is_the_mean)),
-    "winsorize(0)": Row(lambda: winsorize(0), leafwise(lambda g: winsorized(g, 0)), (*MEAN_LIKE, is_the_mean)),
-    "winsorize(2.5)": Row(lambda: winsorize(2.5), leafwise(lambda g: winsorized(g, 2.5)), MEAN_LIKE),
-    "winsorize(10)": Row(lambda: winsorize(10), leafwise(lambda g: winsorized(g, 10)), (*MEAN_LIKE, breakdown(0.1))),
-    "trimmed_mean(10)": Row(lambda: trimmed_mean(10), leafwise(lambda g: twins.trimmed(g, 10)), (*MEAN_LIKE, breakdown(0.1))),
-    "trimmed_mean(45)": Row(lambda: trimmed_mean(45), leafwise(lambda g: twins.trimmed(g, 45)), (*MEAN_LIKE, breakdown(0.45))),
-    "trimmed_mean(50)": Row(lambda: trimmed_mean(50), leafwise(middle), (*MEAN_LIKE, breakdown(0.5))),
+    "winsorize(0)": Row(
+        lambda: winsorize(0), leafwise(lambda g: winsorized(g, 0)), (*MEAN_LIKE, is_the_mean)
+    ),
+    "winsorize(2.5)": Row(
+        lambda: winsorize(2.5), leafwise(lambda g: winsorized(g, 2.5)), MEAN_LIKE
+    ),
+    "winsorize(10)": Row(
+        lambda: winsorize(10), leafwise(lambda g: winsorized(g, 10)), (*MEAN_LIKE, breakdown(0.1))
+    ),
+    "trimmed_mean(10)": Row(
+        lambda: trimmed_mean(10),
+        leafwise(lambda g: twins.trimmed(g, 10)),
+        (*MEAN_LIKE, breakdown(0.1)),
+    ),
+    "trimmed_mean(45)": Row(
+        lambda: trimmed_mean(45),
+        leafwise(lambda g: twins.trimmed(g, 45)),
+        (*MEAN_LIKE, breakdown(0.45)),
+    ),
+    "trimmed_mean(50)": Row(
+        lambda: trimmed_mean(50), leafwise(middle), (*MEAN_LIKE, breakdown(0.5))
+    ),
     "median": Row(median, leafwise(middle), (*MEAN_LIKE, breakdown(0.5))),
-    "median_of_means(1)": Row(lambda: median_of_means(1), leafwise(twins.mean), (*MEAN_LIKE, is_the_mean)),
-    "median_of_means(3)": Row(lambda: median_of_means(3), leafwise(lambda g: twins.middle_of_groups(g, 3)), (*IN_GROUPS, breakdown(0.05))),
-    "median_of_means(4)": Row(lambda: median_of_means(4), leafwise(lambda g: twins.middle_of_groups(g, 4)), (*IN_GROUPS, breakdown(0.05))),
-    "median_of_means, batches": Row(lambda: median_of_means(consecutive=True), leafwise(twins.mean), (*MEAN_LIKE, is_the_mean), steps=3),
+    "median_of_means(1)": Row(
+        lambda: median_of_means(1), leafwise(twins.mean), (*MEAN_LIKE, is_the_mean)
+    ),
+    "median_of_means(3)": Row(
+        lambda: median_of_means(3),
+        leafwise(lambda g: twins.middle_of_groups(g, 3)),
+        (*IN_GROUPS, breakdown(0.05)),
+    ),
+    "median_of_means(4)": Row(
+        lambda: median_of_means(4),
+        leafwise(lambda g: twins.middle_of_groups(g, 4)),
+        (*IN_GROUPS, breakdown(0.05)),
+    ),
+    "median_of_means, batches": Row(
+        lambda: median_of_means(consecutive=True),
+        leafwise(twins.mean),
+        (*MEAN_LIKE, is_the_mean),
+        steps=3,
+    ),
     "rolling_median": Row(rolling_median, leafwise(twins.mean), (*MEAN_LIKE, is_the_mean), steps=3),
     "rolling_mean": Row(rolling_mean, leafwise(twins.mean), (*MEAN_LIKE, is_the_mean), steps=3),
     "geometric_median": Row(
-        lambda: geometric_median(100), twins.together(twins.nearest), (permutes, odd, scales, shifts, unanimous, bounded(0.2))
+        lambda: geometric_median(100),
+        twins.together(twins.nearest),
+        (permutes, odd, scales, shifts, unanimous, bounded(0.2)),
     ),
-    "norm_clip": Row(lambda: norm_clip(3.0), twins.together(lambda g: twins.clipped(g, 3.0)), (permutes, odd, bounded(0.5))),
-    "sign_agreement": Row(lambda: sign_agreement(0.3), leafwise(lambda g: twins.agreed(g, 0.3)), (*PICKED, separable)),
-    "sum_of_signs": Row(sum_of_signs, leafwise(twins.votes), (permutes, odd, separable, bounded(0.5))),
-    "sign_of_sum": Row(sign_of_sum, leafwise(lambda g: np.sign(twins.mean(g))), (permutes, odd, separable)),
-    "coherence_mask": Row(lambda: coherence_mask(3.0), lambda g: twins.coherent_leaves(g, 3.0), PICKED),
-    "coordinate_mask": Row(lambda: coordinate_mask(1.5), leafwise(lambda g: twins.coherent_coordinates(g, 1.5)), (*PICKED, separable)),
-    "top_k": Row(lambda: top_k(0.3), twins.together(lambda g: twins.strongest(g, abs(g.mean(0)), 0.3)), (permutes, odd, scales)),
+    "norm_clip": Row(
+        lambda: norm_clip(3.0),
+        twins.together(lambda g: twins.clipped(g, 3.0)),
+        (permutes, odd, bounded(0.5)),
+    ),
+    "sign_agreement": Row(
+        lambda: sign_agreement(0.3), leafwise(lambda g: twins.agreed(g, 0.3)), (*PICKED, separable)
+    ),
+    "sum_of_signs": Row(
+        sum_of_signs, leafwise(twins.votes), (permutes, odd, separable, bounded(0.5))
+    ),
+    "sign_of_sum": Row(
+        sign_of_sum, leafwise(lambda g: np.sign(twins.mean(g))), (permutes, odd, separable)
+    ),
+    "coherence_mask": Row(
+        lambda: coherence_mask(3.0), lambda g: twins.coherent_leaves(g, 3.0), PICKED
+    ),
+    "coordinate_mask": Row(
+        lambda: coordinate_mask(1.5),
+        leafwise(lambda g: twins.coherent_coordinates(g, 1.5)),
+        (*PICKED, separable),
+    ),
+    "top_k": Row(
+        lambda: top_k(0.3),
+        twins.together(lambda g: twins.strongest(g, abs(g.mean(0)), 0.3)),
+        (permutes, odd, scales),
+    ),
     "top_k, by coherence": Row(
         lambda: top_k(0.3, by_coherence=True),
         twins.together(lambda g: twins.strongest(g, twins.own_coherence(g), 0.3)),

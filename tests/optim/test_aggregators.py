@@ -14,27 +14,44 @@ import pytest
 from coherence.checks.promises import separable
 from coherence.gradients import Factored, Recomputed, Stacked, per_example_value_and_grad
 from coherence.gradients.factors import is_node
-from coherence.optim import Aggregator, average, chain, median, soft_threshold, trimmed_mean, winsorize
+from coherence.optim import (
+    Aggregator,
+    average,
+    chain,
+    median,
+    soft_threshold,
+    trimmed_mean,
+    winsorize,
+)
 from tests.optim.catalogue import CATALOGUE, winsorized
 
 
 def rows(*promised):
     """The names of the catalogue's rows that keep these promises."""
-    return pytest.mark.parametrize("name", [name for name, row in CATALOGUE.items() if set(promised) <= set(row.promises)])
+    return pytest.mark.parametrize(
+        "name", [name for name, row in CATALOGUE.items() if set(promised) <= set(row.promises)]
+    )
 
 
 def rows_of_sizes(promised, small, large):
     """Rows and numbers of examples; `large` only for those that rank the examples, whose method changes with m."""
     names = [name for name, row in CATALOGUE.items() if set(promised) <= set(row.promises)]
-    ranks = lambda name: name.startswith(("winsorize", "trimmed_mean", "median")) and "means" not in name
-    return pytest.mark.parametrize(("name", "m"), [(name, m) for name in names for m in (*small, *(large if ranks(name) else ()))])
+    ranks = lambda name: (
+        name.startswith(("winsorize", "trimmed_mean", "median")) and "means" not in name
+    )
+    return pytest.mark.parametrize(
+        ("name", "m"),
+        [(name, m) for name in names for m in (*small, *(large if ranks(name) else ()))],
+    )
 
 
 def run(name, g, params=None):
     row = CATALOGUE[name]
     tx = row.make()
     if params is None:
-        params = jax.tree.map(lambda x: jnp.ones(x.shape if is_node(x) else x.shape[1:], x.dtype), g, is_leaf=is_node)
+        params = jax.tree.map(
+            lambda x: jnp.ones(x.shape if is_node(x) else x.shape[1:], x.dtype), g, is_leaf=is_node
+        )
     update, state = jax.jit(tx.update), tx.init(params)
     for _ in range(row.steps):
         updates, state = update(g, state, params)
@@ -62,12 +79,18 @@ def test_small_batches_follow_the_rank_rule(m):
         tx = winsorize(c)
         expected = winsorized(g, c)
         with jax.disable_jit():  # every m compiled would take minutes
-            np.testing.assert_allclose(tx.update(jnp.asarray(g), tx.init(None))[0], expected, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(
+                tx.update(jnp.asarray(g), tx.init(None))[0], expected, rtol=1e-5, atol=1e-6
+            )
 
 
 @rows(separable)
 def test_ties_infinities_and_signed_zeros_are_values_like_others(name):
-    g = np.random.default_rng(0).choice([-np.inf, -2.0, -1.0, -0.0, 0.0, 1.0, 1.0, np.inf], size=(20, 400)).astype(np.float32)
+    g = (
+        np.random.default_rng(0)
+        .choice([-np.inf, -2.0, -1.0, -0.0, 0.0, 1.0, 1.0, np.inf], size=(20, 400))
+        .astype(np.float32)
+    )
     np.testing.assert_allclose(run(name, g), twin(name, g), rtol=1e-6)
 
 
@@ -127,7 +150,11 @@ def loss(params, example):
 
 
 def network(m, inputs=5, hidden=7):
-    params = {"first": random(inputs, hidden), "bias": random(hidden, seed=1), "second": random(hidden, 2, seed=2)}
+    params = {
+        "first": random(inputs, hidden),
+        "bias": random(hidden, seed=1),
+        "second": random(hidden, 2, seed=2),
+    }
     return jax.tree.map(jnp.asarray, params), (random(m, inputs, seed=3), random(m, 2, seed=4))
 
 
@@ -152,11 +179,19 @@ def test_large_batches_of_factors_give_the_step_of_plain_gradients(name):
 @rows(separable)
 @pytest.mark.filterwarnings("ignore::coherence.gradients.RecomputedWarning")
 def test_sequences_in_small_slabs_and_recomputed_leaves_too(name, monkeypatch):
-    monkeypatch.setattr("coherence.optim.order_statistics.leaves._FORMED", 150)  # small slabs, nothing joined
+    monkeypatch.setattr(
+        "coherence.optim.order_statistics.leaves._FORMED", 150
+    )  # small slabs, nothing joined
     monkeypatch.setattr("coherence.gradients.tracing.ROWS", 0)  # nor formed because it is small
-    params, batch = {"shared": jnp.asarray(random(9, 6)), "scale": jnp.asarray(random(200, seed=1))}, random(10, 4, 9, seed=2)
+    params, batch = (
+        {"shared": jnp.asarray(random(9, 6)), "scale": jnp.asarray(random(200, seed=1))},
+        random(10, 4, 9, seed=2),
+    )
     _, g = per_example_value_and_grad(sequence_loss)(params, batch)
-    assert {leaf: type(node) for leaf, node in g.items()} == {"shared": Factored, "scale": Recomputed}
+    assert {leaf: type(node) for leaf, node in g.items()} == {
+        "shared": Factored,
+        "scale": Recomputed,
+    }
     plain = jax.vmap(jax.grad(sequence_loss), (None, 0))(params, batch)
     assert_close(run(name, g, params), run(name, plain, params), rtol=1e-4, atol=1e-5)
 
@@ -167,17 +202,29 @@ def test_leaves_without_a_rule_are_differentiated_again_for_each_stretch(width, 
     monkeypatch.setattr("coherence.optim.order_statistics.leaves._JOINED", 0)
     monkeypatch.setattr("coherence.optim.order_statistics.leaves._RECOMPUTED", 10 * width)
     monkeypatch.setattr("coherence.gradients.tracing.ROWS", 0)
-    params, batch = {"shared": jnp.asarray(random(9, 6)), "scale": jnp.asarray(random(50, seed=1))}, random(10, 4, 9, seed=2)
+    params, batch = (
+        {"shared": jnp.asarray(random(9, 6)), "scale": jnp.asarray(random(50, seed=1))},
+        random(10, 4, 9, seed=2),
+    )
     _, g = per_example_value_and_grad(sequence_loss)(params, batch)
     plain = jax.vmap(jax.grad(sequence_loss), (None, 0))(params, batch)
-    assert_close(run("median", g, params)["scale"], run("median", plain, params)["scale"], rtol=1e-5, atol=1e-6)
+    assert_close(
+        run("median", g, params)["scale"],
+        run("median", plain, params)["scale"],
+        rtol=1e-5,
+        atol=1e-6,
+    )
 
 
 @pytest.mark.parametrize("m", [12, 140])
 def test_nothing_is_joined_and_equal_shapes_are_stacked(monkeypatch, m):
     monkeypatch.setattr("coherence.optim.order_statistics.leaves._FORMED", 0)
-    square = lambda params, x: jnp.sum(jnp.tanh(jnp.tanh(x @ params["a"]) @ params["b"]) @ params["c"])
-    params = {name: jnp.asarray(random(6, 6, seed=i)) for i, name in enumerate("abc")} | {"unused": jnp.ones(3)}
+    square = lambda params, x: jnp.sum(
+        jnp.tanh(jnp.tanh(x @ params["a"]) @ params["b"]) @ params["c"]
+    )
+    params = {name: jnp.asarray(random(6, 6, seed=i)) for i, name in enumerate("abc")} | {
+        "unused": jnp.ones(3)
+    }
     batch = random(m, 6)
     _, g = per_example_value_and_grad(square)(params, batch)
     plain = jax.vmap(jax.grad(square), (None, 0))(params, batch)
@@ -228,7 +275,10 @@ def test_large_batches_are_bisected_in_bounded_memory():
 # The socket: optax.
 
 
-@pytest.mark.parametrize("rest", [optax.sgd(0.1), optax.adam(1e-2), optax.sgd(optax.linear_schedule(0.1, 0.0, 5), momentum=0.9)])
+@pytest.mark.parametrize(
+    "rest",
+    [optax.sgd(0.1), optax.adam(1e-2), optax.sgd(optax.linear_schedule(0.1, 0.0, 5), momentum=0.9)],
+)
 def test_training_compiles_one_step_and_descends(rest):
     params, batch = network(10)
     tx = chain(winsorize(10), rest)
@@ -303,10 +353,15 @@ def test_the_average_of_a_batch_gradient_is_itself():
     assert average().update(g, None, params)[0] is g
 
 
-@pytest.mark.parametrize(("tx", "name"), [(median(), r"median\(\)"), (winsorize(2), r"winsorize\(2\)")])
+@pytest.mark.parametrize(
+    ("tx", "name"), [(median(), r"median\(\)"), (winsorize(2), r"winsorize\(2\)")]
+)
 def test_robust_aggregators_refuse_a_batch_gradient(tx, name):
     params = {"w": jnp.ones((3, 2))}
-    with pytest.raises(ValueError, match=rf"{name} needs per-example gradients, got a batch gradient .*per_example_value_and_grad\(loss\)"):
+    with pytest.raises(
+        ValueError,
+        match=rf"{name} needs per-example gradients, got a batch gradient .*per_example_value_and_grad\(loss\)",
+    ):
         tx.update(params, None, params)
 
 
@@ -317,63 +372,96 @@ def test_updates_have_the_parameters_dtype():
 
 @pytest.mark.parametrize("g", [random(3), random(4, 3), random(4, 2, 2, 2)])
 def test_a_leaf_of_another_shape_is_named(g):
-    with pytest.raises(ValueError, match=r"median\(\): leaf w has shape \[.*\], but its parameter \[2, 2\]. Per-example gradients have"):
+    with pytest.raises(
+        ValueError,
+        match=r"median\(\): leaf w has shape \[.*\], but its parameter \[2, 2\]. Per-example gradients have",
+    ):
         median().update({"w": g}, None, {"w": jnp.ones((2, 2))})
 
 
 def test_factors_of_other_parameters_are_named():
     params, batch = network(4)
     _, g = per_example_value_and_grad(loss)(params, batch)
-    with pytest.raises(ValueError, match=r"median\(\): leaf first has shape one example's \[5, 7\], but its parameter \[1, 1\]"):
+    with pytest.raises(
+        ValueError,
+        match=r"median\(\): leaf first has shape one example's \[5, 7\], but its parameter \[1, 1\]",
+    ):
         median().update(g, None, params | {"first": jnp.ones((1, 1))})
 
 
 def test_another_structure_is_refused():
-    with pytest.raises(ValueError, match=r"average\(\): gradients and params differ in structure: .*'w'.*'v'"):
+    with pytest.raises(
+        ValueError, match=r"average\(\): gradients and params differ in structure: .*'w'.*'v'"
+    ):
         average().update({"w": random(4, 2)}, None, {"v": jnp.ones(2)})
 
 
 def test_a_mixture_of_batch_and_per_example_is_refused():
-    with pytest.raises(ValueError, match=r"average\(\): leaf b has its parameter's shape, others have one more axis. Give per-example"):
-        average().update({"b": random(2), "w": random(4, 2)}, None, {"b": jnp.ones(2), "w": jnp.ones(2)})
+    with pytest.raises(
+        ValueError,
+        match=r"average\(\): leaf b has its parameter's shape, others have one more axis. Give per-example",
+    ):
+        average().update(
+            {"b": random(2), "w": random(4, 2)}, None, {"b": jnp.ones(2), "w": jnp.ones(2)}
+        )
 
 
 def test_no_examples_are_refused():
-    with pytest.raises(ValueError, match="gradients are of 0 examples: there is nothing to reduce."):
+    with pytest.raises(
+        ValueError, match="gradients are of 0 examples: there is nothing to reduce."
+    ):
         median().update(random(0, 3), None)
 
 
 @pytest.mark.parametrize("c", [60, -1, 50.5, math.nan])
 @pytest.mark.parametrize("make", [winsorize, trimmed_mean])
 def test_percents_beyond_fifty_are_refused(make, c):
-    with pytest.raises(ValueError, match=rf"{make.__name__}\(c\): c is in percent of the examples, in \[0, 50\], got {c}\."):
+    with pytest.raises(
+        ValueError,
+        match=rf"{make.__name__}\(c\): c is in percent of the examples, in \[0, 50\], got {c}\.",
+    ):
         make(c)
 
 
 @pytest.mark.parametrize("c", ["2", None, jnp.float32(2)])
 def test_percents_are_plain_numbers(c):
-    with pytest.raises(TypeError, match=r"winsorize\(c\): c is a plain number \(percent of the examples, in \[0, 50\]\), got "):
+    with pytest.raises(
+        TypeError,
+        match=r"winsorize\(c\): c is a plain number \(percent of the examples, in \[0, 50\]\), got ",
+    ):
         winsorize(c)
 
 
 def test_a_chain_starts_with_an_aggregator():
     with pytest.raises(
-        TypeError, match=r"chain\(aggregator, \*rest\) starts with an aggregator .*got an optax transformation that takes one"
+        TypeError,
+        match=r"chain\(aggregator, \*rest\) starts with an aggregator .*got an optax transformation that takes one",
     ):
         chain(optax.scale(2.0), average())
-    with pytest.raises(TypeError, match=r"starts with an aggregator such as average\(\), winsorize\(2\) or median\(\), got float"):
+    with pytest.raises(
+        TypeError,
+        match=r"starts with an aggregator such as average\(\), winsorize\(2\) or median\(\), got float",
+    ):
         chain(0.1)
 
 
 def test_a_chain_has_one_aggregator():
-    with pytest.raises(TypeError, match=r"chain: argument 3 is a second aggregator, but the first leaves one gradient .*Keep one\."):
+    with pytest.raises(
+        TypeError,
+        match=r"chain: argument 3 is a second aggregator, but the first leaves one gradient .*Keep one\.",
+    ):
         chain(winsorize(2), optax.scale(1.0), median())
 
 
-@pytest.mark.parametrize("threshold", [soft_threshold(0.1), soft_threshold(0.1, mask={"w": True})], ids=["plain", "masked"])
+@pytest.mark.parametrize(
+    "threshold",
+    [soft_threshold(0.1), soft_threshold(0.1, mask={"w": True})],
+    ids=["plain", "masked"],
+)
 def test_nothing_comes_behind_a_soft_threshold(threshold):
     with pytest.raises(
-        TypeError, match=r"chain: argument 2 of 3 is a soft_threshold, which goes last: .* exact zeros\. Put it at the end, behind the"
+        TypeError,
+        match=r"chain: argument 2 of 3 is a soft_threshold, which goes last: .* exact zeros\. Put it at the end, behind the",
     ):
         chain(average(), threshold, optax.sgd(0.1))
     assert isinstance(chain(average(), optax.sgd(0.1), threshold), Aggregator)
@@ -403,7 +491,9 @@ def test_the_median_learns_what_is_shared_and_nothing_else():
     def train(shared):
         x = jnp.concatenate([jnp.diag(y), jnp.zeros((4, 1)), (shared * y)[:, None]], 1)
         w, state = jnp.zeros(6), tx.init(jnp.zeros(6))
-        step = jax.jit(lambda w, state: tx.update(per_example_value_and_grad(square)(w, (x, y))[1], state, w))
+        step = jax.jit(
+            lambda w, state: tx.update(per_example_value_and_grad(square)(w, (x, y))[1], state, w)
+        )
         for _ in range(20):
             updates, state = step(w, state)
             w = optax.apply_updates(w, updates)

@@ -48,8 +48,12 @@ def test_l1_decay_is_the_same_force_but_jitters():
 def test_l2_shrinks_private_and_shared_alike(rate):
     tx = chain(average(), l2_decay(rate), optax.sgd(0.1))
     w = train(tx, LEARNABLE)
-    np.testing.assert_allclose(w, [1 / (5 + 4 * rate)] * 4 + [0.0, 4 / (5 + 4 * rate)], rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(train(tx, MEMORIZABLE), [1 / (1 + 4 * rate)] * 4 + [0.0, 0.0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        w, [1 / (5 + 4 * rate)] * 4 + [0.0, 4 / (5 + 4 * rate)], rtol=1e-4, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        train(tx, MEMORIZABLE), [1 / (1 + 4 * rate)] * 4 + [0.0, 0.0], rtol=1e-4, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -62,7 +66,9 @@ def test_thresholded_weights_are_exactly_zero_whatever_the_rounding(dtype):
     there = np.asarray(w + u, np.float64)
     np.testing.assert_array_equal(np.asarray(new == 0), np.abs(there) <= 0.5)
     expected = np.sign(there) * np.maximum(np.abs(there) - 0.5, 0)
-    np.testing.assert_allclose(np.asarray(new, np.float64), expected, atol=0.02 if dtype == jnp.bfloat16 else 1e-6)
+    np.testing.assert_allclose(
+        np.asarray(new, np.float64), expected, atol=0.02 if dtype == jnp.bfloat16 else 1e-6
+    )
     assert new.dtype == dtype
 
 
@@ -90,13 +96,23 @@ def test_masked_leaves_feel_no_pull(force):
     np.testing.assert_array_equal(updates["bias"], [0.0, 0.0])
 
 
-@pytest.mark.parametrize(("force", "name"), [(l1_decay, "l1_decay"), (l2_decay, "l2_decay"), (soft_threshold, "soft_threshold")])
+@pytest.mark.parametrize(
+    ("force", "name"),
+    [(l1_decay, "l1_decay"), (l2_decay, "l2_decay"), (soft_threshold, "soft_threshold")],
+)
 def test_negative_rates_are_refused(force, name):
-    with pytest.raises(ValueError, match=rf"{name}\(rate\): rate is a pull toward zero, at least 0, got -1\."):
+    with pytest.raises(
+        ValueError, match=rf"{name}\(rate\): rate is a pull toward zero, at least 0, got -1\."
+    ):
         force(-1)
 
 
-@pytest.mark.parametrize(("tx", "name"), [(l1_decay(0.1), "l1_decay"), (soft_threshold(0.1), "soft_threshold")])
+@pytest.mark.parametrize(
+    ("tx", "name"), [(l1_decay(0.1), "l1_decay"), (soft_threshold(0.1), "soft_threshold")]
+)
 def test_forces_need_the_parameters(tx, name):
-    with pytest.raises(ValueError, match=rf"{name} acts on the parameters: pass them, update\(gradients, state, params\)\."):
+    with pytest.raises(
+        ValueError,
+        match=rf"{name} acts on the parameters: pass them, update\(gradients, state, params\)\.",
+    ):
         tx.update(jnp.ones(2), tx.init(jnp.ones(2)))

@@ -9,11 +9,15 @@ from coherence.optim import geometric_median
 
 
 def result(g, *args):
-    return np.asarray(jax.jit(lambda g: geometric_median(*args).update(g, None)[0])(jnp.asarray(g, jnp.float32)))
+    return np.asarray(
+        jax.jit(lambda g: geometric_median(*args).update(g, None)[0])(jnp.asarray(g, jnp.float32))
+    )
 
 
 def test_of_a_convex_quadrilateral_it_is_where_the_diagonals_meet():
-    np.testing.assert_allclose(result([[0, 0], [1, 0], [0, 1], [1e3, 1e3]], 200), [0.5, 0.5], atol=1e-3)
+    np.testing.assert_allclose(
+        result([[0, 0], [1, 0], [0, 1], [1e3, 1e3]], 200), [0.5, 0.5], atol=1e-3
+    )
 
 
 def test_where_more_than_half_agree_it_is_theirs():
@@ -23,7 +27,9 @@ def test_where_more_than_half_agree_it_is_theirs():
 
 
 @pytest.mark.parametrize("smoothing", [1e-6, 1e-3, 1.0])
-@pytest.mark.parametrize("g", [np.zeros((5, 3)), np.ones((5, 3)), np.ones((1, 3)), np.full((4, 3), 1e-12)])
+@pytest.mark.parametrize(
+    "g", [np.zeros((5, 3)), np.ones((5, 3)), np.ones((1, 3)), np.full((4, 3), 1e-12)]
+)
 def test_equal_gradients_divide_nothing_by_zero(g, smoothing):
     np.testing.assert_allclose(result(g, 32, smoothing), g[0], rtol=1e-6)
 

@@ -27,7 +27,11 @@ def test_layers_are_kept_whole_above_the_threshold():
 
 
 def test_what_is_kept_is_the_mean_and_a_nan_is_not_hidden():
-    g = {"a": {"w": SHARED}, "b": {"w": SHARED.at[0, 1].set(jnp.nan)}, "c": {"w": jnp.zeros((4, 2))}}
+    g = {
+        "a": {"w": SHARED},
+        "b": {"w": SHARED.at[0, 1].set(jnp.nan)},
+        "c": {"w": jnp.zeros((4, 2))},
+    }
     update = coherence_mask(1.0).update(g, None)[0]
     np.testing.assert_array_equal(update["a"]["w"], 1)
     np.testing.assert_array_equal(np.isnan(update["b"]["w"]), [False, True, False])
@@ -35,7 +39,9 @@ def test_what_is_kept_is_the_mean_and_a_nan_is_not_hidden():
 
 
 def test_a_coordinate_counts_the_examples_that_share_it():
-    g = jnp.array([[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, -1.0], [1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
+    g = jnp.array(
+        [[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, -1.0], [1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]
+    )
     for threshold in (0, 0.5, 1.5, 2.5, 3.5):
         update = coordinate_mask(threshold).update(g, None)[0]
         np.testing.assert_array_equal(update != 0, np.array([4, 3, 2, 0]) > threshold)
@@ -55,7 +61,9 @@ def test_all_of_them_are_the_mean_and_a_nan_stays(by_coherence):
     tx = top_k(1.0, by_coherence=by_coherence)
     np.testing.assert_array_equal(tx.update(g, tx.init(None))[0], average().update(g, None)[0])
     tx = top_k(0.05, by_coherence=by_coherence)
-    assert np.isnan(tx.update(g.at[3, 7].set(jnp.nan), tx.init(None))[0]).tolist() == [i == 7 for i in range(20)]
+    assert np.isnan(tx.update(g.at[3, 7].set(jnp.nan), tx.init(None))[0]).tolist() == [
+        i == 7 for i in range(20)
+    ]
 
 
 def test_coherence_ranks_what_is_shared_above_what_is_large():
@@ -68,14 +76,21 @@ def test_coherence_ranks_what_is_shared_above_what_is_large():
 def test_a_batch_gradient_has_magnitudes_but_no_coherence():
     params = jnp.zeros(2)
     tx = top_k(0.5)
-    np.testing.assert_array_equal(tx.update(jnp.array([-3.0, 1.0]), tx.init(params), params)[0], [-3, 0])
-    with pytest.raises(ValueError, match=r"top_k\(0\.5\) needs per-example gradients, got a batch gradient"):
+    np.testing.assert_array_equal(
+        tx.update(jnp.array([-3.0, 1.0]), tx.init(params), params)[0], [-3, 0]
+    )
+    with pytest.raises(
+        ValueError, match=r"top_k\(0\.5\) needs per-example gradients, got a batch gradient"
+    ):
         top_k(0.5, by_coherence=True).update(params, None, params)
 
 
 @pytest.mark.parametrize("share", [0, -0.5, 1.5, float("nan"), "0.5"])
 def test_shares_are_above_zero(share):
-    with pytest.raises(ValueError, match=rf"top_k\(share\): share is of the coordinates, in \(0, 1\], got {share!r}\."):
+    with pytest.raises(
+        ValueError,
+        match=rf"top_k\(share\): share is of the coordinates, in \(0, 1\], got {share!r}\.",
+    ):
         top_k(share)
 
 

@@ -28,9 +28,13 @@ def updates(tx, gradients, params):
 
 def test_one_group_is_the_mean_and_as_many_as_examples_the_median():
     g = random(7, 9)
-    np.testing.assert_allclose(median_of_means(1).update(g, None)[0], average().update(g, None)[0], rtol=1e-6)
+    np.testing.assert_allclose(
+        median_of_means(1).update(g, None)[0], average().update(g, None)[0], rtol=1e-6
+    )
     for groups in (7, 100):
-        np.testing.assert_array_equal(median_of_means(groups).update(g, None)[0], median().update(g, None)[0])
+        np.testing.assert_array_equal(
+            median_of_means(groups).update(g, None)[0], median().update(g, None)[0]
+        )
 
 
 @pytest.mark.parametrize("key", [None, 0])
@@ -41,7 +45,9 @@ def test_masked_examples_leave_no_gap(key):
     for kept in (20, 11, 4, 2):
         keep = np.isin(np.arange(20), rng.choice(20, kept, replace=False))
         masked = Stacked(g * keep[:, None], jnp.asarray(keep))
-        np.testing.assert_allclose(update(masked, state), update(g[keep], state), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            update(masked, state), update(g[keep], state), rtol=1e-5, atol=1e-6
+        )
 
 
 def test_of_no_examples_at_all_it_is_nan():
@@ -52,7 +58,10 @@ def test_of_no_examples_at_all_it_is_nan():
 
 def test_drawn_groups_are_all_partitions_sooner_or_later():
     g = jnp.array([[0.0], [1.0], [10.0], [100.0]])  # in groups of 2, 1 and 1
-    possible = {round(middle_of_groups(np.asarray(g)[list(order)], 3).item(), 2) for order in itertools.permutations(range(4))}
+    possible = {
+        round(middle_of_groups(np.asarray(g)[list(order)], 3).item(), 2)
+        for order in itertools.permutations(range(4))
+    }
     seen = {round(u.item(), 2) for u in updates(median_of_means(3, key=0), [g] * 60, jnp.zeros(1))}
     assert len(possible) > 3
     assert seen == possible
@@ -89,7 +98,12 @@ def test_three_consecutive_batches_are_three_groups_of_a_batch_three_times_as_la
     for i in (0, 1, 3, 4):
         np.testing.assert_array_equal(got[i], 0)
     for i in (2, 5):
-        np.testing.assert_allclose(got[i], median_of_means(3).update(g[i - 2 : i + 1].reshape(24, 5), None)[0], rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(
+            got[i],
+            median_of_means(3).update(g[i - 2 : i + 1].reshape(24, 5), None)[0],
+            rtol=1e-5,
+            atol=1e-7,
+        )
 
 
 @pytest.mark.parametrize("how", [{}, {"key": 0}, {"consecutive": True}])
@@ -111,17 +125,24 @@ def test_scanned_steps_are_steps(how):
 
 @pytest.mark.parametrize("groups", [0, -3, 2.5, "3", None])
 def test_groups_are_a_whole_number(groups):
-    with pytest.raises(ValueError, match=rf"median_of_means\(groups\): groups is a whole number, at least 1, got {groups!r}\."):
+    with pytest.raises(
+        ValueError,
+        match=rf"median_of_means\(groups\): groups is a whole number, at least 1, got {groups!r}\.",
+    ):
         median_of_means(groups)
 
 
 def test_consecutive_batches_have_no_order_to_draw():
     with pytest.raises(
-        ValueError, match=r"median_of_means\(3\): consecutive batches have no order to draw, got key=0. Leave one of the two"
+        ValueError,
+        match=r"median_of_means\(3\): consecutive batches have no order to draw, got key=0. Leave one of the two",
     ):
         median_of_means(3, key=0, consecutive=True)
 
 
 def test_consecutive_batches_need_the_parameters_to_begin_with():
-    with pytest.raises(ValueError, match=r"median_of_means\(3\)\.init\(params\) needs the parameters, got None: the state holds gradients"):
+    with pytest.raises(
+        ValueError,
+        match=r"median_of_means\(3\)\.init\(params\) needs the parameters, got None: the state holds gradients",
+    ):
         median_of_means(3, consecutive=True).init(None)

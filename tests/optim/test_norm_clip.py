@@ -24,7 +24,9 @@ def test_optax_sums_what_is_averaged_here(longest):
 
 def test_without_a_limit_it_is_the_mean():
     g = random(9, 5)
-    np.testing.assert_allclose(norm_clip(np.inf).update(g, None)[0], average().update(g, None)[0], rtol=1e-6)
+    np.testing.assert_allclose(
+        norm_clip(np.inf).update(g, None)[0], average().update(g, None)[0], rtol=1e-6
+    )
 
 
 def test_zero_gradients_stay_zero_and_count():
@@ -34,7 +36,9 @@ def test_zero_gradients_stay_zero_and_count():
 
 
 def test_a_length_that_overflows_is_scaled_to_nothing():
-    np.testing.assert_array_equal(norm_clip(5.0).update(jnp.array([[3.0, 4.0], [1e30, 0.0]]), None)[0], [1.5, 2.0])
+    np.testing.assert_array_equal(
+        norm_clip(5.0).update(jnp.array([[3.0, 4.0], [1e30, 0.0]]), None)[0], [1.5, 2.0]
+    )
 
 
 def test_a_nan_is_not_hidden():
@@ -43,5 +47,7 @@ def test_a_nan_is_not_hidden():
 
 @pytest.mark.parametrize("longest", [0, -1.0, float("nan")])
 def test_limits_are_positive(longest):
-    with pytest.raises(ValueError, match=rf"norm_clip\(max_norm\): max_norm is a length, above 0, got {longest}\."):
+    with pytest.raises(
+        ValueError, match=rf"norm_clip\(max_norm\): max_norm is a length, above 0, got {longest}\."
+    ):
         norm_clip(longest)

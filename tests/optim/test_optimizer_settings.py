@@ -71,7 +71,9 @@ def test_aggregators_are_built(setting, expected):
 
 
 def test_every_aggregator_with_settings_is_tried_here():
-    aggregators = {cls for name in settings.__all__ if hasattr(cls := getattr(settings, name), "per_example")}
+    aggregators = {
+        cls for name in settings.__all__ if hasattr(cls := getattr(settings, name), "per_example")
+    }
     assert {type(setting) for setting, _ in AGGREGATORS} == aggregators
 
 
@@ -90,7 +92,9 @@ def test_every_aggregator_with_settings_is_tried_here():
 )
 def test_the_rest_of_a_chain_is_built(setting, expected):
     tx, params = setting.build(), jnp.full(1, 2.0)
-    np.testing.assert_allclose(tx.update(jnp.ones(1), tx.init(params), params)[0], [expected], rtol=1e-5)
+    np.testing.assert_allclose(
+        tx.update(jnp.ones(1), tx.init(params), params)[0], [expected], rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("setting", [setting for setting, _ in AGGREGATORS], ids=repr)
@@ -113,8 +117,14 @@ def test_settings_are_values():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Winsorize(60), r"Winsorize: c is in percent of the examples, in \[0, 50\], got 60\."),
-        (lambda: TrimmedMean(-1), r"TrimmedMean: c is in percent of the examples, in \[0, 50\], got -1\."),
+        (
+            lambda: Winsorize(60),
+            r"Winsorize: c is in percent of the examples, in \[0, 50\], got 60\.",
+        ),
+        (
+            lambda: TrimmedMean(-1),
+            r"TrimmedMean: c is in percent of the examples, in \[0, 50\], got -1\.",
+        ),
         (lambda: MedianOfMeans(0), r"MedianOfMeans: groups is at least 1, got 0\."),
         (
             lambda: MedianOfMeans(3, seed=1, consecutive=True),
@@ -127,15 +137,27 @@ def test_settings_are_values():
             r"GeometricMedian: iterations is at least 1 and smoothing in \(0, 1\], got iterations=32, smoothing=0\.",
         ),
         (lambda: NormClip(0), r"NormClip: max_norm is a length, above 0, got 0\."),
-        (lambda: SignAgreement(2), r"SignAgreement: threshold is a share of the examples, in \[0, 1\], got 2\."),
-        (lambda: CoherenceMask(-1), r"CoherenceMask: threshold is an m-coherence, at least 0, got -1\."),
+        (
+            lambda: SignAgreement(2),
+            r"SignAgreement: threshold is a share of the examples, in \[0, 1\], got 2\.",
+        ),
+        (
+            lambda: CoherenceMask(-1),
+            r"CoherenceMask: threshold is an m-coherence, at least 0, got -1\.",
+        ),
         (lambda: CoherenceMask(by="all"), r"CoherenceMask: by is layer or leaf, got all\."),
-        (lambda: CoordinateMask(-1), r"CoordinateMask: threshold is an m-coherence, at least 0, got -1\."),
+        (
+            lambda: CoordinateMask(-1),
+            r"CoordinateMask: threshold is an m-coherence, at least 0, got -1\.",
+        ),
         (lambda: TopK(0), r"TopK: share is of the coordinates, in \(0, 1\], got 0\."),
         (lambda: Adam(-1), r"Adam: learning_rate is at least 0, got -1\."),
         (lambda: Adam(b2=1), r"Adam: b1 and b2 are in \[0, 1\), got b1=0\.9, b2=1\."),
         (lambda: RMSProp(decay=-1), r"RMSProp: decay is in \[0, 1\), got -1\."),
-        (lambda: SGD(-1), r"SGD: learning_rate is at least 0 and momentum in \[0, 1\), got learning_rate=-1, momentum=0\.0\."),
+        (
+            lambda: SGD(-1),
+            r"SGD: learning_rate is at least 0 and momentum in \[0, 1\), got learning_rate=-1, momentum=0\.0\.",
+        ),
     ],
 )
 def test_bad_settings_are_refused_before_anything_runs(make, said):

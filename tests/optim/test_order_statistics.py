@@ -7,12 +7,29 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coherence.optim.order_statistics import Formed, bisection, clipped_mean, networks, rank, streaming
+from coherence.optim.order_statistics import (
+    Formed,
+    bisection,
+    clipped_mean,
+    networks,
+    rank,
+    streaming,
+)
 from coherence.optim.order_statistics.keys import from_keys, to_keys
 
 
 @pytest.mark.parametrize(
-    ("c", "m", "k"), [(0, 100, 0), (1, 100, 1), (2, 100, 2), (8, 100, 8), (50, 100, 49), (50, 101, 50), (50, 2, 0), (50, 1, 0)]
+    ("c", "m", "k"),
+    [
+        (0, 100, 0),
+        (1, 100, 1),
+        (2, 100, 2),
+        (8, 100, 8),
+        (50, 100, 49),
+        (50, 101, 50),
+        (50, 2, 0),
+        (50, 1, 0),
+    ],
 )
 def test_ranks_round_to_the_nearest(c, m, k):
     assert rank(c, m) == k
@@ -20,7 +37,9 @@ def test_ranks_round_to_the_nearest(c, m, k):
 
 @pytest.mark.parametrize("c", range(51))
 def test_ranks_of_integer_percents_are_exact(c):
-    assert [rank(c, m) for m in range(1, 300)] == [(2 * c * (m - 1) + 99) // 200 for m in range(1, 300)]
+    assert [rank(c, m) for m in range(1, 300)] == [
+        (2 * c * (m - 1) + 99) // 200 for m in range(1, 300)
+    ]
 
 
 def test_halves_go_down_and_decimals_are_meant_as_written():
@@ -56,7 +75,13 @@ def test_streaming_keeps_the_few_smallest_and_largest(m):
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
 def test_bisection_finds_every_rank(dtype):
-    values = jnp.asarray(np.random.default_rng(0).normal(size=(17, 50)), dtype).at[:3].set(-jnp.inf).at[3:5].set(0.0)
+    values = (
+        jnp.asarray(np.random.default_rng(0).normal(size=(17, 50)), dtype)
+        .at[:3]
+        .set(-jnp.inf)
+        .at[3:5]
+        .set(0.0)
+    )
     ranked = np.sort(np.asarray(values.astype(jnp.float32)), 0)
     find = jax.jit(lambda keys, k: bisection.select(keys, k))
     for k in range(17):
@@ -66,7 +91,9 @@ def test_bisection_finds_every_rank(dtype):
 
 
 def test_keys_keep_the_order_and_come_back():
-    values = np.array([-np.inf, -3e38, -1.0, -1e-45, -0.0, 0.0, 1e-45, 1.0, 3e38, np.inf], np.float32)
+    values = np.array(
+        [-np.inf, -3e38, -1.0, -1e-45, -0.0, 0.0, 1e-45, 1.0, 3e38, np.inf], np.float32
+    )
     keys = to_keys(jnp.asarray(values))
     assert np.all(np.diff(np.asarray(keys, np.int64)) > 0)
     assert np.asarray(from_keys(keys, jnp.float32)).tobytes() == values.tobytes()

@@ -8,7 +8,9 @@ import pytest
 
 from coherence.optim import chain, rolling_mean, rolling_median
 
-METHODS = pytest.mark.parametrize(("method", "reference"), [(rolling_median, np.median), (rolling_mean, np.mean)])
+METHODS = pytest.mark.parametrize(
+    ("method", "reference"), [(rolling_median, np.median), (rolling_mean, np.mean)]
+)
 
 
 def random(*shape, seed=0):
@@ -18,7 +20,9 @@ def random(*shape, seed=0):
 @METHODS
 @pytest.mark.parametrize("window", [1, 2, 3, 4, 7])
 @pytest.mark.parametrize("per_example", [True, False])
-def test_it_looks_back_over_its_window_and_waits_until_there_is_one(method, reference, window, per_example):
+def test_it_looks_back_over_its_window_and_waits_until_there_is_one(
+    method, reference, window, per_example
+):
     g, params = random(12, 5, 6), {"w": jnp.zeros(6)}
     tx = method(window)
     state, step = tx.init(params), jax.jit(tx.update)

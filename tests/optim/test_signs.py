@@ -21,13 +21,21 @@ def agreed(threshold, g):
 def test_the_mean_is_kept_from_the_threshold_on():
     assert agreed(0.5, votes(3, 1)) == 1.25
     assert agreed(0.51, votes(3, 1)) == 0
-    assert agreed(0.5, votes(1, 3)) == -0.25  # down is as good as up, and the mean may be of the other sign
+    assert (
+        agreed(0.5, votes(1, 3)) == -0.25
+    )  # down is as good as up, and the mean may be of the other sign
 
 
 def test_at_zero_it_is_the_mean_and_at_one_nobody_is_against_or_silent():
     g = jnp.asarray(np.random.default_rng(0).normal(size=(9, 50)), jnp.float32)
-    np.testing.assert_array_equal(sign_agreement(0).update(g, None)[0], average().update(g, None)[0])
-    assert (agreed(1, votes(5, 0)), agreed(1, votes(4, 0, silent=1)), agreed(1, votes(4, 1))) == (2, 0, 0)
+    np.testing.assert_array_equal(
+        sign_agreement(0).update(g, None)[0], average().update(g, None)[0]
+    )
+    assert (agreed(1, votes(5, 0)), agreed(1, votes(4, 0, silent=1)), agreed(1, votes(4, 1))) == (
+        2,
+        0,
+        0,
+    )
 
 
 @pytest.mark.parametrize("hundredths", range(0, 101, 2))
@@ -58,7 +66,9 @@ def test_votes_from_factors_are_whole_numbers():
 def test_the_sign_of_a_batch_gradient_is_taken_too():
     params = jnp.zeros(3)
     tx = sign_of_sum()
-    np.testing.assert_array_equal(tx.update(jnp.array([2.0, -3.0, 0.0]), tx.init(params), params)[0], [1, -1, 0])
+    np.testing.assert_array_equal(
+        tx.update(jnp.array([2.0, -3.0, 0.0]), tx.init(params), params)[0], [1, -1, 0]
+    )
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan"), "0.5", None])

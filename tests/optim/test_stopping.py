@@ -14,7 +14,10 @@ from coherence.optim.stopping import above, any_of, below, max_steps, patience
 def follow(rule, metrics):
     """Scanned and jitted; the parameters at check t are t."""
     state = rule.init({"w": jnp.float32(-1)})
-    check = lambda state, pair: ((new := rule.update(state, pair[0], {"w": pair[1]})), new.should_stop)
+    check = lambda state, pair: (
+        (new := rule.update(state, pair[0], {"w": pair[1]})),
+        new.should_stop,
+    )
     times = jnp.arange(len(metrics), dtype=jnp.float32)
     return jax.jit(lambda: jax.lax.scan(check, state, (jnp.asarray(metrics), times)))()
 
@@ -33,7 +36,9 @@ def follow(rule, metrics):
 )
 def test_it_stops_after_so_many_checks_without_improvement(rule, metrics, stops_at, best_at):
     state, stopped = follow(rule, metrics)
-    assert np.flatnonzero(stopped).tolist() == ([] if stops_at is None else list(range(stops_at, len(metrics))))
+    assert np.flatnonzero(stopped).tolist() == (
+        [] if stops_at is None else list(range(stops_at, len(metrics)))
+    )
     assert state.best_params["w"] == best_at
     assert state.best_metric == pytest.approx(metrics[best_at])
 
@@ -55,7 +60,12 @@ def test_the_kept_parameters_survive_donation():
     ("rule", "metrics", "stops_at", "kept"),
     [
         (above(0.0), [-1.0, 0.0, 0.5, -1.0], 2, 2),  # equal is not above
-        (above(0.0, checks=2), [-1.0, 0.5, -0.5, 0.1, 0.2, -1.0], 4, 3),  # the first of the row, not what confirmed it
+        (
+            above(0.0, checks=2),
+            [-1.0, 0.5, -0.5, 0.1, 0.2, -1.0],
+            4,
+            3,
+        ),  # the first of the row, not what confirmed it
         (above(0.0, checks=3), [-1.0, 0.5, -0.5, -0.2], None, 3),  # until a row begins, the latest
         (above(0.0, checks=2), [1.0, math.nan, 1.0, -1.0], None, 3),  # nan ends a row
         (above(0.0), [-1.0, math.inf], 1, 1),
@@ -67,14 +77,22 @@ def test_the_kept_parameters_survive_donation():
 )
 def test_it_stops_after_so_many_checks_beyond_the_threshold(rule, metrics, stops_at, kept):
     state, stopped = follow(rule, metrics)
-    assert np.flatnonzero(stopped).tolist() == ([] if stops_at is None else list(range(stops_at, len(metrics))))
+    assert np.flatnonzero(stopped).tolist() == (
+        [] if stops_at is None else list(range(stops_at, len(metrics)))
+    )
     assert state.best_params["w"] == kept
     assert state.best_metric == metrics[kept]
 
 
 RULES = [
-    (patience(2), [[3.0, 2.0, 2.5, 2.5, 1.0], [3.0, 2.0, 1.0, 0.5, 0.4], [math.nan, 1.0, 2.0, 3.0, 0.0]]),
-    (above(0.0, checks=2), [[1.0, 2.0, -1.0, 5.0, 5.0], [-1.0, 1.0, 1.0, 2.0, -1.0], [0.0, 1.0, 0.0, 1.0, 0.0]]),
+    (
+        patience(2),
+        [[3.0, 2.0, 2.5, 2.5, 1.0], [3.0, 2.0, 1.0, 0.5, 0.4], [math.nan, 1.0, 2.0, 3.0, 0.0]],
+    ),
+    (
+        above(0.0, checks=2),
+        [[1.0, 2.0, -1.0, 5.0, 5.0], [-1.0, 1.0, 1.0, 2.0, -1.0], [0.0, 1.0, 0.0, 1.0, 0.0]],
+    ),
     (
         any_of(below(1.0), any_of(patience(2), max_steps(4))),
         [
@@ -91,7 +109,11 @@ def test_a_stopped_state_never_changes(rule, metrics):
     for one in metrics:
         state, frozen = rule.init(jnp.float32(-1)), None
         for step in range(5):
-            state = rule.update(state, jax.tree.map(lambda x: x[step], one, is_leaf=lambda x: isinstance(x, list)), jnp.float32(step))
+            state = rule.update(
+                state,
+                jax.tree.map(lambda x: x[step], one, is_leaf=lambda x: isinstance(x, list)),
+                jnp.float32(step),
+            )
             if frozen is not None:
                 jax.tree.map(np.testing.assert_array_equal, state, frozen)
             elif state.should_stop:
@@ -100,7 +122,9 @@ def test_a_stopped_state_never_changes(rule, metrics):
 
 @pytest.mark.parametrize(("rule", "metrics"), RULES)
 def test_replicas_stop_each_on_their_own(rule, metrics):
-    arrays = [jax.tree.map(jnp.array, one, is_leaf=lambda x: isinstance(x, list)) for one in metrics]
+    arrays = [
+        jax.tree.map(jnp.array, one, is_leaf=lambda x: isinstance(x, list)) for one in metrics
+    ]
     along = lambda metric: jax.lax.scan(
         lambda state, pair: (rule.update(state, *pair), None),
         rule.init(jnp.zeros(2)),
@@ -110,9 +134,13 @@ def test_replicas_stop_each_on_their_own(rule, metrics):
     for i, metric in enumerate(arrays):
         alone = along(metric)
         jax.tree.map(np.testing.assert_array_equal, jax.tree.map(lambda x: x[i], together), alone)
-        np.testing.assert_array_equal(together.best_params[i], alone.best_params)  # also read from the stacked state
+        np.testing.assert_array_equal(
+            together.best_params[i], alone.best_params
+        )  # also read from the stacked state
         np.testing.assert_array_equal(together.best_metric[i], alone.best_metric)
-    assert len(set(together.should_stop.tolist())) + len(set(together.best_metric.tolist())) > 2  # they do differ
+    assert (
+        len(set(together.should_stop.tolist())) + len(set(together.best_metric.tolist())) > 2
+    )  # they do differ
 
 
 def test_any_of_keeps_what_the_rule_that_spoke_first_kept():
@@ -121,11 +149,19 @@ def test_any_of_keeps_what_the_rule_that_spoke_first_kept():
     state = rule.init(jnp.float32(-1))
     for step, metric in enumerate(zip(losses, coherences)):
         state = rule.update(state, metric, jnp.float32(step))
-    assert (bool(state.should_stop), int(state.stopped_by), float(state.best_params)) == (True, 0, 1.0)
+    assert (bool(state.should_stop), int(state.stopped_by), float(state.best_params)) == (
+        True,
+        0,
+        1.0,
+    )
     state = rule.init(jnp.float32(-1))
     for step, metric in enumerate(zip([3.0, 2.0, 2.5], [9.0, 0.5, 0.5])):
         state = rule.update(state, metric, jnp.float32(step))
-    assert (bool(state.should_stop), int(state.stopped_by), float(state.best_metric)) == (True, 1, 0.5)
+    assert (bool(state.should_stop), int(state.stopped_by), float(state.best_metric)) == (
+        True,
+        1,
+        0.5,
+    )
 
 
 @pytest.mark.parametrize(
@@ -136,7 +172,11 @@ def test_any_of_keeps_what_the_rule_that_spoke_first_kept():
         (stopping.Coherence(), below(1.0, checks=3), "m_coherence"),
         (stopping.GradientNorm(0.1), below(0.1), "gradient_norm"),
         (stopping.MaxSteps(7), max_steps(7), "step"),
-        (stopping.AnyOf((stopping.Patience(), stopping.MaxSteps(7))), any_of(patience(5), max_steps(7)), ("test_loss", "step")),
+        (
+            stopping.AnyOf((stopping.Patience(), stopping.MaxSteps(7))),
+            any_of(patience(5), max_steps(7)),
+            ("test_loss", "step"),
+        ),
     ],
 )
 def test_settings_make_the_rule_and_name_what_it_watches(settings, rule, names):
@@ -150,10 +190,22 @@ def test_never_is_no_rule():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"checks": 0}, r"patience\(checks\): checks without improvement are counted from 1, got 0\."),
-        ({"checks": 1.5}, r"patience\(checks\): checks without improvement are counted from 1, got 1\.5\."),
-        ({"checks": 1, "min_delta": -1.0}, r"patience\(min_delta\): an improvement is by at least 0, got -1\.0\."),
-        ({"checks": 1, "mode": "least"}, r"patience\(mode\): \"min\" \(a loss\) or \"max\" \(an accuracy\), got 'least'\."),
+        (
+            {"checks": 0},
+            r"patience\(checks\): checks without improvement are counted from 1, got 0\.",
+        ),
+        (
+            {"checks": 1.5},
+            r"patience\(checks\): checks without improvement are counted from 1, got 1\.5\.",
+        ),
+        (
+            {"checks": 1, "min_delta": -1.0},
+            r"patience\(min_delta\): an improvement is by at least 0, got -1\.0\.",
+        ),
+        (
+            {"checks": 1, "mode": "least"},
+            r"patience\(mode\): \"min\" \(a loss\) or \"max\" \(an accuracy\), got 'least'\.",
+        ),
     ],
 )
 def test_impossible_patience_is_refused(arguments, message):
@@ -166,11 +218,23 @@ def test_impossible_patience_is_refused(arguments, message):
     [
         (lambda: above(math.nan), r"above\(threshold\): a finite number, got nan\."),
         (lambda: below(math.inf), r"below\(threshold\): a finite number, got inf\."),
-        (lambda: above(0.0, checks=0), r"above\(checks\): checks in a row are counted from 1, got 0\."),
+        (
+            lambda: above(0.0, checks=0),
+            r"above\(checks\): checks in a row are counted from 1, got 0\.",
+        ),
         (lambda: max_steps(0), r"max_steps\(steps\): a whole number of steps, at least 1, got 0\."),
-        (lambda: max_steps(10.0), r"max_steps\(steps\): a whole number of steps, at least 1, got 10\.0\."),
-        (lambda: any_of(), r"any_of\(\*rules\): one or more rules, such as patience\(3\), max_steps\(100\), got none\."),
-        (lambda: stopping.AnyOf(()).build(), r"any_of\(\*rules\): one or more rules, .*, got none\."),
+        (
+            lambda: max_steps(10.0),
+            r"max_steps\(steps\): a whole number of steps, at least 1, got 10\.0\.",
+        ),
+        (
+            lambda: any_of(),
+            r"any_of\(\*rules\): one or more rules, such as patience\(3\), max_steps\(100\), got none\.",
+        ),
+        (
+            lambda: stopping.AnyOf(()).build(),
+            r"any_of\(\*rules\): one or more rules, .*, got none\.",
+        ),
         (lambda: any_of(3), r"any_of\(\*rules\): one or more rules, .*, got 3\."),
     ],
 )
@@ -182,5 +246,8 @@ def test_impossible_rules_are_refused(make, message):
 @pytest.mark.parametrize(("metric", "got"), [(0.5, "a float"), ((0.5,), "1")])
 def test_any_of_wants_one_metric_a_rule(metric, got):
     rule = any_of(patience(1), max_steps(3))
-    with pytest.raises(ValueError, match=rf"any_of\(\.\.\.\) watches one metric a rule, in their order: a tuple of 2, got {got}\."):
+    with pytest.raises(
+        ValueError,
+        match=rf"any_of\(\.\.\.\) watches one metric a rule, in their order: a tuple of 2, got {got}\.",
+    ):
         rule.update(rule.init(0.0), metric, 0.0)

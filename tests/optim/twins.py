@@ -19,7 +19,9 @@ def together(function):
 
 
 def flat(gradients):
-    return np.concatenate([np.asarray(x, np.float64).reshape(len(x), -1) for x in jax.tree.leaves(gradients)], 1)
+    return np.concatenate(
+        [np.asarray(x, np.float64).reshape(len(x), -1) for x in jax.tree.leaves(gradients)], 1
+    )
 
 
 @np.errstate(invalid="ignore")

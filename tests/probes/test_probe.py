@@ -19,20 +19,31 @@ M = 40
 def problem(seed=0):
     rng = np.random.default_rng(seed)
     x, y = rng.normal(size=(M, 6)).astype(np.float32), rng.integers(3, size=M)
-    params = {"a": {"w": rng.normal(size=(6, 5)).astype(np.float32)}, "b": {"w": rng.normal(size=(5, 3)).astype(np.float32)}}
+    params = {
+        "a": {"w": rng.normal(size=(6, 5)).astype(np.float32)},
+        "b": {"w": rng.normal(size=(5, 3)).astype(np.float32)},
+    }
     return jax.tree.map(jnp.asarray, params), (x, y)
 
 
 def loss(params, example):
     x, y = example
-    return optax.losses.softmax_cross_entropy_with_integer_labels(jnp.tanh(x @ params["a"]["w"]) @ params["b"]["w"], y)
+    return optax.losses.softmax_cross_entropy_with_integer_labels(
+        jnp.tanh(x @ params["a"]["w"]) @ params["b"]["w"], y
+    )
 
 
-@pytest.mark.parametrize("options", [{}, {"batch_size": 7, "few": 16}, {"batch_size": 7, "few": M}, {"few": 16}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"batch_size": 7, "few": 16}, {"batch_size": 7, "few": M}, {"few": 16}], ids=str
+)
 def test_however_the_sample_is_cut_a_probe_reads_the_metrics_of_all_of_it(options):
     params, (x, y) = problem()
     probe = Probe(loss, (x, y), quantities="full", groups=y, num_groups=3, **options)
-    found = {name.removeprefix("train/"): np.asarray(value) for name, value in probe(params).items() if not isinstance(value, dict)}
+    found = {
+        name.removeprefix("train/"): np.asarray(value)
+        for name, value in probe(params).items()
+        if not isinstance(value, dict)
+    }
     losses, g = co.per_example_value_and_grad(loss)(params, (x, y))
     chosen = probe.shown()["index"]
     few = jax.tree.map(lambda a: a[chosen], co.materialize(g))
@@ -54,7 +65,9 @@ def test_however_the_sample_is_cut_a_probe_reads_the_metrics_of_all_of_it(option
         "orthogonality_test": metrics.orthogonality_test(few, pooled=pooled),
         "squared_norms": co.squared_norms(few),
         "cosine_stiffness": metrics.cosine_stiffness(few),
-        "stiffness_by_group_matrix": metrics.stiffness_by_group(few, y[chosen], num_groups=3).matrix,
+        "stiffness_by_group_matrix": metrics.stiffness_by_group(
+            few, y[chosen], num_groups=3
+        ).matrix,
         "confusion_bound": metrics.gradient_confusion(few).bound,
         "disparity": metrics.gradient_disparity(few),
     }
@@ -62,7 +75,11 @@ def test_however_the_sample_is_cut_a_probe_reads_the_metrics_of_all_of_it(option
         np.testing.assert_allclose(found[name], value, rtol=2e-3, atol=1e-5, err_msg=name)
     assert len(chosen) == min(options.get("few", M), M)
     by_layer = probe(params)["train/m_coherence_by_layer"]
-    np.testing.assert_allclose([by_layer[k] for k in ("a", "b")], [co.m_coherence(g, by=co.layer)[k] for k in ("a", "b")], rtol=1e-4)
+    np.testing.assert_allclose(
+        [by_layer[k] for k in ("a", "b")],
+        [co.m_coherence(g, by=co.layer)[k] for k in ("a", "b")],
+        rtol=1e-4,
+    )
 
 
 def test_a_batch_is_read_inside_the_step_without_another_pass():
@@ -77,9 +94,17 @@ def test_a_batch_is_read_inside_the_step_without_another_pass():
     probe = Probe(loss, batch)(params)
     assert set(found) == {name.removeprefix("train/") for name in probe}
     for name, value in found.items():
-        np.testing.assert_allclose(jax.tree.leaves(value), jax.tree.leaves(probe[f"train/{name}"]), rtol=1e-4)
+        np.testing.assert_allclose(
+            jax.tree.leaves(value), jax.tree.leaves(probe[f"train/{name}"]), rtol=1e-4
+        )
     products = jax.jit(step).lower(params).compile().as_text().count(" dot(")
-    plain = jax.jit(jax.grad(lambda p: jnp.mean(jax.vmap(loss, (None, 0))(p, batch)))).lower(params).compile().as_text().count(" dot(")
+    plain = (
+        jax.jit(jax.grad(lambda p: jnp.mean(jax.vmap(loss, (None, 0))(p, batch))))
+        .lower(params)
+        .compile()
+        .as_text()
+        .count(" dot(")
+    )
     assert products <= plain + 12  # vdots of norms; no product of the size of a layer's comes twice
 
 
@@ -99,13 +124,21 @@ def test_a_quantity_of_ones_own_is_a_name_and_a_function():
         Quantity("diversity", metrics.gradient_diversity),
         Quantity("longest", lambda few: jnp.max(co.squared_norms(few)), reads="few"),
         Quantity("between", metrics.alpha_between, reads="groups"),
-        Quantity("signal", lambda pooled: jnp.max(pooled.second_moments["a"]["w"]), second_moments=True),
+        Quantity(
+            "signal", lambda pooled: jnp.max(pooled.second_moments["a"]["w"]), second_moments=True
+        ),
     )
     found = Probe(loss, batch, name="mine", quantities=mine)(params)
     _, g = co.per_example_value_and_grad(loss)(params, batch)
-    assert set(found) == {"mine/diversity", "mine/longest", "mine/signal"}  # there are no groups to be between
+    assert set(found) == {
+        "mine/diversity",
+        "mine/longest",
+        "mine/signal",
+    }  # there are no groups to be between
     assert found["mine/diversity"] == pytest.approx(1 / float(co.m_coherence(g)), rel=1e-4)
-    assert found["mine/signal"] == pytest.approx(float(jnp.max(jnp.mean(co.materialize(g)["a"]["w"] ** 2, 0))), rel=1e-4)
+    assert found["mine/signal"] == pytest.approx(
+        float(jnp.max(jnp.mean(co.materialize(g)["a"]["w"] ** 2, 0))), rel=1e-4
+    )
 
 
 def test_a_second_reading_compiles_nothing_and_other_seeds_samples_share_the_program():
@@ -130,7 +163,9 @@ def test_an_empty_group_is_nan_and_the_rest_is_read():
     params, (x, y) = problem()
     for options in ({}, {"batch_size": 7, "few": 16}):
         found = Probe(loss, (x, y), groups=np.zeros(M, bool), **options)(params)
-        assert found["train/m_coherence_by_group"][0] == pytest.approx(found["train/m_coherence"], rel=1e-4)
+        assert found["train/m_coherence_by_group"][0] == pytest.approx(
+            found["train/m_coherence"], rel=1e-4
+        )
         assert np.isnan(found["train/m_coherence_by_group"][1])
 
 
@@ -144,7 +179,10 @@ def test_diverged_parameters_are_read_as_nan():
 def test_what_it_costs_is_known_from_shapes():
     params, batch = problem()
     shapes = jax.eval_shape(lambda: params)
-    light, full = (cost(Probe(loss, batch, quantities=q, groups=batch[1], num_groups=3), shapes) for q in ("light", "full"))
+    light, full = (
+        cost(Probe(loss, batch, quantities=q, groups=batch[1], num_groups=3), shapes)
+        for q in ("light", "full")
+    )
     assert 0.5 < light.gradients < 2.5
     assert full.gradients > light.gradients
     assert full.bytes > light.bytes > 0
@@ -158,7 +196,9 @@ def test_what_it_costs_is_known_from_shapes():
 def test_pictures_are_kept_as_bytes_with_their_labels_and_places():
     rng = np.random.default_rng(0)
     x, y = rng.random((M, 8, 8)).astype(np.float32), rng.integers(10, size=M)
-    shown = Probe(lambda p, e: jnp.sum(p * e[0]), (x, y), few=5, groups=y > 4, group_names=("low", "high")).shown()
+    shown = Probe(
+        lambda p, e: jnp.sum(p * e[0]), (x, y), few=5, groups=y > 4, group_names=("low", "high")
+    ).shown()
     assert shown["inputs"].dtype == np.uint8
     np.testing.assert_allclose(shown["inputs"] / 255, x[shown["index"]], atol=1 / 255)
     np.testing.assert_array_equal(shown["labels"], y[shown["index"]])
@@ -181,7 +221,11 @@ def test_a_loop_of_ones_own_asks_when():
     assert due(Probe(loss, batch, when=Every(10))) == [0, 10, 20, 30]
     falling = Probe(loss, batch, when=AtLoss((0.5,), window=2))
     for _ in range(2):  # a new run begins at step 0; asking twice changes nothing
-        assert [step for step in range(31) if falling.due(step, 30, loss=0.9**step) | falling.due(step, 30, loss=0.9**step)] == [0, 10, 30]
+        assert [
+            step
+            for step in range(31)
+            if falling.due(step, 30, loss=0.9**step) | falling.due(step, 30, loss=0.9**step)
+        ] == [0, 10, 30]
 
 
 def test_the_few_are_not_what_else_is_drawn_with_the_same_seed():
@@ -194,9 +238,15 @@ def test_the_few_are_not_what_else_is_drawn_with_the_same_seed():
 def test_examples_of_any_container_are_shown_by_name():
     x, y = np.ones((6, 4), np.float32), np.arange(6)
     keys = jax.random.split(jax.random.key(0), 6)
-    named = Probe(lambda p, e: p * jnp.sum(e["picture"]), {"picture": x, "label": y, "key": keys}).shown()
+    named = Probe(
+        lambda p, e: p * jnp.sum(e["picture"]), {"picture": x, "label": y, "key": keys}
+    ).shown()
     assert set(named) == {"picture", "label", "index"}
-    assert set(Probe(lambda p, e: p * jnp.sum(e[0]), (x, y)).shown()) == {"inputs", "labels", "index"}
+    assert set(Probe(lambda p, e: p * jnp.sum(e[0]), (x, y)).shown()) == {
+        "inputs",
+        "labels",
+        "index",
+    }
     assert set(Probe(lambda p, e: p * jnp.sum(e), x).shown()) == {"inputs", "index"}
 
 
@@ -206,7 +256,9 @@ def test_some_of_the_parameters_can_be_probed():
     _, g = co.per_example_value_and_grad(loss, only=only)(params, batch)
     found = Probe(loss, batch, quantities="light", only=only)(params)
     assert found["train/m_coherence"] == pytest.approx(float(co.m_coherence(g)), rel=1e-4)
-    assert found["train/m_coherence"] != pytest.approx(Probe(loss, batch, quantities="light")(params)["train/m_coherence"], rel=1e-3)
+    assert found["train/m_coherence"] != pytest.approx(
+        Probe(loss, batch, quantities="light")(params)["train/m_coherence"], rel=1e-3
+    )
 
 
 def test_every_preset_is_known_to_the_settings_and_full_holds_them_all():
@@ -218,15 +270,25 @@ def test_every_preset_is_known_to_the_settings_and_full_holds_them_all():
 
 def test_bad_input_is_named():
     _, (x, y) = problem()
-    with pytest.raises(ValueError, match="there is no preset 'ful': there is light, standard, examples, full"):
+    with pytest.raises(
+        ValueError, match="there is no preset 'ful': there is light, standard, examples, full"
+    ):
         Probe(loss, (x, y), quantities="ful")
-    with pytest.raises(ValueError, match=r"quantities are a preset's name or a sequence of Quantity, got <function"):
+    with pytest.raises(
+        ValueError, match=r"quantities are a preset's name or a sequence of Quantity, got <function"
+    ):
         Probe(loss, (x, y), quantities=[co.alpha])
-    with pytest.raises(ValueError, match="quantity mine: reads is one of pooled, groups, few, view, got 'all'"):
+    with pytest.raises(
+        ValueError, match="quantity mine: reads is one of pooled, groups, few, view, got 'all'"
+    ):
         Quantity("mine", co.alpha, reads="all")
-    with pytest.raises(ValueError, match=r"groups must have one entry an example, \[40\], got \[3\]"):
+    with pytest.raises(
+        ValueError, match=r"groups must have one entry an example, \[40\], got \[3\]"
+    ):
         Probe(loss, (x, y), groups=np.ones(3, bool))
-    with pytest.raises(ValueError, match="groups must be between 0 and num_groups - 1 = 1, got 0 to 2"):
+    with pytest.raises(
+        ValueError, match="groups must be between 0 and num_groups - 1 = 1, got 0 to 2"
+    ):
         Probe(loss, (x, y), groups=y, num_groups=2)
     with pytest.raises(ValueError, match=r"group_names must be one name a group, 3, got \['a'\]"):
         Probe(loss, (x, y), groups=y, num_groups=3, group_names=["a"])
@@ -239,27 +301,67 @@ def test_bad_input_is_named():
 @pytest.mark.parametrize(
     ("make", "kind", "message"),
     [
-        (lambda b: Probe("loss", b), TypeError, r"loss must be a function \(params, example\) -> scalar, got str"),
+        (
+            lambda b: Probe("loss", b),
+            TypeError,
+            r"loss must be a function \(params, example\) -> scalar, got str",
+        ),
         (
             lambda b: Probe(loss, b, when=Log),
             TypeError,
             r"when must be a schedule, Log\(\), Every\(100\), Epochs\(\) or AtLoss\(\), got <class",
         ),
         (lambda b: Probe(loss, b, when=100), TypeError, "when must be a schedule, .* got 100"),
-        (lambda b: Probe(loss, b, name=""), ValueError, "name must be a word that readings start with, got ''"),
-        (lambda b: Probe(loss, iter([b])), TypeError, "examples must be arrays, a fixed sample, got list_iterator: read it once"),
-        (lambda b: Probe(loss, b, few=0), ValueError, "few must be a whole number of examples, at least 2, got 0"),
-        (lambda b: Probe(loss, b, batch_size=10.0), ValueError, "batch_size must be a whole number of examples, at least 1, got 10.0"),
-        (lambda b: Probe(loss, b, num_groups=3), ValueError, "num_groups=3 counts groups, and there are none: give groups"),
+        (
+            lambda b: Probe(loss, b, name=""),
+            ValueError,
+            "name must be a word that readings start with, got ''",
+        ),
+        (
+            lambda b: Probe(loss, iter([b])),
+            TypeError,
+            "examples must be arrays, a fixed sample, got list_iterator: read it once",
+        ),
+        (
+            lambda b: Probe(loss, b, few=0),
+            ValueError,
+            "few must be a whole number of examples, at least 2, got 0",
+        ),
+        (
+            lambda b: Probe(loss, b, batch_size=10.0),
+            ValueError,
+            "batch_size must be a whole number of examples, at least 1, got 10.0",
+        ),
+        (
+            lambda b: Probe(loss, b, num_groups=3),
+            ValueError,
+            "num_groups=3 counts groups, and there are none: give groups",
+        ),
         (
             lambda b: Probe(loss, b, quantities=[Quantity("a", co.alpha)] * 2),
             ValueError,
             "quantities need names of their own, got 'a' twice",
         ),
-        (lambda b: Quantity("a", 3), TypeError, "quantity a: function must be one, of what it reads, got 3"),
-        (lambda b: Probe(loss, b)(problem()[0], b), TypeError, r"sample must be another probe's, probe\(params, other.sample\), got tuple"),
-        (lambda b: jax.jit(Probe(loss, b))(problem()[0]), TypeError, "a probe is called between steps, not inside jit: .* batch_readings"),
-        (lambda b: cost(Probe(loss, b), {"w": jnp.ones(3, int)}), TypeError, "leaf w is int32: gradients need floats"),
+        (
+            lambda b: Quantity("a", 3),
+            TypeError,
+            "quantity a: function must be one, of what it reads, got 3",
+        ),
+        (
+            lambda b: Probe(loss, b)(problem()[0], b),
+            TypeError,
+            r"sample must be another probe's, probe\(params, other.sample\), got tuple",
+        ),
+        (
+            lambda b: jax.jit(Probe(loss, b))(problem()[0]),
+            TypeError,
+            "a probe is called between steps, not inside jit: .* batch_readings",
+        ),
+        (
+            lambda b: cost(Probe(loss, b), {"w": jnp.ones(3, int)}),
+            TypeError,
+            "leaf w is int32: gradients need floats",
+        ),
         (
             lambda b: batch_readings(1.0, {"w": jnp.ones((4, 3))}),
             ValueError,

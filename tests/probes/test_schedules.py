@@ -39,10 +39,16 @@ def test_at_a_loss_level_once_and_only_when_a_whole_window_is_there():
         (lambda: Every(2.5), r"Every\(steps_apart\): a whole number of steps, at least 1, got 2.5"),
         (lambda: Log(0), r"Log\(per_decade\): at least 1 measurement a decade of steps, got 0"),
         (lambda: Epochs(0), r"Epochs\(apart\): a positive number of epochs, got 0"),
-        (lambda: Epochs().steps(10), r"Epochs need the number of steps in one, per_epoch = examples // batch_size"),
+        (
+            lambda: Epochs().steps(10),
+            r"Epochs need the number of steps in one, per_epoch = examples // batch_size",
+        ),
         (lambda: Epochs().steps(10, 0), r"Epochs\(per_epoch\): at least 1 step in an epoch, got 0"),
         (lambda: AtLoss(0.5), r"AtLoss\(levels\): a tuple of shares, as \(0.5, 0.25\), got 0.5"),
-        (lambda: AtLoss((1.5,)), r"AtLoss\(levels\): shares of the initial loss, between 0 and 1, got \(1.5,\)"),
+        (
+            lambda: AtLoss((1.5,)),
+            r"AtLoss\(levels\): shares of the initial loss, between 0 and 1, got \(1.5,\)",
+        ),
         (lambda: AtLoss(window=0), r"AtLoss\(window\): at least 1 step, got 0"),
     ],
 )

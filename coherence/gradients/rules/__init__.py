@@ -1,9 +1,10 @@
 """One rule a primitive: what a parameter's gradient is made of where it meets data.
 
-A rule is asked about one equation of the trace of one example: `rule(equation, place)` with `place` the parameter's position
-among the operands. It answers `None` where it does not apply, else a pair: `steps`, the layout from that operand to the
-canonical gradient [B, K, N], and `factors(data, cotangent)` for one example: `(inputs [B, T, K], cotangents [B, T, N])` of an
-`Outer`, or another kind of term (`coherence.gradients.terms`).
+A rule is asked about one equation of the trace of one example: `rule(equation, place)` with `place`
+the parameter's position among the operands. It answers `None` where it does not apply, else a pair:
+`steps`, the layout from that operand to the canonical gradient [B, K, N], and `factors(data,
+cotangent)` for one example: `(inputs [B, T, K], cotangents [B, T, N])` of an `Outer`, or another
+kind of term (`coherence.gradients.terms`).
 """
 
 from .convolution import conv_general_dilated

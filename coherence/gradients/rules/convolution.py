@@ -2,8 +2,8 @@
 
 import math
 
-from ..layout import reshaping, transposition
-from ..terms import Convolved, Window
+from coherence.gradients.layout import reshaping, transposition
+from coherence.gradients.terms import Convolved, Window
 
 
 def conv_general_dilated(equation, place):
@@ -17,14 +17,25 @@ def conv_general_dilated(equation, place):
     size = tuple(kernel[i] for i in spatial)
     k, n = math.prod(size) * kernel[channels], kernel[out] // groups
     dilations = params["lhs_dilation"], params["rhs_dilation"]
-    window = Window(size, tuple(params["window_strides"]), tuple(map(tuple, params["padding"])), *map(tuple, dilations))
+    window = Window(
+        size,
+        tuple(params["window_strides"]),
+        tuple(map(tuple, params["padding"])),
+        *map(tuple, dilations),
+    )
 
     def factors(x, dy):
         images = x.transpose(_channels_last(numbers.lhs_spec))
-        cotangents = dy.transpose(_channels_last(numbers.out_spec)).reshape(-1, groups, n).swapaxes(0, 1)
+        cotangents = (
+            dy.transpose(_channels_last(numbers.out_spec)).reshape(-1, groups, n).swapaxes(0, 1)
+        )
         return Convolved(images, cotangents, window=window)
 
-    return (transposition((*spatial, channels, out)), reshaping((k, groups, n)), transposition((1, 0, 2))), factors
+    return (
+        transposition((*spatial, channels, out)),
+        reshaping((k, groups, n)),
+        transposition((1, 0, 2)),
+    ), factors
 
 
 def _channels_last(spec):

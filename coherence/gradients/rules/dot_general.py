@@ -4,7 +4,7 @@ import math
 
 import jax
 
-from ..layout import reshaping, transposition
+from coherence.gradients.layout import reshaping, transposition
 
 
 def dot_general(equation, place):
@@ -33,7 +33,9 @@ class _Product:
         self.x_batch, self.x_contract = batching[1 - place], contracting[1 - place]
         dimensions = range(equation.invars[place].aval.ndim)
         self.w_free = tuple(i for i in dimensions if i not in (*self.w_batch, *self.w_contract))
-        self.x_free = tuple(i for i in range(len(self.data)) if i not in (*self.x_batch, *self.x_contract))
+        self.x_free = tuple(
+            i for i in range(len(self.data)) if i not in (*self.x_batch, *self.x_contract)
+        )
 
     def part(self, shape, slices=lambda x, dy: (x, dy)):
         """(steps, factors) for a parameter of `shape` that sees `slices` of data and cotangent."""
@@ -48,7 +50,10 @@ class _Product:
                 return inputs, dy.reshape(b, t, n)
             return inputs, dy.reshape(b, n, t).swapaxes(1, 2)
 
-        return (transposition((*self.w_batch, *self.w_contract, *self.w_free)), reshaping((b, k, n))), factors
+        return (
+            transposition((*self.w_batch, *self.w_contract, *self.w_free)),
+            reshaping((b, k, n)),
+        ), factors
 
     def slices(self, axis, start, size):
         """Data and cotangent as seen by a stretch of the parameter's `axis`."""
@@ -58,5 +63,9 @@ class _Product:
         if axis in self.w_batch:
             i = self.w_batch.index(axis)
             return lambda x, dy: (cut(x, self.x_batch[i]), cut(dy, i))
-        own = len(self.w_batch) + self.w_free.index(axis) + (len(self.x_free) if self.place == 1 else 0)
+        own = (
+            len(self.w_batch)
+            + self.w_free.index(axis)
+            + (len(self.x_free) if self.place == 1 else 0)
+        )
         return lambda x, dy: (x, cut(dy, own))

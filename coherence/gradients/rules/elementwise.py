@@ -7,7 +7,7 @@ import math
 
 import jax.numpy as jnp
 
-from ..layout import reshaping
+from coherence.gradients.layout import reshaping
 
 
 def _diagonal(equation, place, slope):

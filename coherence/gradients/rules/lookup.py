@@ -5,8 +5,8 @@ import math
 import jax.numpy as jnp
 from jax.lax import GatherScatterMode
 
-from ..layout import reshaping, transposition
-from ..terms import Looked
+from coherence.gradients.layout import reshaping, transposition
+from coherence.gradients.terms import Looked
 
 
 def gather(equation, place):
@@ -15,8 +15,16 @@ def gather(equation, place):
     numbers, mode = params["dimension_numbers"], params["mode"]
     table = equation.invars[0].aval
     looked = tuple(numbers.start_index_map)
-    whole = all(size == (1 if i in looked else table.shape[i]) for i, size in enumerate(params["slice_sizes"]))
-    if place or numbers.operand_batching_dims or not whole or sorted(looked) != list(numbers.collapsed_slice_dims):
+    whole = all(
+        size == (1 if i in looked else table.shape[i])
+        for i, size in enumerate(params["slice_sizes"])
+    )
+    if (
+        place
+        or numbers.operand_batching_dims
+        or not whole
+        or sorted(looked) != list(numbers.collapsed_slice_dims)
+    ):
         return None
     rest = tuple(i for i in range(table.ndim) if i not in looked)
     sizes = [table.shape[i] for i in looked]
@@ -45,6 +53,10 @@ def dynamic_slice(equation, place):
     size, n = table.shape[0], math.prod(table.shape[1:])
 
     def factors(index, dy):
-        return Looked(jnp.clip(index, 0, size - 1).astype(jnp.int32).reshape(1, 1), dy.reshape(1, 1, n), size=size)
+        return Looked(
+            jnp.clip(index, 0, size - 1).astype(jnp.int32).reshape(1, 1),
+            dy.reshape(1, 1, n),
+            size=size,
+        )
 
     return (reshaping((1, size, n)),), factors

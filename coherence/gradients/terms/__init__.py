@@ -1,7 +1,8 @@
 """What a parameter's per-example gradients are made of where it met data, one kind a file.
 
-Every kind is a `Term`: dense products are `Outer`, convolutions `Convolved`, table look-ups `Looked`. Shapes: m examples, B groups
-with weights of their own, T positions (a sequence, pixels), K and N the two sides of the weights.
+Every kind is a `Term`: dense products are `Outer`, convolutions `Convolved`, table look-ups
+`Looked`. Shapes: m examples, B groups with weights of their own, T positions (a sequence, pixels),
+K and N the two sides of the weights.
 """
 
 from .convolved import Convolved, Window
@@ -9,4 +10,14 @@ from .looked import Looked
 from .outer import Outer, pairs_are_cheaper
 from .term import Term, accumulator, by_examples, static
 
-__all__ = ["Convolved", "Looked", "Outer", "Term", "Window", "accumulator", "by_examples", "pairs_are_cheaper", "static"]
+__all__ = [
+    "Convolved",
+    "Looked",
+    "Outer",
+    "Term",
+    "Window",
+    "accumulator",
+    "by_examples",
+    "pairs_are_cheaper",
+    "static",
+]

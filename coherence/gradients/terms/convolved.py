@@ -25,7 +25,9 @@ class Window(NamedTuple):
         """[M, ..., C] and [..., C / groups, O] to [M, ..., O]."""
         letters = "DHW"[-len(self.shape) :]
         numbers = (f"N{letters}C", f"{letters}IO", f"N{letters}C")
-        return jax.lax.conv_general_dilated(images, kernel, *self[1:], feature_group_count=groups, dimension_numbers=numbers)
+        return jax.lax.conv_general_dilated(
+            images, kernel, *self[1:], feature_group_count=groups, dimension_numbers=numbers
+        )
 
     def views(self, images):
         """What each place of the window sees, one after the other: the images, padded, shifted and strided, [..., positions, C]."""
@@ -40,19 +42,30 @@ class Window(NamedTuple):
         """All views together, [..., positions, (places, C)]; by one axis after the other, which compiles in half the time."""
         images = self._padded(images)
         for axis in reversed(range(len(self.shape))):
-            images = jnp.concatenate([self._shifted(images, axis, o) for o in range(self.shape[axis])], -1)
+            images = jnp.concatenate(
+                [self._shifted(images, axis, o) for o in range(self.shape[axis])], -1
+            )
         return images
 
     def _padded(self, images):
         none = (0, 0, 0)
-        edges = [(low, high, dilation - 1) for (low, high), dilation in zip(self.padding, self.lhs_dilation)]
-        return jax.lax.pad(images, jnp.zeros((), images.dtype), [none] * (images.ndim - len(edges) - 1) + edges + [none])
+        edges = [
+            (low, high, dilation - 1)
+            for (low, high), dilation in zip(self.padding, self.lhs_dilation)
+        ]
+        return jax.lax.pad(
+            images,
+            jnp.zeros((), images.dtype),
+            [none] * (images.ndim - len(edges) - 1) + edges + [none],
+        )
 
     def _shifted(self, padded, axis, o):
         """What place o of the window sees along one spatial axis."""
         where = padded.ndim - 1 - len(self.shape) + axis
         last = padded.shape[where] - (self.shape[axis] - 1 - o) * self.rhs_dilation[axis]
-        return jax.lax.slice_in_dim(padded, o * self.rhs_dilation[axis], last, self.strides[axis], where)
+        return jax.lax.slice_in_dim(
+            padded, o * self.rhs_dilation[axis], last, self.strides[axis], where
+        )
 
 
 @jax.tree_util.register_dataclass
@@ -60,7 +73,8 @@ class Window(NamedTuple):
 class Convolved(Term):
     """G_i[b, (o, c), n] = sum_t x_i[t s + o, b, c] cotangents_i[b, t, n], o over the window's places, b over feature groups.
 
-    `inputs` x is [m, images, ..., B C], one example holding one image or several; T runs over images and positions.
+    `inputs` x is [m, images, ..., B C], one example holding one image or several; T runs over
+    images and positions.
     """
 
     window: Window = static(default=None)
@@ -80,14 +94,20 @@ class Convolved(Term):
         _, _, t, k, n = self.dims
         if pairs_are_cheaper(t, k, n):
             return self._squared_norms_by_pairs()
-        return self._each_formed(lambda g: jnp.sum(jnp.square(g.astype(self.dtype)), (1, 2, 3)), self.cotangents)
+        return self._each_formed(
+            lambda g: jnp.sum(jnp.square(g.astype(self.dtype)), (1, 2, 3)), self.cotangents
+        )
 
     def weighted_sum(self, weights):
         """The plain gradient of a convolution whose cotangents are weighted."""
         _, b, _, k, n = self.dims
-        weighted = (self.cotangents * weights[:, None, None, None].astype(self.cotangents.dtype)).astype(self.dtype)
+        weighted = (
+            self.cotangents * weights[:, None, None, None].astype(self.cotangents.dtype)
+        ).astype(self.dtype)
         images = self.inputs.reshape(-1, *self.inputs.shape[2:]).astype(self.dtype)
-        kernel = jax.ShapeDtypeStruct((*self.window.shape, k // math.prod(self.window.shape), b * n), self.dtype)
+        kernel = jax.ShapeDtypeStruct(
+            (*self.window.shape, k // math.prod(self.window.shape), b * n), self.dtype
+        )
         convolve = lambda x: self.window.convolve(images, x, b)
         outputs = jnp.moveaxis(weighted, 1, 2).reshape(jax.eval_shape(convolve, kernel).shape)
         return self._to_groups(jax.linear_transpose(convolve, kernel)(outputs)[0])
@@ -95,15 +115,26 @@ class Convolved(Term):
     def dot(self, vector):
         """The outputs that v makes, against the cotangents."""
         m, b, t, k, n = self.dims
-        kernel = jnp.moveaxis(vector, 0, 1).reshape(*self.window.shape, k // math.prod(self.window.shape), b * n).astype(self.dtype)
-        outputs = self.window.convolve(self.inputs.reshape(-1, *self.inputs.shape[2:]).astype(self.dtype), kernel, b)
-        return jnp.einsum("mtbn,mbtn->m", outputs.reshape(m, t, b, n), self.cotangents.astype(self.dtype))
+        kernel = (
+            jnp.moveaxis(vector, 0, 1)
+            .reshape(*self.window.shape, k // math.prod(self.window.shape), b * n)
+            .astype(self.dtype)
+        )
+        outputs = self.window.convolve(
+            self.inputs.reshape(-1, *self.inputs.shape[2:]).astype(self.dtype), kernel, b
+        )
+        return jnp.einsum(
+            "mtbn,mbtn->m", outputs.reshape(m, t, b, n), self.cotangents.astype(self.dtype)
+        )
 
     def _squared_norms_by_pairs(self):
         """As for outer products; the Gram matrix of patches is the sum over the window's places of those of the shifted images."""
         m, b, t, _, _ = self.dims
         d = self.cotangents.astype(self.dtype)
-        views = [jnp.moveaxis(view.reshape(m, t, b, -1), 2, 1) for view in self.window.views(self.inputs.astype(self.dtype))]
+        views = [
+            jnp.moveaxis(view.reshape(m, t, b, -1), 2, 1)
+            for view in self.window.views(self.inputs.astype(self.dtype))
+        ]
         patches = sum(jnp.einsum("mbtc,mbuc->mbtu", view, view) for view in views)
         return jnp.einsum("mbtu,mbtu->m", patches, jnp.einsum("mbtn,mbun->mbtu", d, d))
 

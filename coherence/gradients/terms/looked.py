@@ -45,7 +45,9 @@ class Looked(Term):
     def weighted_sum(self, weights):
         _, b, _, k, n = self.dims
         ids, d = self._of_one_table(self.cotangents.astype(self.dtype))
-        return _scattered(ids.ravel(), (d * weights[:, None, None].astype(self.dtype)).reshape(-1, n), b * k).reshape(b, k, n)
+        return _scattered(
+            ids.ravel(), (d * weights[:, None, None].astype(self.dtype)).reshape(-1, n), b * k
+        ).reshape(b, k, n)
 
     def dot(self, vector):
         ids, d = self._of_one_table(self.cotangents.astype(self.dtype))
@@ -64,7 +66,11 @@ class Looked(Term):
             at = jnp.take_along_axis(inputs, ids[:, None, :], 2)  # [few, U, T]
             return jnp.einsum("mut,mut->m", at, jnp.einsum("mun,mtn->mut", cotangents, d))
 
-        arrays = (*self._of_one_table(self.cotangents.astype(self.dtype)), inputs.astype(self.dtype), cotangents.astype(self.dtype))
+        arrays = (
+            *self._of_one_table(self.cotangents.astype(self.dtype)),
+            inputs.astype(self.dtype),
+            cotangents.astype(self.dtype),
+        )
         return by_examples(few, arrays, 2 * inputs.shape[1] * arrays[0].shape[1])
 
     def _of_one_table(self, cotangents):

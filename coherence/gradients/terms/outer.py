@@ -25,7 +25,9 @@ class Outer(Term):
         return self.dims[1] == self.dims[2] == 1
 
     def form(self, cotangents=None):
-        return jnp.einsum("mbtk,mbtn->mbkn", self.inputs, self.cotangents if cotangents is None else cotangents)
+        return jnp.einsum(
+            "mbtk,mbtn->mbkn", self.inputs, self.cotangents if cotangents is None else cotangents
+        )
 
     def squared_norms(self):
         """||a^T d||^2 = sum_{t,u} (a_t . a_u)(d_t . d_u), by T x T Gram matrices where that is cheaper than forming a^T d."""
@@ -35,21 +37,31 @@ class Outer(Term):
             squares = lambda x: jnp.sum(jnp.square(x.reshape(m * b, -1)), 1).reshape(m, b)
             return jnp.sum(squares(a) * squares(d), 1)
         if pairs_are_cheaper(t, k, n):
-            return jnp.einsum("mbtu,mbtu->m", jnp.einsum("mbtk,mbuk->mbtu", a, a), jnp.einsum("mbtn,mbun->mbtu", d, d))
+            return jnp.einsum(
+                "mbtu,mbtu->m",
+                jnp.einsum("mbtk,mbuk->mbtu", a, a),
+                jnp.einsum("mbtn,mbun->mbtu", d, d),
+            )
         square = lambda a, d: jnp.sum(jnp.square(jnp.einsum("mbtk,mbtn->mbkn", a, d)), (1, 2, 3))
         return by_examples(square, (a, d), a[0].size + k * n)
 
     def weighted_sum(self, weights):
-        weighted = self.cotangents * weights[:, None, None, None].astype(self.cotangents.dtype)  # the smaller side of most layers
+        weighted = self.cotangents * weights[:, None, None, None].astype(
+            self.cotangents.dtype
+        )  # the smaller side of most layers
         if self.dims[1] == 1:  # one product of matrices: XLA copies to reorder dimensions of size 1
             a, d = (x.reshape(-1, x.shape[-1]) for x in (self.inputs, weighted))
             return jnp.einsum("ik,in->kn", a, d, preferred_element_type=self.dtype)[None]
-        return jnp.einsum("mbtk,mbtn->bkn", self.inputs, weighted, preferred_element_type=self.dtype)
+        return jnp.einsum(
+            "mbtk,mbtn->bkn", self.inputs, weighted, preferred_element_type=self.dtype
+        )
 
     def dot(self, vector):
         vector = vector.astype(self.inputs.dtype)
         each = (self.inputs, vector, self.cotangents)
-        return jnp.einsum("mbtk,bkn,mbtn->m", *each, preferred_element_type=self.dtype, optimize="optimal")
+        return jnp.einsum(
+            "mbtk,bkn,mbtn->m", *each, preferred_element_type=self.dtype, optimize="optimal"
+        )
 
     def gram(self):
         if self.dims[2] > 1:
@@ -60,4 +72,6 @@ class Outer(Term):
 
 def pairs_are_cheaper(t, k, n):
     """Two T x T Gram matrices, T^2 (K + N) multiplications, against T K N to form the gradient and store it."""
-    return t * (k + n) <= 1.5 * k * n  # measured: the two cost the same around 1.5, for sequences and for convolutions
+    return (
+        t * (k + n) <= 1.5 * k * n
+    )  # measured: the two cost the same around 1.5, for sequences and for convolutions

@@ -7,10 +7,10 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from .. import layout as layouts
+from coherence.gradients import layout as layouts
 
-# Numbers worked on at a time: on CPU what stays in the cache (a convolution's patches written to memory and read back cost
-# 2-4 times the product itself), elsewhere what keeps the device busy.
+# Numbers worked on at a time: on CPU what stays in the cache (a convolution's patches written to
+# memory and read back cost 2-4 times the product itself), elsewhere what keeps the device busy.
 _IN_CACHE, _AT_ONCE = 2**17, 2**24
 _SLAB = 2**22  # formed numbers (16 MiB in float32) a reduction may hold
 
@@ -83,7 +83,9 @@ class Term(abc.ABC):
         return jax.vmap(pull_back)(self.form())
 
     def take(self, index):
-        return dataclasses.replace(self, inputs=self.inputs[index], cotangents=self.cotangents[index])
+        return dataclasses.replace(
+            self, inputs=self.inputs[index], cotangents=self.cotangents[index]
+        )
 
     @property
     def dtype(self):
@@ -102,7 +104,9 @@ class Term(abc.ABC):
         """One term with the positions of all, which are of one `kind`."""
         join = lambda name, axis: jnp.concatenate([getattr(term, name) for term in terms], axis + 1)
         inputs, cotangents = cls.positions
-        return dataclasses.replace(terms[0], inputs=join("inputs", inputs), cotangents=join("cotangents", cotangents))
+        return dataclasses.replace(
+            terms[0], inputs=join("inputs", inputs), cotangents=join("cotangents", cotangents)
+        )
 
     def of_steps(self, *, stacked):
         """One example's term of all steps of a scan, from one whose arrays have a leading axis of its length.
@@ -116,7 +120,9 @@ class Term(abc.ABC):
             return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
 
         inputs, cotangents = self.batches if stacked else self.positions
-        return dataclasses.replace(self, inputs=merged(self.inputs, inputs), cotangents=merged(self.cotangents, cotangents))
+        return dataclasses.replace(
+            self, inputs=merged(self.inputs, inputs), cotangents=merged(self.cotangents, cotangents)
+        )
 
 
 def by_examples(function, arrays, numbers):
@@ -131,7 +137,9 @@ def by_examples(function, arrays, numbers):
         def run(*whole):
             # Flat, for XLA is free in the order of dimensions of size 1, and copies to change it.
             parts = [x.reshape(m // size, -1) for x in whole]
-            step = lambda flat: function(*(x.reshape(size, *y.shape[1:]) for x, y in zip(flat, whole)))
+            step = lambda flat: function(
+                *(x.reshape(size, *y.shape[1:]) for x, y in zip(flat, whole))
+            )
             shape = jax.eval_shape(function, *whole).shape
             return jax.lax.map(lambda flat: step(flat).reshape(-1), parts).reshape(shape)
 

@@ -11,12 +11,11 @@ from .comparators import larger, smaller
 from .coordinates import Formed
 from .keys import from_keys, to_keys
 
-# Processor time on two cores, float32, the clipped mean of 784 x 2048 outer products, m = 100, milliseconds a core:
-#   k            1    2    3    4    6    8   49
-#   streaming   15   21   29   32    -    -    -
-#   network     31   31   34   41   35   33   30
-# Streaming takes m (4k + 2) comparisons and a network m log^2 m / 4 or so: small m with the same k go to the network.
-# Beyond 128 examples a network takes minutes to compile.
+# Processor time on two cores, float32, the clipped mean of 784 x 2048 outer products, m = 100,
+# milliseconds a core:   k            1    2    3    4    6    8   49   streaming   15   21   29
+# 32    -    -    -   network     31   31   34   41   35   33   30 Streaming takes m (4k + 2)
+# comparisons and a network m log^2 m / 4 or so: small m with the same k go to the network. Beyond
+# 128 examples a network takes minutes to compile.
 _STREAMED_RANKS = 4
 _STREAMED_EXAMPLES_PER_RANK = 20
 _NETWORK_ROWS = 128
@@ -25,9 +24,10 @@ _NETWORK_ROWS = 128
 def clipped_mean(leaf, k):
     r"""Mean over examples of each coordinate clipped to its (k+1)-th smallest and (k+1)-th largest value.
 
-    `leaf` is `Formed` or `Products`; k an int, or an array where a mask makes the count dynamic. Exact: values are compared in
-    their own dtype, the sum is kept in at least float32. k = 0 is the mean; the largest k, (m - 1) // 2, the median.
-    A nan in any counted example makes the coordinate nan; infinities are values like others.
+    `leaf` is `Formed` or `Products`; k an int, or an array where a mask makes the count dynamic.
+    Exact: values are compared in their own dtype, the sum is kept in at least float32. k = 0 is the
+    mean; the largest k, (m - 1) // 2, the median. A nan in any counted example makes the coordinate
+    nan; infinities are values like others.
     """
     return _mean(leaf, k, lambda total, low, high: total / leaf.count)
 
@@ -64,7 +64,10 @@ def _clipped(leaf, k, finish):
     if isinstance(last, bool) and last:
         result = _midpoint(low, high)
     else:
-        result = finish(_sum_of_clipped(spread, low, high), *(x.astype(accumulator(leaf.dtype)) for x in (low, high)))
+        result = finish(
+            _sum_of_clipped(spread, low, high),
+            *(x.astype(accumulator(leaf.dtype)) for x in (low, high)),
+        )
         result = result if isinstance(last, bool) else jnp.where(last, _midpoint(low, high), result)
     return leaf.with_nans(result)
 
@@ -88,14 +91,18 @@ def _searched(leaf, k):
     def below(keys):
         bound = from_keys(keys, leaf.dtype)
         count = _counted(leaf, lambda row: row < bound)
-        return jnp.where(jnp.isnan(bound) & (keys > 0), leaf.m, count)  # keys beyond infinity's are above everything
+        return jnp.where(
+            jnp.isnan(bound) & (keys > 0), leaf.m, count
+        )  # keys beyond infinity's are above everything
 
     return from_keys(bisection.search(below, k, leaf.shape, integer), leaf.dtype)
 
 
 def _next(leaf, value, k):
     """The value of rank k, given that of rank k - 1: the same where it is tied, else the least above it. Two passes, not 32."""
-    step = lambda least, rows: functools.reduce(lambda x, row: jnp.where((row > value) & (row < x), row, x), rows, least)
+    step = lambda least, rows: functools.reduce(
+        lambda x, row: jnp.where((row > value) & (row < x), row, x), rows, least
+    )
     above = leaf.fold(jnp.full(leaf.shape, jnp.inf, leaf.dtype), step)
     return jnp.where(_counted(leaf, lambda row: row <= value) > k, value, above)
 
@@ -115,7 +122,10 @@ def _sum_of_clipped(leaf, low, high):
 
     if leaf.m <= _NETWORK_ROWS:
         return _sum([clipped(row) for row in leaf.rows()])
-    return leaf.fold(jnp.zeros(leaf.shape, dtype), lambda total, rows: total + _sum([clipped(row) for row in rows]))
+    return leaf.fold(
+        jnp.zeros(leaf.shape, dtype),
+        lambda total, rows: total + _sum([clipped(row) for row in rows]),
+    )
 
 
 def _midpoint(low, high):

@@ -1,6 +1,7 @@
 """Values of m examples at many coordinates: `Formed` in memory, or `Products` made where they are consumed.
 
-Both answer what a coordinate-wise rule asks: `m`, `mask`, `count`, `dtype`, `shape`, `mean()`, `with_nans`, `fold`.
+Both answer what a coordinate-wise rule asks: `m`, `mask`, `count`, `dtype`, `shape`, `mean()`,
+`with_nans`, `fold`.
 """
 
 import abc
@@ -35,7 +36,13 @@ class _Coordinates(abc.ABC):
     def fold(self, initial, step):
         """`step(carry, rows)` over all examples, a stretch at a time: the carry is all that is kept in memory."""
         whole, rest = divmod(self.m, _STRETCH)
-        carry = lax.fori_loop(0, whole, lambda i, carry: step(carry, self.rows(i * _STRETCH, _STRETCH)), initial) if whole else initial
+        carry = (
+            lax.fori_loop(
+                0, whole, lambda i, carry: step(carry, self.rows(i * _STRETCH, _STRETCH)), initial
+            )
+            if whole
+            else initial
+        )
         return step(carry, self.rows(whole * _STRETCH, rest)) if rest else carry
 
 
@@ -68,7 +75,9 @@ class Formed(_Coordinates):
         if self.values.shape[1] <= tile:
             return function(self)
         whole, rest = divmod(self.values.shape[1], tile)
-        part = lambda start, size: function(Formed(lax.dynamic_slice_in_dim(self.values, start, size, 1), self.mask))
+        part = lambda start, size: function(
+            Formed(lax.dynamic_slice_in_dim(self.values, start, size, 1), self.mask)
+        )
         results = lax.map(lambda start: part(start, tile), jnp.arange(whole) * tile).ravel()
         return jnp.concatenate([results, part(whole * tile, rest)]) if rest else results
 
@@ -85,7 +94,11 @@ class Formed(_Coordinates):
 
     def without_masked(self):
         """Masked examples as nan, which no comparison finds."""
-        return self if self.mask is None else Formed(jnp.where(self.mask[:, None], self.values, jnp.nan), self.mask)
+        return (
+            self
+            if self.mask is None
+            else Formed(jnp.where(self.mask[:, None], self.values, jnp.nan), self.mask)
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +119,9 @@ class Products(_Coordinates):
 
     @property
     def shape(self):
-        return self.inputs.shape[0], *(self.widths or (self.inputs.shape[2], self.cotangents.shape[2]))
+        return self.inputs.shape[0], *(
+            self.widths or (self.inputs.shape[2], self.cotangents.shape[2])
+        )
 
     @property
     def dtype(self):
@@ -121,37 +136,54 @@ class Products(_Coordinates):
     def spread(self):
         """The factors in an odd number of cache lines an example.
 
-        A loop over the coordinates reads one line of every example, and lines some power of two apart fall on each other in the
-        cache: 2048 wide, a pass over 100 examples takes 27 ms, spread 6 (784 x 2048 coordinates, two cores). Over a mesh the
-        examples are gathered instead, once, and the coordinates divided among the devices.
+        A loop over the coordinates reads one line of every example, and lines some power of two
+        apart fall on each other in the cache: 2048 wide, a pass over 100 examples takes 27 ms,
+        spread 6 (784 x 2048 coordinates, two cores). Over a mesh the examples are gathered instead,
+        once, and the coordinates divided among the devices.
         """
         if _is_divided():
             inputs = lax.with_sharding_constraint(self.inputs, P())
             return dataclasses.replace(self, inputs=inputs, cotangents=_by_columns(self.cotangents))
-        wider = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, _odd_lines(x.shape[2], x.dtype.itemsize) - x.shape[2])))
-        padded = lax.optimization_barrier((wider(self.inputs), wider(self.cotangents)))  # else XLA sees that nothing is gained
+        wider = lambda x: jnp.pad(
+            x, ((0, 0), (0, 0), (0, _odd_lines(x.shape[2], x.dtype.itemsize) - x.shape[2]))
+        )
+        padded = lax.optimization_barrier(
+            (wider(self.inputs), wider(self.cotangents))
+        )  # else XLA sees that nothing is gained
         return Products(*padded, self.mask, self.shape[1:])
 
     def mean(self):
         weighted = self.cotangents * self._weights[:, None].astype(self.cotangents.dtype)
-        return jnp.einsum("lmk,lmn->lkn", self.inputs, weighted, preferred_element_type=accumulator(self.dtype))
+        return jnp.einsum(
+            "lmk,lmn->lkn", self.inputs, weighted, preferred_element_type=accumulator(self.dtype)
+        )
 
     def with_nans(self, result):
         """`result`, nan where an example's product is. Finite factors, the usual case, can't make one: then nothing is done."""
         a, d = self.inputs, self.cotangents
 
         def marked(result):
-            met = lambda p, q: jnp.einsum("lmk,lmn->lkn", p.astype(jnp.float32), q.astype(jnp.float32))
+            met = lambda p, q: jnp.einsum(
+                "lmk,lmn->lkn", p.astype(jnp.float32), q.astype(jnp.float32)
+            )
             any_a, any_d = jnp.any(jnp.isnan(a), 1), jnp.any(jnp.isnan(d), 1)
             zero_by_inf = met(a == 0, jnp.isinf(d)) + met(jnp.isinf(a), d == 0)
-            return jnp.where(any_a[:, :, None] | any_d[:, None, :] | (zero_by_inf > 0), jnp.nan, result)
+            return jnp.where(
+                any_a[:, :, None] | any_d[:, None, :] | (zero_by_inf > 0), jnp.nan, result
+            )
 
         finite = jnp.all(jnp.isfinite(a)) & jnp.all(jnp.isfinite(d))
         return lax.cond(finite, lambda r: r, marked, result)
 
     def without_masked(self):
         """Masked examples as nan, which no comparison finds."""
-        return self if self.mask is None else dataclasses.replace(self, inputs=jnp.where(self.mask[:, None], self.inputs, jnp.nan))
+        return (
+            self
+            if self.mask is None
+            else dataclasses.replace(
+                self, inputs=jnp.where(self.mask[:, None], self.inputs, jnp.nan)
+            )
+        )
 
 
 def _is_divided():
@@ -162,7 +194,9 @@ def _is_divided():
 
 def _by_columns(x):
     """All examples on every device, the last dimension divided among them."""
-    return lax.with_sharding_constraint(x, P(*[None] * (x.ndim - 1), jax.sharding.get_abstract_mesh().axis_names))
+    return lax.with_sharding_constraint(
+        x, P(*[None] * (x.ndim - 1), jax.sharding.get_abstract_mesh().axis_names)
+    )
 
 
 def _odd_lines(width, itemsize):

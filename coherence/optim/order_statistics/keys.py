@@ -1,6 +1,7 @@
 """Floats as integers in the same order: a comparison is one machine instruction, and exact.
 
--0 sorts just below +0; NaN would sort beyond the infinities, so whoever selects looks for NaN separately.
+-0 sorts just below +0; NaN would sort beyond the infinities, so whoever selects looks for NaN
+separately.
 """
 
 import jax.numpy as jnp

@@ -8,7 +8,8 @@ from .comparators import larger, smaller
 def odd_even_mergesort(m):
     """Batcher's network for m values: pairs (i, j), i < j, each putting the smaller at i.
 
-    Batcher, Sorting networks and their applications (AFIPS 1968), in the iterative form of Knuth's Algorithm 5.2.2M for any m.
+    Batcher, Sorting networks and their applications (AFIPS 1968), in the iterative form of Knuth's
+    Algorithm 5.2.2M for any m.
     """
     pairs = []
     p = 1

@@ -12,7 +12,8 @@ def rank(c, m):
 
     .. math:: k = \lceil c (m - 1) / 100 - 1/2 \rceil
 
-    0 at c = 0; (m - 1) // 2 at c = 50, for even m too. Exact: c counts as the decimal number it is written as.
+    0 at c = 0; (m - 1) // 2 at c = 50, for even m too. Exact: c counts as the decimal number it is
+    written as.
 
     >>> [rank(c, 100) for c in (0, 1, 2, 8, 50)]
     [0, 1, 2, 8, 49]
@@ -23,7 +24,9 @@ def rank(c, m):
 def check_percent(name, c):
     """Refuse what is no percent of the examples on each side; `name` is the aggregator's, as users write it."""
     if not isinstance(c, numbers.Real):
-        raise TypeError(f"{name}(c): c is a plain number (percent of the examples, in [0, 50]), got {type(c).__name__}.")
+        raise TypeError(
+            f"{name}(c): c is a plain number (percent of the examples, in [0, 50]), got {type(c).__name__}."
+        )
     if not 0 <= c <= 50:
         raise ValueError(f"{name}(c): c is in percent of the examples, in [0, 50], got {c}.")
 

@@ -1,6 +1,7 @@
 """Optimizers as settings: plain values that can be compared and written to JSON, and `build()` to make the transformation.
 
-`per_example` says whether an aggregator needs per-example gradients; one that does not is content with the batch gradient.
+`per_example` says whether an aggregator needs per-example gradients; one that does not is content
+with the batch gradient.
 """
 
 from .followers import SGD, AdaGrad, Adam, L1Decay, L2Decay, RMSProp, SoftThreshold

@@ -83,7 +83,9 @@ class RMSProp:
 
 def _check_rate(optimizer):
     if not optimizer.learning_rate >= 0:
-        raise ValueError(f"{type(optimizer).__name__}: learning_rate is at least 0, got {optimizer.learning_rate}.")
+        raise ValueError(
+            f"{type(optimizer).__name__}: learning_rate is at least 0, got {optimizer.learning_rate}."
+        )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,9 @@ class Winsorize:
 
     def __post_init__(self):
         if not 0 <= self.c <= 50:
-            raise ValueError(f"Winsorize: c is in percent of the examples, in [0, 50], got {self.c}.")
+            raise ValueError(
+                f"Winsorize: c is in percent of the examples, in [0, 50], got {self.c}."
+            )
 
     def build(self) -> Aggregator:
         from coherence.optim.winsorizing import winsorize
@@ -37,7 +39,9 @@ class TrimmedMean:
 
     def __post_init__(self):
         if not 0 <= self.c <= 50:
-            raise ValueError(f"TrimmedMean: c is in percent of the examples, in [0, 50], got {self.c}.")
+            raise ValueError(
+                f"TrimmedMean: c is in percent of the examples, in [0, 50], got {self.c}."
+            )
 
     def build(self) -> Aggregator:
         from coherence.optim.trimming import trimmed_mean
@@ -95,7 +99,9 @@ class MedianOfMeans:
         if not self.groups >= 1:
             raise ValueError(f"MedianOfMeans: groups is at least 1, got {self.groups}.")
         if self.consecutive and self.seed is not None:
-            raise ValueError(f"MedianOfMeans: consecutive batches have no order to draw, got seed={self.seed}. Leave one of the two out.")
+            raise ValueError(
+                f"MedianOfMeans: consecutive batches have no order to draw, got seed={self.seed}. Leave one of the two out."
+            )
 
     @property
     def per_example(self) -> bool:

@@ -19,7 +19,9 @@ class SignAgreement:
 
     def __post_init__(self):
         if not 0 <= self.threshold <= 1:
-            raise ValueError(f"SignAgreement: threshold is a share of the examples, in [0, 1], got {self.threshold}.")
+            raise ValueError(
+                f"SignAgreement: threshold is a share of the examples, in [0, 1], got {self.threshold}."
+            )
 
     def build(self) -> Aggregator:
         from coherence.optim.signs import sign_agreement
@@ -39,7 +41,9 @@ class CoherenceMask:
 
     def __post_init__(self):
         if not self.threshold >= 0:
-            raise ValueError(f"CoherenceMask: threshold is an m-coherence, at least 0, got {self.threshold}.")
+            raise ValueError(
+                f"CoherenceMask: threshold is an m-coherence, at least 0, got {self.threshold}."
+            )
         if self.by not in ("layer", "leaf"):
             raise ValueError(f"CoherenceMask: by is layer or leaf, got {self.by}.")
 
@@ -60,7 +64,9 @@ class CoordinateMask:
 
     def __post_init__(self):
         if not self.threshold >= 0:
-            raise ValueError(f"CoordinateMask: threshold is an m-coherence, at least 0, got {self.threshold}.")
+            raise ValueError(
+                f"CoordinateMask: threshold is an m-coherence, at least 0, got {self.threshold}."
+            )
 
     def build(self) -> Aggregator:
         from coherence.optim.coherence_masks import coordinate_mask

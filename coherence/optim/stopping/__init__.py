@@ -11,9 +11,9 @@ enough steps are done                      `max_steps(1000)`               the s
 any of these                               `any_of(rule, rule, ...)`       a tuple of numbers, one a rule
 =========================================  ==============================  ==================================================
 
-A rule has `init(params) -> state` and `update(state, metric, params) -> state`. A state has `should_stop`, `best_params` and
-`best_metric`; once it says stop, nothing in it changes any more. A check with a metric of nan never counts in its favor: it is no
-improvement and crosses no threshold.
+A rule has `init(params) -> state` and `update(state, metric, params) -> state`. A state has
+`should_stop`, `best_params` and `best_metric`; once it says stop, nothing in it changes any more. A
+check with a metric of nan never counts in its favor: it is no improvement and crosses no threshold.
 
 >>> import jax.numpy as jnp
 >>> from coherence import stopping

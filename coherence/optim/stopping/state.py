@@ -20,7 +20,12 @@ class State:
 
 def begin(params, metric):
     """Nothing seen yet; `params` (copied, so that they may be donated) stand in until a metric comes."""
-    return State(jnp.asarray(metric, float), jax.tree.map(jnp.copy, params), jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+    return State(
+        jnp.asarray(metric, float),
+        jax.tree.map(jnp.copy, params),
+        jnp.zeros((), jnp.int32),
+        jnp.zeros((), bool),
+    )
 
 
 def advance(state, metric, params, *, keep, waited, checks):

@@ -22,24 +22,33 @@ class ThresholdRule:
     def update(self, state, metric, params):
         metric = jnp.asarray(metric, state.best_metric.dtype)
         beyond = metric > self.threshold if self.upward else metric < self.threshold
-        # The first check beyond the threshold says stop, those after it confirm: what it saw is kept while the row lasts.
+        # The first check beyond the threshold says stop, those after it confirm: what it saw is
+        # kept while the row lasts.
         keep = ~beyond | (state.waited == 0)
-        return advance(state, metric, params, keep=keep, waited=jnp.where(beyond, state.waited + 1, 0), checks=self.checks)
+        return advance(
+            state,
+            metric,
+            params,
+            keep=keep,
+            waited=jnp.where(beyond, state.waited + 1, 0),
+            checks=self.checks,
+        )
 
 
 def above(threshold, checks=1):
     """Stop once the metric has been above `threshold` for `checks` checks in a row.
 
-    The parameters kept are those of the first check of that row (the later ones only confirm it); until there is one, the latest.
-    With a noisy metric ask for more checks: there is no other smoothing.
+    The parameters kept are those of the first check of that row (the later ones only confirm it);
+    until there is one, the latest. With a noisy metric ask for more checks: there is no other
+    smoothing.
 
     Args:
         threshold: a finite number; a metric equal to it, or nan, is not above it.
         checks: how many checks in a row, >= 1.
 
     Returns:
-        A rule with `init(params) -> state` and `update(state, metric, params) -> state`; the state has `should_stop`, `best_metric`,
-        `best_params`, `waited`.
+        A rule with `init(params) -> state` and `update(state, metric, params) -> state`; the state
+        has `should_stop`, `best_metric`, `best_params`, `waited`.
 
     >>> rule = above(0.0, checks=2)
     >>> state = rule.init(jnp.zeros(1))

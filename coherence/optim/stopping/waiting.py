@@ -22,7 +22,14 @@ class PatienceRule:
         metric = jnp.asarray(metric, state.best_metric.dtype)
         gain = state.best_metric - metric if self.mode == "min" else metric - state.best_metric
         better = gain > self.min_delta
-        return advance(state, metric, params, keep=better, waited=jnp.where(better, 0, state.waited + 1), checks=self.checks)
+        return advance(
+            state,
+            metric,
+            params,
+            keep=better,
+            waited=jnp.where(better, 0, state.waited + 1),
+            checks=self.checks,
+        )
 
 
 def patience(checks, min_delta=0.0, mode="min"):
@@ -33,11 +40,12 @@ def patience(checks, min_delta=0.0, mode="min"):
     Args:
         checks: how many checks without improvement to bear, >= 1.
         min_delta: an improvement is by more than this.
-        mode: "min" where a lower metric is better (a loss), "max" where a higher one is (an accuracy).
+        mode: "min" where a lower metric is better (a loss), "max" where a higher one is (an
+            accuracy).
 
     Returns:
-        A rule with `init(params) -> state` and `update(state, metric, params) -> state`; the state has `should_stop`, `best_metric`,
-        `best_params`, `waited`. A nan metric is no improvement.
+        A rule with `init(params) -> state` and `update(state, metric, params) -> state`; the state
+        has `should_stop`, `best_metric`, `best_params`, `waited`. A nan metric is no improvement.
 
     >>> rule = patience(1, mode="max")
     >>> state = rule.init(jnp.zeros(1))

@@ -1,0 +1,320 @@
+"""Claims of a source, and what a run says about them. Numpy and scipy, imported where used.
+
+A claim is fixed before the run: its words, what is measured, and on which side of which threshold
+it must lie. The run gives one paired difference a seed; Student's t interval over them, not their
+mean, decides. An honest *inconclusive* is a result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+KNOWN = ("read", "second-hand", "remembered", "derived")
+DIRECTIONS = ("greater", "less", "within")
+VERDICTS = ("reproduced", "not reproduced", "inconclusive")
+LEVEL = 0.05
+"""Of the verdicts: intervals cover 1 - LEVEL, and Holm's adjustment holds a whole table to it."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a source says, as something that a run can contradict.
+
+    Args:
+      name: short, unique in a table.
+      text: the claim in words.
+      source: paper and section.
+      known: how firmly: "read" in the source, "second-hand" from an account of it, "remembered", or
+      "derived" by algebra from it.
+      statistic: what is measured, in words; for "greater" and "less" a difference paired by seed.
+      direction: the side of `threshold` on which the statistic is claimed to be; "within" claims
+        exact values, no farther from it than `tolerance`.
+      unit: of the statistic, in the field's words.
+    """
+
+    name: str
+    text: str
+    source: str
+    known: Literal["read", "second-hand", "remembered", "derived"]
+    statistic: str
+    direction: Literal["greater", "less", "within"]
+    threshold: float = 0.0
+    tolerance: float | None = None
+    unit: str = ""
+
+    def __post_init__(self):
+        if self.known not in KNOWN:
+            raise ValueError(
+                f"claim {self.name}: known is one of {', '.join(KNOWN)}, got {self.known!r}."
+            )
+        if self.direction not in DIRECTIONS:
+            raise ValueError(
+                f"claim {self.name}: direction is one of {', '.join(DIRECTIONS)}, got {self.direction!r}."
+            )
+        if (self.direction == "within") != (self.tolerance is not None):
+            raise ValueError(
+                f'claim {self.name}: tolerance goes with direction "within" and only with it, got {self.direction!r} and {self.tolerance}.'
+            )
+
+
+class Interval(NamedTuple):
+    """A mean, and the bounds between which the true one lies with the stated confidence."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    r"""Student's t interval for a mean over seeds.
+
+    .. math:: \bar v \pm t_{n-1} \, s / \sqrt n
+
+    One value has no spread: its bounds are nan. Equal values give an interval of length 0. A nan or
+    infinite value makes everything nan: a run that failed is a result, and leaving it out would
+    flatter the others. (A bootstrap over 5 seeds covers 84 %, not 95.)
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"interval(confidence): between 0 and 1, got {confidence}.")
+    mean, error = _mean_and_error(values)
+    if math.isnan(error):
+        return Interval(mean, math.nan, math.nan)
+    from scipy import stats
+
+    half = error * float(stats.t.ppf((1 + confidence) / 2, len(values) - 1))
+    return Interval(mean, mean - half, mean + half)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict with what it rests on.
+
+    `effect` is the statistic's mean and 95 % interval, in the claim's unit. `p` is two-sided,
+    against the claim's threshold: it is below 0.05 exactly when the interval excludes the
+    threshold; nan where nothing was tested. `p_adjusted` is Holm's, once a table was adjusted.
+    """
+
+    claim: Claim
+    verdict: Literal["reproduced", "not reproduced", "inconclusive"]
+    scale: str
+    at_source_scale: bool
+    effect: Interval
+    n: int
+    p: float = math.nan
+    p_adjusted: float = math.nan
+    reason: str = ""
+    run: str = ""
+    """Which recording: its name and a digest."""
+
+    @property
+    def where(self) -> str:
+        """The verdict's scope in words: "holds on digits, MLP 64-128-10; not tested at the source's scale"."""
+        says = {
+            "reproduced": "holds on",
+            "not reproduced": "does not hold on",
+            "inconclusive": "undecided on",
+        }[self.verdict]
+        return f"{says} {self.scale}" + (
+            "" if self.at_source_scale else "; not tested at the source's scale"
+        )
+
+
+def judge(
+    claim: Claim,
+    differences: Sequence[float],
+    *,
+    scale: str,
+    at_source_scale: bool = False,
+    precondition: str | None = None,
+    run: str = "",
+) -> Judgement:
+    """What paired differences by seed say about a claim.
+
+    *Reproduced* when the whole 95 % interval lies beyond the threshold on the claimed side, *not
+    reproduced* when it lies beyond it on the other, else *inconclusive*. For "within" there is no
+    interval: every value must be within the tolerance of the threshold.
+
+    Args:
+      claim: fixed before the run.
+      differences: one number a seed (for "within": any exact values).
+      scale: on what it was measured, as "digits, MLP 64-128-10".
+      at_source_scale: whether that is the source's own setting.
+      precondition: None, or what is missing for the run to say anything, as "SGD did not memorize:
+      train accuracy 0.71 < 0.99".
+      run: which recording the differences are from.
+    """
+    import numpy as np
+
+    values = np.asarray(differences, float)
+    if values.ndim != 1:
+        raise ValueError(
+            f"judge(differences): one number a seed, so one axis, got shape {values.shape}."
+        )
+    n = len(values)
+    found = interval(values.tolist()) if n else Interval(math.nan, math.nan, math.nan)
+    verdict, p, reason = _verdict(claim, values, found, precondition)
+    return Judgement(claim, verdict, scale, at_source_scale, found, n, p=p, reason=reason, run=run)
+
+
+def _verdict(claim: Claim, values, effect: Interval, precondition: str | None):
+    import numpy as np
+
+    if precondition:
+        return "inconclusive", math.nan, precondition
+    if not len(values):
+        return "inconclusive", math.nan, "nothing was measured"
+    if not np.isfinite(values).all():
+        return (
+            "inconclusive",
+            math.nan,
+            f"{int((~np.isfinite(values)).sum())} of {len(values)} values are nan or infinite",
+        )
+    if claim.direction == "within":
+        farthest = float(np.abs(values - claim.threshold).max())
+        exact = farthest <= (claim.tolerance or 0)
+        reason = f"farthest from {claim.threshold:g}: {farthest:.3g} {'<=' if exact else '>'} {claim.tolerance:g}"
+        return ("reproduced" if exact else "not reproduced"), math.nan, reason
+    if len(values) == 1:
+        return "inconclusive", math.nan, "one seed has no interval"
+    p = _two_sided_p(values, claim.threshold)
+    if effect.low <= claim.threshold <= effect.high:
+        return "inconclusive", p, f"the interval includes {claim.threshold:g}"
+    above = effect.low > claim.threshold
+    return ("reproduced" if above == (claim.direction == "greater") else "not reproduced"), p, ""
+
+
+def holm(judgements: Sequence[Judgement]) -> list[Judgement]:
+    """The same judgements, held to 5 % over the whole table by Holm's step-down adjustment of their p values.
+
+    A reproduced claim that does not survive becomes inconclusive. The others keep their verdicts:
+    multiplicity is no excuse for a claim that failed. Judgements without a p value (exact values,
+    failed preconditions) are neither counted nor changed.
+
+    Holm, A simple sequentially rejective multiple test procedure (Scandinavian Journal of
+    Statistics, 1979).
+    """
+    order = sorted(
+        (i for i, judgement in enumerate(judgements) if not math.isnan(judgement.p)),
+        key=lambda i: judgements[i].p,
+    )
+    adjusted = list(judgements)
+    running = 0.0
+    for rank, i in enumerate(order):
+        judgement = judgements[i]
+        running = max(running, min(1.0, (len(order) - rank) * judgement.p))
+        changes: dict = {"p_adjusted": running}
+        if judgement.verdict == "reproduced" and running >= LEVEL:
+            changes |= {
+                "verdict": "inconclusive",
+                "reason": f"does not survive Holm's adjustment over {len(order)} tests: p {_p(running)}",
+            }
+        adjusted[i] = dataclasses.replace(judgement, **changes)
+    return adjusted
+
+
+def table(judgements: Sequence[Judgement], format: Literal["text", "markdown"] = "text") -> str:
+    """The judgements to read: verdict, effect with its interval and unit, seeds, p, at what scale, whose claim, which run."""
+    if format not in ("text", "markdown"):
+        raise ValueError(f'table(format): "text" or "markdown", got {format!r}.')
+    header = ("claim", "verdict", "effect [95 % interval]", "values", "p")
+    rows = [
+        (
+            j.claim.name,
+            j.verdict,
+            effect(j),
+            str(j.n),
+            _p(j.p if math.isnan(j.p_adjusted) else j.p_adjusted),
+        )
+        for j in judgements
+    ]
+    if format == "markdown":
+        lines = [
+            "| " + " | ".join((*header, "scope", "source", "run")) + " |",
+            "|---" * (len(header) + 3) + "|",
+        ]
+        for row, j in zip(rows, judgements, strict=True):
+            name, *rest = (cell.replace("|", "\\|") for cell in row)
+            scope = j.where + (f" ({j.reason})" if j.reason else "")
+            cells = (
+                f"**{name}**: {stated(j.claim)}",
+                *rest,
+                scope,
+                f"{j.claim.source} ({j.claim.known})",
+                j.run,
+            )
+            lines.append("| " + " | ".join(cells) + " |")
+        return "\n".join(lines)
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(header, widths, strict=True)).rstrip()
+    ]
+    for row, j in zip(rows, judgements, strict=True):
+        lines.append(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
+        lines += [
+            f"    {line}"
+            for line in (
+                j.claim.text,
+                f"measured: {j.claim.statistic}",
+                j.where,
+                j.reason,
+                f"{j.claim.source} ({j.claim.known})",
+                j.run,
+            )
+            if line
+        ]
+    return "\n".join(lines)
+
+
+def _mean_and_error(values) -> tuple[float, float]:
+    """Mean and its standard error; exactly the value and 0 for equal values, where rounding would leave a residue."""
+    import numpy as np
+
+    values = np.asarray(values, float)
+    if values.ndim != 1 or not len(values):
+        raise ValueError(
+            f"interval(values): at least one number, on one axis, got shape {values.shape}."
+        )
+    if not np.isfinite(values).all():
+        return math.nan, math.nan
+    if len(values) == 1:
+        return float(values[0]), math.nan
+    if (values == values[0]).all():
+        return float(values[0]), 0.0
+    return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))
+
+
+def _two_sided_p(values, threshold: float) -> float:
+    mean, error = _mean_and_error(values)
+    if error == 0:
+        return 1.0 if mean == threshold else 0.0
+    from scipy import stats
+
+    return float(2 * stats.t.sf(abs(mean - threshold) / error, len(values) - 1))
+
+
+def effect(judgement: Judgement) -> str:
+    """The effect with its interval, its unit and, where it is not 0, what it was claimed to exceed or fall short of, as it is printed."""
+    claim, (mean, low, high) = judgement.claim, judgement.effect
+    bounds = (
+        ""
+        if claim.direction == "within" or math.isnan(low) or low == high
+        else f" [{low:+.3g}, {high:+.3g}]"
+    )
+    sign = {"greater": ">", "less": "<"}.get(claim.direction)
+    claimed = f" (claimed: {sign} {claim.threshold:g})" if sign and claim.threshold else ""
+    return f"{mean:+.3g}{bounds} {claim.unit}".rstrip() + claimed
+
+
+def stated(claim: Claim) -> str:
+    """The claim and what was measured for it, in words."""
+    return f"{claim.text} Measured: {claim.statistic}."
+
+
+def _p(p: float) -> str:
+    return "-" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -1,0 +1,84 @@
+"""MNIST, from its four IDX files, whoever packed them."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from coherence.lab.data import fetching
+from coherence.lab.data.dataset import Dataset
+
+MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+
+# MD5 of the *uncompressed* bytes: every mirror compresses differently.
+FILES = {
+    "train-images-idx3-ubyte.gz": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte.gz": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte.gz": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte.gz": "27ae3e4e09519cfbb04c329615203637",
+}
+
+
+def mnist(examples: int | None = None) -> Dataset:
+    """60,000 + 10,000 handwritten digits of 28 x 28 pixels, flat, float32 in [0, 1] (grey levels divided by 255), int32 labels.
+
+    `examples` takes the first so many training examples; the test set stays whole. The files come
+    from `COHERENCE_DATA/mnist/`, the cache, or a download into the cache, whichever has them first;
+    their checksums are verified every time.
+
+    LeCun, Cortes & Burges, The MNIST database of handwritten digits.
+    """
+    x_train, y_train, x_test, y_test = (
+        _parse(fetching.read("mnist", name, MIRRORS, check)) for name in FILES
+    )
+    if examples is not None and not 1 <= examples <= len(x_train):
+        raise ValueError(
+            f"mnist(examples): between 1 and {len(x_train)} training examples, or None for all of them; got {examples}."
+        )
+    return Dataset(
+        "mnist",
+        _pixels(x_train[:examples]),
+        _labels(y_train[:examples]),
+        _pixels(x_test),
+        _labels(y_test),
+        tuple("0123456789"),
+    )
+
+
+def fetch() -> list[Path]:
+    """Where the four files are, after downloading what is missing or damaged."""
+    return [fetching.obtain("mnist", name, MIRRORS, check) for name in FILES]
+
+
+def check(file: Path) -> bytes:
+    """The uncompressed content of one of the files, if it is the original's; ValueError else."""
+    try:
+        content = gzip.decompress(file.read_bytes())
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"not a whole gzip file: {error}") from error
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    name = file.name.removesuffix(".part")
+    if found != FILES[name]:
+        raise ValueError(f"the uncompressed bytes have MD5 {found}, expected {FILES[name]}")
+    return content
+
+
+def _parse(content: bytes) -> np.ndarray:
+    # Two zero bytes, the type (8: uint8), the number of axes, then each axis as a big-endian int32.
+    shape = np.frombuffer(content, ">i4", count=content[3], offset=4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(shape)
+
+
+def _pixels(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1).astype(np.float32) / 255
+
+
+def _labels(labels: np.ndarray) -> np.ndarray:
+    return labels.astype(np.int32)

@@ -1,0 +1,142 @@
+"""Text messages, spam and not, as bags of words: real data whose features are rare."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from coherence.lab.data import fetching
+from coherence.lab.data.dataset import Dataset
+
+MIRRORS = ("https://archive.ics.uci.edu/static/public/228/",)
+FILE, ARCHIVE = "SMSSpamCollection", "sms+spam+collection.zip"
+SHA256 = "7d039a24a6083ed9ef0f806ebad56bbb976e3aeb8de05669173bfdc4996c239d"  # of the uncompressed file, whoever packed it
+CLASSES = ("ham", "spam")
+
+
+def sms_spam(
+    words: int | None = 2000,
+    *,
+    counts: bool = False,
+    examples: int | None = None,
+    tests: int = 1000,
+    seed: int = 0,
+) -> Dataset:
+    """Messages as bags of words, float32 `[n, words]`: 1 where a word occurs, or with `counts` how often; classes ham (0) and spam (1).
+
+    Of messages sent word for word again (403 of 5,574) the first is kept: else training and test
+    part would share them. About one in eight is spam, so calling everything ham has an accuracy
+    near 0.87: look at the balanced accuracy, or at both classes'.
+
+    A `seed` is a split: first the `tests` messages are drawn, then the `examples` (None: the rest),
+    so that fewer are some of more. The words are the most frequent ones of the training part, at
+    most so many (None: all), lower case, of two letters or more, in alphabetical order:
+    `sms_vocabulary`, with the same arguments. Words of test messages that are not among them are
+    left out.
+
+    The file, or UCI's archive that holds it, comes from `COHERENCE_DATA/sms-spam/`, the cache, or a
+    download into the cache, whichever has it first; its checksum is verified every time.
+
+    Almeida & Hidalgo, SMS Spam Collection (UCI, 2012).
+    """
+    (train, test), y = _split(examples, tests, seed)
+    bags, _ = _bags(train, test, words, counts)
+    return Dataset(
+        "sms-spam",
+        bags[: len(train)],
+        y[: len(train)],
+        bags[len(train) :],
+        y[len(train) :],
+        CLASSES,
+    )
+
+
+def sms_vocabulary(
+    words: int | None = 2000,
+    *,
+    counts: bool = False,
+    examples: int | None = None,
+    tests: int = 1000,
+    seed: int = 0,
+) -> tuple[str, ...]:
+    """The word behind each feature of `sms_spam`, which takes the same arguments."""
+    return _bags(*_split(examples, tests, seed)[0], words, counts)[1]
+
+
+def sms_messages() -> tuple[tuple[str, ...], np.ndarray]:
+    """All 5,574 messages in the file's order, and their labels (int32, 1 is spam)."""
+    return _parsed(_whichever(fetching.read))
+
+
+def fetch() -> list[Path]:
+    """Where the file or the archive is, after downloading what is missing or damaged."""
+    return [_whichever(fetching.obtain)]
+
+
+def check(file: Path) -> bytes:
+    """The messages' bytes, out of the archive where it is one, if they are the original's; ValueError else."""
+    content = _member(file) if zipfile.is_zipfile(file) else file.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != SHA256:
+        raise ValueError(f"its messages have SHA256 {found}, expected {SHA256}")
+    return content
+
+
+def _member(file):
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.read(FILE)
+    except (KeyError, zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"no zip archive that holds {FILE}: {error}") from error
+
+
+def _whichever(how: Callable):
+    """The file as the user has it; else the archive, which is what can be downloaded."""
+    with contextlib.suppress(FileNotFoundError):
+        return how("sms-spam", FILE, (), check)
+    return how("sms-spam", ARCHIVE, MIRRORS, check)
+
+
+def _parsed(content):
+    lines = [line.split("\t", 1) for line in content.decode("utf-8").split("\n") if line]
+    return tuple(text for _, text in lines), np.array(
+        [CLASSES.index(label) for label, _ in lines], np.int32
+    )
+
+
+def _split(examples, tests, seed):
+    """((messages to train on, to test on), their labels in that order); every message once."""
+    texts, y = sms_messages()
+    first = sorted({text: i for i, text in reversed(list(enumerate(texts)))}.values())
+    rest = len(first) - tests
+    if not 1 <= tests < len(first) or (examples is not None and not 1 <= examples <= rest):
+        raise ValueError(
+            f"sms_spam(examples, tests): at least one message each and {len(first):,} in all (examples=None: those that are left), "
+            f"got examples={examples}, tests={tests}."
+        )
+    order = np.array(first)[np.random.default_rng([seed, 0x535]).permutation(len(first))]
+    train, test = order[tests:][:examples], order[:tests]
+    return tuple(tuple(texts[i] for i in part) for part in (train, test)), y[
+        np.concatenate([train, test])
+    ]
+
+
+@functools.lru_cache(maxsize=2)
+def _bags(train, test, words, counts):
+    """Bags of the training messages, then of the test messages, and the vocabulary, which the training messages alone decide."""
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    if words is not None and words < 1:
+        raise ValueError(
+            f"sms_spam(words): at least one word, or None for all of them, got {words}."
+        )
+    vectorizer = CountVectorizer(max_features=words, binary=not counts, dtype=np.float32).fit(train)
+    bags = vectorizer.transform(train + test).toarray()
+    bags.setflags(write=False)  # shared by all who ask for this set
+    return bags, tuple(vectorizer.get_feature_names_out().tolist())

@@ -1,0 +1,93 @@
+"""A user's own data set, from one `.npz` file."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from coherence.lab.data.dataset import Dataset
+
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+def npz(path: str | Path, examples: int | None = None) -> Dataset:
+    """The arrays of a `.npz` file with keys `x_train`, `y_train`, `x_test`, `y_test` and, if you like, `classes` (names).
+
+    `examples` takes the first so many training examples; None all of them.
+
+    Examples keep their shape. uint8 is read as images and divided by 255; every other number type
+    becomes float32 as it is. Labels are integers from 0, one an example. A relative path is looked
+    up from the working directory, then from `COHERENCE_DATA`.
+
+    Make one with `numpy.savez("mine.npz", x_train=..., y_train=..., x_test=..., y_test=...)`.
+    """
+    file = _locate(Path(path).expanduser())
+    arrays = _read(file)
+    missing = [key for key in KEYS if key not in arrays]
+    if missing:
+        raise ValueError(
+            f"{file}: no array {', '.join(missing)}; it holds {', '.join(sorted(arrays)) or 'none'}. Needed: {', '.join(KEYS)}."
+        )
+    y_train, y_test = (_labels(file, key, arrays[key]) for key in ("y_train", "y_test"))
+    x_train, x_test = (_examples(file, key, arrays[key]) for key in ("x_train", "x_test"))
+    largest = int(max(y_train.max(initial=0), y_test.max(initial=0)))
+    classes = tuple(str(name) for name in arrays.get("classes", np.arange(largest + 1)).ravel())
+    if largest >= len(classes):
+        raise ValueError(
+            f"{file}: the largest label is {largest}, but classes names only {len(classes)} (labels count from 0)."
+        )
+    if examples is not None and not 1 <= examples <= len(x_train):
+        raise ValueError(
+            f"{file}: examples is between 1 and the file's {len(x_train)} training examples, or None for all; got {examples}."
+        )
+    return Dataset(file.stem, x_train[:examples], y_train[:examples], x_test, y_test, classes)
+
+
+def _locate(path: Path) -> Path:
+    tried = [path]
+    if os.environ.get("COHERENCE_DATA") and not path.is_absolute():
+        tried.append(Path(os.environ["COHERENCE_DATA"]).expanduser() / path)
+    for candidate in tried:
+        if candidate.is_file():
+            return candidate
+    raise FileNotFoundError(
+        f"npz(path): there is no file {' nor '.join(map(str, tried))}. "
+        "Give the path of a .npz file, absolute or relative to the working directory or to COHERENCE_DATA."
+    )
+
+
+def _read(file: Path) -> dict[str, np.ndarray]:
+    try:
+        with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, AttributeError) as error:
+        raise ValueError(
+            f"{file} cannot be read as .npz ({error}): truncated, corrupt, or not written by numpy.savez with plain arrays. Write it again."
+        ) from error
+
+
+def _labels(file: Path, key: str, labels: np.ndarray) -> np.ndarray:
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"{file}: {key} must be integer labels of shape [n], got {labels.dtype} of shape {labels.shape}. "
+            "Write labels.astype(int), or one_hot.argmax(1)."
+        )
+    if labels.size and labels.min() < 0:
+        raise ValueError(f"{file}: {key} has the label {labels.min()}; labels count from 0.")
+    return labels.astype(np.int32)
+
+
+def _examples(file: Path, key: str, examples: np.ndarray) -> np.ndarray:
+    if examples.ndim < 2 or examples.dtype.kind not in "fiub":
+        raise ValueError(
+            f"{file}: {key} must be real numbers of shape [n, ...], got {examples.dtype} of shape {examples.shape}."
+        )
+    if examples.dtype == np.uint8:
+        return examples.astype(np.float32) / 255
+    examples = examples.astype(np.float32)
+    if not np.isfinite(examples).all():
+        raise ValueError(f"{file}: {key} holds NaN or infinity. Fill or drop those examples first.")
+    return examples

@@ -1,0 +1,106 @@
+"""A class-conditional variational autoencoder as a generative classifier."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from coherence.lab.models.settings import ConditionalVariational
+from coherence.lab.training.samples import stream
+from coherence.optim.settings import Adam, AnyOptimizer
+
+from .sampling import Sampling
+from .trained import Parts, Trained
+
+_DRAWS = 5  # a stream of its own, for predicting
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class ConditionalVAEClassifier(Sampling, Trained):
+    r"""Classified by Bayes' rule, with the evidence lower bound in place of log p(x | y).
+
+    .. math:: \log p(y \mid x) \approx \log p(y) + E_q[\log N(x; \hat x(z, y), v I)] - \mathrm{KL}(q(z \mid x, y) \,\|\, N(0, I)) + const
+
+    The expectation is the mean over `draws` of z, from the same noise for every example and class:
+    what is predicted of one example does not depend on the others. `sample` draws z and gives the
+    pixels' means, without the noise of variance v.
+    """
+
+    shape: tuple[int, int, int] | None = None
+    """Height, width and channels of an image; None: features in a row."""
+    latents: int = 8
+    """Numbers in z."""
+    width: int = 128
+    """Units in each hidden layer."""
+    depth: int = 1
+    """Hidden layers of the encoder, and of the decoder."""
+    variance: float = 0.05
+    """v, of a pixel around its mean; features are of about unit scale."""
+    draws: int = 16
+    optimizer: AnyOptimizer = Adam(3e-3)
+
+    def sample(self, y, random_state=None):
+        """The mean image of a z drawn from N(0, I) for each of the labels `y` [m]: `[m, features]`.
+
+        Args:
+            random_state: a seed, a numpy `RandomState`, or `None` for other draws each time.
+        """
+        return super().sample(y, random_state)
+
+    def _check(self):
+        super()._check()
+        if not (self.variance > 0 and self.draws >= 1):
+            raise ValueError(
+                f"ConditionalVAEClassifier: variance is above 0 and draws at least 1, got variance={self.variance}, draws={self.draws}."
+            )
+
+    def _settings(self):
+        shape = (1, 1, self.n_features_in_) if self.shape is None else tuple(self.shape)
+        self._check_folding(shape)
+        return ConditionalVariational(
+            self.width, self.depth, self.latents, shape, False, len(self.classes_)
+        )
+
+    def _parts(self):
+        return _network(self._settings(), 0.5 / self.variance)
+
+    def _learn(self, X, labels, corrupt):
+        self.class_log_prior_ = np.log(np.bincount(labels) / len(labels))
+        super()._learn(X, labels, corrupt)
+
+    def _scores(self, X):
+        import jax
+
+        check_is_fitted(self)
+        keys = jax.random.split(jax.random.key(stream(self._seed(), _DRAWS)), self.draws)
+        return super()._scores(X, keys) + self.class_log_prior_
+
+    def _draw(self, places, rng):
+        z = rng.standard_normal((len(places), self.latents)).astype(np.float32)
+        images = self._parts().model.apply(
+            self.params_, z, places.astype(np.int32), method="decode"
+        )
+        return np.asarray(images).reshape(len(places), self.n_features_in_)
+
+
+@functools.lru_cache(maxsize=64)
+def _network(settings, factor) -> Parts:
+    import jax
+    import jax.numpy as jnp
+
+    from coherence.lab.tasks.autoencoding import negative_elbo
+
+    model = settings.build()
+    loss = negative_elbo(model, factor=factor)
+
+    def scores(params, x, keys):
+        bound = lambda x, y: -jax.vmap(lambda key: loss(params, (x, y, key)))(keys).mean()
+        classes = jnp.arange(settings.classes)
+        return jax.lax.map(
+            lambda one: jax.vmap(bound, (None, 0))(one, classes), x, batch_size=100
+        )  # x classes x draws at once
+
+    return Parts(model, loss, jax.jit(scores), draws=True)

@@ -1,0 +1,140 @@
+"""Autoencoders of dense layers: an image squeezed through a few numbers, plainly, as a distribution, or together with its label."""
+
+from __future__ import annotations
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from coherence.lab.models.initializers import uniform_init
+
+SLOPE = 0.01
+"""Of the leaky rectifiers, below 0."""
+
+
+class Decoding(nn.Module):
+    """What all autoencoders share: a decoder, and perhaps a sigmoid behind it. Not for use by itself."""
+
+    def logits(self, z: jax.Array, *labels: jax.Array) -> jax.Array:
+        """The decoder's outputs, before the sigmoid of networks that have one. Labels, integers, only where the network has classes."""
+        return self.decoder(
+            jnp.concatenate([z, *(jax.nn.one_hot(y, self.classes) for y in labels)], -1)
+        )
+
+    def decode(self, z: jax.Array, *labels: jax.Array) -> jax.Array:
+        """The images that z `[latents]` or `[m, latents]` stands for."""
+        outputs = self.logits(z, *labels)
+        return nn.sigmoid(outputs) if self.sigmoid else outputs
+
+
+class AE(Decoding):
+    """Image to z and back, each by `depth` hidden layers of one width with leaky ReLU; no distribution anywhere.
+
+    Takes one image or a batch, flat or folded; `shape` is that of a decoded one. Starts from
+    PyTorch's defaults (`uniform_init`). The tutorial's is `AE()`.
+    """
+
+    width: int = 2048
+    depth: int = 2
+    latents: int = 1
+    shape: tuple[int, ...] = (28, 28, 1)
+    sigmoid: bool = False
+
+    def setup(self):
+        self.encoder = Encoder(self.width, self.depth, self.latents, ("z",))
+        self.decoder = Decoder(self.width, self.depth, self.shape)
+
+    def encode(self, x: jax.Array) -> jax.Array:
+        """z, `[latents]` or `[m, latents]`."""
+        return self.encoder(_flat(x))[0]
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """The reconstruction."""
+        return self.decode(self.encode(x))
+
+
+class VAE(Decoding):
+    """An `AE` whose encoder puts out a normal distribution of z: its mean and the logarithm of its variance, each from a linear layer."""
+
+    width: int = 2048
+    depth: int = 2
+    latents: int = 1
+    shape: tuple[int, ...] = (28, 28, 1)
+    sigmoid: bool = False
+
+    def setup(self):
+        self.encoder = Encoder(self.width, self.depth, self.latents, ("mu", "log_var"))
+        self.decoder = Decoder(self.width, self.depth, self.shape)
+
+    def encode(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """`(mu, log_var)`, each `[latents]` or `[m, latents]`."""
+        return self.encoder(_flat(x))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """The reconstruction from the mean of z: nothing is drawn."""
+        return self.decode(self.encode(x)[0])
+
+
+class ConditionalVAE(Decoding):
+    """A `VAE` that is told the label, one-hot, beside the image and again beside z: it can draw images *of* a class."""
+
+    width: int = 2048
+    depth: int = 2
+    latents: int = 1
+    shape: tuple[int, ...] = (28, 28, 1)
+    sigmoid: bool = False
+    classes: int = 10
+
+    def setup(self):
+        self.encoder = Encoder(self.width, self.depth, self.latents, ("mu", "log_var"))
+        self.decoder = Decoder(self.width, self.depth, self.shape)
+
+    def encode(self, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """`(mu, log_var)` of images with integer labels y, `[]` or `[m]`."""
+        return self.encoder(jnp.concatenate([_flat(x), jax.nn.one_hot(y, self.classes)], -1))
+
+    def __call__(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        """The reconstruction from the mean of z: nothing is drawn."""
+        return self.decode(self.encode(x, y)[0], y)
+
+
+class Encoder(nn.Module):
+    """Hidden layers, then a linear layer for each head; an output a head."""
+
+    width: int
+    depth: int
+    latents: int
+    heads: tuple[str, ...]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
+        for layer in range(self.depth):
+            x = nn.leaky_relu(dense(self.width, x.shape[-1], f"hidden_{layer}")(x), SLOPE)
+        return tuple(dense(self.latents, x.shape[-1], head)(x) for head in self.heads)
+
+
+class Decoder(nn.Module):
+    """Hidden layers, then a linear layer to the pixels, folded into images."""
+
+    width: int
+    depth: int
+    shape: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, z: jax.Array) -> jax.Array:
+        for layer in range(self.depth):
+            z = nn.leaky_relu(dense(self.width, z.shape[-1], f"hidden_{layer}")(z), SLOPE)
+        pixels = dense(math.prod(self.shape), z.shape[-1], "output")(z)
+        return pixels.reshape(*pixels.shape[:-1], *self.shape)
+
+
+def dense(features: int, inputs: int, name: str) -> nn.Dense:
+    """A dense layer that starts from PyTorch's defaults."""
+    start = uniform_init(inputs)
+    return nn.Dense(features, kernel_init=start, bias_init=start, name=name)
+
+
+def _flat(x):
+    return x.reshape(*x.shape[:-3], -1) if x.ndim >= 3 else x

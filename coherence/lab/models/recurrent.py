@@ -1,0 +1,50 @@
+"""Recurrent networks: the same weights at every position."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from coherence.lab.models.folding import folded
+
+
+class _Recurrent(nn.Module):
+    width: int = 128
+    depth: int = 1
+    outputs: int = 10
+    shape: tuple[int, ...] | None = None
+
+    def cell(self, layer: int) -> nn.RNNCellBase:
+        raise NotImplementedError
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = folded(x, self.shape)
+        for layer in range(self.depth):
+            x = jnp.asarray(nn.RNN(self.cell(layer))(x))
+        return nn.Dense(self.outputs, name="output")(x[..., -1, :])
+
+
+class LSTM(_Recurrent):
+    """Layers of long short-term memory over a sequence [T, features], then a linear layer on the last output.
+
+    Takes one sequence or a batch of them, [m, T, features]; with `shape=(T, features)` flat
+    examples, which it folds: an image is the sequence of its rows.
+    """
+
+    def cell(self, layer: int) -> nn.RNNCellBase:
+        return nn.OptimizedLSTMCell(self.width, name=f"lstm_{layer}")
+
+
+class RNN(_Recurrent):
+    r"""Layers of plain recurrent units (Elman's), then a linear layer on the last state.
+
+    .. math:: h_t = \tanh(W x_t + U h_{t-1} + b)
+
+    from h = 0, with U orthogonal at first. Nothing protects its memory: over long sequences
+    gradients vanish or explode, which `LSTM` is for. Takes what `LSTM` takes.
+    """
+
+    def cell(self, layer: int) -> nn.RNNCellBase:
+        return nn.SimpleCell(self.width, name=f"rnn_{layer}")

@@ -1,0 +1,61 @@
+"""Recorded runs as TensorBoard event files. The writer is an extra, imported here and nowhere else."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from coherence.lab.runs import Run
+
+from .grouping import arms
+from .records import kind, parts
+from .settings import flat
+from .tables import markdown
+
+
+def export(paths: Iterable[str | Path], folder: str | Path) -> list[Path]:
+    """Write runs where `tensorboard --logdir FOLDER` finds them: a folder a run, its scalars, layers and groups, its settings as text.
+
+    Lists with one value an example and matrices have no place there and are left out; nan is kept.
+    Returns the folders written.
+
+    Raises:
+      RuntimeError: the extra `tensorboard` is not installed.
+      FileExistsError: a run was exported there before; TensorBoard would show every point twice.
+      FileNotFoundError: one of `paths` holds no run.
+    """
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise RuntimeError(
+            'export needs the extra tensorboard, which brings tensorboardX: pip install -e ".[tensorboard]".'
+        ) from None
+    logging.getLogger("tensorboardX.x2num").setLevel(
+        logging.ERROR
+    )  # nan is data here; it would warn of each
+    targets = {
+        Path(folder) / arm.name / f"seed={run.seed}": run for arm in arms(paths) for run in arm.runs
+    }
+    for target in targets:
+        if any(target.glob("events.*")):
+            raise FileExistsError(
+                f"{target} holds exported events already. Name another folder, or delete that one."
+            )
+    for target, run in targets.items():
+        with SummaryWriter(str(target)) as writer:
+            writer.add_text("settings", markdown(["setting", "value"], flat(run.config).items()))
+            for tag, value, step in points(run):
+                writer.add_scalar(tag, value, step)
+    return list(targets)
+
+
+def points(run: Run) -> Iterator[tuple[str, float, int]]:
+    """`(tag, value, step)` of everything TensorBoard can draw: `train/m_coherence_by_layer/hidden_0`."""
+    for record in run.records():
+        for name, value in record.items():
+            if name != "step" and kind(name, value) in ("scalar", "layers", "groups"):
+                yield from (
+                    (f"{name}/{part}" if part else name, number, record["step"])
+                    for part, number in parts(value)
+                )

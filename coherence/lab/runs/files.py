@@ -1,0 +1,89 @@
+"""Files that are whole or not there, JSON, and errors of the disk that say what could not be written."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An error of the disk says which file could not be written, what that means, and the way out."""
+    try:
+        yield
+    except OSError as error:
+        failure = OSError(
+            f"cannot write {path} ({error.strerror or error}). Nothing that was there is lost. Make it possible (room on the disk, "
+            "permission) and run the same command again: a run goes on from its last checkpoint."
+        )
+        failure.errno = error.errno
+        raise failure from error
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of `path` once it is whole and on disk, and never otherwise."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with naming(path):
+        try:
+            with open(temporary, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        if os.name == "posix":  # the rename itself
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder, or refuse one in which nothing can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as error:
+        raise OSError(
+            f"cannot write to {folder} ({error.strerror}). "
+            "Runs go to ./runs or to the folder named by COHERENCE_RUNS: set it to one you can write to."
+        ) from error
+
+
+def to_json(value: Any, name: str = "value") -> str:
+    """Plain values, and numpy's and JAX's numbers and arrays, as JSON; `name` is what an error calls them."""
+
+    def plain(item):
+        if hasattr(item, "tolist"):  # numpy's and JAX's numbers and arrays
+            return item.tolist()
+        raise TypeError(
+            f"{name} must consist of numbers, text, booleans, None, lists and dicts; it contains a {type(item).__name__}: {item!r}."
+        )
+
+    return json.dumps(value, default=plain)
+
+
+def write_json(path: Path, value: dict) -> None:
+    with replacing(path) as file:
+        file.write(
+            (json.dumps(value, indent=2, default=lambda item: item.tolist()) + "\n").encode()
+        )
+
+
+def read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}). Delete the run's folder and run again."
+        ) from error

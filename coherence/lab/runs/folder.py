@@ -1,0 +1,231 @@
+"""A run's folder: made, resumed, read and found."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .arrays import is_whole, load_arrays, save_arrays
+from .files import check_writable, read_json, to_json, write_json
+from .identity import check_same, check_unused, circumstances, now
+from .locks import Lock
+from .log import Log
+
+FORMAT = 1
+
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)\.npz")
+
+
+def root() -> Path:
+    """Where runs go: the folder named by `COHERENCE_RUNS`, else `runs` in the working directory."""
+    return Path(os.environ.get("COHERENCE_RUNS") or "runs")
+
+
+def find(root: str | Path, done: bool | None = None) -> list[Run]:
+    """Every run in a folder and below, in order of path; with `done`, only the finished or only the unfinished ones."""
+    folders = sorted(
+        Path(folder)
+        for folder, _, files in os.walk(root)
+        if {"config.json", "manifest.json"} <= set(files)
+    )
+    runs = [Run.read(folder) for folder in folders]
+    return [run for run in runs if done is None or run.done == done]
+
+
+class Run:
+    """One settings and one seed, on disk. `Run.open` to make or resume it, `Run.read` to look at it.
+
+    An opened run is locked until it is finished, closed (`with Run.open(...) as run:`), forgotten
+    or its process ends. A finished run is only read, however it was opened.
+    """
+
+    def __init__(self, path: Path, config: dict, seed: int, manifest: dict):
+        """For `open` and `read`; takes no lock."""
+        self.path, self.config, self.seed, self.manifest = path, config, seed, manifest
+        self._log = Log(path / "metrics.jsonl")
+        self._lock: Lock | None = None
+
+    @classmethod
+    def open(
+        cls, path: str | Path, config: dict, *, seed: int, manifest: dict | None = None
+    ) -> Run:
+        """Make the folder, or reopen the same run to resume it.
+
+        The same means: `config` and `seed` are equal once written to JSON, where tuples are lists.
+        `manifest` holds what else is worth knowing, such as the device; it does not count.
+        """
+        path, seed = Path(path), int(seed)
+        config = json.loads(to_json(config, "config"))
+        check_writable(path)
+        manifest = json.loads(to_json({**(manifest or {}), **circumstances()}, "manifest"))
+        lock = Lock(path)
+        if (path / "config.json").exists():
+            run = cls.read(path)
+            check_same(path, {**run.config, "seed": run.seed}, {**config, "seed": seed})
+            if run.done:
+                return run
+            run.manifest["resumed"] = [*run.manifest.get("resumed", []), manifest]
+        else:
+            check_unused(path)
+            run = cls(path, config, seed, {**manifest, "format": FORMAT, "seed": seed})
+        for leftover in path.glob(".*.tmp"):
+            leftover.unlink()
+        write_json(path / "manifest.json", run.manifest)
+        if not (path / "config.json").exists():  # last: with it the folder is a run
+            write_json(path / "config.json", config)
+        run._lock = lock
+        return run
+
+    @classmethod
+    def read(cls, path: str | Path) -> Run:
+        """An existing run, to look at; no lock, also while it is being written."""
+        path = Path(path)
+        if not (path / "config.json").is_file() or not (path / "manifest.json").is_file():
+            raise FileNotFoundError(
+                f"{path} is no run folder: it has no config.json and manifest.json. Runs below a folder: runs.find(folder)."
+            )
+        manifest = read_json(path / "manifest.json")
+        if manifest.get("format") != FORMAT:
+            raise ValueError(
+                f"{path} was written in format {manifest.get('format')}; this version reads {FORMAT}. Read it with the one that wrote it "
+                f"(gradient-coherence {manifest.get('versions', {}).get('gradient-coherence', 'unknown')})."
+            )
+        return cls(path, read_json(path / "config.json"), manifest["seed"], manifest)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, seed={self.seed}, done={self.done})"
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the lock; from here on the run is only read."""
+        self._log.close()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def annotate(self, **facts) -> None:
+        """Add to the manifest what turned out worth knowing; it does not count for what run this is."""
+        self._check_open()
+        self.manifest |= json.loads(to_json(facts, "manifest"))
+        write_json(self.path / "manifest.json", self.manifest)
+
+    @property
+    def done(self) -> bool:
+        return (self.path / "DONE").exists()
+
+    @property
+    def summary(self) -> dict | None:
+        """What `finish` was given; None for a run that is not finished."""
+        return read_json(self.path / "DONE")["summary"] if self.done else None
+
+    # Metrics
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one record, a JSON line, so that it survives a kill right after. NaN and infinity are kept."""
+        self._check_open()
+        if not isinstance(record.get("step"), (int, np.integer)):
+            raise ValueError(
+                f"append(record): a record needs its integer step, by which a resumed run is cut; got keys {sorted(record)}."
+            )
+        self._log.append(record)
+
+    def records(self) -> list[dict]:
+        """All records in order, without a last line that a kill tore."""
+        return self._log.records()
+
+    def truncate(self, step: int) -> None:
+        """Forget everything after a step: records of later steps and later checkpoints. A resumed run makes them again."""
+        self._check_open()
+        # Checkpoints first: a kill in between then leaves too many records, which the next resume
+        # cuts, and never too few.
+        for later, file_path in self._checkpoint_files().items():
+            if later > step:
+                file_path.unlink()
+        self._log.replace(record for record in self.records() if record["step"] <= step)
+
+    # Arrays
+
+    def save(self, name: str, /, **arrays) -> None:
+        """Write `NAME.npz`, replacing what was there."""
+        self._check_open()
+        save_arrays(self._array_file(name), **arrays)
+
+    def load(self, name: str) -> dict[str, np.ndarray]:
+        """The arrays of `NAME.npz`."""
+        file = self._array_file(name)
+        if not file.exists():
+            there = sorted(other.stem for other in self.path.glob("*.npz"))
+            raise FileNotFoundError(
+                f"{self.path} has no arrays {name!r}; it has {', '.join(there) or 'none'}."
+            )
+        return load_arrays(file)
+
+    def checkpoint(self, step: int, arrays: Mapping[str, Any]) -> None:
+        """Write what is needed to continue from a step; of the earlier ones only the last is kept.
+
+        The one before stays because a group of seeds is checkpointed one by one: killed in between,
+            they still have a step in common.
+        """
+        self._check_open()
+        self._log.sync()  # records before the checkpoint that relies on them, also if the power fails
+        save_arrays(self.path / f"checkpoint-{step}.npz", **arrays)
+        files = self._checkpoint_files()
+        keep = {step, max((other for other in files if other < step), default=step)}
+        for other, file_path in files.items():
+            if other not in keep:
+                file_path.unlink()
+
+    def checkpoints(self) -> dict[int, Path]:
+        """Steps to continue from, newest first, with their files. A damaged file is not among them."""
+        return {step: file for step, file in self._checkpoint_files().items() if is_whole(file)}
+
+    def restore(self, step: int) -> dict[str, np.ndarray]:
+        """The arrays of the checkpoint of a step."""
+        file = self.path / f"checkpoint-{step}.npz"
+        if not file.exists():
+            raise FileNotFoundError(
+                f"{self.path} has no checkpoint of step {step}; it has {sorted(self.checkpoints()) or 'none'}."
+            )
+        return load_arrays(file)
+
+    def finish(self, summary: dict | None = None) -> None:
+        """Mark the run as whole and close it. Nothing can be written to it afterwards."""
+        self._check_open()
+        self._log.sync()
+        write_json(self.path / "DONE", {"finished": now(), "summary": summary or {}})
+        self.close()
+
+    # Private
+
+    def _check_open(self) -> None:
+        if self._lock is None:
+            state = "is finished" if self.done else "was opened for reading, or is closed"
+            raise RuntimeError(
+                f"{self.path} {state}: nothing can be written to it. Run.open with other settings or another seed makes another run."
+            )
+
+    def _array_file(self, name: str) -> Path:
+        if not re.fullmatch(r"[\w=+-][\w=+.-]*", name) or _CHECKPOINT.fullmatch(f"{name}.npz"):
+            raise ValueError(
+                f"a name of arrays is made of letters, digits and _ = + - . and is no checkpoint's, got {name!r}."
+            )
+        return self.path / f"{name}.npz"
+
+    def _checkpoint_files(self) -> dict[int, Path]:
+        steps = {
+            int(match[1]): file
+            for file in self.path.iterdir()
+            if (match := _CHECKPOINT.fullmatch(file.name))
+        }
+        return dict(sorted(steps.items(), reverse=True))

@@ -1,0 +1,79 @@
+"""What makes a run this run, and what is only worth knowing about it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .files import to_json
+
+_PACKAGES = ("gradient-coherence", "jax", "jaxlib", "flax", "optax", "numpy")
+
+
+class RunMismatch(ValueError):
+    """The folder holds something else than the run asked for."""
+
+
+def check_unused(folder: Path) -> None:
+    """A new run may go into a folder that is empty, or in which a kill left no more than the beginning of one."""
+    ours = {".lock", "manifest.json"}
+    foreign = sorted(
+        f.name
+        for f in folder.iterdir()
+        if f.is_file() and f.name not in ours and not f.name.endswith(".tmp")
+    )
+    if foreign:
+        raise RunMismatch(
+            f"{folder} holds files that are no run ({', '.join(foreign[:5])}). Give this one another name, or delete that directory."
+        )
+
+
+def check_same(folder: Path, there: dict, asked: dict) -> None:
+    """Refuse other settings than those of the run that is there, naming each."""
+    there, asked = dict(_flat(there)), dict(_flat(asked))
+    differences = [
+        f"{key}: {_shown(there, key)}, not {_shown(asked, key)}"
+        for key in {**there, **asked}
+        if key not in there
+        or key not in asked
+        or (there[key] != asked[key] and to_json(there[key]) != to_json(asked[key]))  # nan is nan
+    ]
+    if differences:
+        raise RunMismatch(
+            f"{folder} holds another run ({'; '.join(differences)}). Give this one another name, or delete that directory."
+        )
+
+
+def _flat(config: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _shown(config: dict, key: str) -> str:
+    return to_json(config[key]) if key in config else "absent"
+
+
+def circumstances() -> dict:
+    """When, where and with which versions."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return {
+        "created": now(),
+        "versions": versions,
+        "host": {"system": platform.platform(), "cpus": os.cpu_count()},
+    }
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,95 @@
+"""The records of a run: JSON lines, appended, of which a kill can only tear the last."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from .files import naming, replacing, to_json
+
+
+class Log:
+    """Appends to one file, which it keeps open: opening it for every record would cost more than the record."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._descriptor: int | None = None
+
+    def append(self, record: Any) -> None:
+        """Hand one record to the operating system: from there on a kill cannot take it."""
+        line = (to_json(record, "record") + "\n").encode()
+        with naming(self.path):
+            try:
+                if self._descriptor is None:
+                    self._descriptor = self._open()
+                while line:
+                    line = line[os.write(self._descriptor, line) :]
+            except BaseException:
+                self.close()  # half a line may be there; it is cut when the file is opened again
+                raise
+
+    def _open(self) -> int:
+        if self.path.exists():
+            with open(self.path, "rb+") as file:
+                _drop_torn_line(file)
+        return os.open(
+            self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666
+        )
+
+    def records(self) -> list[dict]:
+        """All records in order, without a last line that a kill tore."""
+        if not self.path.exists():
+            return []
+        *lines, _torn = self.path.read_bytes().split(
+            b"\n"
+        )  # a whole file ends in a newline, so the last piece is empty
+        return [self._record(line, number) for number, line in enumerate(lines, start=1)]
+
+    def _record(self, line: bytes, number: int) -> dict:
+        with contextlib.suppress(ValueError):
+            record = json.loads(line)
+            if isinstance(record, dict) and isinstance(record.get("step"), int):
+                return record
+        raise ValueError(
+            f"{self.path} is damaged in line {number} ({line[:40]!r}). Delete the run's folder and run again."
+        )
+
+    def replace(self, records: Iterable[dict]) -> None:
+        """These records instead of those that are there."""
+        self.close()
+        with replacing(self.path) as file:
+            file.write("".join(to_json(record) + "\n" for record in records).encode())
+
+    def sync(self) -> None:
+        """Wait until the records are on disk, where a power failure cannot take them either."""
+        if self.path.exists():
+            with naming(self.path), open(self.path, "rb+") as file:
+                _drop_torn_line(file)
+                os.fsync(file.fileno())
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    __del__ = close
+
+
+def _drop_torn_line(file: BinaryIO) -> None:
+    """Cut what follows the last newline, and leave the position at the end."""
+    end = position = file.seek(0, os.SEEK_END)
+    while position:
+        start = max(0, position - 65536)
+        file.seek(start)
+        newline = file.read(position - start).rfind(b"\n")
+        if newline >= 0:
+            position = start + newline + 1
+            break
+        position = start
+    if position < end:
+        file.truncate(position)
+    file.seek(position)

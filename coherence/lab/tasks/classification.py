@@ -1,0 +1,77 @@
+"""Classification: the loss of one example, and how good a network is on many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from coherence.lab.tasks.chunks import predictor, sum_over_chunks
+
+
+def cross_entropy(model) -> Callable[[Any, tuple], jax.Array]:
+    r"""The loss of one example `(x, y)`, y its integer label.
+
+    .. math:: \ell = -\log \mathrm{softmax}(f(x))_y \ge 0
+
+    log(number of classes) for a network that puts out equal logits. Computed in float32 at least,
+    whatever the network computes in. `model` is anything with `apply(params, x)`, or that function
+    itself.
+    """
+    predict = predictor(model)
+
+    def loss(params, example):
+        x, y = example
+        return _losses(predict(params, x), y)
+
+    return loss
+
+
+class Evaluation(NamedTuple):
+    """Means over examples: the cross-entropy, and the fraction whose largest logit is the label's."""
+
+    loss: jax.Array
+    accuracy: jax.Array
+
+
+def evaluate(model, *, batch_size: int = 1000) -> Callable[..., Evaluation]:
+    """`(params, x, y, weights=None) -> Evaluation`, exact for any number of examples, in memory for `batch_size` of them.
+
+    The function can be jitted and vmapped. `weights` `[n]` (bool or real) make it a weighted mean,
+    as for the corrupt examples only; nan where they sum to 0. An example with a nan logit counts as
+    wrong.
+    """
+    predict = predictor(model)
+
+    def sums(params, x, y, weights):
+        logits = predict(params, x)
+        right = (jnp.argmax(logits, -1) == y) & ~jnp.isnan(logits).any(-1)
+        losses = jnp.where(
+            weights == 0, 0, _losses(logits, y)
+        )  # 0 * inf is nan: an example left out must not matter
+        return jnp.sum(losses * weights), jnp.sum(right * weights), jnp.sum(weights)
+
+    def evaluation(params, x, y, weights=None):
+        weights = (
+            jnp.ones(jnp.shape(y)[0]) if weights is None else jnp.asarray(weights, jnp.float32)
+        )
+        loss, right, count = sum_over_chunks(
+            lambda *chunk: sums(params, *chunk), (x, y, weights), batch_size
+        )
+        return Evaluation(loss / count, right / count)
+
+    return evaluation
+
+
+def accuracy(model, *, batch_size: int = 1000) -> Callable[..., jax.Array]:
+    """`(params, x, y, weights=None) ->` the fraction of examples classified correctly; see `evaluate`."""
+    evaluation = evaluate(model, batch_size=batch_size)
+    return lambda params, x, y, weights=None: evaluation(params, x, y, weights).accuracy
+
+
+def _losses(logits, labels):
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)

@@ -1,0 +1,302 @@
+"""The one loop. It advances, measures, records and checkpoints; it knows no model, no data set and no optimizer."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from coherence.probes.costs import cost, operations
+
+from .appointments import Appointments
+from .checkpoints import from_arrays, to_arrays
+from .order import batches
+from .problem import check_watched, watched
+from .signals import leave, termination
+from .step import TRACKED, convolves, make_advance, make_step
+
+CHUNK = 200  # most steps between two looks of the host
+
+
+def train(
+    problems,
+    runs,
+    *,
+    steps,
+    batch_size,
+    schedule,
+    vmapped=None,
+    checkpoint_seconds=20.0,
+    progress=None,
+    say=None,
+):
+    """Train one problem a seed, each recorded in its own run, or go on where a killed process left off.
+
+    The trajectory does not depend on what is measured, on the schedule or on where it was
+    interrupted: on CPU a resumed run ends at the same bits. Asked to end by SIGTERM, it finishes
+    the chunk, writes a checkpoint and says so.
+
+    Args:
+        problems: one `Problem` a seed, alike but for values.
+        runs: one open `coherence.lab.runs.Run` a problem; its `seed` orders the batches. Finished
+        ones are left alone.
+        steps, batch_size: how many steps of how many examples.
+        schedule: steps at which `measure` is recorded, such as
+        `coherence.probes.Log().steps(steps)`. Probes have their own.
+        vmapped: compute the seeds side by side in one program; `None` lets `side_by_side` decide.
+        checkpoint_seconds: how often to write a checkpoint; one is always written at the end.
+        progress: called with the number of (seed) steps done since the last call, or `None`.
+        say: called with a line on what each probe will cost, before anything of it is computed, or
+            `None`.
+
+    Raises:
+        ValueError: a batch larger than the data, a stopping rule that watches what is not measured,
+        or one with seeds side by side.
+        OSError: a disk that is full or gone; the runs keep what they had, up to the last
+        checkpoint.
+        Terminated: SIGTERM came; it is a `SystemExit` of status 143.
+    """
+    pending = [(problem, run) for problem, run in zip(problems, runs) if not run.done]
+    if not pending:
+        return
+    examples = jax.tree.leaves(pending[0][0].data["train"])[0].shape[0]
+    if not 1 <= batch_size <= examples:
+        raise ValueError(
+            f"batch_size must be between 1 and the {examples} training examples, got {batch_size}."
+        )
+    check_watched(pending[0][0])
+    if vmapped is None:
+        vmapped = side_by_side(pending[0][0])
+    if vmapped and len(pending) > 1 and pending[0][0].stopping is not None:
+        raise ValueError(
+            "vmapped: seeds with early stopping end at different steps and run in turn; leave it at None, or set it to False."
+        )
+    groups = [pending] if vmapped and len(pending) > 1 else [[pair] for pair in pending]
+    program = _Program(groups[0], batch_size, min(CHUNK, steps))
+    appointments = Appointments(pending[0][0].probes, schedule, steps, examples // batch_size)
+    if say is not None:
+        _announce(pending[0][0], appointments, steps, batch_size, say)
+    with termination() as asked_to_end:
+        for group in groups:
+            if asked_to_end():
+                break
+            for problem, run in group:
+                run.save("drawn", **problem.drawn)
+                for probe in problem.probes:
+                    run.save(f"examples-{probe.name}", **probe.shown())
+                run.annotate(
+                    device=jax.devices()[0].device_kind,
+                    seeds_side_by_side=[run.seed for _, run in group],
+                )
+            _Group(program, *zip(*group), steps, batch_size, appointments, progress).run(
+                checkpoint_seconds, asked_to_end
+            )
+
+
+def side_by_side(problem):
+    """Whether computing seeds in one program pays: on accelerators, not on CPU.
+
+    There XLA multiplies batches of small matrices in a loop's body by its slow path, and order
+    statistics already fill the vector units and the cache with one seed
+    (`benchmarks/training_loop.py` measures both). Early stopping ends each seed at its own step, so
+    those run in turn everywhere.
+    """
+    return problem.stopping is None and jax.default_backend() != "cpu"
+
+
+def _announce(problem, appointments, steps, batch_size, say):
+    """What probes cost against the training itself, from shapes."""
+    step = jax.jit(make_step(problem)).lower(
+        _initial(problem), problem.data, np.zeros(batch_size, np.int32)
+    )
+    for probe, times in zip(problem.probes, appointments.counts()):
+        price = cost(probe, problem.params)
+        share = price.operations * times / (operations(step) * steps)
+        say(
+            f"probe {probe.name}: {len(probe.quantities)} quantities at {times} of {steps:,} steps; {price}; {share:.1%} of the training"
+        )
+
+
+class _Program:
+    """The compiled functions that all groups share: the problems differ in values alone."""
+
+    def __init__(self, group, batch_size, chunk):
+        problems = [problem for problem, _ in group]
+        one, self.many = problems[0], len(problems) > 1
+        step = make_step(one)
+        slow_in_loops = jax.default_backend() == "cpu" and convolves(
+            step, _initial(one), one.data, np.zeros(batch_size, np.int32)
+        )
+        self.chunk = 1 if slow_in_loops else chunk
+        advance, measure = make_advance(step, self.chunk), one.measure
+        if self.many:
+            axes = _stack([problem.data for problem in problems])[1]
+            advance, measure = jax.vmap(advance, (0, axes, 0, None)), jax.vmap(measure, (0, axes))
+        self.advance, self.measure, self.probes = (
+            jax.jit(advance, donate_argnums=0),
+            jax.jit(measure),
+            one.probes,
+        )
+
+
+class _Group:
+    """Seeds that advance together."""
+
+    def __init__(self, program, problems, runs, steps, batch_size, appointments, progress):
+        self.program, self.many, self.chunk = program, program.many, program.chunk
+        self.runs, self.steps, self.batch_size, self.appointments = (
+            runs,
+            steps,
+            batch_size,
+            appointments,
+        )
+        self.samples = [[probe.sample for probe in problem.probes] for problem in problems]
+        self.progress = progress or (lambda n: None)
+        self.one = problems[0]
+        self.data = (
+            _stack([p.data for p in problems])[0]
+            if self.many
+            else jax.tree.map(jnp.asarray, self.one.data)
+        )
+        self.examples = jax.tree.leaves(self.one.data["train"])[0].shape[0]
+        states = [_initial(problem) for problem in problems]
+        self.state = jax.tree.map(lambda *x: jnp.stack(x), *states) if self.many else states[0]
+        self.tracked = np.full((len(runs), steps, len(TRACKED)), np.nan, np.float32)
+
+    def run(self, checkpoint_seconds, asked_to_end):
+        position = self._resume()
+        if position is None:
+            self._record(position := 0)
+        saved, stopped = time.monotonic(), self._stopped()
+        while position < self.steps and not stopped:
+            if asked_to_end():
+                self._checkpoint(position)
+                others = f" and {len(self.runs) - 1} more" if self.many else ""
+                leave(f"checkpoint of step {position:,} written to {self.runs[0].path}{others}")
+            goal = min(position + self.chunk, self.appointments.next(position))
+            self._advance(position, goal)
+            self.progress((goal - position) * len(self.runs))
+            position = goal
+            self._record(position)
+            stopped = self._stopped()
+            if (
+                time.monotonic() - saved > checkpoint_seconds
+                and not stopped
+                and position < self.steps
+            ):
+                self._checkpoint(position)
+                saved = time.monotonic()
+        self._checkpoint(position)
+        for run, params in zip(self.runs, self._each(self.state["params"])):
+            run.save("params", **to_arrays(params))
+            run.finish({"step": position, **self._keep_best(run)})
+
+    def _keep_best(self, run):
+        """With a stopping rule, its best parameters as `best_params.npz`; what there is to say about it at the end."""
+        if self.one.stopping is None:
+            return {}
+        stopping = self.state["stopping"]
+        run.save("best_params", **to_arrays(stopping.best_params))
+        return {"stopped": bool(stopping.should_stop), "best_metric": float(stopping.best_metric)}
+
+    def _each(self, tree):
+        """One tree a seed."""
+        return (
+            [jax.tree.map(lambda x: x[i], tree) for i in range(len(self.runs))]
+            if self.many
+            else [tree]
+        )
+
+    def _advance(self, position, goal):
+        order = [
+            batches(run.seed, position, goal, examples=self.examples, batch_size=self.batch_size)
+            for run in self.runs
+        ]
+        indices = np.zeros((len(self.runs), self.chunk, self.batch_size), np.int32)
+        indices[:, : goal - position] = order
+        n = goal - position
+        self.state, tracked = self.program.advance(
+            self.state, self.data, indices if self.many else indices[0], n
+        )
+        self.tracked[:, position:goal] = np.asarray(tracked).reshape(
+            len(self.runs), self.chunk, -1
+        )[:, :n]
+
+    def _record(self, position):
+        """One record of what is due at this step: the problem's measurements, its probes' readings."""
+        records = self._read(position)
+        if position in self.appointments.schedule:
+            measured = jax.device_get(self.program.measure(self.state["params"], self.data))
+            for record, values in zip(records, self._each(measured)):
+                record |= {name: np.asarray(value).tolist() for name, value in values.items()}
+            if self.one.stopping is not None:
+                metric = watched(self.one.stopping, {**measured, "step": position})
+                self.state["stopping"] = self.one.stopping[0].update(
+                    self.state["stopping"], metric, self.state["params"]
+                )
+        for run, record in zip(self.runs, records):
+            if record:
+                run.append({"step": position, **record})
+
+    def _read(self, position):
+        """The readings of the probes that are due, a dict a seed."""
+        records = [{} for _ in self.runs]
+        losses = self.tracked[:, :position, TRACKED.index("loss")]
+        due = [self.appointments.of(position, one) for one in losses]
+        if any(due):
+            for record, params, samples, which in zip(
+                records, self._each(self.state["params"]), self.samples, due
+            ):
+                for i in which:
+                    record |= self.program.probes[i](params, samples[i])
+        return records
+
+    def _stopped(self):
+        return self.one.stopping is not None and bool(self.state["stopping"].should_stop)
+
+    def _checkpoint(self, position):
+        for i, (run, state) in enumerate(zip(self.runs, self._each(self.state))):
+            run.save("batches", **dict(zip(TRACKED, self.tracked[i, :position].T)))
+            run.checkpoint(position, to_arrays(state))
+
+    def _resume(self):
+        """Put every seed at the newest step that all have a checkpoint of; that step, or `None` where there is none."""
+        common = set.intersection(*(set(run.checkpoints()) for run in self.runs))
+        position = max(common, default=0)
+        for run in self.runs:
+            run.truncate(position if common else -1)
+        if not common:
+            return None
+        states = []
+        for i, (run, state) in enumerate(zip(self.runs, self._each(self.state))):
+            states.append(from_arrays(state, run.restore(position)))
+            kept = run.load("batches")
+            self.tracked[i, :position] = np.stack([kept[name][:position] for name in TRACKED], -1)
+        self.state = jax.tree.map(lambda *x: jnp.stack(x), *states) if self.many else states[0]
+        self.progress(position * len(self.runs))
+        return position
+
+
+def _initial(problem):
+    params = jax.tree.map(
+        lambda x: jnp.array(x, copy=True), problem.params
+    )  # the state is donated, the problem is not
+    state = {"params": params, "opt_state": problem.optimizer.init(params)}
+    if problem.stopping is not None:
+        state["stopping"] = problem.stopping[0].init(params)
+    if problem.noise is not None:
+        state["noise"] = (jnp.array(problem.noise, copy=True), jnp.int32(0))
+    return state
+
+
+def _stack(trees):
+    """Seeds' data in one tree, what they share held once, and the axes to vmap over."""
+    leaves, treedef = zip(*(jax.tree.flatten(tree) for tree in trees))
+    shared = [all(x is column[0] for x in column) for column in zip(*leaves)]
+    stacked = [
+        jnp.asarray(column[0]) if same else jnp.stack([jnp.asarray(x) for x in column])
+        for same, column in zip(shared, zip(*leaves))
+    ]
+    return treedef[0].unflatten(stacked), treedef[0].unflatten(
+        [None if same else 0 for same in shared]
+    )

@@ -1,0 +1,98 @@
+"""What a run needs, and nothing about where it is recorded."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from coherence.probes.probe import Probe
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A per-example loss, where it starts, what it learns from, how it steps and what is measured on the way.
+
+    Args:
+        loss: `(params, example) -> scalar` for one example.
+        params: the initial parameters.
+        data: a pytree of arrays; `data["train"]` holds the examples the batches are taken from
+            (shared leading axis). Leaves that are the same object in several seeds' problems are
+            held once.
+        optimizer: an optax transformation: an aggregator first (`coherence.chain`) where
+        `per_example`, else any.
+        per_example: whether the optimizer takes per-example gradients; else it gets the batch's
+        mean gradient.
+        measure: `(params, data) -> {name: array}`, jit-able, reads frozen weights: what is recorded
+            at the scheduled steps. Seeds share one compiled `measure`: what differs between them
+            comes from `data`, not from a closure.
+        track_batches: record the loss and the `moments` of every training batch's per-example
+        gradients.
+        drawn: arrays that were drawn at random for this seed and that a reader of the run may ask
+        for, kept with it as `drawn.npz`.
+        stopping: an early-stopping rule (`coherence.stopping`) and the name of the measured number
+            it watches, or `None`. Besides what `measure` returns there is always `"step"`. `any_of`
+            watches a tuple of names, one a rule. The rule is asked at every measurement; its best
+            parameters are kept with the finished run as `best_params.npz`.
+        noise: a key, for a random loss: every example of a batch, a tuple, then ends with a key of
+            its own, fresh at each step. What `measure` and probes look at has keys of its own, in
+            `data` and in the sample. `None`: the loss draws nothing.
+        probes: `coherence.probes.Probe`s; their readings join the records at the steps their
+            schedules name. Seeds share the programs of the first one's.
+    """
+
+    loss: Callable
+    params: Any
+    data: Any
+    optimizer: optax.GradientTransformation
+    per_example: bool = False
+    measure: Callable = lambda params, data: {}
+    track_batches: bool = False
+    stopping: tuple[Any, str] | None = None
+    drawn: dict[str, Any] = dataclasses.field(default_factory=dict)
+    probes: tuple[Probe, ...] = ()
+    noise: jax.Array | None = None
+
+    def __post_init__(self):
+        if self.noise is not None and not isinstance(self.data["train"], tuple):
+            kind = type(self.data["train"]).__name__
+            raise TypeError(
+                f"noise puts a key at the end of every example: data['train'] is a tuple, (x,) or (x, y), got {kind}."
+            )
+
+
+def watched(stopping, measured):
+    """The number a stopping rule watches, out of what was measured; for a tuple of names a tuple of numbers."""
+    return jax.tree.map(lambda name: measured[name], stopping[1])
+
+
+def check_watched(problem):
+    """Refuse a stopping rule that watches what is not measured, before anything is run; nothing is computed.
+
+    Raises:
+        ValueError: there is no such quantity, it is no single number, or the rule wants another
+            number of them.
+    """
+    if problem.stopping is None:
+        return
+    rule, names = problem.stopping
+    measured = {
+        **jax.eval_shape(problem.measure, problem.params, problem.data),
+        "step": jax.ShapeDtypeStruct((), jnp.int32),
+    }
+    for name in jax.tree.leaves(names):
+        if name not in measured:
+            raise ValueError(
+                f"stopping watches {name!r}, which measure does not return; there is {', '.join(sorted(measured))}."
+            )
+        if measured[name].shape:
+            raise ValueError(
+                f"stopping watches {name!r}, an array of shape {list(measured[name].shape)}: a rule needs one number."
+            )
+    jax.eval_shape(
+        lambda params, metric: rule.update(rule.init(params), metric, params),
+        problem.params,
+        watched((rule, names), measured),
+    )

@@ -1,0 +1,193 @@
+"""MNIST is the original's bytes, wherever they come from, or a clear error."""
+
+import functools
+import gzip
+import hashlib
+import http.server
+import os
+import struct
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coherence.lab import data
+from coherence.lab.data import idx
+
+IMAGES = np.arange(5 * 28 * 28, dtype=np.uint8).reshape(5, 28, 28)
+LABELS = np.array([5, 0, 4, 1, 9], np.uint8)
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    return (
+        bytes([0, 0, 8, array.ndim])
+        + struct.pack(f">{array.ndim}i", *array.shape)
+        + array.tobytes()
+    )
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch) -> Path:
+    """Five examples in the four files, in a folder of their own; nothing in COHERENCE_DATA, the cache or on a mirror."""
+    folder = tmp_path / "source" / "mnist"
+    folder.mkdir(parents=True)
+    sums = {}
+    for name in idx.FILES:
+        content = idx_bytes(IMAGES if "images" in name else LABELS)
+        sums[name] = hashlib.md5(content).hexdigest()
+        (folder / name).write_bytes(gzip.compress(content))
+    monkeypatch.setattr(idx, "FILES", sums)
+    monkeypatch.setattr(
+        idx, "MIRRORS", ("http://127.0.0.1:9/",)
+    )  # the discard port: refused at once
+    monkeypatch.setenv("COHERENCE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("COHERENCE_DATA", raising=False)
+    return folder
+
+
+@pytest.fixture
+def mirror(tiny):
+    """The folder behind a real server on this machine; yields its address."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(tiny))
+    ) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+def test_pixels_are_in_the_unit_interval_and_labels_int32(tiny, monkeypatch):
+    monkeypatch.setenv("COHERENCE_DATA", str(tiny.parent))
+    loaded = data.mnist()
+    assert (loaded.x_train.shape, loaded.x_train.dtype, loaded.y_train.dtype) == (
+        (5, 784),
+        np.float32,
+        np.int32,
+    )
+    np.testing.assert_array_equal(loaded.x_train, IMAGES.reshape(5, 784) / np.float32(255))
+    np.testing.assert_array_equal(loaded.y_test, LABELS)
+    assert loaded.outputs == 10
+
+
+def test_a_number_of_examples_takes_the_first_to_train_on_and_the_whole_test_set(tiny, monkeypatch):
+    monkeypatch.setenv("COHERENCE_DATA", str(tiny.parent))
+    loaded = data.mnist(2)
+    np.testing.assert_array_equal(loaded.y_train, LABELS[:2])
+    assert len(loaded.y_test) == 5
+    for wrong in (0, 6):
+        with pytest.raises(
+            ValueError,
+            match=rf"mnist\(examples\): between 1 and 5 training examples, or None .*got {wrong}",
+        ):
+            data.mnist(wrong)
+
+
+def test_without_the_files_and_without_a_network_the_error_says_what_to_do(tiny):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"train-images-idx3-ubyte\.gz is in none of .*coherence data fetch mnist.*COHERENCE_DATA",
+    ):
+        data.mnist()
+
+
+def test_a_download_goes_to_the_cache_once(tiny, mirror, monkeypatch, tmp_path):
+    monkeypatch.setattr(idx, "MIRRORS", ("http://127.0.0.1:9/", mirror))  # the first mirror is down
+    files = data.fetch("mnist")
+    assert [file.parent for file in files] == [tmp_path / "cache" / "mnist"] * 4
+    assert sorted(os.listdir(tmp_path / "cache" / "mnist")) == sorted(idx.FILES)
+    monkeypatch.setattr(idx, "MIRRORS", ())
+    np.testing.assert_array_equal(data.mnist().y_train, LABELS)
+
+
+def test_a_mirror_with_something_else_is_passed_over_and_leaves_nothing(
+    tiny, mirror, monkeypatch, tmp_path
+):
+    (tiny / "train-images-idx3-ubyte.gz").write_bytes(
+        b"<html>Please sign in to the hotel's network</html>"
+    )
+    monkeypatch.setattr(idx, "MIRRORS", (mirror,))
+    with pytest.raises(FileNotFoundError, match=r"no mirror gave it \(.*not a whole gzip file"):
+        data.mnist()
+    assert os.listdir(tmp_path / "cache" / "mnist") == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda content: content[:-30], "not a whole gzip file"),
+        (lambda content: b"PK" + content, "not a whole gzip file"),
+        (
+            lambda content: content[:40] + bytes([content[40] ^ 1]) + content[41:],
+            "not a whole gzip file|have MD5",
+        ),
+        (
+            lambda content: gzip.compress(gzip.decompress(content)[:-1]),
+            "the uncompressed bytes have MD5 .*, expected ",
+        ),
+    ],
+)
+def test_a_damaged_file_is_named_with_what_was_expected_and_never_replaced_in_silence(
+    tiny, mirror, monkeypatch, damage, said
+):
+    monkeypatch.setattr(idx, "MIRRORS", (mirror,))
+    monkeypatch.setenv("COHERENCE_DATA", str(tiny.parent))
+    file = tiny / "t10k-images-idx3-ubyte.gz"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(
+        ValueError,
+        match=rf"t10k-images-idx3-ubyte\.gz is damaged: .*({said}).*coherence data fetch mnist",
+    ):
+        data.mnist()
+    with pytest.raises(
+        ValueError, match=r"is damaged: .* Replace or delete it, then run this again"
+    ):
+        data.fetch("mnist")
+
+
+def test_fetching_replaces_a_damaged_file_in_the_cache(tiny, mirror, monkeypatch, tmp_path):
+    monkeypatch.setattr(idx, "MIRRORS", (mirror,))
+    data.fetch("mnist")
+    file = tmp_path / "cache" / "mnist" / "train-labels-idx1-ubyte.gz"
+    file.write_bytes(file.read_bytes()[:20])
+    with pytest.raises(ValueError, match=r"train-labels-idx1-ubyte\.gz is damaged"):
+        data.mnist()
+    data.fetch("mnist")
+    np.testing.assert_array_equal(data.mnist().y_train, LABELS)
+
+
+def test_a_cache_that_cannot_be_written_is_a_clear_error(tiny, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("COHERENCE_CACHE", str(tmp_path / "file"))
+    with pytest.raises(
+        OSError,
+        match=r"cannot write to the cache .*Set COHERENCE_CACHE to a folder you can write to",
+    ):
+        data.mnist()
+
+
+def test_what_cannot_be_fetched_says_what_can():
+    with pytest.raises(
+        ValueError, match=r"fetch\(name\): mnist, sms-spam can be fetched, not 'digits'"
+    ):
+        data.fetch("digits")
+
+
+@pytest.mark.skipif(
+    not (Path(os.environ.get("COHERENCE_DATA", "/nowhere")) / "mnist").is_dir(),
+    reason="COHERENCE_DATA has no folder mnist",
+)
+def test_the_real_files_are_the_originals():
+    loaded = data.mnist()
+    assert (loaded.x_train.shape, loaded.x_test.shape) == ((60_000, 784), (10_000, 784))
+    np.testing.assert_array_equal(
+        np.bincount(loaded.y_train), [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    )
+    assert (loaded.x_train.min(), loaded.x_train.max()) == (0, 1)

@@ -1,0 +1,244 @@
+"""The classifiers around the training loop: scikit-learn's interface, and no result but the loop's own."""
+
+import functools
+import tempfile
+
+import jax
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import coherence as co
+from coherence.lab.data.bundled import digits
+from coherence.lab.estimators import (
+    CNNClassifier,
+    ConditionalVAEClassifier,
+    MLPClassifier,
+    RNNClassifier,
+    SoftmaxRegression,
+    catalogue,
+)
+from coherence.lab.models import FullyConnected
+from coherence.lab.runs import Run
+from coherence.lab.tasks import cross_entropy
+from coherence.lab.tasks.autoencoding import elbo_terms
+from coherence.lab.training import Classification, train
+from coherence.lab.training.samples import stream
+from coherence.optim import SGD, Adam, Winsorize
+from tests import reference
+
+DATA = digits()
+X, Y = DATA.x_train[:200], DATA.y_train[:200]
+SMALL = {"width": 16, "optimizer": SGD(0.1), "batch_size": 10, "steps": 20}
+
+TINY = {"steps": 30, "optimizer": Adam(0.1)}
+CHECKED = [SoftmaxRegression(**TINY), MLPClassifier(width=16, **TINY)]
+EXPECTED = {
+    "check_parameters_default_constructible": "defaults may be frozen settings: they cannot change under anybody's hands"
+}
+
+
+@parametrize_with_checks(
+    CHECKED[:1], legacy=False, expected_failed_checks=lambda estimator: EXPECTED
+)
+def test_it_keeps_what_scikit_learn_asks_of_every_estimator(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@parametrize_with_checks(
+    [*CHECKED, ConditionalVAEClassifier(width=16, latents=2, draws=2, **TINY)],
+    expected_failed_checks=lambda estimator: EXPECTED,
+)
+def test_it_keeps_what_scikit_learn_asks_of_classifiers(estimator, check):
+    check(estimator)
+
+
+def test_a_winsorized_classifier_ends_at_the_bits_of_the_loop(tmp_path):
+    ours = MLPClassifier(aggregator=Winsorize(c=10), random_state=3, **SMALL).fit(
+        DATA.x_train, DATA.y_train
+    )
+    settings = Classification(
+        model=FullyConnected(16, 1),
+        aggregator=Winsorize(c=10),
+        optimizer=SGD(0.1),
+        batch_size=10,
+        steps=20,
+        probes=(),
+        track_batches=False,
+    )
+    with Run.open(tmp_path / "run", {}, seed=3) as run:
+        train([settings.build(3)], [run], steps=20, batch_size=10, schedule=())
+        theirs = run.load("params")
+    np.testing.assert_array_equal(
+        ours.params_["params"]["hidden_0"]["kernel"], theirs["params/hidden_0/kernel"]
+    )
+    np.testing.assert_array_equal(
+        ours.params_["params"]["output"]["bias"], theirs["params/output/bias"]
+    )
+
+
+def test_coherence_is_measured_on_the_way_and_changes_nothing():
+    corrupt = np.arange(200) < 60
+    measured = MLPClassifier(measure_coherence=1000, **SMALL).fit(X, Y, corrupt=corrupt)
+    found = measured.coherence_
+    assert found["step"].tolist()[:2] == [0, 1]
+    assert found["step"][-1] == measured.n_iter_ == 20
+    assert found["loss"][-1] < found["loss"][0]
+    gradients = jax.jit(co.per_example_value_and_grad(cross_entropy(measured._parts().model)))(
+        measured.params_, (X, Y)
+    )[1]
+    rows = reference.flat(co.materialize(gradients))
+    for name, which in {
+        "m_coherence": slice(None),
+        "pristine_m_coherence": ~corrupt,
+        "corrupt_m_coherence": corrupt,
+    }.items():
+        assert len(found[name]) == len(found["step"])
+        assert found[name][-1] == pytest.approx(
+            len(rows[which]) * reference.alpha(rows[which]), rel=1e-3
+        ), name
+    bare, other = (MLPClassifier(random_state=seed, **SMALL).fit(X, Y) for seed in (0, 1))
+    assert not hasattr(bare, "coherence_")
+    jax.tree.map(np.testing.assert_array_equal, bare.params_, measured.params_)
+    assert not np.array_equal(bare.predict_proba(X), other.predict_proba(X))
+
+
+def test_a_seed_is_a_number_or_drawn_from_a_state_as_scikit_learn_has_it():
+    seed = lambda random_state: MLPClassifier(random_state=random_state)._seed()
+    assert seed(np.int64(7)) == 7
+    assert (
+        seed(np.random.RandomState(0))
+        == seed(np.random.RandomState(0))
+        != seed(np.random.RandomState(1))
+    )
+    with pytest.raises(ValueError, match="Seed must be between 0"):
+        seed(-1)
+
+
+@functools.cache
+def regression():
+    return SoftmaxRegression(steps=20).fit(X, Y)
+
+
+def test_sparse_words_are_regressed_like_dense_ones():
+    words = sparse.csr_array(X)
+    np.testing.assert_array_equal(
+        SoftmaxRegression(steps=20).fit(words, Y).predict_proba(words),
+        regression().predict_proba(X),
+    )
+    with pytest.raises(TypeError, match="Sparse data was passed"):
+        MLPClassifier().fit(words, Y)
+
+
+def test_predicting_many_is_predicting_them_all(monkeypatch):
+    whole = regression().predict_proba(X)
+    monkeypatch.setattr("coherence.lab.estimators.trained._AT_ONCE", 64)
+    np.testing.assert_allclose(regression().predict_proba(X), whole, rtol=1e-5)
+
+
+def test_nothing_is_left_on_disk(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    SoftmaxRegression(steps=2).fit(X, Y)
+    assert list(tmp_path.iterdir()) == []
+
+
+CORNERS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+
+
+@pytest.mark.parametrize(
+    ("truth", "right"),
+    [([0, 0, 0, 1], 4), ([0, 1, 1, 1], 4), ([0, 1, 1, 0], 3)],
+    ids=["and", "or", "xor"],
+)
+def test_a_perceptron_learns_and_and_or_but_not_xor(truth, right):
+    (perceptron,) = (row.make(0) for row in catalogue() if row.name == "perceptron")
+    found = (perceptron.fit(CORNERS, truth).predict(CORNERS) == truth).sum()
+    assert found == right if right == 4 else found <= right
+
+
+def test_one_hidden_layer_learns_xor():
+    assert (
+        MLPClassifier(width=16, steps=300, optimizer=Adam(0.03))
+        .fit(CORNERS, [0, 1, 1, 0])
+        .score(CORNERS, [0, 1, 1, 0])
+        == 1
+    )
+
+
+def test_a_conditional_vae_classifies_by_the_evidence_bound():
+    model = ConditionalVAEClassifier(shape=(8, 8, 1), steps=50, draws=5, variance=0.1).fit(X, Y)
+    terms = elbo_terms(model._parts().model, factor=5.0)
+    keys = jax.random.split(jax.random.key(stream(0, 5)), 5)
+    total = jax.jit(lambda y, key: terms(model.params_, (X[7], y, key)).total)
+    bounds = [-np.mean([total(y, key) for key in keys]) for y in range(10)]
+    joint = np.array(bounds) + np.log(np.bincount(Y) / len(Y))
+    expected = np.exp(joint - joint.max()) / np.exp(joint - joint.max()).sum()
+    np.testing.assert_allclose(model.predict_proba(X[7:8])[0], expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "message"),
+    [
+        (
+            MLPClassifier(steps=0),
+            ValueError,
+            "MLPClassifier: steps and batch_size are at least 1, got steps=0, batch_size=100.",
+        ),
+        (
+            MLPClassifier(measure_coherence=1),
+            ValueError,
+            "MLPClassifier(measure_coherence): 0, or 2 examples at least, got 1.",
+        ),
+        (
+            SoftmaxRegression(aggregator=Winsorize),
+            TypeError,
+            "SoftmaxRegression(aggregator): settings of coherence.optim, as Winsorize(c=2), got <class",
+        ),
+        (
+            MLPClassifier(optimizer="adam"),
+            TypeError,
+            "MLPClassifier(optimizer): settings of coherence.optim, as SGD(0.1), got 'adam'.",
+        ),
+        (
+            CNNClassifier(shape=(28, 28, 1)),
+            ValueError,
+            "CNNClassifier(shape): (28, 28, 1) holds 784 numbers and an example has 64 features.",
+        ),
+        (
+            RNNClassifier(shape=(8, 9)),
+            ValueError,
+            "RNNClassifier(shape): (8, 9) holds 72 numbers and an example has 64 features.",
+        ),
+        (
+            ConditionalVAEClassifier(variance=0),
+            ValueError,
+            "ConditionalVAEClassifier: variance is above 0 and draws at least 1, got variance=0, draws=16.",
+        ),
+        (
+            MLPClassifier(width=0),
+            ValueError,
+            "FullyConnected: width is at least 1 and depth at least 0, got width=0, depth=1.",
+        ),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_trained(model, kind, message):
+    with pytest.raises(kind) as said:
+        model.fit(X, Y)
+    assert str(said.value).startswith(message)
+
+
+def test_arguments_that_disagree_are_said():
+    with pytest.raises(
+        ValueError, match=r"fit\(corrupt\): one truth value an example, \[200\], got shape \[3\]"
+    ):
+        MLPClassifier().fit(X, Y, corrupt=[True, False, True])
+    with pytest.raises(NotFittedError):
+        MLPClassifier().predict(X)
+    with pytest.raises(
+        ValueError, match="X has 63 features, but SoftmaxRegression is expecting 64 features"
+    ):
+        regression().predict(X[:, 1:])

@@ -1,0 +1,192 @@
+"""The judge of medians on curves whose verdict is known, and what is compared at equal fit."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coherence.lab import gallery
+from coherence.lab.experiment import load, perform
+
+ROOT = Path(__file__).resolve().parents[3]
+medians = load(ROOT / "experiments" / "medians.py")
+EXPERIMENT = medians.EXPERIMENT
+STEP = np.arange(5)
+JITTER = 0.002 * np.arange(5)  # by seed
+LEARNED = np.array([0.1, 0.6, 0.8, 0.9, 1.0])  # pristine, by step, with SGD
+SUPPRESSED = {"SGD": 0.0, "M3": 0.8, "RM3": 0.75, "RA3": 0.02}
+NOTHING = dict.fromkeys(SUPPRESSED, 0.02)
+
+
+def curve(values):
+    """[seed, step]"""
+    return np.asarray(values, float) + JITTER[:, None]
+
+
+def cell(memorized, lack, test, equal, clean=False):
+    """One batch size and noise, [method, seed, step]: `memorized` corrupt at the end, `lack` of pristine accuracy at the end."""
+    pristine = {m: LEARNED - (LEARNED > 0.5) * lack[m] for m in SUPPRESSED}
+    at_equal = {
+        m: np.interp(pristine[m], LEARNED, [0.1, 0.1, 0.15, 0.5, memorized["SGD"]])
+        for m in SUPPRESSED
+    }
+    corrupt = {
+        m: at_equal[m] if m == "SGD" else np.minimum(at_equal[m] - equal, memorized[m])
+        for m in SUPPRESSED
+    }
+    for m in SUPPRESSED:
+        corrupt[m][-1] = memorized[m]
+    train = {m: pristine[m] if clean else (pristine[m] + corrupt[m]) / 2 for m in SUPPRESSED}
+    tests = {m: np.full(5, test[m]) for m in SUPPRESSED}
+    found = zip(medians.CURVES, (train, tests, pristine, corrupt))
+    return {name: np.array([curve(each[m]) for m in SUPPRESSED]) for name, each in found}
+
+
+def measured(
+    *,
+    small=SUPPRESSED,
+    large=NOTHING,
+    test=0.1,
+    lack=0.15,
+    clean_loss=0.0,
+    sgd=0.97,
+    clean_sgd=0.995,
+    sizes=(3, 96),
+):
+    """Recorded arrays of 5 seeds; `small`, `large`: corrupt examples a method leaves unlearned of those that SGD memorizes."""
+    by = lambda lost: {m: sgd - (m != "SGD") * lost[m] for m in SUPPRESSED}
+    slower = {m: lack * (m in medians.MEDIANS) for m in SUPPRESSED}
+    better = {m: 0.5 + test * (m in medians.MEDIANS) for m in SUPPRESSED}
+    without = {m: 0.9 - clean_loss * (m in medians.MEDIANS) for m in SUPPRESSED}
+    cells = {
+        f"batch={sizes[0]},noise=0.5": cell(by(small), slower, better, 0.1),
+        f"batch={sizes[0]},noise=0": cell(
+            by(small), dict.fromkeys(SUPPRESSED, 1 - clean_sgd), without, 0.1, clean=True
+        ),
+        f"batch={sizes[-1]},noise=0.5": cell(
+            by(large if sizes[0] != sizes[-1] else small), slower, better, 0.1
+        ),
+    }
+    arrays = {
+        f"{name}/{what}": values
+        for name, each in cells.items()
+        for what, values in {"step": STEP, **each}.items()
+    }
+    return {
+        "batch_sizes": np.array(sorted(set(sizes))),
+        "noise": 0.5,
+        "methods": np.array(list(SUPPRESSED)),
+        "scale": "nowhere",
+        "at_source_scale": False,
+        **arrays,
+    }
+
+
+def verdicts(recorded):
+    return {j.claim.name: j.verdict for j in EXPERIMENT.judgements(recorded)}
+
+
+def both(what):
+    return {f"{method} {what}" for method in medians.MEDIANS}
+
+
+LARGE = both("memorizes less in large batches")
+
+
+def test_medians_that_suppress_in_small_batches_alone_reproduce_every_claim_but_those_on_large_ones():
+    found = verdicts(measured())
+    assert {name for name, verdict in found.items() if verdict == "not reproduced"} == LARGE
+    assert {name for name, verdict in found.items() if verdict == "reproduced"} == set(
+        found
+    ) - LARGE
+
+
+@pytest.mark.parametrize(
+    ("change", "failing"),
+    [
+        ({"small": NOTHING}, both("memorizes less") | both("needs few examples of a class")),
+        ({"small": {**SUPPRESSED, "RA3": 0.5}}, {"RA3 memorizes like SGD"}),
+        ({"small": {**SUPPRESSED, "M3": 0.02}}, {"M3 memorizes less"}),
+        ({"large": SUPPRESSED}, both("needs few examples of a class")),
+        ({"test": -0.05}, both("ends better on test")),
+        ({"test": -0.45}, both("overfits less")),
+        ({"clean_loss": 0.05}, both("loses little on clean labels")),
+        ({"small": {**SUPPRESSED, "M3": 0.3, "RM3": 0.3}}, both("memorizes less at equal fit")),
+    ],
+)
+def test_a_claim_that_the_numbers_contradict_is_not_reproduced(change, failing):
+    found = verdicts(measured(**change))
+    assert {name for name in failing if found[name] == "not reproduced"} == failing
+
+
+def test_medians_that_suppress_in_large_batches_too_reproduce_that():
+    found = verdicts(measured(large=SUPPRESSED))
+    assert {found[name] for name in LARGE} == {"reproduced"}
+
+
+def test_nothing_is_tested_where_sgd_did_not_memorize():
+    found = {j.claim.name: j for j in EXPERIMENT.judgements(measured(sgd=0.7))}
+    tested = {name for name, j in found.items() if j.verdict != "inconclusive"}
+    assert tested == both("loses little on clean labels")
+    assert (
+        found["M3 memorizes less"].reason
+        == "SGD did not get there: corrupt accuracy, batches of 3 0.70 < 0.9"
+    )
+    assert (
+        found["M3 memorizes less in large batches"].reason
+        == "SGD did not get there: corrupt accuracy, batches of 96 0.70 < 0.9"
+    )
+
+
+def test_nothing_is_said_of_clean_labels_that_sgd_did_not_fit():
+    found = {j.claim.name: j for j in EXPERIMENT.judgements(measured(clean_sgd=0.9))}
+    assert (
+        found["M3 loses little on clean labels"].reason
+        == "SGD did not get there: training accuracy without noise 0.90 < 0.99"
+    )
+
+
+def test_one_batch_size_says_nothing_of_larger_ones_and_noise_alone_nothing_of_clean_labels():
+    recorded = {
+        name: values for name, values in measured(sizes=(3, 3)).items() if "noise=0/" not in name
+    }
+    found = {j.claim.name: j for j in EXPERIMENT.judgements(recorded)}
+    assert found["M3 memorizes less"].verdict == "reproduced"
+    assert {found[name].reason for name in LARGE} == {"only one batch size was run"}
+    assert {found[name].reason for name in both("loses little on clean labels")} == {
+        "it was not run without noise"
+    }
+    assert "96" not in EXPERIMENT.table(recorded)
+
+
+def test_all_methods_differ_in_the_aggregator_alone():
+    arms = medians.arms(medians.PRESETS["cpu"])
+    assert len(arms) == 4 * (3 + 1)
+    for cell_name in ("batch=3,noise=0.5", "batch=3,noise=0", "batch=96,noise=0.5"):
+        alike = {
+            dataclasses.replace(arms[f"{cell_name}/{m}"], aggregator=medians.METHODS["SGD"])
+            for m in medians.METHODS
+        }
+        assert len(alike) == 1
+
+
+def test_every_batch_size_has_its_number_of_steps():
+    with pytest.raises(
+        ValueError,
+        match=r"medians: one number of steps a batch size, got \(10,\) for batches of \(3, 12\).",
+    ):
+        medians.Settings(batch_sizes=(3, 12), steps=(10,))
+
+
+def test_the_smoke_preset_trains_every_method_and_draws(tmp_path):
+    recorded = perform(EXPERIMENT, EXPERIMENT.presets["smoke"], tmp_path)
+    assert [j.claim.name for j in EXPERIMENT.judgements(recorded)] == [
+        claim.name for claim in EXPERIMENT.claims
+    ]
+    assert "equal pristine" in EXPERIMENT.table(recorded)
+    ends = medians.curves(recorded, 3, 0.5, "train_accuracy")
+    assert not np.array_equal(ends["SGD"][:, -1], ends["RM3"][:, -1])
+    assert ends["SGD"][:, 0] == pytest.approx(ends["RM3"][:, 0])  # the same start
+    png, *_ = gallery.draw(ROOT, "medians", tmp_path / "recorded.npz", tmp_path)
+    assert png.stat().st_size > 20_000

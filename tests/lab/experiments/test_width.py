@@ -1,0 +1,113 @@
+"""Levels, held-out examples and the choice of learning rates; the judge on numbers whose verdict is known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coherence.lab import gallery
+from coherence.lab.experiment import load, perform
+
+ROOT = Path(__file__).resolve().parents[3]
+width = load(ROOT / "experiments" / "width.py")
+EXPERIMENT = width.EXPERIMENT
+WIDTHS = np.array([32, 128, 512])
+JITTER = 1 + 0.002 * np.arange(5)[:, None]
+
+
+def verdicts(recorded):
+    return {j.claim.name: j.verdict for j in EXPERIMENT.judgements(recorded)}
+
+
+def learned(*, accuracy=(0.8, 0.85, 0.9), early=(2.0, 3.0, 4.0), late=(1.2, 1.4, 1.6), mu=1.0):
+    """Recorded arrays of 5 seeds as if measured; `mu`: what the differences between widths are times in that parametrization."""
+    recorded = {"widths": WIDTHS, "levels": np.array(width.LEVELS), "m": 100, "noise": 0.2}
+    for how, factor in (("standard", 1.0), ("mu", mu)):
+        for w, *values in zip(
+            WIDTHS,
+            *(np.array(v[0]) + factor * (np.array(v) - v[0]) for v in (accuracy, early, late)),
+        ):
+            test, high, low = values
+            coherence = np.where(np.array(width.LEVELS) >= width.EARLY, high, low)
+            recorded |= {
+                f"{how}-{w}/test_accuracy": test * JITTER * np.ones(len(width.LEVELS)),
+                f"{how}-{w}/m_coherence": coherence * JITTER[::-1],
+                f"{how}-{w}/rate": 0.1,
+                f"{how}-{w}/rates": np.array([0.1]),
+                f"{how}-{w}/tuning": np.array([test]),
+                f"{how}-{w}/parameters": 1000,
+            }
+    return recorded | {"scale": "nowhere", "at_source_scale": False}
+
+
+def test_numbers_as_claimed_reproduce_every_claim():
+    assert set(verdicts(learned()).values()) == {"reproduced"}
+
+
+@pytest.mark.parametrize(
+    ("change", "failing"),
+    [
+        ({"accuracy": (0.9, 0.85, 0.8)}, {"wider generalizes better"}),
+        ({"early": (4.0, 3.0, 2.0)}, {"wider is more coherent at 1.5"}),
+        ({"late": (1.6, 1.4, 1.2)}, {"wider is more coherent at 0.65"}),
+    ],
+)
+def test_a_claim_that_the_numbers_contradict_is_not_reproduced(change, failing):
+    found = verdicts(learned(**change))
+    assert {
+        name.rpartition(",")[0] for name, verdict in found.items() if verdict == "not reproduced"
+    } == failing
+    assert list(found.values()).count("reproduced") == 4
+
+
+def test_each_parametrization_is_judged_by_itself():
+    found = verdicts(learned(mu=-0.5))
+    assert {
+        verdict for name, verdict in found.items() if name.endswith("standard parametrization")
+    } == {"reproduced"}
+    assert {verdict for name, verdict in found.items() if name.endswith("maximal update")} == {
+        "not reproduced"
+    }
+
+
+def test_a_loss_that_one_seed_never_reaches_decides_nothing():
+    recorded = learned()
+    recorded["mu-32/test_accuracy"][2, width.LEVELS.index(width.FITTED)] = np.nan
+    assert {name for name, verdict in verdicts(recorded).items() if verdict == "inconclusive"} == {
+        "wider generalizes better, maximal update"
+    }
+
+
+def test_what_tuning_looks_at_is_neither_trained_on_nor_the_test_set():
+    every, held = width.Digits().build(), width.HeldOut().build()
+    assert len(held.y_train) + len(held.y_test) == len(every.y_train)
+    assert np.array_equal(np.vstack([held.x_train, held.x_test]), every.x_train)
+
+
+def test_tuning_takes_the_best_of_the_rates_that_get_there():
+    assert width.best_rate(np.array([0.8, 0.9, np.nan])) == 1
+    assert width.best_rate(np.array([np.nan, np.nan, 0.1])) == 2
+
+
+def test_both_parametrizations_start_from_one_network_at_the_base_width():
+    arms = EXPERIMENT.arms(EXPERIMENT.presets["cpu"])
+    assert len(arms) == 2 * len(EXPERIMENT.presets["cpu"].widths)
+    bases = {
+        how: arms[f"{how}-{EXPERIMENT.presets['cpu'].base_width}"].model
+        for how in ("standard", "mu")
+    }
+    assert bases["mu"].width == bases["mu"].base_width
+    assert {
+        len(arm.rpartition(",x")[2]) > 0 for arm in EXPERIMENT.arms(EXPERIMENT.presets["tuning"])
+    } == {True}
+
+
+@pytest.mark.slow
+def test_the_smoke_preset_trains_every_width_and_draws(tmp_path):
+    recorded = perform(EXPERIMENT, EXPERIMENT.presets["smoke"], tmp_path)
+    assert [j.claim.name for j in EXPERIMENT.judgements(recorded)] == [
+        claim.name for claim in EXPERIMENT.claims
+    ]
+    assert "parameters" in EXPERIMENT.table(recorded)
+    png, *_ = gallery.draw(ROOT, "width", tmp_path / "recorded.npz", tmp_path)
+    assert png.stat().st_size > 20_000

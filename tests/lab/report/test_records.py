@@ -1,0 +1,157 @@
+"""Records become numbers in order: what a value is shows in its shape, and what is missing is kept apart from what is nan."""
+
+import math
+
+import numpy as np
+import pytest
+
+from coherence.lab.report import records as r
+from coherence.lab.report.grouping import arms, found
+from coherence.lab.runs import Run
+from tests.lab.report import recorded
+
+nan = math.nan
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("train_loss", 2.3, "scalar"),
+        ("train_loss", nan, "scalar"),
+        ("train/alpha_by_layer", {"a": 1.0, "b": nan}, "layers"),
+        ("train/alpha_by_group", [1.0, nan], "groups"),
+        ("train/stiffness_by_class", [[1.0, 0.0], [0.0, 1.0]], "matrix"),
+        ("train/ragged", [[1.0, 0.0], [0.0]], "other"),
+        ("train/contributions", [0.5, 0.5], "examples"),
+        ("train/losses", [0.1] * 33, "examples"),
+        ("train/alpha_by_layer", {"a": [1.0, 2.0]}, "other"),
+        ("note", "text", "other"),
+        ("nothing", [], "other"),
+        ("nothing", {}, "other"),
+    ],
+)
+def test_the_shape_of_a_value_says_what_it_is(name, value, kind):
+    assert r.kind(name, value) == kind
+
+
+def test_quantities_come_probe_by_probe_and_the_sought_ones_first():
+    records = [
+        {"step": 0, "test/alpha": 1.0, "train/gsnr": 1.0},
+        {"step": 1, "train/m_coherence": 1.0, "lr": 0.1, "train_loss": 1.0},
+    ]
+    assert r.quantities(records, "scalar") == [
+        "train_loss",
+        "lr",
+        "test/alpha",
+        "train/m_coherence",
+        "train/gsnr",
+    ]
+
+
+def test_a_quantity_that_starts_as_nothing_gets_its_kind_later():
+    assert r.kinds([{"step": 0, "x": None}, {"step": 1, "x": 1.0}]) == {"x": "scalar"}
+
+
+def test_every_number_of_a_value_has_a_name():
+    assert list(r.parts(2)) == [("", 2.0)]
+    assert list(r.parts({"a": [1.0, 2.0], "b": 3})) == [("a,0", 1.0), ("a,1", 2.0), ("b", 3.0)]
+    assert list(r.parts([[1], [2]])) == [("0,0", 1.0), ("1,0", 2.0)]
+    assert list(r.parts("text")) == []
+
+
+def test_what_was_not_measured_is_not_what_was_nan():
+    histories = [
+        [{"step": 0, "x": nan}, {"step": 2, "x": 1.0}],
+        [{"step": 0, "x": 3.0}, {"step": 1, "y": 0.0}],
+    ]
+    track = r.track(histories, "x")
+    assert track.steps.tolist() == [0, 2]
+    assert track.present.tolist() == [[True, True], [True, False]]
+    np.testing.assert_array_equal(track.values, [[nan, 1.0], [3.0, nan]])
+
+
+def test_layers_keep_their_names_and_a_missing_one_is_nan():
+    track = r.track([[{"step": 0, "x": {"b": 1.0, "a": 2.0}}, {"step": 1, "x": {"a": 3.0}}]], "x")
+    assert track.parts == ("b", "a")
+    np.testing.assert_array_equal(track.values, [[[1.0, 2.0], [nan, 3.0]]])
+
+
+def test_a_value_of_another_shape_does_not_count_as_measured():
+    assert r.track(
+        [[{"step": 0, "x": [1.0, 2.0]}, {"step": 1, "x": [1.0]}]], "x"
+    ).present.tolist() == [[True, False]]
+
+
+def test_asking_for_what_nobody_recorded_is_an_error():
+    with pytest.raises(ValueError, match="no run recorded numbers named 'x'"):
+        r.track([[{"step": 0}]], "x")
+
+
+def test_a_run_diverged_where_a_loss_stops_being_a_number():
+    assert (
+        r.diverged(
+            [
+                {"step": 0, "train_loss": 1.0, "corrupt_accuracy": nan},
+                {"step": 5, "test_loss": math.inf},
+            ]
+        )
+        == 5
+    )
+    assert r.diverged([{"step": 0, "train_loss": 1.0, "corrupt_accuracy": nan}]) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "axis"),
+    [
+        ("train/alpha_by_layer", {}, "layer"),
+        ("alpha", {}, "layer"),
+        ("train/alpha_by_class", [], "class"),
+        ("train/stiffness_by_group_matrix", [], "group"),
+        ("train/shares_by_group", [], "group"),
+        ("weights", [], "index"),
+    ],
+)
+def test_names_say_what_the_parts_are(name, value, axis):
+    assert r.axis(name, value) == axis
+
+
+def test_runs_of_the_same_settings_are_one_arm_whatever_their_folder_is_called(tmp_path):
+    for folder, seed, noise in (("first", 1, 0.0), ("again", 0, 0.0), ("noisy", 0, 0.5)):
+        recorded.run(tmp_path / folder, seed, noise=noise, probes=False)
+    assert [arm.seeds for arm in arms([tmp_path])] == [[0, 1], [0]]
+
+
+def test_arms_are_named_by_what_tells_their_folders_apart(tmp_path):
+    for noise in (0.0, 0.5):
+        recorded.run(
+            tmp_path / "runs" / f"noise={noise}" / "sgd" / "seed=0", noise=noise, probes=False
+        )
+    assert [arm.name for arm in arms([tmp_path])] == ["noise=0.0/sgd", "noise=0.5/sgd"]
+    assert [arm.name for arm in arms([tmp_path / "runs" / "noise=0.0"])] == ["sgd"]
+
+
+def test_arms_in_one_folder_are_named_by_the_settings_that_differ(tmp_path):
+    for seed, noise in ((0, 0.0), (1, 0.5)):
+        recorded.run(tmp_path / f"seed={seed}", seed, noise=noise, probes=False)
+    assert [arm.name for arm in arms([tmp_path])] == ["noise.fraction=0.0", "noise.fraction=0.5"]
+
+
+def test_a_run_named_twice_counts_once(tmp_path):
+    recorded.run(tmp_path / "seed=0", probes=False)
+    assert len(found([tmp_path, tmp_path / "seed=0", f"{tmp_path}/../{tmp_path.name}"])) == 1
+
+
+def test_a_folder_without_runs_is_said(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"holds no run\. Runs go to .*/EXPERIMENT/PRESET/ARM/seed=K\."
+    ):
+        arms([tmp_path])
+
+
+def test_finals_are_the_last_record_that_has_the_quantity(tmp_path):
+    with Run.open(tmp_path / "seed=3", {}, seed=3) as run:
+        for record in ({"step": 0, "x": 1.0}, {"step": 1, "x": 2.0}, {"step": 2, "y": 0.0}):
+            run.append(record)
+    (arm,) = arms([tmp_path])
+    assert arm.finals("x") == {3: 2.0}
+    assert arm.finals("z") == {}

@@ -1,0 +1,205 @@
+"""The command: what it prints, and that every mistake ends in one line with the way out."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coherence.lab import cli, findings, gallery, running, runs
+from coherence.lab.data.settings import MNIST, Digits
+from coherence.lab.experiment import load, plain, variant
+from coherence.lab.fields import parse, read
+from coherence.lab.models.settings import Convolutional, FullyConnected
+from tests.lab.report import recorded
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("COHERENCE_RUNS", str(tmp_path / "runs"))
+    return tmp_path
+
+
+def fails(capsys, *arguments):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(list(arguments))
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_list_names_every_experiment_with_what_was_found(capsys):
+    cli.main(["list"])
+    said = capsys.readouterr().out
+    for path in (ROOT / "experiments").glob("*.py"):
+        assert f"{path.stem}\n    {load(path).__doc__.splitlines()[0]}" in said
+    assert (
+        "\n    presets: smoke, cpu, paper\n    cpu: 5 reproduced, 0 not reproduced, 0 inconclusive\n"
+        in said
+    )
+
+
+def test_the_toy_runs_judges_and_draws(capsys, here):
+    cli.main(["run", "toy", "--preset", "smoke"])
+    said = capsys.readouterr().out
+    assert said.count("reproduced") == 5
+    assert "not reproduced" not in said
+    folder = here / "runs" / "toy" / "smoke"
+    assert all((folder / f"toy.{suffix}").stat().st_size > 500 for suffix in ("png", "pdf", "csv"))
+    header, *rows = (folder / "toy.csv").read_text().splitlines()
+    assert header == "panel,curve,x,y,low,high"
+    assert len(rows) > 100
+    cli.main(["show", str(folder / "learnable-mean")])
+    assert "seed 0, done, 61 records" in capsys.readouterr().out
+
+
+def test_what_was_recorded_is_shown_compared_and_drawn(capsys, here):
+    for seed in range(2):
+        for noise in (0.0, 0.5):
+            recorded.run(here / f"noise={noise}" / f"seed={seed}", seed, noise=noise)
+    one, other = str(here / "noise=0.0"), str(here / "noise=0.5")
+    cli.main(["show", f"{one}/seed=1", "--markdown", "--csv", str(here / "long.csv")])
+    assert "| step | train_loss |" in capsys.readouterr().out
+    assert (here / "long.csv").read_text().startswith("run,seed,step,quantity,part,value\n")
+    cli.main(["compare", one, other, "--csv", str(here / "compared.csv")])
+    assert "B - A paired over seeds 0, 1" in capsys.readouterr().out
+    assert (
+        (here / "compared.csv").read_text().startswith("quantity,value,a,a_low,a_high,a_seeds,b,")
+    )
+    cli.main(["report", one, other, "--output", str(here / "page.html")])
+    assert capsys.readouterr().out == f"report: {here / 'page.html'}\n"
+    assert (here / "page.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_changed_fields_get_a_folder_of_their_own(capsys, here):
+    cli.main(["run", "toy", "--preset", "smoke", "--learning-rate", "0.05", "--steps", "10"])
+    capsys.readouterr()
+    run = runs.Run.read(
+        here / "runs" / "toy" / "smoke,learning_rate=0.05,steps=10" / "learnable-mean" / "seed=0"
+    )
+    assert (run.config["learning_rate"], run.config["steps"]) == (0.05, 10)
+
+
+def test_another_run_in_the_folder_is_never_touched(capsys, here):
+    folder = here / "runs" / "toy" / "smoke" / "learnable-mean" / "seed=0"
+    runs.Run.open(folder, {"kind": "Toy", "learning_rate": 0.1}, seed=0).close()
+    said = fails(capsys, "run", "toy", "--preset", "smoke")
+    assert "holds another run (" in said
+    assert "Give this one another name, or delete that directory." in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "nothing"], "no experiment 'nothing': there is alpha_properties, "),
+        (
+            ["run", "toy", "--preset", "huge"],
+            "toy has no preset 'huge': there is smoke, cpu, paper",
+        ),
+        (["run", "toy", "--colour", "red"], "--colour"),
+        (["figures", "nothing"], "no figure 'nothing': there is alpha_properties, "),
+        (["show", "nowhere"], "nowhere holds no run. Runs go to"),
+        (["compare", "nowhere", "nowhere"], "nowhere holds no run. Runs go to"),
+        (["report", "nowhere"], "nowhere holds no run. Runs go to"),
+        (["export", "nowhere"], "--tensorboard"),
+        (["data", "fetch", "nothing"], "nothing"),
+        (["list", "extra"], "unrecognized arguments: extra"),
+    ],
+)
+def test_mistakes_name_the_way_out(capsys, arguments, message):
+    assert message in fails(capsys, *arguments)
+
+
+def test_outside_a_checkout_it_says_where_to_get_one(capsys, here, monkeypatch):
+    monkeypatch.chdir(here)
+    assert "clone it and work inside" in fails(capsys, "list")
+
+
+def test_an_unwritable_runs_folder_is_said(capsys, here, monkeypatch):
+    (here / "file").write_text("")
+    monkeypatch.setenv("COHERENCE_RUNS", str(here / "file"))
+    assert "COHERENCE_RUNS" in fails(capsys, "run", "toy", "--preset", "smoke")
+
+
+def test_fields_are_read_as_they_print():
+    kinds = (FullyConnected, Convolutional)
+    assert read("fullyconnected(width=64, depth=2)", kinds) == FullyConnected(64, 2)
+    assert read(repr(FullyConnected(3, 1)), kinds) == FullyConnected(3, 1)
+    for wrong in ("Perceptron", "FullyConnected(64)", "FullyConnected(colour=1)", "1 +"):
+        with pytest.raises(
+            ValueError,
+            match=r"is none of FullyConnected\(width, depth\), Convolutional\(width, depth, shape\)",
+        ):
+            read(wrong, kinds)
+
+
+def test_a_choice_is_a_field_like_any_other():
+    settings = load(ROOT / "experiments" / "real_vs_random.py").PRESETS["smoke"]
+    changed = parse(settings, ["--data", "MNIST(examples=100)", "--steps", "7", "8"], "test")
+    assert changed.data == MNIST(examples=100)
+    assert changed.steps == (7, 8)
+    assert variant("smoke", changed, settings) == "smoke,data=mnist-100,steps=7+8"
+    assert plain(Digits()) == {"kind": "Digits"}
+    assert json.loads(json.dumps(plain(changed)))["model"] == {
+        "kind": "FullyConnected",
+        "width": 32,
+        "depth": 1,
+    }
+
+
+@pytest.mark.parametrize("name", gallery.names(ROOT))
+def test_committed_figures_are_current_and_small(name):
+    assert gallery.stale(ROOT, name) is None
+    assert (
+        ROOT / "paper_figures" / "recorded" / f"{name}.npz"
+    ).stat().st_size <= running.COMMIT_LIMIT
+
+
+@pytest.mark.parametrize("name", gallery.names(ROOT))
+def test_every_figure_draws_from_its_recorded_arrays(name, here):
+    png, pdf, csv, *_ = gallery.draw(ROOT, name, folder=here)
+    assert png.stat().st_size > 20_000
+    assert pdf.read_bytes().startswith(b"%PDF")
+    assert len(csv.read_text().splitlines()) > 20
+
+
+def test_an_unchanged_figure_is_unchanged_bytes(here):
+    name = gallery.names(ROOT)[0]
+    first = [path.read_bytes() for path in gallery.draw(ROOT, name, folder=here / "a")]
+    assert first == [path.read_bytes() for path in gallery.draw(ROOT, name, folder=here / "b")]
+
+
+def test_recorded_verdicts_are_printed_without_a_run(capsys):
+    cli.main(["claims", "--format", "markdown"])
+    said = capsys.readouterr().out
+    assert "| claim | verdict |" in said
+    assert "real above random" in said
+
+
+def test_help_takes_less_than_half_a_second():
+    start = time.perf_counter()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "coherence.lab", "--help"],
+            check=True,
+            capture_output=True,
+            env=environment,
+        )
+        times.append(time.perf_counter() - start)
+    assert np.min(times) < 0.5
+
+
+def test_a_file_that_is_no_experiment_is_named(tmp_path):
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "helpers.py").write_text('"""Of my own."""\n')
+    with pytest.raises(ValueError, match=r"experiments/helpers.py is no experiment: .* EXPERIMENT"):
+        findings.experiments(tmp_path)

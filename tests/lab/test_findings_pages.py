@@ -1,0 +1,165 @@
+"""The pages of claims and figures say what is recorded, and are current."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coherence.lab import cli, findings, gallery, runs
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def found():
+    return findings.judged(ROOT)
+
+
+def test_the_page_of_claims_is_what_its_command_writes(found):
+    page = (ROOT / findings.REPRODUCING).read_text()
+    date = re.search(r"As of (\d{4}-\d\d-\d\d)\.", page)[1]
+    assert page == findings.reproducing(found, date), "stale: run coherence claims --write"
+
+
+def test_the_page_of_figures_is_what_its_command_writes(found):
+    assert (ROOT / findings.GALLERY).read_text() == findings.gallery_page(ROOT, found), (
+        "stale: run coherence figures"
+    )
+
+
+def test_every_claim_is_there_with_its_source_verdict_scale_and_run(found):
+    page = findings.reproducing(found, "today")
+    for finding in found:
+        for judgement in finding.judgements:
+            assert f"**{judgement.claim.name}**" in page
+            assert judgement.verdict in page
+            assert judgement.scale in page
+            assert judgement.run in page
+
+
+def test_every_experiment_is_recorded_and_has_a_caption(found):
+    assert {gallery.stem(finding.name) for finding in found} == findings.experiments(ROOT).keys()
+    page = findings.gallery_page(ROOT, found)
+    for finding in found:
+        title, _, caption = findings._docstring(
+            ROOT / "paper_figures" / f"{gallery.stem(finding.name)}.py"
+        ).partition("\n")
+        assert f"**{title}**" in page
+        assert len(caption.split()) >= 30, f"{finding.name}: say what there is to see"
+
+
+def test_other_numbers_are_another_run(tmp_path):
+    ids = []
+    for value in (1.0, 1.0, 2.0):
+        runs.save_arrays(tmp_path / "recorded.npz", x=value)
+        ids.append(findings.run_id(tmp_path / "recorded.npz", "toy/cpu"))
+    assert ids[0] == ids[1] != ids[2]
+    assert re.fullmatch(r"toy/cpu@[0-9a-f]{8}", ids[0])
+
+
+def test_a_preset_of_its_own_has_a_figure_of_its_own():
+    assert gallery.name("width", "cpu", "cpu") == "width"
+    assert gallery.name("width", "paper", "cpu") == "width-paper"
+    assert gallery.stem("width-paper") == "width"
+
+
+def test_the_commands_write_the_pages(tmp_path, monkeypatch, capsys):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "paper_figures" / "recorded").mkdir(parents=True)
+    for folder, name in (
+        ("experiments", "toy.py"),
+        ("paper_figures", "toy.py"),
+        ("paper_figures", "style.py"),
+        ("paper_figures/recorded", "toy.npz"),
+    ):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / name).write_bytes((ROOT / folder / name).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    cli.main(["figures"])
+    assert "toy: redrawn, toy.png is missing" in capsys.readouterr().out
+    assert "![" in (tmp_path / "paper_figures" / "README.md").read_text()
+    cli.main(["claims", "--write"])
+    assert "## toy\n" in (tmp_path / "docs" / "reproducing.md").read_text()
+
+
+MOVING = """
+import numpy as np
+from matplotlib.figure import Figure
+
+def draw(recorded):
+    return Figure()
+
+def animate(recorded):
+    return np.multiply.outer(recorded["x"], np.ones((6, 4))).astype(np.{kind})
+"""
+
+
+@pytest.fixture
+def moving(tmp_path):
+    """A checkout whose one figure has an animation."""
+    home = tmp_path / "paper_figures"
+    runs.save_arrays(home / "recorded" / "moving.npz", x=np.array([0, 100, 200]))
+    (home / "moving.py").write_text(MOVING.format(kind="uint8"))
+    (home / "style.py").write_text("")
+    return tmp_path
+
+
+def test_a_figure_that_moves_is_drawn_as_a_gif_too_the_same_every_time(moving):
+    from PIL import Image
+
+    *_, gif = gallery.draw(moving, "moving")
+    with Image.open(gif) as film:
+        seen = []
+        for i in range(film.n_frames):
+            film.seek(i)
+            seen.append(np.asarray(film.convert("L")))
+    assert np.array_equal(seen, np.multiply.outer([0, 100, 200], np.ones((6, 4))))
+    before = gif.read_bytes()
+    gallery.draw(moving, "moving")
+    assert gif.read_bytes() == before
+
+
+def test_a_figure_that_moves_is_stale_without_its_gif_and_when_it_begins_to_move(moving):
+    source = moving / "paper_figures" / "moving.py"
+    source.write_text(MOVING.partition("def animate")[0])
+    assert [path.suffix for path in gallery.draw(moving, "moving")] == [".png", ".pdf", ".csv"]
+    assert gallery.stale(moving, "moving") is None
+    source.write_text(MOVING.format(kind="uint8"))
+    assert gallery.stale(moving, "moving") == "moving.gif is missing"
+    *_, gif = gallery.draw(moving, "moving")
+    assert gallery.stale(moving, "moving") is None
+    source.write_text(MOVING.format(kind="uint8") + "# slower")
+    assert gallery.stale(moving, "moving") == "moving.py changed"
+    gif.unlink()
+    assert gallery.stale(moving, "moving") == "moving.gif is missing"
+
+
+def test_frames_that_are_no_grey_levels_are_refused(moving):
+    (moving / "paper_figures" / "moving.py").write_text(MOVING.format(kind="float32"))
+    with pytest.raises(
+        ValueError,
+        match=r"uint8 \[frames, height, width\]; for moving.gif it gave float32 of shape \(3, 6, 4\)",
+    ):
+        gallery.draw(moving, "moving")
+
+
+def test_the_page_of_figures_shows_what_moves(found, moving):
+    one = next(finding for finding in found if finding.name == "toy")
+    (moving / "paper_figures" / "toy.py").write_text('"""Toy."""' + MOVING.format(kind="uint8"))
+    assert "![Toy., moving](drawn/toy.gif)" in findings.gallery_page(moving, [one])
+    assert ".gif" not in findings.gallery_page(ROOT, [one])
+
+
+def test_a_figure_never_recorded_is_trained_first(tmp_path, monkeypatch, capsys):
+    (tmp_path / "paper_figures").mkdir()
+    (tmp_path / "experiments").mkdir()
+    text = (ROOT / "experiments" / "toy.py").read_text()
+    (tmp_path / "experiments" / "toy.py").write_text(text)
+    for name in ("toy.py", "style.py"):
+        (tmp_path / "paper_figures" / name).write_text((ROOT / "paper_figures" / name).read_text())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COHERENCE_RUNS", str(tmp_path / "runs"))
+    cli.main(["figures", "toy"])
+    assert "toy: nothing recorded, so it is run with its preset cpu" in capsys.readouterr().out
+    assert (tmp_path / "paper_figures" / "recorded" / "toy.npz").exists()

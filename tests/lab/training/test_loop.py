@@ -1,0 +1,514 @@
+"""The loop: what is measured never changes what is learned, and an interruption leaves no trace."""
+
+import contextlib
+import errno
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import coherence as co
+from coherence.lab import cli
+from coherence.lab.data.settings import LabelNoise
+from coherence.lab.models.settings import FullyConnected
+from coherence.lab.runs import Run
+from coherence.lab.training import Classification, Problem, loop, train
+from coherence.lab.training.checkpoints import from_arrays, to_arrays
+from coherence.lab.training.curves import at_loss_levels, stacked
+from coherence.lab.training.order import batches
+from coherence.optim.settings import SGD, Adam, L1Decay, L2Decay, SoftThreshold
+from coherence.probes import Probing
+from tests import zoo
+
+
+def problem(seed, **kwargs):
+    x = zoo.normal(99, 40, 6)
+    y = zoo.normal(seed, 40, 2)
+    params = {"w": zoo.normal(seed + 1, 6, 2), "b": jnp.zeros(2)}
+    loss = lambda p, e: 0.5 * jnp.sum((jnp.tanh(e[0] @ p["w"] + p["b"]) - e[1]) ** 2)
+    measure = lambda p, data: {
+        "loss": jnp.mean(jax.vmap(loss, (None, 0))(p, data["train"])),
+        "norms": jnp.sum(p["w"] ** 2, 0),
+    }
+    return Problem(
+        **{
+            "loss": loss,
+            "params": params,
+            "data": {"train": (x, y)},
+            "optimizer": optax.adam(0.05),
+            "measure": measure,
+            **kwargs,
+        }
+    )
+
+
+def learn(folder, seeds=(0,), make=problem, steps=60, schedule=(0, 3, 20, 60), **kwargs):
+    with contextlib.ExitStack() as stack:
+        runs = [
+            stack.enter_context(Run.open(folder / f"seed={seed}", {"batch_size": 8}, seed=seed))
+            for seed in seeds
+        ]
+        train(
+            [make(seed) for seed in seeds],
+            runs,
+            steps=steps,
+            batch_size=8,
+            schedule=schedule,
+            **kwargs,
+        )
+    return [Run.read(folder / f"seed={seed}") for seed in seeds]
+
+
+def interrupted_at(call):
+    """Progress during whose so-manieth call, from 0, someone presses Ctrl-C."""
+    calls = itertools.count()
+
+    def progress(n):
+        if next(calls) == call:
+            raise KeyboardInterrupt(f"call {call}")
+
+    return progress
+
+
+def final(run):
+    return run.load("params")
+
+
+def same_bits(a, b):
+    return all(
+        np.array_equal(x, y) for x, y in zip(final(a).values(), final(b).values(), strict=True)
+    )
+
+
+def test_it_is_the_loop_one_would_write_by_hand(tmp_path):
+    (run,) = learn(tmp_path)
+    one = problem(0)
+    params, state = one.params, one.optimizer.init(one.params)
+    x, y = one.data["train"]
+    for index in batches(0, 0, 60, examples=40, batch_size=8):
+        g = jax.grad(lambda p, i=index: jnp.mean(jax.vmap(one.loss, (None, 0))(p, (x[i], y[i]))))(
+            params
+        )
+        updates, state = one.optimizer.update(g, state, params)
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(final(run)["w"], params["w"], rtol=1e-4)
+
+
+def test_probes_never_change_the_run(tmp_path):
+    (bare,) = learn(
+        tmp_path / "a", schedule=(0,), make=lambda s: problem(s, measure=lambda p, d: {})
+    )
+    (probed,) = learn(tmp_path / "b", schedule=range(61))
+    assert same_bits(bare, probed)
+    assert [r["step"] for r in probed.records()] == list(range(61))
+
+
+def test_the_chunk_length_never_changes_the_run(tmp_path, monkeypatch):
+    (many,) = learn(tmp_path / "a")
+    monkeypatch.setattr(loop, "CHUNK", 7)
+    (few,) = learn(tmp_path / "b")
+    assert same_bits(many, few)
+
+
+def test_one_program_serves_the_whole_run(tmp_path):
+    traces = []
+
+    def counting(seed):
+        one = problem(seed)
+
+        def loss(p, e):
+            traces.append(1)
+            return one.loss(p, e)
+
+        return problem(seed, loss=loss)
+
+    learn(tmp_path / "a", make=counting, schedule=(0, 60))
+    few = len(traces)
+    traces.clear()
+    learn(tmp_path / "b", make=counting, schedule=range(61))
+    assert len(traces) == few
+
+
+@pytest.mark.parametrize("vmapped", [False, True])
+def test_an_interrupted_run_ends_at_the_same_bits(tmp_path, vmapped):
+    seeds = (0, 1)
+    whole = learn(tmp_path / "a", seeds, vmapped=vmapped)
+    seen = []
+
+    def interrupt(n):
+        seen.append(n)
+        if len(seen) == 3:
+            raise KeyboardInterrupt("now")
+
+    with pytest.raises(KeyboardInterrupt, match="now"):
+        learn(tmp_path / "b", seeds, vmapped=vmapped, checkpoint_seconds=0, progress=interrupt)
+    resumed = learn(tmp_path / "b", seeds, vmapped=vmapped)
+    for one, other in zip(whole, resumed):
+        assert same_bits(one, other)
+        assert one.records() == other.records()
+        np.testing.assert_array_equal(one.load("batches")["loss"], other.load("batches")["loss"])
+
+
+def test_a_disk_that_fills_up_costs_what_came_after_the_last_checkpoint(tmp_path, monkeypatch):
+    (whole,) = learn(tmp_path / "a")
+    save = Run.checkpoint
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+
+        def fill(run, step, arrays):
+            if step == 20:
+                patched.setattr(os, "fsync", full)
+            save(run, step, arrays)
+
+        patched.setattr(Run, "checkpoint", fill)
+        with pytest.raises(
+            OSError,
+            match=r"cannot write .*metrics\.jsonl \(No space left on device\).* goes on from its last checkpoint",
+        ):
+            learn(tmp_path / "b", checkpoint_seconds=0)
+    assert list(Run.read(tmp_path / "b" / "seed=0").checkpoints()) == [3]
+    (resumed,) = learn(tmp_path / "b")
+    assert same_bits(whole, resumed)
+    assert whole.records() == resumed.records()
+
+
+def test_a_half_written_checkpoint_is_passed_over_for_the_one_before(tmp_path):
+    (whole,) = learn(tmp_path / "a")
+    with pytest.raises(KeyboardInterrupt, match="call 2"):
+        learn(tmp_path / "b", checkpoint_seconds=0, progress=interrupted_at(2))
+    newest = tmp_path / "b" / "seed=0" / "checkpoint-20.npz"
+    newest.write_bytes(newest.read_bytes()[:-50])
+    assert list(Run.read(newest.parent).checkpoints()) == [3]
+    (resumed,) = learn(tmp_path / "b")
+    assert same_bits(whole, resumed)
+    assert whole.records() == resumed.records()
+    np.testing.assert_array_equal(whole.load("batches")["loss"], resumed.load("batches")["loss"])
+
+
+def test_seeds_side_by_side_learn_what_they_learn_in_turn(tmp_path):
+    together = learn(tmp_path / "a", (0, 1, 2), vmapped=True)
+    in_turn = learn(tmp_path / "b", (0, 1, 2), vmapped=False)
+    for one, other in zip(together, in_turn):
+        np.testing.assert_allclose(final(one)["w"], final(other)["w"], rtol=1e-4)
+        np.testing.assert_allclose(
+            one.records()[-1]["norms"], other.records()[-1]["norms"], rtol=1e-4
+        )
+
+
+def test_finished_seeds_are_left_alone_and_seeds_can_be_added_later(tmp_path):
+    learn(tmp_path, (0,))
+    before = (tmp_path / "seed=0" / "params.npz").stat().st_mtime_ns
+    runs = learn(tmp_path, (0, 1))
+    assert all(run.done for run in runs)
+    assert (tmp_path / "seed=0" / "params.npz").stat().st_mtime_ns == before
+
+
+def test_tracked_batches_are_the_moments_of_each_step(tmp_path):
+    (run,) = learn(
+        tmp_path, make=lambda s: problem(s, track_batches=True, optimizer=optax.sgd(0.0))
+    )
+    one, tracked = problem(0), run.load("batches")
+    x, y = one.data["train"]
+    i = batches(0, 5, 6, examples=40, batch_size=8)[0]
+    losses, g = co.per_example_value_and_grad(one.loss)(one.params, (x[i], y[i]))
+    np.testing.assert_allclose(tracked["loss"][5], losses.mean(), rtol=1e-5)
+    np.testing.assert_allclose(
+        tracked["squared_norm_of_mean"][5] / tracked["mean_squared_norm"][5], co.alpha(g), rtol=1e-5
+    )
+
+
+def test_a_background_force_pulls_before_the_optimizer_and_a_threshold_cuts_behind_it():
+    def after_one_step(decay, optimizer=None):
+        problem = Classification(
+            model=FullyConnected(width=2), decay=decay, optimizer=optimizer or SGD(0.5), probes=()
+        ).build(0)
+        nothing = jax.tree.map(jnp.zeros_like, problem.params)
+        ones = jax.tree.map(jnp.ones_like, problem.params)
+        updates, _ = problem.optimizer.update(nothing, problem.optimizer.init(ones), ones)
+        return np.unique(
+            jax.tree.leaves(
+                jax.tree.map(lambda x: x.ravel()[0], optax.apply_updates(ones, updates))
+            )
+        ).tolist()
+
+    assert after_one_step(None) == [1]
+    assert after_one_step(L1Decay(0.5)) == after_one_step(L2Decay(0.5)) == [0.75]
+    assert after_one_step(SoftThreshold(0.25)) == [0.75]
+    np.testing.assert_allclose(
+        after_one_step(L1Decay(100.0), Adam(0.5)), [0.5], rtol=1e-5
+    )  # Adam takes the pull for a gradient
+
+
+def test_divergence_is_data(tmp_path, capsys):
+    """Trained, recorded, resumed, shown and summed up like any other run."""
+    settings = Classification(
+        model=FullyConnected(width=8), optimizer=SGD(1e30), steps=20, probes=(Probing(m=50),)
+    )
+
+    def diverge(folder, **kwargs):
+        run = Run.open(folder, {"batch_size": settings.batch_size}, seed=0)
+        train(
+            [settings.build(0)],
+            [run],
+            steps=settings.steps,
+            batch_size=100,
+            schedule=settings.schedule(),
+            **kwargs,
+        )
+        return run
+
+    with pytest.raises(KeyboardInterrupt, match="call 6"):
+        diverge(tmp_path, checkpoint_seconds=0, progress=interrupted_at(6))
+    run = diverge(tmp_path)
+    first, *_, last = run.records()
+    assert (run.done, last["step"]) == (True, 20)
+    assert np.isfinite(first["train_loss"])
+    assert np.isnan(
+        [last["train_loss"], last["train/m_coherence"], *last["train/m_coherence_by_group"]]
+    ).all()
+    assert last["test_accuracy"] == 0
+    assert np.isnan(run.load("batches")["loss"][-1])
+    assert np.isnan(run.load("params")["params/output/kernel"]).any()
+    assert np.isnan(at_loss_levels(run, (0.5,), 5)).all()
+    assert np.isnan(stacked([run], "train_loss")["train_loss"][0, -1])
+    cli.main(["show", str(tmp_path)])
+    assert "nan" in capsys.readouterr().out
+
+
+def stopping_problem(seed):
+    """Its loss on other examples falls, then rises: patience stops it before step 60."""
+    one = problem(seed)
+    data = {**one.data, "others": (zoo.normal(50 + seed, 20, 6), zoo.normal(60 + seed, 20, 2))}
+    watched = lambda p, data: {
+        "watched": jnp.mean(jax.vmap(one.loss, (None, 0))(p, data["others"]))
+    }
+    return problem(seed, data=data, measure=watched, stopping=(co.stopping.patience(10), "watched"))
+
+
+def test_an_early_stopped_run_keeps_its_best_parameters(tmp_path):
+    (run,) = learn(tmp_path, make=stopping_problem, schedule=range(61))
+    losses = [record["watched"] for record in run.records()]
+    best, end = int(np.argmin(losses)), run.summary["step"]
+    assert run.done
+    assert 0 < best == end - 10 < 50
+    assert run.summary == {"step": end, "stopped": True, "best_metric": losses[best]}
+    (cut,) = learn(tmp_path / "cut", make=problem, steps=best)
+    for name, value in run.load("best_params").items():
+        np.testing.assert_array_equal(value, final(cut)[name])
+    assert not same_bits(run, cut)
+
+
+def test_a_run_that_is_not_stopped_keeps_its_best_parameters_too(tmp_path):
+    stopping = (co.stopping.below(-1.0), "loss")
+    (run,) = learn(tmp_path, make=lambda s: problem(s, stopping=stopping))
+    assert (run.summary["step"], run.summary["stopped"]) == (60, False)
+    np.testing.assert_array_equal(run.load("best_params")["w"], final(run)["w"])
+
+
+def test_without_early_stopping_there_are_no_best_parameters(tmp_path):
+    (run,) = learn(tmp_path)
+    assert run.summary == {"step": 60}
+    with pytest.raises(FileNotFoundError, match="has no arrays 'best_params'"):
+        run.load("best_params")
+
+
+def test_several_rules_watch_each_their_own_quantity_and_the_step(tmp_path):
+    rule = co.stopping.any_of(co.stopping.patience(1000), co.stopping.max_steps(15))
+    (run,) = learn(tmp_path, make=lambda s: problem(s, stopping=(rule, ("loss", "step"))))
+    assert run.summary == {
+        "step": 20,
+        "stopped": True,
+        "best_metric": 20.0,
+    }  # the first measurement at or after 15
+
+
+def test_a_rule_never_changes_the_steps_before_it_stops(tmp_path):
+    (stopped,) = learn(tmp_path / "a", make=stopping_problem, schedule=range(61))
+    (bare,) = learn(tmp_path / "b", steps=stopped.summary["step"])
+    assert same_bits(stopped, bare)
+
+
+@pytest.mark.parametrize("kill", ["in the middle", "when it has stopped", "at the very start"])
+def test_an_interrupted_early_stopped_run_stops_at_the_same_step_with_the_same_best_parameters(
+    tmp_path, monkeypatch, kill
+):
+    make = stopping_problem
+    if kill == "at the very start":  # stopped by its first measurement
+        make = lambda s: problem(s, stopping=(co.stopping.above(0.0), "loss"))
+    (whole,) = learn(tmp_path / "a", make=make, schedule=range(61))
+    moments = iter(range(60))
+
+    def interrupt(*_):
+        if next(moments) == (7 if kill == "in the middle" else 0):
+            raise KeyboardInterrupt("now")
+
+    with monkeypatch.context() as patched:
+        if kill != "in the middle":
+            patched.setattr(Run, "finish", interrupt)
+        progress = interrupt if kill == "in the middle" else None
+        with pytest.raises(KeyboardInterrupt, match="now"):
+            learn(
+                tmp_path / "b",
+                make=make,
+                schedule=range(61),
+                checkpoint_seconds=0,
+                progress=progress,
+            )
+    (resumed,) = learn(tmp_path / "b", make=make, schedule=range(61))
+    assert same_bits(whole, resumed)
+    assert whole.records() == resumed.records()
+    assert whole.summary == resumed.summary
+    for name, value in whole.load("best_params").items():
+        np.testing.assert_array_equal(value, resumed.load("best_params")[name])
+
+
+@pytest.mark.parametrize(
+    ("stopping", "message"),
+    [
+        (
+            (co.stopping.patience(3), "valid_loss"),
+            "stopping watches 'valid_loss', which measure does not return; there is loss, norms, step.",
+        ),
+        (
+            (co.stopping.patience(3), "norms"),
+            r"stopping watches 'norms', an array of shape \[2\]: a rule needs one number.",
+        ),
+        (
+            (co.stopping.any_of(co.stopping.patience(3)), "loss"),
+            "watches one metric a rule, in their order: a tuple of 1, got a ",
+        ),
+    ],
+)
+def test_a_rule_that_watches_what_is_not_measured_is_refused_before_anything_runs(
+    tmp_path, stopping, message
+):
+    with pytest.raises(ValueError, match=message):
+        learn(tmp_path, make=lambda s: problem(s, stopping=stopping))
+    assert not Run.read(tmp_path / "seed=0").records()
+
+
+def test_seeds_with_early_stopping_run_in_turn(tmp_path):
+    one, other = learn(tmp_path / "a", (0, 1), make=stopping_problem, schedule=range(61))
+    assert one.summary["step"] != other.summary["step"]
+    with pytest.raises(
+        ValueError,
+        match="vmapped: seeds with early stopping end at different steps and run in turn; leave it at None",
+    ):
+        learn(tmp_path / "b", (0, 1), make=stopping_problem, vmapped=True)
+
+
+@pytest.mark.parametrize("rule", [co.stopping.Evidence(checks=2), co.stopping.Coherence()])
+def test_on_digits_with_wrong_labels_it_stops_before_they_are_memorized(tmp_path, rule):
+    """At a small step size: with large steps and small batches neither rule spoke in trial runs."""
+    settings = Classification(
+        noise=LabelNoise(0.5),
+        model=FullyConnected(width=64),
+        batch_size=1437,
+        steps=2000,
+        probes=(Probing(m=1000),),
+        points_per_decade=20,
+        track_batches=False,
+        stopping=co.stopping.AnyOf((rule, co.stopping.GradientNorm(1e-6))),
+    )
+    run = Run.open(tmp_path, {"batch_size": settings.batch_size}, seed=0)
+    train(
+        [settings.build(0)],
+        [run],
+        steps=settings.steps,
+        batch_size=settings.batch_size,
+        schedule=settings.schedule(),
+    )
+    (*_, last) = run.records()
+    assert run.summary["stopped"]
+    assert last["step"] < 400
+    assert last["pristine_accuracy"] > 0.75
+    assert last["corrupt_accuracy"] < 0.1
+    assert ("evidence" in last) == isinstance(
+        rule, co.stopping.Evidence
+    )  # measured where it is watched
+
+
+def test_a_convolution_on_the_cpu_gets_no_loop():
+    loss, params, batch = zoo.convolution()
+    convolution = Problem(loss=loss, params=params, data={"train": batch}, optimizer=optax.sgd(0.1))
+    assert loop._Program([(convolution, None)], 2, 4).chunk == (
+        1 if jax.default_backend() == "cpu" else 4
+    )
+    assert loop._Program([(problem(0), None)], 2, 4).chunk == 4
+
+
+def test_every_epoch_is_a_permutation_and_position_is_just_the_step():
+    order = batches(3, 0, 12, examples=10, batch_size=3)
+    for epoch in order.reshape(4, 9):
+        assert len(set(epoch.tolist())) == 9
+    np.testing.assert_array_equal(order[7:9], batches(3, 7, 9, examples=10, batch_size=3))
+    assert not np.array_equal(order, batches(4, 0, 12, examples=10, batch_size=3))
+    np.testing.assert_array_equal(batches(3, 0, 2, examples=4, batch_size=4), [[0, 1, 2, 3]] * 2)
+
+
+def test_a_batch_larger_than_the_data_is_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match="batch_size must be between 1 and the 40 training examples, got 41"
+    ):
+        train([problem(0)], [Run.open(tmp_path, {}, seed=0)], steps=1, batch_size=41, schedule=(0,))
+
+
+def test_state_survives_as_arrays_to_the_last_bit():
+    state = {
+        "key": jax.random.key(3),
+        "half": jnp.asarray([1.5, -0.0], jnp.bfloat16),
+        "n": jnp.int32(3),
+        "x": zoo.normal(0, 2, 2),
+    }
+    back = from_arrays(state, to_arrays(state))
+    assert back["half"].dtype == jnp.bfloat16
+    for ours, theirs in zip(jax.tree.leaves(to_arrays(back)), jax.tree.leaves(to_arrays(state))):
+        np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(
+        ValueError,
+        match="the checkpoint is of another training state: n is in one and not in the other",
+    ):
+        from_arrays({"n": jnp.int32(1)}, {})
+
+
+@pytest.mark.parametrize("make", [problem, stopping_problem])
+def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path, make):
+    """kill -9, three times, at moments nobody chose."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import sys, time, pathlib
+        sys.path.insert(0, sys.argv[2])
+        from tests.lab.training import test_loop
+        slow = lambda n: (print("step", flush=True), time.sleep(0.01))
+        options = dict(make=test_loop.{make.__name__}, checkpoint_seconds=0, progress=slow, schedule=range(61))
+        test_loop.learn(pathlib.Path(sys.argv[1]), (0, 1), **options)
+        """)
+    )
+    command = [sys.executable, str(script), str(tmp_path / "killed"), os.getcwd()]
+    for lines in (2, 9, 17):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            for _ in range(lines):
+                process.stdout.readline()
+            process.send_signal(signal.SIGKILL)
+    subprocess.run(command, check=True, capture_output=True)
+    whole = learn(tmp_path / "whole", (0, 1), make=make, schedule=range(61))
+    for one, other in zip(whole, [Run.read(tmp_path / "killed" / f"seed={s}") for s in (0, 1)]):
+        assert same_bits(one, other)
+        assert one.records() == other.records()
+        assert one.summary == other.summary
+        if make is stopping_problem:
+            assert (one.path / "best_params.npz").read_bytes() == (
+                other.path / "best_params.npz"
+            ).read_bytes()

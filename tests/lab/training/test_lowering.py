@@ -1,0 +1,105 @@
+"""Every training step and probe lowers for every platform, on a machine that has only one of them."""
+
+import typing
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+from coherence import per_example_value_and_grad
+from coherence.lab.data.settings import Digits, LabelNoise
+from coherence.lab.models.settings import FullyConnected
+from coherence.lab.runs import Run
+from coherence.lab.training import Classification, train
+from coherence.lab.training.loop import _initial
+from coherence.lab.training.step import make_advance, make_step
+from coherence.optim.settings import AnyAggregator, Average, Median, Winsorize
+from coherence.optim.stopping import Evidence
+from coherence.probes import Probe, Probing
+from coherence.probes import reader as programs
+from tests import zoo
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+@pytest.mark.parametrize("aggregator", [Average(), Winsorize(2.0), Median()], ids=repr)
+def test_a_chunk_of_steps_and_the_probes_lower(aggregator, platform):
+    settings = Classification(
+        model=FullyConnected(16, 1), noise=LabelNoise(0.5), aggregator=aggregator, batch_size=20
+    )
+    problem = settings.build(0)
+    advance = jax.jit(make_advance(make_step(problem), 5))
+    indices = np.zeros((5, 20), np.int32)
+    assert export.export(advance, platforms=[platform])(_initial(problem), problem.data, indices, 5)
+    assert export.export(jax.jit(problem.measure), platforms=[platform])(
+        problem.params, problem.data
+    )
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_the_full_probe_lowers(platform):
+    loss, params, batch = zoo.dense()
+    probe = Probe(loss, batch, quantities="full", groups=np.arange(len(batch[0])) % 2 == 0)
+    assert export.export(programs.at_once, platforms=[platform])(
+        params, probe.sample, reader=probe.reader
+    )
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        setting
+        for setting in typing.get_args(AnyAggregator)
+        if setting not in (Average, Winsorize, Median)
+    ],
+)
+def test_every_aggregator_lowers(setting):
+    tx, params = setting().build(), {"w": jnp.ones((3, 2)), "b": jnp.ones(2)}
+    batch = jnp.ones((20, 3)), jnp.ones((20, 2))
+    loss = lambda p, e: jnp.sum((jnp.tanh(e[0] @ p["w"] + p["b"]) - e[1]) ** 2)
+    step = lambda p, state, batch: tx.update(
+        per_example_value_and_grad(loss)(p, batch)[1], state, p
+    )
+    assert export.export(jax.jit(step), platforms=["cpu", "cuda", "tpu"])(
+        params, tx.init(params), batch
+    )
+
+
+def test_every_seed_draws_its_own_noise_once_and_shares_the_images():
+    settings = Classification(
+        model=FullyConnected(16, 1), noise=LabelNoise(0.5), probes=(Probing(m=50),)
+    )
+    one, again, other = (settings.build(seed) for seed in (0, 0, 1))
+    assert one.data["train"][0] is other.data["train"][0]
+    np.testing.assert_array_equal(one.data["train"][1], again.data["train"][1])
+    assert not np.array_equal(one.data["train"][1], other.data["train"][1])
+    assert 0.35 < one.data["corrupt"].mean() < 0.5
+
+
+def test_the_noisy_labels_are_kept_with_the_run(tmp_path):
+    settings = Classification(
+        model=FullyConnected(8, 1), noise=LabelNoise(0.5), probes=(Probing(m=50),), steps=1
+    )
+    problem = settings.build(3)
+    with Run.open(tmp_path, {}, seed=3) as run:
+        train([problem], [run], steps=1, batch_size=100, schedule=(0, 1))
+    kept = Run.read(tmp_path).load("drawn")
+    np.testing.assert_array_equal(kept["labels"], problem.data["train"][1])
+    np.testing.assert_array_equal(kept["corrupt"], kept["labels"] != Digits().build().y_train)
+
+
+def test_samples_that_cannot_be_are_refused():
+    with pytest.raises(
+        ValueError, match=r"Probing\(m\): of all 1437 training examples at most, got 5000"
+    ):
+        Classification(probes=(Probing(m=5000),)).build(0)
+    with pytest.raises(
+        ValueError, match="probes need names of their own, got train, train: give them, Probing"
+    ):
+        Classification(probes=(Probing(m=5), Probing(m=6)))
+    with pytest.raises(
+        ValueError,
+        match="the stopping rule looks at gradients of training examples: add a probe of them",
+    ):
+        Classification(probes=(), stopping=Evidence()).build(0)

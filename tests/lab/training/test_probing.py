@@ -1,0 +1,220 @@
+"""Probes in the loop: they change nothing, are read when they are due, and an interruption leaves no trace in what they read."""
+
+import contextlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from coherence.lab.data.settings import LabelNoise
+from coherence.lab.models.settings import FullyConnected
+from coherence.lab.runs import Run
+from coherence.lab.training import Classification, Problem, train
+from coherence.probes import AtLoss, Epochs, Every, Log, Probe, Probing
+from tests import zoo
+
+LOSS = lambda p, e: 0.5 * jnp.sum((jnp.tanh(e[0] @ p["w"] + p["b"]) - e[1]) ** 2)
+
+
+def problem(seed, probes=True, **kwargs):
+    x, y = zoo.normal(99, 40, 6), zoo.normal(seed, 40, 2)
+    some = (
+        Probe(
+            LOSS,
+            (x[:20], y[:20]),
+            name="early",
+            when=AtLoss((0.9, 0.8, 0.7), window=4),
+            quantities="light",
+        ),
+        Probe(
+            LOSS,
+            (x, y),
+            name="full",
+            when=Every(15),
+            quantities="full",
+            groups=np.arange(40) < 10,
+            batch_size=16,
+            few=8,
+        ),
+    )
+    return Problem(
+        loss=LOSS,
+        params={"w": zoo.normal(seed + 1, 6, 2), "b": jnp.zeros(2)},
+        data={"train": (x, y)},
+        optimizer=optax.adam(0.05),
+        measure=lambda p, data: {
+            "train_loss": jnp.mean(jax.vmap(LOSS, (None, 0))(p, data["train"]))
+        },
+        probes=some if probes else (),
+        **kwargs,
+    )
+
+
+def learn(folder, seeds=(0,), make=problem, schedule=(0, 3, 60), **kwargs):
+    with contextlib.ExitStack() as stack:
+        runs = [
+            stack.enter_context(Run.open(folder / f"seed={seed}", {"batch_size": 8}, seed=seed))
+            for seed in seeds
+        ]
+        train(
+            [make(seed) for seed in seeds],
+            runs,
+            steps=60,
+            batch_size=8,
+            schedule=schedule,
+            **kwargs,
+        )
+    return [Run.read(folder / f"seed={seed}") for seed in seeds]
+
+
+def holding(run, name):
+    return [record["step"] for record in run.records() if name in record]
+
+
+def test_a_run_with_probes_ends_at_the_bits_of_one_without(tmp_path):
+    (probed,), (plain,) = (
+        learn(tmp_path / "a"),
+        learn(tmp_path / "b", make=lambda seed: problem(seed, probes=False)),
+    )
+    for one, other in zip(
+        probed.load("params").values(), plain.load("params").values(), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(probed.load("batches")["loss"], plain.load("batches")["loss"])
+
+
+def test_each_probe_is_read_when_it_is_due_and_a_step_has_one_record(tmp_path):
+    (run,) = learn(tmp_path)
+    assert holding(run, "train_loss") == [0, 3, 60]
+    assert holding(run, "full/m_coherence") == [0, 15, 30, 45, 60]
+    steps = [record["step"] for record in run.records()]
+    assert steps == sorted(set(steps))
+    at = holding(run, "early/loss")
+    assert (at[0], at[-1]) == (0, 60)
+    means = run.load("batches")["loss"].reshape(-1, 4).mean(1)
+    first = {
+        4 * (np.flatnonzero(means <= level * run.load("batches")["loss"][0])[0] + 1)
+        for level in (0.9, 0.8, 0.7)
+    }
+    assert set(at) == {0, 60, *first}
+    assert len(first) > 1
+
+
+def test_a_reading_is_that_of_the_parameters_at_its_step(tmp_path):
+    (run,) = learn(tmp_path)
+    made = problem(0)
+    start, end = (run.records()[i] for i in (0, -1))
+    for name, value in made.probes[1](made.params).items():
+        np.testing.assert_allclose(jax.tree.leaves(start[name]), jax.tree.leaves(value), rtol=1e-5)
+    final = {"w": jnp.asarray(run.load("params")["w"]), "b": jnp.asarray(run.load("params")["b"])}
+    assert end["full/m_coherence"] == pytest.approx(
+        made.probes[1](final)["full/m_coherence"], rel=1e-5
+    )
+    assert len(start["full/contributions"]) == 8
+
+
+@pytest.mark.parametrize("vmapped", [False, True])
+@pytest.mark.parametrize("at", [2, 5])
+def test_an_interruption_leaves_no_trace_in_the_readings(tmp_path, vmapped, at):
+    seeds = (0, 1)
+    whole = learn(tmp_path / "a", seeds, vmapped=vmapped)
+    calls = []
+
+    def interrupt(n):
+        calls.append(n)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learn(tmp_path / "b", seeds, vmapped=vmapped, checkpoint_seconds=0, progress=interrupt)
+    for one, other in zip(whole, learn(tmp_path / "b", seeds, vmapped=vmapped)):
+        assert one.records() == other.records()
+
+
+def test_seeds_share_one_program_and_have_each_their_sample(tmp_path):
+    traced = []
+
+    def counting(seed):
+        made = problem(seed)
+        loss = lambda p, e: traced.append(1) or LOSS(p, e)
+        probe = Probe(
+            loss, jax.tree.map(lambda x: x[: 10 + 0 * seed], made.data["train"]), quantities="light"
+        )
+        return Problem(
+            loss=LOSS, params=made.params, data=made.data, optimizer=made.optimizer, probes=(probe,)
+        )
+
+    learn(tmp_path / "a", (0,), make=counting)
+    one = len(traced)
+    traced.clear()
+    runs = learn(tmp_path / "b", (0, 1, 2), make=counting)
+    assert len(traced) == one
+    assert len({run.records()[0]["train/m_coherence"] for run in runs}) == 3
+
+
+def test_the_price_is_said_before_anything_is_read(tmp_path):
+    said = []
+    learn(tmp_path, say=said.append)
+    assert len(said) == 2
+    assert said[1].startswith("probe full: ")
+    assert "quantities at 5 of 60 steps; a reading takes about" in said[1]
+    assert said[1].endswith("% of the training")
+
+
+def test_a_classifier_is_probed_on_the_sets_its_settings_name(tmp_path):
+    probes = (
+        Probing(m=60, when=Epochs(1.0), groups="class"),
+        Probing("test", 50, when=Log(1), groups="none"),
+        Probing("pristine", 40, "light", "none", Every(20)),
+        Probing("corrupt", 40, "light", "none", Every(20), name="wrong"),
+    )
+    settings = Classification(
+        model=FullyConnected(8), noise=LabelNoise(0.5), steps=28, probes=probes
+    )
+    made = settings.build(0)
+    with Run.open(tmp_path / "run", {}, seed=0) as run:
+        train([made], [run], steps=28, batch_size=100, schedule=settings.schedule())
+    run = Run.read(tmp_path / "run")
+    assert holding(run, "train/m_coherence") == [0, 14, 28]
+    assert holding(run, "wrong/m_coherence") == [0, 20, 28]
+    assert len(run.records()[0]["train/m_coherence_by_group"]) == 10
+    drawn, shown = run.load("drawn"), run.load("examples-wrong")
+    assert drawn["corrupt"][drawn["sample-wrong"]].all()
+    assert not drawn["corrupt"][drawn["sample-pristine"]].any()
+    np.testing.assert_array_equal(
+        shown["labels"], drawn["labels"][drawn["sample-wrong"]][shown["index"]]
+    )
+    clean = Classification(model=FullyConnected(8), probes=probes).build(0)
+    assert [probe.name for probe in clean.probes] == [
+        "train",
+        "test",
+        "pristine",
+    ]  # nothing is corrupt
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: Probing(of="validation"),
+            r"Probing\(of\): one of train, test, pristine, corrupt, got 'validation'",
+        ),
+        (
+            lambda: Probing(groups="labels"),
+            r"Probing\(groups\): one of none, corrupt, class, got 'labels'",
+        ),
+        (
+            lambda: Probing(quantities="all"),
+            r"Probing\(quantities\): one of light, standard, examples, full, got 'all'",
+        ),
+        (
+            lambda: Probing(m=1),
+            "Probing: m and few are at least 2 examples and batch_size at least 1, got m=1, few=512, batch_size=1000",
+        ),
+    ],
+)
+def test_bad_probings_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
