@@ -1,9 +1,18 @@
-"""Names for the leaves of a parameter tree: what `by=` takes."""
+"""Trees of arrays: their types, and names for their leaves, which `by=` takes."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from jax.tree_util import GetAttrKey, keystr
 
+PyTree: TypeAlias = Any  # nested containers of arrays
+KeyPath: TypeAlias = tuple[Any, ...]  # of a leaf: `jax.tree_util.tree_leaves_with_path`
+LeafNames: TypeAlias = Callable[[KeyPath], str]  # leaves of one name are taken together
+LeafFilter: TypeAlias = Callable[[KeyPath], bool]
+Loss: TypeAlias = Callable[[Any, Any], Any]  # `(params, example) -> scalar` for one example
 
-def leaf(path):
+
+def leaf(path: KeyPath) -> str:
     """The whole key path of a leaf, joined by `/` (`all` for a bare array).
 
     >>> import jax
@@ -13,13 +22,15 @@ def leaf(path):
     return keystr(path, simple=True, separator="/") or "all"
 
 
-def layer(path):
-    """The layer a leaf belongs to: its path less a leading `params`, a trailing `.value` (Flax NNX) and the last key.
+def layer(path: KeyPath) -> str:
+    """The layer a leaf belongs to: its path without its last key.
 
-    Where nothing would remain, the whole path (`all` for a bare array).
+    A leading `params` and a trailing `.value` (Flax NNX) do not count. Where nothing would remain,
+    the whole path (`all` for a bare array).
 
     >>> import jax
-    >>> [layer(path) for path, _ in jax.tree.leaves_with_path({"params": {"dense": {"bias": 0.0, "kernel": 0.0}}})]
+    >>> params = {"params": {"dense": {"bias": 0.0, "kernel": 0.0}}}
+    >>> [layer(path) for path, _ in jax.tree.leaves_with_path(params)]
     ['dense', 'dense']
     """
     keys = list(path)
