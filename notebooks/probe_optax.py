@@ -118,6 +118,7 @@ ends = []
 for seed in range(SEEDS):
     y, probe = probe_of(seed)
     with Run.open(RUNS / f"seed={seed}", SETTINGS, seed=seed) as run:  # probe
+        run.annotate(axes=probe.axes)  # probe
         ends.append(train(seed, y, probe, run))
         run.finish()
     if seed == 0:

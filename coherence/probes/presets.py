@@ -61,8 +61,8 @@ def _stiffness(view):
 
 _few = lambda function: lambda view: function(view.few, pooled=view.pooled)
 
-_LOSS_BY_GROUP = Quantity("loss_by_group", lambda view: view.group_losses, "view")
-_SHARES_BY_GROUP = Quantity("shares_by_group", _shares, "view")
+_LOSS_BY_GROUP = Quantity("loss_by_group", lambda view: view.group_losses, "view", axes=("group",))
+_SHARES_BY_GROUP = Quantity("shares_by_group", _shares, "view", axes=("group",))
 
 LIGHT = (
     Quantity("loss", lambda view: view.loss, "view"),
@@ -71,8 +71,8 @@ LIGHT = (
 )
 STANDARD = (
     *LIGHT,
-    Quantity("m_coherence_by_layer", _by_layer(metrics.m_coherence)),
-    Quantity("m_coherence_by_group", metrics.m_coherence, "groups"),
+    Quantity("m_coherence_by_layer", _by_layer(metrics.m_coherence), axes=("layer",)),
+    Quantity("m_coherence_by_group", metrics.m_coherence, "groups", axes=("group",)),
     _LOSS_BY_GROUP,
     _SHARES_BY_GROUP,
     Quantity("alpha_unbiased", metrics.alpha_unbiased),
@@ -83,12 +83,14 @@ EXAMPLES = (
     *LIGHT,
     _LOSS_BY_GROUP,
     _SHARES_BY_GROUP,
-    Quantity("contributions", _few(metrics.contributions), "view"),
-    Quantity("squared_norms", reductions.squared_norms, "few"),
+    Quantity("contributions", _few(metrics.contributions), "view", axes=("example",)),
+    Quantity("squared_norms", reductions.squared_norms, "few", axes=("example",)),
 )
 SIGNAL = (
     Quantity("mean_gsnr", metrics.mean_gsnr, second_moments=True),
-    Quantity("mean_gsnr_by_layer", _by_layer(metrics.mean_gsnr), second_moments=True),
+    Quantity(
+        "mean_gsnr_by_layer", _by_layer(metrics.mean_gsnr), second_moments=True, axes=("layer",)
+    ),
     Quantity("evidence", metrics.evidence, second_moments=True),
 )
 FULL = (
@@ -97,13 +99,13 @@ FULL = (
     *SIGNAL,
     Quantity("one_step_generalization_ratio", metrics.one_step_generalization_ratio),
     Quantity("gap_integrand", lambda pooled: metrics.gap_integrand(metrics.alpha_unbiased(pooled))),
-    Quantity("alpha_between", metrics.alpha_between, "groups"),
-    Quantity("gradient_norm_by_group", _by_group(metrics.gradient_norm), "groups"),
+    Quantity("alpha_between", metrics.alpha_between, "groups", axes=("group", "group")),
+    Quantity("gradient_norm_by_group", _by_group(metrics.gradient_norm), "groups", axes=("group",)),
     Quantity("inner_product_test", _few(metrics.inner_product_test), "view"),
     Quantity("orthogonality_test", _few(metrics.orthogonality_test), "view"),
     Quantity("cosine_stiffness", metrics.cosine_stiffness, "few"),
     Quantity("sign_stiffness", metrics.sign_stiffness, "few"),
-    Quantity("stiffness_by_group", _stiffness, "view"),
+    Quantity("stiffness_by_group", _stiffness, "view", axes={"matrix": ("group", "group")}),
     Quantity("confusion", metrics.gradient_confusion, "few"),
     Quantity(
         "disparity",

@@ -115,6 +115,18 @@ class Probe:
             for name, value in found.items()
         }
 
+    @property
+    def axes(self):
+        """What the axes of recorded values are, `{NAME/QUANTITY: ("group",)}`; numbers are left out."""
+        axes = {}
+        for quantity in self.quantities:
+            name = f"{self.name}/{quantity.name}"
+            if isinstance(quantity.axes, dict):
+                axes |= {f"{name}_{field}": value for field, value in quantity.axes.items()}
+            elif quantity.axes:
+                axes[name] = quantity.axes
+        return axes
+
     def due(self, step, total=None, *, per_epoch=None, loss=None):
         """Whether to measure now, in a loop of your own. Ask before every step and after the last: `for step in range(total + 1)`.
 

@@ -47,12 +47,15 @@ class Quantity:
         where there are no groups), "few" (the per-example gradients of the fixed few: what is
         quadratic in the number of examples) or "view" (all of it, a `View`).
     second_moments: whether it needs those of `Pooled`, which cost another weighted sum.
+    axes: what the axes of its value are, such as ("group",) or ("example",); of a named tuple a
+    dict, {field: axes}. Reports go by them; a number has none.
     """
 
     name: str
     function: Callable
     reads: str = "pooled"
     second_moments: bool = False
+    axes: tuple[str, ...] | dict[str, tuple[str, ...]] = dataclasses.field(default=(), hash=False)
 
     def __post_init__(self):
         if not callable(self.function):

@@ -206,6 +206,18 @@ def test_pictures_are_kept_as_bytes_with_their_labels_and_places():
     assert shown["group_names"].tolist() == ["low", "high"]
 
 
+def test_a_probe_says_what_the_axes_of_its_readings_are():
+    params, (x, y) = problem()
+    probe = Probe(loss, (x, y), quantities="full", groups=y, num_groups=3, few=16)
+    sizes = {"group": 3, "example": 16, "layer": 2}
+    shapes = {
+        name: (len(value),) if isinstance(value, dict) else np.shape(value)
+        for name, value in probe(params).items()
+    }
+    said = {name: tuple(sizes[axis] for axis in axes) for name, axes in probe.axes.items()}
+    assert said == {name: shape for name, shape in shapes.items() if shape}
+
+
 def test_every_preset_runs_on_a_sequence_and_a_convolution():
     for make in (zoo.sequence, zoo.convolution):
         loss, params, batch = make()

@@ -54,7 +54,7 @@ def points(run: Run) -> Iterator[tuple[str, float, int]]:
     """`(tag, value, step)` of everything TensorBoard can draw: `train/m_coherence_by_layer/hidden_0`."""
     for record in run.records():
         for name, value in record.items():
-            if name != "step" and kind(name, value) in ("scalar", "layers", "groups"):
+            if name != "step" and kind(name, value, run.axes) in ("scalar", "layers", "groups"):
                 yield from (
                     (f"{name}/{part}" if part else name, number, record["step"])
                     for part, number in parts(value)

@@ -82,7 +82,11 @@ def sample(run: Run, probe: str) -> dict[str, np.ndarray]:
 def part_names(run: Run, name: str, parts: Iterable[str]) -> list[str]:
     """Of a recorded value: layers by name, groups by the names that the probe gave them."""
     parts = list(parts)
-    groups = sample(run, split(name)[0]).get("group_names", ()) if axis(name, []) == "group" else ()
+    groups = (
+        sample(run, split(name)[0]).get("group_names", ())
+        if axis(name, [], run.axes) == "group"
+        else ()
+    )
     return [str(group) for group in groups] if len(groups) == len(parts) else parts
 
 

@@ -39,7 +39,12 @@ class Arm:
 
     @cached_property
     def _kinds(self) -> dict[str, str]:
-        return kinds([record for history in self.histories for record in history])
+        return kinds([record for history in self.histories for record in history], self.axes)
+
+    @property
+    def axes(self) -> dict[str, list[str]]:
+        """What the axes of recorded values are; see `Run.axes`."""
+        return {name: axes for run in self.runs for name, axes in run.axes.items()}
 
     def quantities(self, *which: str) -> list[str]:
         """Names of what any of the runs recorded, of some kinds."""

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from . import drawing
 from .examples import part_names
 from .grouping import Arm
-from .records import Track, axis, diverged, last, track
+from .records import Track, diverged, last, track
 from .wording import fitted, logarithmic, plain, sparse, spread_out, words
 
 _SMALLEST = 4.5  # points: smaller numbers in the cells of a matrix cannot be read in print
@@ -91,7 +91,8 @@ def between_groups(arms: Sequence[Arm], name: str, among: Sequence[Arm] | None =
         panel.set_title(
             fitted(f"{arm.name}, step {one.steps[-1]}{note}", columns + 1)
         )  # narrower than their share, by tick labels
-        panel.set(xlabel=axis(name, []), ylabel=axis(name, []))
+        ylabel, xlabel = arm.axes.get(name, ("index", "index"))
+        panel.set(xlabel=xlabel, ylabel=ylabel)
         _annotate(panel, values, norm, palette, inches / values.shape[1])
         _remember(
             figure,

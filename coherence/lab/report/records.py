@@ -7,7 +7,7 @@ measured says nothing, a nan is a result.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,11 +17,8 @@ PREFERRED = (
     *("test_loss", "pristine_accuracy", "corrupt_accuracy", "gradient_norm"),
 )
 """Quantities that a reader looks for first, in this order."""
-PER_EXAMPLE = ("contributions", "squared_norms", "alpha_without")
-"""Lists with one value an example, also if they are short."""
-BY_GROUP = ("alpha_between",)
-"""Quantities of groups whose names do not say so."""
-_MOST_GROUPS = 32  # a longer list has one value an example
+Axes = Mapping[str, Sequence[str]]
+"""What the axes of recorded values are, by name, as the run's writer said (`Run.axes`)."""
 
 
 class Track(NamedTuple):
@@ -43,25 +40,21 @@ def split(name: str) -> tuple[str, str]:
     return probe, quantity
 
 
-def axis(name: str, value: Any) -> str:
-    """What the parts of a recorded value are: `layer`, `group`, the word that follows `_by_` in its name, else `index`."""
-    quantity = split(name)[1]
-    if quantity in BY_GROUP:
-        return "group"
-    _, by, what = quantity.rpartition("_by_")
-    return what.partition("_")[0] if by else "layer" if isinstance(value, dict) else "index"
+def axis(name: str, value: Any, axes: Axes) -> str:
+    """What the parts of a recorded value are: as the writer said, else `layer` of a dict and `index` of a list."""
+    if axes.get(name):
+        return axes[name][0]
+    return "layer" if isinstance(value, dict) else "index"
 
 
-def kind(name: str, value: Any) -> str:
-    """What a recorded value is: `scalar`, `layers`, `groups`, `matrix`, `examples` (one value an example), or `other`."""
+def kind(name: str, value: Any, axes: Axes) -> str:
+    """What a recorded value is: `scalar`, `layers`, `groups` (a list of anything but examples), `examples`, `matrix`, or `other`."""
     if _number(value):
         return "scalar"
     if isinstance(value, dict) and value and all(map(_number, value.values())):
         return "layers"
     if isinstance(value, list) and value and all(map(_number, value)):
-        return (
-            "examples" if split(name)[1] in PER_EXAMPLE or len(value) > _MOST_GROUPS else "groups"
-        )
+        return "examples" if axis(name, value, axes) == "example" else "groups"
     rows = (
         isinstance(value, list)
         and value
@@ -70,13 +63,13 @@ def kind(name: str, value: Any) -> str:
     return "matrix" if rows and len({len(row) for row in value}) == 1 else "other"
 
 
-def kinds(records: list[dict]) -> dict[str, str]:
+def kinds(records: list[dict], axes: Axes) -> dict[str, str]:
     """`{name: kind}` of everything recorded, without a probe first, within a probe the preferred ones first."""
     found: dict[str, str] = {}
     for record in records:
         for name, value in record.items():
             if name != "step" and found.get(name, "other") == "other":
-                found[name] = kind(name, value)
+                found[name] = kind(name, value, axes)
     probes = list(dict.fromkeys(split(name)[0] for name in found))
     order = sorted(
         found,
@@ -89,9 +82,9 @@ def kinds(records: list[dict]) -> dict[str, str]:
     return {name: found[name] for name in order}
 
 
-def quantities(records: list[dict], *which: str) -> list[str]:
+def quantities(records: list[dict], axes: Axes, *which: str) -> list[str]:
     """Names of the recorded quantities of some kinds, in the order of `kinds`."""
-    return [name for name, found in kinds(records).items() if found in which]
+    return [name for name, found in kinds(records, axes).items() if found in which]
 
 
 def parts(value: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
@@ -126,7 +119,7 @@ def track(histories: list[list[dict]], name: str) -> Track:
     found = [dict(series(history, name)) for history in histories]
     steps = sorted({step for one in found for step in one})
     example = next(
-        (value for one in found for value in one.values() if kind(name, value) != "other"), None
+        (value for one in found for value in one.values() if kind(name, value, {}) != "other"), None
     )
     if example is None:
         raise ValueError(f"no run recorded numbers named {name!r}.")

@@ -61,19 +61,22 @@ def _one(run: Run, format: Format, width: int) -> Iterator[str]:
     ]
     settings = [(key, text(value)) for key, value in run.config.items()]
     yield "\n".join(f"  {name:<18}{value}" for name, value in [*facts, *settings] if value)
-    scalars = quantities(records, "scalar")
+    scalars = quantities(records, run.axes, "scalar")
     for probe in dict.fromkeys(split(name)[0] for name in scalars):
         yield from _over_steps(
             records, probe, [name for name in scalars if split(name)[0] == probe], format, width
         )
     latest = {
-        name: _last_with_numbers(records, name) for name in quantities(records, "layers", "groups")
+        name: _last_with_numbers(records, name)
+        for name in quantities(records, run.axes, "layers", "groups")
     }
-    places = {name: (split(name)[0], axis(name, value)) for name, (_, value) in latest.items()}
+    places = {
+        name: (split(name)[0], axis(name, value, run.axes)) for name, (_, value) in latest.items()
+    }
     for probe, what in dict.fromkeys(places.values()):
         some = {name: latest[name] for name in latest if places[name] == (probe, what)}
         yield from _by_part(run, probe, what, some, format, width)
-    for probe in examples.probes(quantities(records, "examples")):
+    for probe in examples.probes(quantities(records, run.axes, "examples")):
         yield from _ranked(run, records, probe)
 
 
@@ -198,7 +201,7 @@ def _several(runs: list[Run], path: Path, format: Format, width: int) -> Iterato
         width,
         subsequent_indent="  ",
     )
-    recorded = quantities([record for history in histories for record in history], "scalar")
+    recorded = quantities([record for history in histories for record in history], {}, "scalar")
     names = sorted(
         (name for name in recorded if split(name)[1] in PREFERRED),
         key=lambda name: PREFERRED.index(split(name)[1]),

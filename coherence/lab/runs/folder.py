@@ -121,6 +121,11 @@ class Run:
         write_json(self.path / "manifest.json", self.manifest)
 
     @property
+    def axes(self) -> dict[str, list[str]]:
+        """What the axes of recorded values are, as the writer said: `annotate(axes={"train/alpha_by_class": ["class"]})`."""
+        return self.manifest.get("axes", {})
+
+    @property
     def done(self) -> bool:
         return (self.path / "DONE").exists()
 

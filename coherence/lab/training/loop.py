@@ -1,5 +1,7 @@
 """The one loop. It advances, measures, records and checkpoints; it knows no model, no data set and no optimizer."""
 
+import functools
+import operator
 import time
 
 import jax
@@ -87,6 +89,9 @@ def train(
                 run.annotate(
                     device=jax.devices()[0].device_kind,
                     seeds_side_by_side=[run.seed for _, run in group],
+                    axes=functools.reduce(
+                        operator.or_, (probe.axes for probe in problem.probes), problem.axes
+                    ),
                 )
             _Group(program, *zip(*group), steps, batch_size, appointments, progress).run(
                 checkpoint_seconds, asked_to_end

@@ -28,6 +28,8 @@ class Problem:
         measure: `(params, data) -> {name: array}`, jit-able, reads frozen weights: what is recorded
             at the scheduled steps. Seeds share one compiled `measure`: what differs between them
             comes from `data`, not from a closure.
+        axes: what the axes of the arrays that `measure` returns are, `{name: ("group",)}`; a dict is
+        by layer where nothing is said. Reports go by them.
         track_batches: record the loss and the `moments` of every training batch's per-example
         gradients.
         drawn: arrays that were drawn at random for this seed and that a reader of the run may ask
@@ -49,6 +51,7 @@ class Problem:
     optimizer: optax.GradientTransformation
     per_example: bool = False
     measure: Callable = lambda params, data: {}
+    axes: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     track_batches: bool = False
     stopping: tuple[Any, str] | None = None
     drawn: dict[str, Any] = dataclasses.field(default_factory=dict)

@@ -9,6 +9,11 @@ from coherence.lab.runs import Run
 
 LAYERS = ("hidden_0", "hidden_1", "hidden_2", "output")
 EXAMPLES = 60
+AXES = {
+    "train/m_coherence_by_group": ["group"],
+    "train/stiffness_by_group_matrix": ["group", "group"],
+    "train/contributions": ["example"],
+}
 STEPS = (0, 1, 2, 3, 5, 8, 13, 22, 36, 60, 100, 170, 280)
 
 
@@ -31,9 +36,8 @@ def config(noise=0.5, learning_rate=0.1):
 def run(path, seed=0, *, noise=0.5, learning_rate=0.1, diverges_at=None, ends_at=None, probes=True):
     """A run of the whole schema. `diverges_at`: nan from that step on. `ends_at`: killed there, not finished."""
     rng = np.random.default_rng(seed)
-    with Run.open(
-        path, config(noise, learning_rate), seed=seed, manifest={"device": "cpu"}
-    ) as made:
+    manifest = {"device": "cpu", "axes": AXES}
+    with Run.open(path, config(noise, learning_rate), seed=seed, manifest=manifest) as made:
         for step in STEPS:
             if ends_at is not None and step > ends_at:
                 return made

@@ -18,10 +18,12 @@ def _in_house_style():
         yield
 
 
-def made(folder, *histories, config=None):
+def made(folder, *histories, config=None, axes=None):
     """One arm of runs with these records."""
     for seed, history in enumerate(histories):
-        with Run.open(folder / f"seed={seed}", config or {}, seed=seed) as run:
+        with Run.open(
+            folder / f"seed={seed}", config or {}, seed=seed, manifest={"axes": axes or {}}
+        ) as run:
             for record in history:
                 run.append(record)
     return arms([folder])
@@ -96,7 +98,7 @@ def test_steps_are_logarithmic_where_they_were_recorded_so(tmp_path):
 
 def test_pristine_is_green_and_corrupt_vermilion(tmp_path):
     records = [{"step": step, "alpha_by_group": [1.0, 2.0]} for step in range(3)]
-    (arm,) = made(tmp_path, records)
+    (arm,) = made(tmp_path, records, axes={"alpha_by_group": ["group"]})
     save_arrays(arm.runs[0].path / "examples.npz", group_names=["pristine", "corrupt"])
     axes = curves.by_group([arm], "alpha_by_group").axes[0]
     assert {one.get_label(): one.get_color() for one in axes.lines} == {
@@ -147,7 +149,11 @@ def test_diverged_seeds_are_left_out_of_maps_and_named(tmp_path):
 
 
 def test_a_matrix_with_negative_values_is_centred_on_zero_and_annotated(tmp_path):
-    (arm,) = made(tmp_path, [{"step": 7, "stiffness_by_class": [[0.5, -0.25], [-0.1, 1.0]]}])
+    (arm,) = made(
+        tmp_path,
+        [{"step": 7, "stiffness_by_class": [[0.5, -0.25], [-0.1, 1.0]]}],
+        axes={"stiffness_by_class": ["class", "class"]},
+    )
     panel = maps.between_groups([arm], "stiffness_by_class").axes[0]
     assert panel.images[0].get_clim() == (-1.0, 1.0)
     assert [text.get_text() for text in panel.texts] == ["0.50", "-0.25", "-0.10", "1.00"]

@@ -95,6 +95,8 @@ def test_groups_are_called_what_the_probe_calls_them(tmp_path):
     with Run.open(tmp_path, {}, seed=0) as run:
         run.save("examples-train", group=[0, 1], group_names=["pristine", "corrupt"])
         run.save("examples-classes", group=[0, 1])
+        groups = ["train/m_coherence_by_group", "train/alpha_between"]
+        run.annotate(axes={name: ["group"] for name in (*groups, "classes/m_coherence_by_group")})
     assert part_names(run, "train/m_coherence_by_group", ["0", "1"]) == ["pristine", "corrupt"]
     assert part_names(run, "train/alpha_between", ["0", "1"]) == ["pristine", "corrupt"]
     assert part_names(run, "train/m_coherence_by_group", ["0", "1", "2"]) == ["0", "1", "2"]
@@ -140,6 +142,7 @@ def test_colour_pictures_and_missing_labels_are_drawn():
 
 def test_without_pictures_the_examples_are_listed(tmp_path):
     with Run.open(tmp_path / "seed=0", {}, seed=0) as run:
+        run.annotate(axes={"train/contributions": ["example"]})
         run.append({"step": 4, "train/contributions": [1.5, 0.5]})
     page = write([tmp_path], tmp_path / "page.html").read_text()
     assert "seed 0, probe train, step 4, of 2 examples." in page
@@ -148,6 +151,7 @@ def test_without_pictures_the_examples_are_listed(tmp_path):
 
 def test_the_few_are_named_by_their_place_in_the_sample(tmp_path):
     with Run.open(tmp_path / "seed=0", {}, seed=0) as run:
+        run.annotate(axes={"train/contributions": ["example"]})
         run.append({"step": 4, "train/contributions": [1.5, 0.5]})
         run.save("examples-train", index=[31, 47], labels=[7, 8])
     assert "most coherent: 31 (label 7, 1.5x)" in describe(tmp_path)

@@ -14,24 +14,25 @@ nan = math.nan
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "kind"),
+    ("value", "axes", "kind"),
     [
-        ("train_loss", 2.3, "scalar"),
-        ("train_loss", nan, "scalar"),
-        ("train/alpha_by_layer", {"a": 1.0, "b": nan}, "layers"),
-        ("train/alpha_by_group", [1.0, nan], "groups"),
-        ("train/stiffness_by_class", [[1.0, 0.0], [0.0, 1.0]], "matrix"),
-        ("train/ragged", [[1.0, 0.0], [0.0]], "other"),
-        ("train/contributions", [0.5, 0.5], "examples"),
-        ("train/losses", [0.1] * 33, "examples"),
-        ("train/alpha_by_layer", {"a": [1.0, 2.0]}, "other"),
-        ("note", "text", "other"),
-        ("nothing", [], "other"),
-        ("nothing", {}, "other"),
+        (2.3, (), "scalar"),
+        (nan, (), "scalar"),
+        ({"a": 1.0, "b": nan}, (), "layers"),
+        ([1.0, nan], ("group",), "groups"),
+        ([0.1] * 40, ("class",), "groups"),
+        ([0.1] * 40, (), "groups"),
+        ([[1.0, 0.0], [0.0, 1.0]], ("class", "class"), "matrix"),
+        ([[1.0, 0.0], [0.0]], ("group", "group"), "other"),
+        ([0.5, 0.5], ("example",), "examples"),
+        ({"a": [1.0, 2.0]}, ("layer",), "other"),
+        ("text", (), "other"),
+        ([], (), "other"),
+        ({}, (), "other"),
     ],
 )
-def test_the_shape_of_a_value_says_what_it_is(name, value, kind):
-    assert r.kind(name, value) == kind
+def test_the_writer_says_what_a_value_is(value, axes, kind):
+    assert r.kind("x", value, {"x": axes}) == kind
 
 
 def test_quantities_come_probe_by_probe_and_the_sought_ones_first():
@@ -39,7 +40,7 @@ def test_quantities_come_probe_by_probe_and_the_sought_ones_first():
         {"step": 0, "test/alpha": 1.0, "train/gsnr": 1.0},
         {"step": 1, "train/m_coherence": 1.0, "lr": 0.1, "train_loss": 1.0},
     ]
-    assert r.quantities(records, "scalar") == [
+    assert r.quantities(records, {}, "scalar") == [
         "train_loss",
         "lr",
         "test/alpha",
@@ -49,7 +50,7 @@ def test_quantities_come_probe_by_probe_and_the_sought_ones_first():
 
 
 def test_a_quantity_that_starts_as_nothing_gets_its_kind_later():
-    assert r.kinds([{"step": 0, "x": None}, {"step": 1, "x": 1.0}]) == {"x": "scalar"}
+    assert r.kinds([{"step": 0, "x": None}, {"step": 1, "x": 1.0}], {}) == {"x": "scalar"}
 
 
 def test_every_number_of_a_value_has_a_name():
@@ -101,18 +102,17 @@ def test_a_run_diverged_where_a_loss_stops_being_a_number():
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "axis"),
+    ("value", "axes", "axis"),
     [
-        ("train/alpha_by_layer", {}, "layer"),
-        ("alpha", {}, "layer"),
-        ("train/alpha_by_class", [], "class"),
-        ("train/stiffness_by_group_matrix", [], "group"),
-        ("train/shares_by_group", [], "group"),
-        ("weights", [], "index"),
+        ({}, {}, "layer"),
+        ({}, {"x": ("layer",)}, "layer"),
+        ([], {"x": ("class",)}, "class"),
+        ([], {"x": ("group", "group")}, "group"),
+        ([], {"y": ("group",)}, "index"),
     ],
 )
-def test_names_say_what_the_parts_are(name, value, axis):
-    assert r.axis(name, value) == axis
+def test_what_the_parts_of_a_value_are(value, axes, axis):
+    assert r.axis("x", value, axes) == axis
 
 
 def test_runs_of_the_same_settings_are_one_arm_whatever_their_folder_is_called(tmp_path):

@@ -180,6 +180,8 @@ def test_a_classifier_is_probed_on_the_sets_its_settings_name(tmp_path):
     assert holding(run, "train/m_coherence") == [0, 14, 28]
     assert holding(run, "wrong/m_coherence") == [0, 20, 28]
     assert len(run.records()[0]["train/m_coherence_by_group"]) == 10
+    assert run.axes["train/m_coherence_by_group"] == ["group"]
+    assert run.axes["train/m_coherence_by_layer"] == ["layer"]
     drawn, shown = run.load("drawn"), run.load("examples-wrong")
     assert drawn["corrupt"][drawn["sample-wrong"]].all()
     assert not drawn["corrupt"][drawn["sample-pristine"]].any()
