@@ -12,7 +12,7 @@ from tests.lab.report import recorded
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE = [
-    {"trees"},
+    {"trees", "jax_internals"},
     {"gradients"},
     {"metrics"},
     {"optim", "checks", "probes"},

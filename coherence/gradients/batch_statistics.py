@@ -7,9 +7,7 @@ convolution it silently becomes an instance norm.
 
 import dataclasses
 
-from jax.extend.core import jaxprs_in_params
-
-from ._jax import Literal
+from coherence import jax_internals
 
 _WAYS_OUT = (
     "The per-example gradient of such a network is not defined. Ways out: (1) frozen statistics: use_running_average=True "
@@ -38,10 +36,6 @@ _CARRYING |= {
     "mul",
     "select_n",
 }
-# Collectives say where they reduce in one of these; an axis's index or a change of type reduces
-# nothing.
-_AXIS_PARAMS = ("axes", "axis_name")
-_NO_REDUCTION = frozenset({"axis_index", "pvary", "pcast", "pbroadcast"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,9 +80,8 @@ def refuse(closed, parameters):
 
 def unbound(error):
     """The ValueError for a NameError of a named axis that nothing binds, or `None` for any other NameError."""
-    if "unbound axis name" not in str(error):
+    if (name := jax_internals.unbound_axis(error)) is None:
         return None
-    name = str(error).partition("unbound axis name:")[2].partition(".")[0].strip()
     return ValueError(
         f"loss of one example needs statistics of a batch: it reduces over the named axis {name}. {_WAYS_OUT}"
     )
@@ -103,7 +96,9 @@ class _Walk:
         values = {}
         for var, value in zip(jaxpr.invars, inputs):
             values[var] = _named(value)
-        read = lambda v: _Value() if isinstance(v, Literal) else values.get(v, _Value())
+        read = lambda v: (
+            _Value() if isinstance(v, jax_internals.Literal) else values.get(v, _Value())
+        )
         for equation in _live(jaxpr, outputs):
             operands = [read(v) for v in equation.invars]
             for var, value in zip(equation.outvars, self.equation(equation, operands, bound)):
@@ -115,7 +110,7 @@ class _Walk:
         data = any(x.data for x in operands)
         fresh = [_Value(data=data) for _ in equation.outvars]
         self.collective(equation, bound)
-        if inner := list(jaxprs_in_params(equation.params)):
+        if inner := list(jax_internals.inner_jaxprs(equation)):
             results = [self.inner(equation, jaxpr, operands, bound) for jaxpr in inner]
             same = len(results) == 1 and [v.aval.shape for v in inner[0].outvars] == [
                 v.aval.shape for v in equation.outvars
@@ -139,8 +134,7 @@ class _Walk:
 
     def inner(self, equation, jaxpr, operands, bound):
         """A jaxpr the equation runs; what does not map one to one (slices of a scan, loop state) starts anew."""
-        mesh = equation.params.get("mesh")
-        bound = bound | frozenset(getattr(mesh, "axis_names", ()))
+        bound = bound | frozenset(jax_internals.mesh_axis_names(equation))
         anything = any(x.data for x in operands)
         args = (
             operands[-len(jaxpr.invars) :]
@@ -149,27 +143,16 @@ class _Walk:
         )
         args += [_Value(data=anything)] * (len(jaxpr.invars) - len(args))
         if equation.primitive.name == "scan":
-            args = [
-                _Value(data=anything if i in _carries(equation, jaxpr) else x.data)
-                for i, x in enumerate(args)
-            ]
+            carried = jax_internals.scan(equation).carried
+            args = [_Value(data=anything if i in carried else x.data) for i, x in enumerate(args)]
         return self.jaxpr(jaxpr, args, bound, jaxpr.outvars)
 
     def collective(self, equation, bound):
-        if equation.primitive.name in _NO_REDUCTION:
-            return
-        for key in _AXIS_PARAMS:
-            axes = equation.params.get(key, ())
-            names = [
-                a
-                for a in (axes if isinstance(axes, (tuple, list, frozenset, set)) else (axes,))
-                if isinstance(a, str)
-            ]
-            names = [a for a in names if a not in bound]
-            if names:
-                self.seen.append(
-                    f"{equation.primitive.name} over the named axis {', '.join(names)}{_where(equation)}"
-                )
+        outside = [axis for axis in jax_internals.reduced_axis_names(equation) if axis not in bound]
+        if outside:
+            self.seen.append(
+                f"{equation.primitive.name} over the named axis {', '.join(outside)}{_where(equation)}"
+            )
 
 
 def _named(value):
@@ -188,31 +171,21 @@ def _cancel(itself, means):
 
 
 def _is_over_a_batch_of_one(equation):
-    shape, axes = equation.invars[0].aval.shape, equation.params["axes"]
+    shape, axes = equation.invars[0].aval.shape, jax_internals.summed_axes(equation)
     return 0 in axes and shape[0] == 1 and len(axes) < len(shape)
-
-
-def _carries(equation, body):
-    """Which operands of a scan are its state: its results keep their shape, those stacked over the steps gain an axis."""
-    same = lambda outside, inside: sum(
-        x.aval.shape == y.aval.shape for x, y in zip(outside, inside)
-    )
-    carries = same(equation.outvars, body.outvars)
-    first = same(equation.invars, body.invars) - carries
-    return range(first, first + carries)
 
 
 def _live(jaxpr, outputs):
     """The equations that the outputs depend on, in order: statistics only reported are no harm."""
-    needed, kept = {v for v in outputs if not isinstance(v, Literal)}, []
+    needed, kept = {v for v in outputs if not isinstance(v, jax_internals.Literal)}, []
     for equation in reversed(jaxpr.eqns):
         if not needed.isdisjoint(equation.outvars):
             kept.append(equation)
-            needed.update(v for v in equation.invars if not isinstance(v, Literal))
+            needed.update(v for v in equation.invars if not isinstance(v, jax_internals.Literal))
     return reversed(kept)
 
 
 def _where(equation):
     """The scope the equation was traced in, where the framework names its layers (Flax does): ` (Net/BatchNorm_0)`."""
-    scope = str(getattr(getattr(equation, "source_info", None), "name_stack", ""))
+    scope = jax_internals.layer_scope(equation)
     return f" ({scope})" if scope else ""

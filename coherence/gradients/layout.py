@@ -6,10 +6,13 @@ operand into a gradient of the parameter.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
+
+from coherence import jax_internals
+from coherence.jax_internals import Operation
 
 # Pure rearrangements, and embeddings when transposed: they keep the norm of a gradient on its way
 # back.
@@ -33,14 +36,15 @@ STEPS = _ISOMETRIES | _SCALINGS.keys() | {"broadcast_in_dim"}
 class Step(NamedTuple):
     """One primitive of one tensor; `literals` are its other operands, `None` marks the tensor's own place."""
 
-    primitive: Any
-    params: tuple
-    literals: tuple
+    operation: Operation
+    literals: tuple = (None,)
 
     def __call__(self, x):
-        return self.primitive.bind(
-            *(x if c is None else np.asarray(*c) for c in self.literals), **dict(self.params)
-        )
+        return self.operation(*(x if c is None else np.asarray(*c) for c in self.literals))
+
+    @property
+    def name(self):
+        return self.operation.name
 
 
 class Mapped(NamedTuple):
@@ -53,26 +57,22 @@ class Mapped(NamedTuple):
         return y.reshape(-1, *y.shape[2:])
 
 
-def step(primitive, params, literals, shape, size):
+def step(operation, literals, shape, size):
     """A `Step` from a tensor of `size` to one of `shape` where the primitive is linear in the tensor, else `None`."""
-    name, place = primitive.name, literals.index(None)
+    name, place = operation.name, literals.index(None)
     if name not in STEPS or (name == "div" and place == 1):
         return None
     if name == "broadcast_in_dim" and math.prod(shape) == size:
         return reshaping(shape)
-    return Step(primitive, tuple(sorted(params.items())), literals)
+    return Step(operation, literals)
 
 
 def transposition(axes):
-    return Step(jax.lax.transpose_p, (("permutation", tuple(axes)),), (None,))
+    return Step(jax_internals.transposition(axes))
 
 
 def reshaping(shape):
-    return Step(
-        jax.lax.reshape_p,
-        (("dimensions", None), ("new_sizes", tuple(shape)), ("sharding", None)),
-        (None,),
-    )
+    return Step(jax_internals.reshaping(shape))
 
 
 def forward(layout, x):
@@ -103,11 +103,10 @@ def scale(layout):
                 return None
             factor *= inner
             continue
-        primitive, _, literals = one
-        constants = [float(np.asarray(*c)) for c in literals if c is not None]
-        if primitive.name in _SCALINGS:
-            factor *= abs(_SCALINGS[primitive.name](*constants))
-        elif primitive.name == "broadcast_in_dim":
+        constants = [float(np.asarray(*c)) for c in one.literals if c is not None]
+        if one.name in _SCALINGS:
+            factor *= abs(_SCALINGS[one.name](*constants))
+        elif one.name == "broadcast_in_dim":
             return None
     return factor
 
@@ -115,9 +114,7 @@ def scale(layout):
 def is_rearrangement(layout):
     """True where every coordinate of the parameter's gradient is one coordinate of the operand's, or zero for all examples."""
     return all(
-        is_rearrangement(one.layout)
-        if isinstance(one, Mapped)
-        else one.primitive.name in _ISOMETRIES
+        is_rearrangement(one.layout) if isinstance(one, Mapped) else one.name in _ISOMETRIES
         for one in layout
     )
 
@@ -134,12 +131,14 @@ def is_transposed(layout, shape):
         [0, 1],
     )  # of each dimension of x larger than 1, which axis it was
     for one in layout:
-        if isinstance(one, Mapped) or one.primitive.name == "rev":
+        if isinstance(one, Mapped) or one.name == "rev":
             return None
         moved = jax.eval_shape(lambda x, one=one: one(x), x)
-        if one.primitive.name == "transpose":
+        if one.name == "transpose":
             sizes = [i for i, n in enumerate(x.shape) if n > 1]
-            axes = [axes[sizes.index(i)] for i in dict(one.params)["permutation"] if i in sizes]
+            axes = [
+                axes[sizes.index(i)] for i in jax_internals.permutation(one.operation) if i in sizes
+            ]
         elif [n for n in moved.shape if n > 1] != [n for n in x.shape if n > 1]:
             return None
         x = moved

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from coherence.jax_internals import is_traced
+
 
 @dataclasses.dataclass(frozen=True)
 class Tracked:
@@ -65,9 +67,4 @@ def value_of(x):
 
 def is_number(x):
     """Whether a scalar whose value is known while tracing."""
-    return (
-        isinstance(x, Fixed)
-        and x.known
-        and np.ndim(x.value) == 0
-        and not isinstance(x.value, jax.core.Tracer)
-    )
+    return isinstance(x, Fixed) and x.known and np.ndim(x.value) == 0 and not is_traced(x.value)

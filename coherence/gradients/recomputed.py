@@ -9,7 +9,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from . import _jax
+from coherence.jax_internals import contains
+
 from .factors import accumulator
 
 _ROWS_IN_MEMORY = 2**24  # numbers a default microbatch of formed rows may hold (64 MiB in float32)
@@ -41,7 +42,7 @@ def _row(group, example, keep):
 def _goes_forward(group):
     """False where the loss has a `custom_vjp`: it has no forward derivative, and need not be linear in its cotangents."""
     losses, values = _losses(group, group[0].batch, group[0].mask)
-    return not _jax.contains(jax.make_jaxpr(losses)(values).jaxpr, "custom_vjp_call")
+    return not contains(jax.make_jaxpr(losses)(values).jaxpr, "custom_vjp_call")
 
 
 def _microbatch(group):

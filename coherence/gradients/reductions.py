@@ -63,17 +63,22 @@ def each_leaf(gradients, leaf, group):
     return results, found, treedef
 
 
-def count(gradients):
-    """How many examples count: m, or the mask's sum."""
-    found, _ = nodes(gradients)
-    node = found[0][1]
-    return node.m if node.mask is None else jnp.sum(node.mask)
+def size(gradients):
+    """How many examples the gradients are of, m, masked ones included; static."""
+    (_, node), *_ = nodes(gradients)[0]
+    return node.m
 
 
 def mask(gradients):
     """The mask the gradients carry, bool [m], or `None`."""
-    found, _ = nodes(gradients)
-    return found[0][1].mask
+    (_, node), *_ = nodes(gradients)[0]
+    return node.mask
+
+
+def count(gradients):
+    """How many examples count: m, or the mask's sum."""
+    keep = mask(gradients)
+    return size(gradients) if keep is None else jnp.sum(keep)
 
 
 def weighted_sum(gradients, weights):

@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import _jax, layout
+from coherence import jax_internals
+
+from . import layout
 from .meetings import Fixed, Joined, Meeting, Share, Tracked, constant, is_number, value_of
 from .rules import RULES
 from .rules.dot_general import dot_general_of_parts
@@ -48,7 +50,7 @@ class Walk:
 
     def _jaxpr(self, jaxpr, consts, args):
         values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args)))
-        read = lambda v: constant(v.val) if isinstance(v, _jax.Literal) else values[v]
+        read = lambda v: constant(v.val) if isinstance(v, jax_internals.Literal) else values[v]
         for equation in jaxpr.eqns:
             values.update(
                 zip(equation.outvars, self._equation(equation, [read(v) for v in equation.invars]))
@@ -62,21 +64,26 @@ class Walk:
         places = [i for i, x in enumerate(operands) if isinstance(x, Tracked | Joined)]
         if not places:
             with jax.ensure_compile_time_eval() if folded else contextlib.nullcontext():
-                return [mark(out) for out in _jax.evaluate(equation, map(value_of, operands))]
-        if (called := _jax.inner(equation)) is not None:
+                return [
+                    mark(out) for out in jax_internals.evaluate(equation, map(value_of, operands))
+                ]
+        if (called := jax_internals.inlined(equation)) is not None:
             return self._jaxpr(called[0], map(constant, called[1]), operands)
         name = equation.primitive.name
         if name == "stop_gradient" or not any(
             jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in equation.outvars
         ):
             return [
-                mark(out) for out in _jax.evaluate(equation, map(value_of, operands))
+                mark(out) for out in jax_internals.evaluate(equation, map(value_of, operands))
             ]  # nothing to differentiate
         if name == "scan":
             return self._scan(equation, operands)
         if name == "cond" and 0 not in places:
             return self._cond(equation, operands)
-        if name in _jax.CUSTOM and (outs := self._custom(equation, operands)) is not None:
+        if (
+            name in jax_internals.CUSTOM_DERIVATIVES
+            and (outs := self._custom(equation, operands)) is not None
+        ):
             return outs
         if name == "concatenate" and all(
             isinstance(x, Tracked) and np.size(x.value) > ROWS for x in operands
@@ -84,8 +91,8 @@ class Walk:
             return [
                 Joined(
                     tuple(operands),
-                    equation.params["dimension"],
-                    *_jax.evaluate(equation, [x.value for x in operands]),
+                    jax_internals.joined_axis(equation),
+                    *jax_internals.evaluate(equation, [x.value for x in operands]),
                 )
             ]
         if len(places) == 1:
@@ -96,12 +103,13 @@ class Walk:
                 isinstance(x, Tracked)
                 and (moved := self._move(equation, operands, place)) is not None
             ):
-                return [Tracked(x.leaf, moved, *_jax.evaluate(equation, plain))]
+                return [Tracked(x.leaf, moved, *jax_internals.evaluate(equation, plain))]
             if not _only_scaled(equation, without_data) and (shares := _shares(equation, place, x)):
-                (out,) = _jax.evaluate(equation, plain)
+                (out,) = jax_internals.evaluate(equation, plain)
                 return [self._meet(out, plain[1 - place], shares)]
         return [
-            mark(out) for out in _jax.evaluate(equation, [self._plain(x, name) for x in operands])
+            mark(out)
+            for out in jax_internals.evaluate(equation, [self._plain(x, name) for x in operands])
         ]
 
     def _move(self, equation, operands, place):
@@ -124,7 +132,7 @@ class Walk:
             else (np.asarray(value_of(x)).item(), str(jnp.result_type(value_of(x))))
             for i, x in enumerate(operands)
         )
-        step = layout.step(equation.primitive, equation.params, literals, out.shape, aval.size)
+        step = layout.step(jax_internals.operation(equation), literals, out.shape, aval.size)
         return None if step is None else (*tracked.layout, step)
 
     def _meet(self, out, data, shares):
@@ -178,7 +186,7 @@ class Walk:
 
         def function(*values):
             filled = dict(zip(places, values))
-            return _jax.evaluate(equation, [filled.get(i, x) for i, x in enumerate(rest)])
+            return jax_internals.evaluate(equation, [filled.get(i, x) for i, x in enumerate(rest)])
 
         outs, pull_back = jax.vjp(function, *values)
         try:
@@ -205,14 +213,17 @@ class Walk:
         """Every branch is walked, as under `vmap`, and the outputs selected: meetings of the others get zero cotangents."""
         index, *rest = operands
         outputs = [
-            [self._plain(out, "cond") for out in self._jaxpr(*_jax.opened(branch), rest)]
-            for branch in equation.params["branches"]
+            [
+                self._plain(out, "cond")
+                for out in self._jaxpr(*jax_internals.open_jaxpr(branch), rest)
+            ]
+            for branch in jax_internals.branches(equation)
         ]
         return [jax.lax.select_n(value_of(index), *outs) for outs in zip(*outputs)]
 
     def _scan(self, equation, operands):
         """A parameter the steps share (time) has one more sum over positions, one they divide (layers) one more batch dimension."""
-        scan = _jax.scan(equation)
+        scan = jax_internals.scan(equation)
         rest = [
             x if isinstance(x, Tracked) and i not in scan.carried else self._plain(x, "scan")
             for i, x in enumerate(operands)
@@ -279,7 +290,7 @@ def _step_of_scan(scan, rest, perturbations, carry, scanned):
         Tracked(i, (), value) if isinstance(rest[i], Tracked) else value
         for i, value in enumerate(values)
     ]
-    outputs = walk.run(*_jax.opened(scan.jaxpr), args)
+    outputs = walk.run(*jax_internals.open_jaxpr(scan.jaxpr), args)
     return walk, outputs[: scan.carries], outputs[scan.carries :]
 
 

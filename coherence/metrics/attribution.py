@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from coherence.gradients.reductions import dot, mask, nodes
+from coherence.gradients.reductions import dot, mask, size
 
 from .pooling import check_examples, group_numbers, one_set
 
@@ -62,7 +62,7 @@ def shares(gradients, groups, *, num_groups=None):
     Array([ 1.33, -0.33], dtype=float32)
     """
     check_examples(gradients, "shares")
-    groups, num_groups = group_numbers(groups, num_groups, nodes(gradients)[0][0][1].m)
+    groups, num_groups = group_numbers(groups, num_groups, size(gradients))
     parts = contributions(gradients)
     return jax.ops.segment_sum(parts, groups, num_groups) / jnp.sum(parts)
 
@@ -81,7 +81,7 @@ def null_shares(key, gradients, groups, *, num_groups=None, worlds=20):
         [worlds, groups].
     """
     check_examples(gradients, "null_shares")
-    groups, num_groups = group_numbers(groups, num_groups, nodes(gradients)[0][0][1].m)
+    groups, num_groups = group_numbers(groups, num_groups, size(gradients))
     if (keep := mask(gradients)) is not None:  # permute among the examples that count
         return _masked_worlds(key, contributions(gradients), groups, num_groups, worlds, keep)
     parts = contributions(gradients)
@@ -104,7 +104,7 @@ def pulls(gradients, groups, *, num_groups=None):
     Array([ 2., -1.], dtype=float32)
     """
     check_examples(gradients, "pulls")
-    groups, num_groups = group_numbers(groups, num_groups, nodes(gradients)[0][0][1].m)
+    groups, num_groups = group_numbers(groups, num_groups, size(gradients))
     whole = one_set(gradients, "pulls")
     dots = dot(gradients, whole.mean)
     ones = jnp.ones_like(dots) if mask(gradients) is None else mask(gradients).astype(dots.dtype)

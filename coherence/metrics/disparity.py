@@ -49,7 +49,7 @@ def gradient_disparity(gradients, batches=5):
     """
     check_examples(gradients, "gradient_disparity")
     found, _ = reductions.nodes(gradients)
-    m, batches = found[0][1].m, operator.index(batches)
+    m, batches = reductions.size(gradients), operator.index(batches)
     if not 2 <= batches <= m:
         raise ValueError(
             f"gradient_disparity(batches): at least 2 and at most one an example, of {m}, got {batches}."

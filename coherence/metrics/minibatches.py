@@ -1,6 +1,6 @@
 """Coherence from mini-batch gradients: the way to measure networks with batch norm, whose examples have no gradient of their own."""
 
-from coherence.gradients.reductions import nodes
+from coherence.gradients.reductions import size
 
 from .coherence import alpha
 
@@ -35,7 +35,7 @@ def alpha_from_minibatches(batch_gradients, batch_size, m=None):
     Raises:
         ValueError: one batch only, `batch_size` < 1, or `m` that is not batches x batch_size.
     """
-    batches = nodes(batch_gradients)[0][0][1].m
+    batches = size(batch_gradients)
     if batches < 2:
         raise ValueError(
             f"alpha_from_minibatches needs the gradients of at least 2 batches, got {batches}."

@@ -139,7 +139,7 @@ def check_size(gradients, name, at_least=2):
     Raises:
         ValueError: fewer than `at_least` examples.
     """
-    if not is_pooled(gradients) and (m := reductions.nodes(gradients)[0][0][1].m) < at_least:
+    if not is_pooled(gradients) and (m := reductions.size(gradients)) < at_least:
         raise ValueError(
             f"{name} needs at least {at_least} examples, got {m}: one example has no pair and no variance."
         )
@@ -202,7 +202,6 @@ def _passed_on(pooled, groups, second_moments):
 
 def _weights(gradients, found, groups, num_groups):
     """`(weights [m] that make a mean, m)` of each group."""
-    node = found[0][1]
     dtype = accumulator(*(n.dtype for _, n in found))
     if groups is None:
         return [
@@ -211,9 +210,10 @@ def _weights(gradients, found, groups, num_groups):
                 jnp.asarray(reductions.count(gradients), jnp.int32),
             )
         ]
-    groups, num_groups = group_numbers(groups, num_groups, node.m)
+    groups, num_groups = group_numbers(groups, num_groups, reductions.size(gradients))
     members = groups == jnp.arange(num_groups)[:, None]
-    members = members if node.mask is None else members & node.mask
+    keep = reductions.mask(gradients)
+    members = members if keep is None else members & keep
     counts = jnp.sum(members, 1)
     return list(
         zip(members.astype(dtype) / jnp.maximum(counts, 1)[:, None], counts.astype(jnp.int32))

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from coherence.jax_internals import is_container
+
 from .pooling import how_many_groups
 
 
@@ -45,8 +47,7 @@ def batches(data, batch_size, groups=None, num_groups=None):
 
 def is_iterable(data):
     """Whether the data come batch by batch: something to iterate over that is neither an array nor a container of them."""
-    is_leaf = jax.tree_util.default_registry.flatten_one_level(data) is None
-    return is_leaf and hasattr(data, "__iter__") and not hasattr(data, "shape")
+    return not is_container(data) and hasattr(data, "__iter__") and not hasattr(data, "shape")
 
 
 def _cut(data, batch_size, numbers, many):

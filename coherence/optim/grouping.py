@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from coherence.gradients.factors import Recomputed, Stacked
-from coherence.gradients.reductions import count, leaf_weighted_sums, mask, nodes
+from coherence.gradients.reductions import count, leaf_weighted_sums, mask, nodes, size
 
 from .aggregation import aggregator, averaged
 from .rolling import median_of, of_last
@@ -79,7 +79,7 @@ class Permutation(NamedTuple):
 
 def _median_of_means(gradients, groups, order):
     found, treedef = nodes(gradients)
-    keep, m = mask(gradients), found[0][1].m
+    keep, m = mask(gradients), size(gradients)
     if keep is None:
         present, stretches = None, _stretches(m, min(groups, m))
         means = [
@@ -108,7 +108,7 @@ def _mean(gradients, members):
 def _permutation(key, gradients):
     """An order [m] of the examples. That of those the mask keeps is what it is without the others, which come last."""
     keep = mask(gradients)
-    place = jnp.arange(nodes(gradients)[0][0][1].m) if keep is None else jnp.cumsum(keep) - 1
+    place = jnp.arange(size(gradients)) if keep is None else jnp.cumsum(keep) - 1
     drawn = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i)))(place)
     return jnp.argsort(drawn if keep is None else jnp.where(keep, drawn, 2))
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from coherence.gradients.reductions import count, mask, mean, mean_of, nodes
+from coherence.gradients.reductions import count, mask, mean, mean_of, size
 
 from .aggregation import aggregator, averaged
 
@@ -96,7 +96,7 @@ def _sum_of_signs(gradients):
 def _needed(threshold, gradients):
     """By how many examples one sign has to outnumber the other: an int, or with a mask an array (the table of all counts, read)."""
     least = lambda n: math.ceil(Fraction(str(threshold)) * n)
-    m = nodes(gradients)[0][0][1].m
+    m = size(gradients)
     return (
         least(m)
         if mask(gradients) is None

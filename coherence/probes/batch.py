@@ -26,7 +26,7 @@ def batch_readings(
     Raises:
         ValueError: an unknown preset, unfit groups, losses that are not one an example.
     """
-    chosen, m = preset(quantities), reductions.nodes(gradients)[0][0][1].m
+    chosen, m = preset(quantities), reductions.size(gradients)
     if jnp.shape(losses) != (m,):
         raise ValueError(
             f"losses must be those of the {m} examples, [{m}], got shape {list(jnp.shape(losses))}. Both come from "

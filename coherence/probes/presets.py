@@ -109,7 +109,7 @@ FULL = (
     Quantity("confusion", metrics.gradient_confusion, "few"),
     Quantity(
         "disparity",
-        lambda few: metrics.gradient_disparity(few, min(5, reductions.nodes(few)[0][0][1].m)),
+        lambda few: metrics.gradient_disparity(few, min(5, reductions.size(few))),
         "few",
     ),
 )

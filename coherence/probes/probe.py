@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coherence.jax_internals import is_traced
 from coherence.metrics.sampling import length, take
 
 from .arguments import check, group_numbers, how_many
@@ -105,7 +106,7 @@ class Probe:
             raise TypeError(
                 f"sample must be another probe's, probe(params, other.sample), got {type(sample).__name__}."
             )
-        if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(params)):
+        if any(is_traced(x) for x in jax.tree.leaves(params)):
             raise TypeError(
                 "a probe is called between steps, not inside jit: there read a batch's own gradients, batch_readings(losses, g)."
             )

@@ -4,30 +4,31 @@ import math
 
 from coherence.gradients.layout import reshaping, transposition
 from coherence.gradients.terms import Convolved, Window
+from coherence.jax_internals import convolution
 
 
 def conv_general_dilated(equation, place):
     """G[b, (o, c), n] = sum_t x[t s + o, b, c] dy[b, t, n]: o places of the window, b feature groups, t positions of the output."""
-    params = equation.params
-    if place != 1 or params["batch_group_count"] != 1:
+    geometry = convolution(equation)
+    if place != 1 or geometry.batch_groups != 1:
         return None
-    numbers, groups = params["dimension_numbers"], params["feature_group_count"]
-    out, channels, *spatial = numbers.rhs_spec  # where the kernel has its dimensions
+    groups = geometry.feature_groups
+    out, channels, *spatial = geometry.rhs_spec  # where the kernel has its dimensions
     kernel = equation.invars[1].aval.shape
     size = tuple(kernel[i] for i in spatial)
     k, n = math.prod(size) * kernel[channels], kernel[out] // groups
-    dilations = params["lhs_dilation"], params["rhs_dilation"]
     window = Window(
         size,
-        tuple(params["window_strides"]),
-        tuple(map(tuple, params["padding"])),
-        *map(tuple, dilations),
+        geometry.strides,
+        geometry.padding,
+        geometry.lhs_dilation,
+        geometry.rhs_dilation,
     )
 
     def factors(x, dy):
-        images = x.transpose(_channels_last(numbers.lhs_spec))
+        images = x.transpose(_channels_last(geometry.lhs_spec))
         cotangents = (
-            dy.transpose(_channels_last(numbers.out_spec)).reshape(-1, groups, n).swapaxes(0, 1)
+            dy.transpose(_channels_last(geometry.out_spec)).reshape(-1, groups, n).swapaxes(0, 1)
         )
         return Convolved(images, cotangents, window=window)
 

@@ -5,6 +5,7 @@ import math
 import jax
 
 from coherence.gradients.layout import reshaping, transposition
+from coherence.jax_internals import contraction
 
 
 def dot_general(equation, place):
@@ -27,7 +28,7 @@ class _Product:
     """Which dimensions of parameter, data and output belong together."""
 
     def __init__(self, equation, place):
-        contracting, batching = equation.params["dimension_numbers"]
+        contracting, batching = contraction(equation)
         self.place, self.data = place, equation.invars[1 - place].aval.shape
         self.w_batch, self.w_contract = batching[place], contracting[place]
         self.x_batch, self.x_contract = batching[1 - place], contracting[1 - place]

@@ -5,19 +5,18 @@ import math
 import jax.numpy as jnp
 from jax.lax import GatherScatterMode
 
+from coherence import jax_internals
 from coherence.gradients.layout import reshaping, transposition
 from coherence.gradients.terms import Looked
 
 
 def gather(equation, place):
     """G[v] = sum over look-ups t of row v of dy[t]; several indexed dimensions count as one, the others are the row."""
-    params = equation.params
-    numbers, mode = params["dimension_numbers"], params["mode"]
+    numbers, slice_sizes, mode = jax_internals.gather(equation)
     table = equation.invars[0].aval
     looked = tuple(numbers.start_index_map)
     whole = all(
-        size == (1 if i in looked else table.shape[i])
-        for i, size in enumerate(params["slice_sizes"])
+        size == (1 if i in looked else table.shape[i]) for i, size in enumerate(slice_sizes)
     )
     if (
         place
@@ -47,7 +46,7 @@ def gather(equation, place):
 
 def dynamic_slice(equation, place):
     """One row, `table[i]` with a single index: G[v] = dy where v = i. Indices out of range are clipped."""
-    table, sizes = equation.invars[0].aval, equation.params["slice_sizes"]
+    table, sizes = equation.invars[0].aval, jax_internals.slice_sizes(equation)
     if place or table.ndim == 0 or sizes[0] != 1 or tuple(sizes[1:]) != table.shape[1:]:
         return None
     size, n = table.shape[0], math.prod(table.shape[1:])

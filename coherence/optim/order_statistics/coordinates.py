@@ -13,6 +13,7 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from coherence.gradients.factors import accumulator
+from coherence.jax_internals import automatic_axes
 
 _STRETCH = 32  # examples in one pass over the coordinates: a row takes 45 us among 32, 95 among 128 (784 x 2048, two cores)
 _TILE = 2**18  # formed numbers worked on at a time where many passes are made over them
@@ -188,15 +189,12 @@ class Products(_Coordinates):
 
 def _is_divided():
     """Whether in a mesh over whose axes the compiler may distribute arrays (`jax.set_mesh`)."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return not mesh.empty and mesh.are_all_axes_auto
+    return bool(automatic_axes())
 
 
 def _by_columns(x):
     """All examples on every device, the last dimension divided among them."""
-    return lax.with_sharding_constraint(
-        x, P(*[None] * (x.ndim - 1), jax.sharding.get_abstract_mesh().axis_names)
-    )
+    return lax.with_sharding_constraint(x, P(*[None] * (x.ndim - 1), automatic_axes()))
 
 
 def _odd_lines(width, itemsize):

@@ -1,0 +1,284 @@
+"""Every use of JAX below its public API, one function each.
+
+Nothing else in the package reads an equation's parameters, binds a primitive or looks at a tracer.
+`tests/test_jax_internals.py` has a claim for each function, which says what broke when a JAX
+release moves it.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax.extend.core import Literal, jaxprs_in_params
+
+# A call with one of these names means the same inlined into its caller. The custom derivative rules
+# do not, and stay closed.
+_INLINED = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "checkpoint": "jaxpr",
+    "remat": "jaxpr",
+    "remat2": "jaxpr",
+}
+CUSTOM_DERIVATIVES = ("custom_jvp_call", "custom_vjp_call")
+
+# Where collectives keep the names of their axes. An axis's index or a change of type reduces
+# nothing.
+_AXIS_PARAMETERS = ("axes", "axis_name")
+_NO_REDUCTIONS = frozenset({"axis_index", "pvary", "pcast", "pbroadcast"})
+
+
+def is_traced(value: Any) -> bool:
+    """Whether a value is known only by its shape and dtype, as inside `jit`."""
+    return isinstance(value, jax.core.Tracer)
+
+
+def is_container(tree: Any) -> bool:
+    """Whether a pytree node with children, rather than a leaf."""
+    return jax.tree_util.default_registry.flatten_one_level(tree) is not None
+
+
+def automatic_axes() -> tuple[str, ...]:
+    """Names of the current mesh's axes where the compiler may divide arrays over all of them."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return () if mesh.empty or not mesh.are_all_axes_auto else tuple(mesh.axis_names)
+
+
+def unbound_axis(error: NameError) -> str | None:
+    """The named axis that nothing binds, `None` where the error is about something else."""
+    _, found, rest = str(error).partition("unbound axis name:")
+    return rest.partition(".")[0].strip() if found else None
+
+
+# Equations
+
+
+def evaluate(equation: Any, operands: Sequence[Any]) -> list[Any]:
+    """The equation's outputs, always as a list."""
+    return bind(equation.primitive, operands, equation.params)
+
+
+def bind(primitive: Any, operands: Sequence[Any], parameters: dict[str, Any]) -> list[Any]:
+    """What a primitive makes of its operands, as JAX's own interpreter asks it."""
+    out = primitive.bind(*operands, **primitive.get_bind_params(parameters))
+    return list(out) if primitive.multiple_results else [out]
+
+
+def open_jaxpr(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
+    """A jaxpr and its constants."""
+    return (jaxpr.jaxpr, jaxpr.consts) if hasattr(jaxpr, "jaxpr") else (jaxpr, ())
+
+
+def inlined(equation: Any) -> tuple[Any, Sequence[Any]] | None:
+    """The jaxpr a plain call runs and its constants, `None` for all else."""
+    name = _INLINED.get(equation.primitive.name)
+    return open_jaxpr(equation.params[name]) if name in equation.params else None
+
+
+def inner_jaxprs(equation: Any) -> Iterator[Any]:
+    """The jaxprs an equation runs, whatever it is."""
+    return jaxprs_in_params(equation.params)
+
+
+def contains(jaxpr: Any, name: str) -> bool:
+    """Whether a primitive occurs in a jaxpr or in one it runs."""
+    return any(
+        equation.primitive.name == name
+        or any(contains(inner, name) for inner in inner_jaxprs(equation))
+        for equation in jaxpr.eqns
+    )
+
+
+def layer_scope(equation: Any) -> str:
+    """The scope an equation was traced in, where the framework names its layers (Flax does)."""
+    return str(getattr(getattr(equation, "source_info", None), "name_stack", ""))
+
+
+def reduced_axis_names(equation: Any) -> list[str]:
+    """The named axes a collective reduces over; empty for other equations."""
+    if equation.primitive.name in _NO_REDUCTIONS:
+        return []
+    names: list[str] = []
+    for parameter in _AXIS_PARAMETERS:
+        axes = equation.params.get(parameter, ())
+        several = isinstance(axes, tuple | list | frozenset | set)
+        names += [axis for axis in (axes if several else (axes,)) if isinstance(axis, str)]
+    return names
+
+
+def mesh_axis_names(equation: Any) -> tuple[str, ...]:
+    """The named axes an equation (`shard_map`) binds for what it runs."""
+    return tuple(getattr(equation.params.get("mesh"), "axis_names", ()))
+
+
+class Operation(NamedTuple):
+    """A primitive and its parameters, without operands: hashable, so that it can be static in a pytree."""
+
+    primitive: Any
+    parameters: tuple[tuple[str, Any], ...]
+
+    @property
+    def name(self) -> str:
+        return self.primitive.name
+
+    def __call__(self, *operands: Any) -> jax.Array:
+        return bind(self.primitive, operands, dict(self.parameters))[0]
+
+
+def operation(equation: Any) -> Operation:
+    """What an equation does, for other operands."""
+    return Operation(equation.primitive, tuple(sorted(equation.params.items())))
+
+
+def transposition(axes: Sequence[int]) -> Operation:
+    return Operation(jax.lax.transpose_p, (("permutation", tuple(axes)),))
+
+
+def reshaping(shape: Sequence[int]) -> Operation:
+    parameters = (("dimensions", None), ("new_sizes", tuple(shape)), ("sharding", None))
+    return Operation(jax.lax.reshape_p, parameters)
+
+
+def permutation(transpose: Operation) -> tuple[int, ...]:
+    """The axes of a transposition."""
+    return dict(transpose.parameters)["permutation"]
+
+
+class Scan(NamedTuple):
+    """A scan: its operands are constants, the initial carry, then what is scanned."""
+
+    jaxpr: Any
+    constants: int
+    carries: int
+    length: int
+    reverse: bool
+    unroll: Any
+
+    @property
+    def carried(self) -> range:
+        """Places of the carry among the operands."""
+        return range(self.constants, self.constants + self.carries)
+
+
+def scan(equation: Any) -> Scan:
+    """What a scan does. JAX up to 0.11 counts operands in `num_consts` and `num_carry`, later `ft_in` does."""
+    p = equation.params
+    if "num_consts" in p:
+        constants, carries = p["num_consts"], p["num_carry"]
+    else:
+        constants, carries, _ = (len(list(part)) for part in p["ft_in"].unpack())
+    return Scan(p["jaxpr"], constants, carries, p["length"], p["reverse"], p["unroll"])
+
+
+def branches(equation: Any) -> Sequence[Any]:
+    """The closed jaxprs a `cond` chooses from; its first operand is the index."""
+    return equation.params["branches"]
+
+
+def joined_axis(equation: Any) -> int:
+    """The axis of a `concatenate`."""
+    return equation.params["dimension"]
+
+
+def summed_axes(equation: Any) -> tuple[int, ...]:
+    """The axes of a `reduce_sum`."""
+    return equation.params["axes"]
+
+
+class Contraction(NamedTuple):
+    """A `dot_general`: axes of the left and of the right operand."""
+
+    contracting: tuple[tuple[int, ...], tuple[int, ...]]
+    batch: tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def contraction(equation: Any) -> Contraction:
+    """Which axes a `dot_general` contracts, and which both operands and the output share."""
+    return Contraction(*equation.params["dimension_numbers"])
+
+
+class Convolution(NamedTuple):
+    """A `conv_general_dilated`, in the words of `jax.lax`; the specifications say where each dimension is."""
+
+    lhs_spec: tuple[int, ...]
+    rhs_spec: tuple[int, ...]
+    out_spec: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    lhs_dilation: tuple[int, ...]
+    rhs_dilation: tuple[int, ...]
+    feature_groups: int
+    batch_groups: int
+
+
+def convolution(equation: Any) -> Convolution:
+    """The geometry of a `conv_general_dilated`."""
+    p = equation.params
+    numbers = p["dimension_numbers"]
+    return Convolution(
+        numbers.lhs_spec,
+        numbers.rhs_spec,
+        numbers.out_spec,
+        tuple(p["window_strides"]),
+        tuple(map(tuple, p["padding"])),
+        tuple(p["lhs_dilation"]),
+        tuple(p["rhs_dilation"]),
+        p["feature_group_count"],
+        p["batch_group_count"],
+    )
+
+
+class Gather(NamedTuple):
+    """A `gather`: its dimension numbers, the size of a slice, and what becomes of indices outside."""
+
+    numbers: jax.lax.GatherDimensionNumbers
+    slice_sizes: tuple[int, ...]
+    mode: jax.lax.GatherScatterMode
+
+
+def gather(equation: Any) -> Gather:
+    """What a `gather` looks up."""
+    p = equation.params
+    return Gather(p["dimension_numbers"], p["slice_sizes"], p["mode"])
+
+
+def slice_sizes(equation: Any) -> tuple[int, ...]:
+    """The size of what a `dynamic_slice` cuts out."""
+    return equation.params["slice_sizes"]
+
+
+__all__ = [
+    "CUSTOM_DERIVATIVES",
+    "Contraction",
+    "Convolution",
+    "Gather",
+    "Literal",
+    "Operation",
+    "Scan",
+    "automatic_axes",
+    "bind",
+    "branches",
+    "contains",
+    "contraction",
+    "convolution",
+    "evaluate",
+    "gather",
+    "inlined",
+    "inner_jaxprs",
+    "is_container",
+    "is_traced",
+    "joined_axis",
+    "layer_scope",
+    "mesh_axis_names",
+    "open_jaxpr",
+    "operation",
+    "permutation",
+    "reduced_axis_names",
+    "reshaping",
+    "scan",
+    "slice_sizes",
+    "summed_axes",
+    "transposition",
+    "unbound_axis",
+]
