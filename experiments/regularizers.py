@@ -415,7 +415,9 @@ def stops(paths):
     step, best = paths["step"], paths["test_accuracy"].argmax(-1)
     found = {name: outcome(*_of(setting, paths), step) for name, setting in RULES.items()}
     found[TAKEOVER] = outcome(
-        above(0.0, checks=3), paths["corrupt_share"] - paths["share"][..., None], step
+        above(0.0, "corrupt_share", checks=3),
+        paths["corrupt_share"] - paths["share"][..., None],
+        step,
     )
     found[BUDGET] = np.roll(best, 1, axis=-1), step[np.roll(best, 1, axis=-1)].astype(float)
     found[NEVER] = np.full_like(best, len(step) - 1), np.full(best.shape, np.nan)

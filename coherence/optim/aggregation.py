@@ -1,5 +1,8 @@
 """What every aggregator shares: per-example gradients in, one update out, as an optax transformation."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -10,10 +13,41 @@ from coherence.trees import leaf as leaf_name
 
 
 class Aggregator(optax.GradientTransformationExtraArgs):
-    """An optax transformation that turns per-example gradients into one update; it goes first in a `chain`."""
+    """An optax transformation of per-example gradients into one update; it goes first in a `chain`.
+
+    Attributes:
+        name: the call that makes it, as `winsorize(c=2)`; also its `repr`.
+        takes_batch_gradient: whether the mean gradient of a batch will do, too.
+    """
+
+    name: str
+    takes_batch_gradient: bool
+
+    def __new__(
+        cls,
+        init: Callable[..., Any],
+        update: Callable[..., Any],
+        name: str,
+        takes_batch_gradient: bool = False,
+    ) -> "Aggregator":
+        self = super().__new__(cls, init, update)
+        self.name, self.takes_batch_gradient = name, takes_batch_gradient
+        return self
+
+    def __getnewargs__(self) -> tuple:  # what copying needs
+        return (*self, self.name, self.takes_batch_gradient)
+
+    def __repr__(self) -> str:
+        return self.name
 
 
-def aggregator(combine, name, *, takes_batch_gradient=False, init=None):
+def aggregator(
+    combine: Callable[..., Any],
+    name: str,
+    *,
+    takes_batch_gradient: bool = False,
+    init: Callable[[Any], Any] | None = None,
+) -> Aggregator:
     """An `Aggregator` from a pure function of per-example gradients.
 
     Its `update(gradients, state, params=None)` takes a tree of nodes (`Factored`, `Stacked`,
@@ -23,7 +57,7 @@ def aggregator(combine, name, *, takes_batch_gradient=False, init=None):
     Args:
         combine: `gradients -> one gradient` in the parameters' shapes, such as
         `coordinatewise(function of one leaf)`.
-        name: as users write it, for error messages.
+        name: the call that makes it, as users write it: its `repr`, and in error messages.
         takes_batch_gradient: whether a batch gradient passes through; else it is refused.
         init: `params -> state` for a rule that remembers; `combine` is then `(gradients, state) ->
             (one gradient, state)`.
@@ -47,10 +81,11 @@ def aggregator(combine, name, *, takes_batch_gradient=False, init=None):
             combined = jax.tree.map(lambda g, p: g.astype(jnp.result_type(p)), combined, params)
         return combined, state
 
-    return Aggregator(init or (lambda params: optax.EmptyState()), update)
+    start = init or (lambda params: optax.EmptyState())
+    return Aggregator(start, update, name, takes_batch_gradient)
 
 
-def averaged(transformation, name):
+def averaged(transformation: optax.GradientTransformation, name: str) -> Aggregator:
     """An `Aggregator` that takes the mean over examples, and then an optax transformation of one gradient.
 
     It takes batch gradients too: they are averaged already.
@@ -60,7 +95,8 @@ def averaged(transformation, name):
     Array([ 1., -1.], dtype=float32)
     """
     first = aggregator(mean, name, takes_batch_gradient=True)
-    return Aggregator(*optax.with_extra_args_support(optax.chain(first, transformation)))
+    both = optax.with_extra_args_support(optax.chain(first, transformation))
+    return Aggregator(both.init, both.update, name, takes_batch_gradient=True)
 
 
 def _is_batch_gradient(gradients, params, name):

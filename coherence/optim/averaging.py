@@ -2,10 +2,10 @@
 
 from coherence.gradients.reductions import mean
 
-from .aggregation import aggregator
+from .aggregation import Aggregator, aggregator
 
 
-def average():
+def average() -> Aggregator:
     r"""The mean gradient: what gradient descent on the mean loss uses.
 
     .. math:: \bar g = \frac1m\sum_i g_i

@@ -6,7 +6,7 @@ from .aggregation import Aggregator
 from .decay import Last
 
 
-def chain(aggregator, *rest):
+def chain(aggregator: Aggregator, *rest: optax.GradientTransformation) -> Aggregator:
     """`optax.chain` that begins with an aggregator: per-example gradients go in, parameter updates come out.
 
     Refuses anything in front of the aggregator, which would map over factors (scaling both sides of
@@ -36,7 +36,9 @@ def chain(aggregator, *rest):
                 f"chain: argument {place} of {len(rest) + 1} is a soft_threshold, which goes last: what comes behind it would move its "
                 "exact zeros. Put it at the end, behind the learning rate."
             )
-    return Aggregator(*optax.with_extra_args_support(optax.chain(aggregator, *rest)))
+    whole = optax.with_extra_args_support(optax.chain(aggregator, *rest))
+    name = f"chain({aggregator.name}, ...)" if rest else f"chain({aggregator.name})"
+    return Aggregator(whole.init, whole.update, name, aggregator.takes_batch_gradient)
 
 
 def _describe(x):

@@ -1,17 +1,22 @@
 """Keep what is coherent by itself: layers, or single coordinates, whose own m-coherence exceeds a threshold."""
 
+from collections.abc import Callable
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
 from coherence.gradients.factors import accumulator
 from coherence.gradients.reductions import count, mean, mean_of
 from coherence.metrics import m_coherence
-from coherence.trees import layer
+from coherence.trees import layer, leaf
 
-from .aggregation import aggregator
+from .aggregation import Aggregator, aggregator
 
 
-def coherence_mask(threshold, by=layer):
+def coherence_mask(
+    threshold: float = 1.0, by: Literal["layer", "leaf"] | Callable[[tuple], str] = "layer"
+) -> Aggregator:
     r"""The mean gradient of the layers whose own examples help each other enough; the others rest for this step.
 
     .. math:: \bar g_L = \frac1m\sum_i g_{i,L} \quad\text{where}\quad m\,\alpha_m(L) > \tau
@@ -25,26 +30,32 @@ def coherence_mask(threshold, by=layer):
 
     Args:
         threshold: m-coherence above which a layer is kept, at least 0 (which keeps all).
-        by: a function from a leaf's key path to the name of what is kept or dropped as one
-            (`coherence.layer`, `coherence.leaf`).
+        by: what is kept or dropped as one: "layer", "leaf", or a function from a leaf's key path to
+            a name (such as `coherence.layer`).
 
     >>> tx = coherence_mask(1.5)
     >>> tx.update({"shared": jnp.ones((2, 1)), "private": jnp.eye(2)}, tx.init(None))[0]
     {'private': Array([0., 0.], dtype=float32), 'shared': Array([1.], dtype=float32)}
     """
     _check(threshold, "coherence_mask")
+    group = {"layer": layer, "leaf": leaf}.get(by, by) if isinstance(by, str) else by
+    if not callable(group):
+        raise ValueError(
+            f'coherence_mask(by): "layer", "leaf" or a function of a leaf\'s path, got {by!r}.'
+        )
 
     def combine(gradients):
-        coherence = m_coherence(gradients, by=by)
+        coherence = m_coherence(gradients, by=group)
         # "Zero where too low": all-zero gradients have none, and are zero anyway; a nan stays where
         # it is.
-        kept = lambda path, g: jnp.where(coherence[by(path)] <= threshold, 0, g)
+        kept = lambda path, g: jnp.where(coherence[group(path)] <= threshold, 0, g)
         return jax.tree.map_with_path(kept, mean(gradients))
 
-    return aggregator(combine, f"coherence_mask({threshold})")
+    name = by if isinstance(by, str) else getattr(by, "__name__", by)
+    return aggregator(combine, f"coherence_mask(threshold={threshold}, by={name!r})")
 
 
-def coordinate_mask(threshold):
+def coordinate_mask(threshold: float = 1.5) -> Aggregator:
     r"""The mean gradient of the coordinates whose own examples help each other enough, zero elsewhere.
 
     .. math:: \bar g^{(j)} = \frac1m\sum_i g_i^{(j)} \quad\text{where}\quad \frac{(\sum_i g_i^{(j)})^2}{\sum_i (g_i^{(j)})^2} > \tau
@@ -76,7 +87,7 @@ def coordinate_mask(threshold):
             average,
         )
 
-    return aggregator(combine, f"coordinate_mask({threshold})")
+    return aggregator(combine, f"coordinate_mask(threshold={threshold})")
 
 
 def coordinate_coherence(gradients, average):

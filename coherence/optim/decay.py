@@ -1,13 +1,14 @@
 """Background forces: a constant (L1) or proportional (L2) pull that only directions many examples share can overcome."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 
-def l1_decay(rate, mask=None):
+def l1_decay(rate: float, mask: Any | None = None) -> optax.GradientTransformationExtraArgs:
     r"""Adds rate * sign(w): the gradient of rate * ||w||_1.
 
     A weight whose mean gradient is below the rate is pulled back to zero, and jitters around it by
@@ -33,7 +34,7 @@ def l1_decay(rate, mask=None):
     )
 
 
-def l2_decay(rate, mask=None):
+def l2_decay(rate: float, mask: Any | None = None) -> optax.GradientTransformationExtraArgs:
     r"""Adds rate * w: the gradient of rate * ||w||^2 / 2. optax's own `add_decayed_weights`.
 
     Shrinks directions in proportion, whoever shares them: unlike L1 it forgets no weak direction
@@ -46,7 +47,7 @@ def l2_decay(rate, mask=None):
             no pull.
     """
     _check(rate, "l2_decay")
-    return optax.add_decayed_weights(rate, mask)
+    return optax.with_extra_args_support(optax.add_decayed_weights(rate, mask))
 
 
 class Last(optax.GradientTransformationExtraArgs):
@@ -59,7 +60,7 @@ class SoftThresholdState(NamedTuple):
     step: jax.Array
 
 
-def soft_threshold(rate, mask=None):
+def soft_threshold(rate: float | Callable[[jax.Array], jax.Array], mask: Any | None = None) -> Last:
     r"""After the step, moves each weight toward zero by `rate`, and to exactly zero what lies within: L1 without jitter.
 
     .. math:: w \leftarrow \mathrm{sign}(w + u)\,\max(|w + u| - \mathrm{rate}, 0)

@@ -11,11 +11,13 @@ import jax.numpy as jnp
 from coherence.gradients.factors import Recomputed, Stacked
 from coherence.gradients.reductions import count, leaf_weighted_sums, mask, nodes, size
 
-from .aggregation import aggregator, averaged
+from .aggregation import Aggregator, aggregator, averaged
 from .rolling import median_of, of_last
 
 
-def median_of_means(groups=3, *, key=None, consecutive=False):
+def median_of_means(
+    groups: int = 3, *, seed: int | None = None, consecutive: bool = False
+) -> Aggregator:
     r"""Each coordinate moves as the middle one of a few groups of examples wants (M3 for 3 groups).
 
     .. math:: \bar g^{(j)} = \mathrm{median}_k\, \frac1{|G_k|}\sum_{i \in G_k} g_i^{(j)}
@@ -26,7 +28,7 @@ def median_of_means(groups=3, *, key=None, consecutive=False):
 
     The groups are consecutive stretches of the batch, `numpy.array_split`'s, whose sizes differ by
     one at most. Batches drawn at random need no more; where the order means something (sorted by
-    class), `key` draws a fresh permutation each step. Masked examples do not count and leave no
+    class), `seed` draws a fresh permutation each step. Masked examples do not count and leave no
     gap: the groups are those of the rest. Of fewer examples than groups each is a group of its own:
     this is then their median. A nan in any example makes its coordinate nan.
 
@@ -41,8 +43,8 @@ def median_of_means(groups=3, *, key=None, consecutive=False):
 
     Args:
         groups: how many, at least 1; static.
-        key: an int or a `jax.random.key` to draw permutations from; the state holds it, a new one
-        after each step.
+        seed: draw the groups by random permutations from this seed; the state holds the key, a new
+            one after each step. `None` takes them in the order of the batch.
         consecutive: whether the groups are consecutive batches.
 
     >>> tx = median_of_means(3)
@@ -53,22 +55,26 @@ def median_of_means(groups=3, *, key=None, consecutive=False):
         raise ValueError(
             f"median_of_means(groups): groups is a whole number, at least 1, got {groups!r}."
         )
-    name = f"median_of_means({groups})"
+    if seed is not None and not isinstance(seed, numbers.Integral):
+        raise ValueError(
+            f"median_of_means(seed): seed is a whole number or None, got {seed!r}. "
+            "For a key of your own, put it into the state: state._replace(key=...)."
+        )
+    name = f"median_of_means(groups={groups}, seed={seed}, consecutive={consecutive})"
     if consecutive:
-        if key is not None:
+        if seed is not None:
             raise ValueError(
-                f"{name}: consecutive batches have no order to draw, got key={key!r}. Leave one of the two out."
+                f"median_of_means: consecutive batches have no order to draw, got seed={seed!r}. Leave one of the two out."
             )
         return averaged(of_last(median_of, groups, name, every=groups), name)
-    if key is None:
+    if seed is None:
         return aggregator(lambda gradients: _median_of_means(gradients, groups, None), name)
 
     def combine(gradients, state):
         now, later = jax.random.split(state.key)
         return _median_of_means(gradients, groups, _permutation(now, gradients)), Permutation(later)
 
-    start = jax.random.key(key) if isinstance(key, numbers.Integral) else key
-    return aggregator(combine, name, init=lambda params: Permutation(start))
+    return aggregator(combine, name, init=lambda params: Permutation(jax.random.key(seed)))
 
 
 class Permutation(NamedTuple):

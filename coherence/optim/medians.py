@@ -1,10 +1,10 @@
 """The coordinate-wise median."""
 
-from .aggregation import aggregator
+from .aggregation import Aggregator, aggregator
 from .order_statistics import clipped_mean, coordinatewise, leaf_rank
 
 
-def median():
+def median() -> Aggregator:
     r"""Each coordinate moves as the middle example wants: zero unless half of the examples pull the same way.
 
     .. math:: \bar g^{(j)} = \mathrm{median}_i\, g_i^{(j)}

@@ -4,10 +4,10 @@ import jax.numpy as jnp
 
 from coherence.gradients.reductions import count, squared_norms, weighted_sum
 
-from .aggregation import aggregator
+from .aggregation import Aggregator, aggregator
 
 
-def norm_clip(max_norm):
+def norm_clip(max_norm: float = 1.0) -> Aggregator:
     r"""The mean after scaling each example's gradient down to a length of at most `max_norm`: everyone has a limited say.
 
     .. math:: \bar g = \frac1m\sum_i \min\left(1, \frac{C}{\|g_i\|}\right) g_i
@@ -40,4 +40,4 @@ def norm_clip(max_norm):
         scales = jnp.minimum(1, max_norm / jnp.sqrt(squares))
         return weighted_sum(gradients, scales / count(gradients))
 
-    return aggregator(combine, f"norm_clip({max_norm})")
+    return aggregator(combine, f"norm_clip(max_norm={max_norm})")

@@ -9,11 +9,11 @@ import optax
 
 from coherence.gradients.factors import accumulator
 
-from .aggregation import averaged
+from .aggregation import Aggregator, averaged
 from .order_statistics import Formed, clipped_mean, leaf_rank
 
 
-def rolling_median(window=3):
+def rolling_median(window: int = 3) -> Aggregator:
     r"""Each coordinate moves as the middle one of the last few batches wants (RM3 for a window of 3).
 
     .. math:: \bar g_t^{(j)} = \mathrm{median}(g_t^{(j)}, g_{t-1}^{(j)}, \dots, g_{t-w+1}^{(j)})
@@ -47,7 +47,7 @@ def rolling_median(window=3):
     return averaged(of_last(median_of, window, name), name)
 
 
-def rolling_mean(window=3):
+def rolling_mean(window: int = 3) -> Aggregator:
     r"""The mean of the last few batch gradients (RA3 for a window of 3): the control that tells a median from mere averaging.
 
     .. math:: \bar g_t = \frac1w(g_t + g_{t-1} + \dots + g_{t-w+1})
@@ -121,4 +121,4 @@ def _checked(method, argument, count):
         raise ValueError(
             f"{method}({argument}): {argument} is a whole number of steps, at least 1, got {count!r}."
         )
-    return f"{method}({count})"
+    return f"{method}({argument}={count})"

@@ -10,10 +10,10 @@ import optax
 
 from coherence.gradients.reductions import count, mask, mean, mean_of, size
 
-from .aggregation import aggregator, averaged
+from .aggregation import Aggregator, aggregator, averaged
 
 
-def sign_agreement(threshold):
+def sign_agreement(threshold: float = 0.5) -> Aggregator:
     r"""The mean gradient where the examples agree on its sign, zero elsewhere: a logical AND where the mean is an OR.
 
     .. math:: \bar g^{(j)} = \frac1m\sum_i g_i^{(j)} \quad\text{where}\quad \Big|\frac1m\sum_i \mathrm{sign}\, g_i^{(j)}\Big| \ge \tau
@@ -47,10 +47,10 @@ def sign_agreement(threshold):
         agreed = lambda g, signs: jnp.where(jnp.abs(signs) < needed, 0, g).astype(g.dtype)
         return jax.tree.map(agreed, mean(gradients), _sum_of_signs(gradients))
 
-    return aggregator(combine, f"sign_agreement({threshold})")
+    return aggregator(combine, f"sign_agreement(threshold={threshold})")
 
 
-def sum_of_signs():
+def sum_of_signs() -> Aggregator:
     r"""Each example has one vote a coordinate: up or down.
 
     .. math:: \bar g^{(j)} = \sum_i \mathrm{sign}\, g_i^{(j)} \in [-m, m]
@@ -69,7 +69,7 @@ def sum_of_signs():
     return aggregator(_sum_of_signs, "sum_of_signs()")
 
 
-def sign_of_sum():
+def sign_of_sum() -> Aggregator:
     r"""Every coordinate moves by one, as the sum wants: magnitudes, and with them how much the examples agree, are thrown away.
 
     .. math:: \bar g^{(j)} = \mathrm{sign} \sum_i g_i^{(j)} \in \{-1, 0, 1\}

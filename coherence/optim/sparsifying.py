@@ -10,13 +10,13 @@ import optax
 
 from coherence.gradients.reductions import mean
 
-from .aggregation import aggregator, averaged
+from .aggregation import Aggregator, aggregator, averaged
 from .coherence_masks import coordinate_coherence
 from .order_statistics import bisection
 from .order_statistics.keys import to_keys
 
 
-def top_k(share, *, by_coherence=False):
+def top_k(share: float = 0.1, *, by_coherence: bool = False) -> Aggregator:
     r"""The strongest coordinates of the mean gradient, zero elsewhere: what gradient descent would learn first, and no more.
 
     .. math:: \bar g^{(j)} = \frac1m\sum_i g_i^{(j)} \quad\text{for the } k = \lceil \mathrm{share} \cdot P \rceil \text{ largest of }
@@ -46,7 +46,7 @@ def top_k(share, *, by_coherence=False):
     """
     if not isinstance(share, numbers.Real) or not 0 < share <= 1:
         raise ValueError(f"top_k(share): share is of the coordinates, in (0, 1], got {share!r}.")
-    name = f"top_k({share})"
+    name = f"top_k(share={share}, by_coherence={by_coherence})"
     if not by_coherence:
         by_magnitude = lambda g, params: _strongest(g, jax.tree.map(jnp.abs, g), share)
         return averaged(optax.stateless(by_magnitude), name)

@@ -2,12 +2,12 @@
 
 from coherence.gradients.reductions import mean
 
-from .aggregation import aggregator
+from .aggregation import Aggregator, aggregator
 from .order_statistics import check_percent, coordinatewise, leaf_rank
 from .order_statistics import trimmed_mean as mean_of_middle
 
 
-def trimmed_mean(c):
+def trimmed_mean(c: float = 2.0) -> Aggregator:
     r"""Mean of each coordinate without its most extreme values, on either side: winsorizing drops what this leaves out altogether.
 
     .. math:: \bar g^{(j)} = \frac{1}{m - 2k}\sum_{i=k+1}^{m-k} g_{(i)}^{(j)}
@@ -33,7 +33,8 @@ def trimmed_mean(c):
     """
     check_percent("trimmed_mean", c)
     if c == 0:
-        return aggregator(mean, f"trimmed_mean({c})")
+        return aggregator(mean, f"trimmed_mean(c={c})")
     return aggregator(
-        coordinatewise(lambda leaf: mean_of_middle(leaf, leaf_rank(c, leaf))), f"trimmed_mean({c})"
+        coordinatewise(lambda leaf: mean_of_middle(leaf, leaf_rank(c, leaf))),
+        f"trimmed_mean(c={c})",
     )

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 
 from coherence.gradients.reductions import gram, mask, weighted_sum
 
-from .aggregation import aggregator
+from .aggregation import Aggregator, aggregator
 
 
-def geometric_median(iterations=32, smoothing=1e-3):
+def geometric_median(iterations: int = 32, smoothing: float = 1e-3) -> Aggregator:
     r"""The gradient nearest to all examples' gradients: one that a minority, however far away, cannot carry off.
 
     .. math:: \bar g = \arg\min_z \sum_i \|g_i - z\|
@@ -57,7 +57,8 @@ def geometric_median(iterations=32, smoothing=1e-3):
         )
         return weighted_sum(gradients, _weights(products, kept, iterations, smoothing))
 
-    return aggregator(combine, f"geometric_median({iterations})")
+    name = f"geometric_median(iterations={iterations}, smoothing={smoothing})"
+    return aggregator(combine, name)
 
 
 def _weights(products, kept, iterations, smoothing):

@@ -2,11 +2,11 @@
 
 from coherence.gradients.reductions import mean
 
-from .aggregation import aggregator
+from .aggregation import Aggregator, aggregator
 from .order_statistics import check_percent, clipped_mean, coordinatewise, leaf_rank
 
 
-def winsorize(c):
+def winsorize(c: float = 2.0) -> Aggregator:
     r"""Mean over examples after pulling each coordinate's outliers in.
 
     .. math:: \bar g^{(j)} = \frac1m\sum_i \mathrm{clip}(g_i^{(j)}, l^{(j)}, u^{(j)})
@@ -31,7 +31,7 @@ def winsorize(c):
     """
     check_percent("winsorize", c)
     if c == 0:
-        return aggregator(mean, f"winsorize({c})")
+        return aggregator(mean, f"winsorize(c={c})")
     return aggregator(
-        coordinatewise(lambda leaf: clipped_mean(leaf, leaf_rank(c, leaf))), f"winsorize({c})"
+        coordinatewise(lambda leaf: clipped_mean(leaf, leaf_rank(c, leaf))), f"winsorize(c={c})"
     )

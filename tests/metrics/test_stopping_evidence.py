@@ -111,7 +111,7 @@ def test_on_a_linear_model_evidence_goes_on_while_there_is_signal_and_stops_befo
     truth, x = rng.normal(size=d), rng.normal(size=(m, d))
     y = x @ truth + 2 * rng.normal(size=m)
     examples = (jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32))
-    rule = stopping.above(0.0)
+    rule = stopping.evidence()
 
     def step(carry, _):
         w, state = carry

@@ -354,7 +354,7 @@ def test_the_average_of_a_batch_gradient_is_itself():
 
 
 @pytest.mark.parametrize(
-    ("tx", "name"), [(median(), r"median\(\)"), (winsorize(2), r"winsorize\(2\)")]
+    ("tx", "name"), [(median(), r"median\(\)"), (winsorize(2), r"winsorize\(c=2\)")]
 )
 def test_robust_aggregators_refuse_a_batch_gradient(tx, name):
     params = {"w": jnp.ones((3, 2))}

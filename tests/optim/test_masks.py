@@ -80,7 +80,8 @@ def test_a_batch_gradient_has_magnitudes_but_no_coherence():
         tx.update(jnp.array([-3.0, 1.0]), tx.init(params), params)[0], [-3, 0]
     )
     with pytest.raises(
-        ValueError, match=r"top_k\(0\.5\) needs per-example gradients, got a batch gradient"
+        ValueError,
+        match=r"top_k\(share=0\.5, by_coherence=True\) needs per-example gradients, got a batch gradient",
     ):
         top_k(0.5, by_coherence=True).update(params, None, params)
 

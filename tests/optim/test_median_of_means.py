@@ -37,9 +37,9 @@ def test_one_group_is_the_mean_and_as_many_as_examples_the_median():
         )
 
 
-@pytest.mark.parametrize("key", [None, 0])
-def test_masked_examples_leave_no_gap(key):
-    g, tx = random(20, 9), median_of_means(3, key=key)
+@pytest.mark.parametrize("seed", [None, 0])
+def test_masked_examples_leave_no_gap(seed):
+    g, tx = random(20, 9), median_of_means(3, seed=seed)
     state, update = tx.init(None), jax.jit(lambda g, state: tx.update(g, state)[0])
     rng = np.random.default_rng(0)
     for kept in (20, 11, 4, 2):
@@ -62,30 +62,30 @@ def test_drawn_groups_are_all_partitions_sooner_or_later():
         round(middle_of_groups(np.asarray(g)[list(order)], 3).item(), 2)
         for order in itertools.permutations(range(4))
     }
-    seen = {round(u.item(), 2) for u in updates(median_of_means(3, key=0), [g] * 60, jnp.zeros(1))}
+    seen = {round(u.item(), 2) for u in updates(median_of_means(3, seed=0), [g] * 60, jnp.zeros(1))}
     assert len(possible) > 3
     assert seen == possible
 
 
-def test_draws_follow_from_the_key():
+def test_draws_follow_from_the_seed():
     g = random(30, 4)
-    run = lambda key: np.stack(list(updates(median_of_means(3, key=key), [g] * 2, jnp.zeros(4))))
-    np.testing.assert_array_equal(run(1), run(jax.random.key(1)))
+    run = lambda seed: np.stack(list(updates(median_of_means(3, seed=seed), [g] * 2, jnp.zeros(4))))
+    np.testing.assert_array_equal(run(1), run(1))
     assert not np.array_equal(run(1), run(2))
 
 
 def test_drawn_groups_fit_in_where_other_aggregators_do():
     kept = (promises.odd, promises.unanimous, promises.separable, promises.breakdown(0.1))
-    check = check_aggregator(median_of_means(5, key=0), promises=kept)
+    check = check_aggregator(median_of_means(5, seed=0), promises=kept)
     assert check.ok, check
 
 
 def test_replicas_draw_from_their_own_keys():
-    g, tx = random(30, 4), median_of_means(5, key=0)
+    g, tx = random(30, 4), median_of_means(5, seed=0)
     states = jax.vmap(lambda seed: tx.init(None)._replace(key=jax.random.key(seed)))(jnp.arange(3))
     both = jax.vmap(lambda state: tx.update(g, state)[0])(states)
     for i in range(3):
-        alone = median_of_means(5, key=i)
+        alone = median_of_means(5, seed=i)
         np.testing.assert_allclose(both[i], alone.update(g, alone.init(None))[0], rtol=1e-6)
     assert not np.array_equal(both[0], both[1])
 
@@ -106,7 +106,7 @@ def test_three_consecutive_batches_are_three_groups_of_a_batch_three_times_as_la
         )
 
 
-@pytest.mark.parametrize("how", [{}, {"key": 0}, {"consecutive": True}])
+@pytest.mark.parametrize("how", [{}, {"seed": 0}, {"consecutive": True}])
 def test_scanned_steps_are_steps(how):
     tx = chain(median_of_means(3, **how), optax.sgd(0.1))
     g, start = random(7, 9, 4), jnp.zeros(4)
@@ -135,14 +135,14 @@ def test_groups_are_a_whole_number(groups):
 def test_consecutive_batches_have_no_order_to_draw():
     with pytest.raises(
         ValueError,
-        match=r"median_of_means\(3\): consecutive batches have no order to draw, got key=0. Leave one of the two",
+        match=r"median_of_means: consecutive batches have no order to draw, got seed=0. Leave one of the two",
     ):
-        median_of_means(3, key=0, consecutive=True)
+        median_of_means(3, seed=0, consecutive=True)
 
 
 def test_consecutive_batches_need_the_parameters_to_begin_with():
     with pytest.raises(
         ValueError,
-        match=r"median_of_means\(3\)\.init\(params\) needs the parameters, got None: the state holds gradients",
+        match=r"median_of_means\(groups=3, seed=None, consecutive=True\)\.init\(params\) needs the parameters, got None: the state holds gradients",
     ):
         median_of_means(3, consecutive=True).init(None)

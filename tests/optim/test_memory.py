@@ -21,7 +21,7 @@ OTHERS = {
 }
 
 
-DRAWN = lambda: median_of_means(3, key=0)
+DRAWN = lambda: median_of_means(3, seed=0)
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_windows_are_whole_numbers(method, reference, window):
 
 @METHODS
 def test_the_state_needs_the_parameters(method, reference):
-    said = rf"{method.__name__}\(3\)\.init\(params\) needs the parameters, got None: the state holds gradients in their shapes\."
+    said = rf"{method.__name__}\(window=3\)\.init\(params\) needs the parameters, got None: the state holds gradients in their shapes\."
     with pytest.raises(ValueError, match=said):
         method(3).init(None)
 

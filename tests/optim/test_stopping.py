@@ -59,18 +59,23 @@ def test_the_kept_parameters_survive_donation():
 @pytest.mark.parametrize(
     ("rule", "metrics", "stops_at", "kept"),
     [
-        (above(0.0), [-1.0, 0.0, 0.5, -1.0], 2, 2),  # equal is not above
+        (above(0.0, "x"), [-1.0, 0.0, 0.5, -1.0], 2, 2),  # equal is not above
         (
-            above(0.0, checks=2),
+            above(0.0, "x", checks=2),
             [-1.0, 0.5, -0.5, 0.1, 0.2, -1.0],
             4,
             3,
         ),  # the first of the row, not what confirmed it
-        (above(0.0, checks=3), [-1.0, 0.5, -0.5, -0.2], None, 3),  # until a row begins, the latest
-        (above(0.0, checks=2), [1.0, math.nan, 1.0, -1.0], None, 3),  # nan ends a row
-        (above(0.0), [-1.0, math.inf], 1, 1),
-        (below(1.0, checks=2), [3.0, 0.9, 0.8, 5.0], 2, 1),
-        (below(1.0), [1.0, math.nan, 2.0], None, 2),
+        (
+            above(0.0, "x", checks=3),
+            [-1.0, 0.5, -0.5, -0.2],
+            None,
+            3,
+        ),  # until a row begins, the latest
+        (above(0.0, "x", checks=2), [1.0, math.nan, 1.0, -1.0], None, 3),  # nan ends a row
+        (above(0.0, "x"), [-1.0, math.inf], 1, 1),
+        (below(1.0, "x", checks=2), [3.0, 0.9, 0.8, 5.0], 2, 1),
+        (below(1.0, "x"), [1.0, math.nan, 2.0], None, 2),
         (max_steps(3), [0, 2, 5, 9], 2, 2),
         (max_steps(3), [0, 2, 3, 9], 2, 2),
     ],
@@ -90,11 +95,11 @@ RULES = [
         [[3.0, 2.0, 2.5, 2.5, 1.0], [3.0, 2.0, 1.0, 0.5, 0.4], [math.nan, 1.0, 2.0, 3.0, 0.0]],
     ),
     (
-        above(0.0, checks=2),
+        above(0.0, "x", checks=2),
         [[1.0, 2.0, -1.0, 5.0, 5.0], [-1.0, 1.0, 1.0, 2.0, -1.0], [0.0, 1.0, 0.0, 1.0, 0.0]],
     ),
     (
-        any_of(below(1.0), any_of(patience(2), max_steps(4))),
+        any_of(below(1.0, "x"), any_of(patience(2), max_steps(4))),
         [
             ([5.0, 0.5, 5.0, 0.4, 3.0], ([1.0] * 5, [0.0, 1.0, 2.0, 3.0, 4.0])),
             ([5.0] * 5, ([1.0, 2.0, 3.0, 4.0, 0.0], [0.0, 1.0, 2.0, 3.0, 4.0])),
@@ -144,7 +149,7 @@ def test_replicas_stop_each_on_their_own(rule, metrics):
 
 
 def test_any_of_keeps_what_the_rule_that_spoke_first_kept():
-    rule = any_of(patience(2), below(1.0))
+    rule = any_of(patience(2), below(1.0, "x"))
     losses, coherences = [3.0, 2.0, 2.5, 2.5, 2.5], [9.0, 8.0, 7.0, 6.0, 0.5]
     state = rule.init(jnp.float32(-1))
     for step, metric in enumerate(zip(losses, coherences)):
@@ -167,10 +172,14 @@ def test_any_of_keeps_what_the_rule_that_spoke_first_kept():
 @pytest.mark.parametrize(
     ("settings", "rule", "names"),
     [
-        (stopping.Patience(3, "train_loss", 0.5, "max"), patience(3, 0.5, "max"), "train_loss"),
-        (stopping.Evidence(2), above(0.0, checks=2), "evidence"),
-        (stopping.Coherence(), below(1.0, checks=3), "m_coherence"),
-        (stopping.GradientNorm(0.1), below(0.1), "gradient_norm"),
+        (
+            stopping.Patience(3, "train_loss", 0.5, "max"),
+            patience(3, "train_loss", 0.5, "max"),
+            "train_loss",
+        ),
+        (stopping.Evidence(2), stopping.evidence(2), "evidence"),
+        (stopping.Coherence(), stopping.coherence(), "m_coherence"),
+        (stopping.GradientNorm(0.1), stopping.gradient_norm(0.1), "gradient_norm"),
         (stopping.MaxSteps(7), max_steps(7), "step"),
         (
             stopping.AnyOf((stopping.Patience(), stopping.MaxSteps(7))),
@@ -181,6 +190,29 @@ def test_any_of_keeps_what_the_rule_that_spoke_first_kept():
 )
 def test_settings_make_the_rule_and_name_what_it_watches(settings, rule, names):
     assert settings.build() == (rule, names)
+    assert rule.watch == names
+
+
+@pytest.mark.parametrize(
+    ("rule", "same", "watch"),
+    [
+        (stopping.evidence(2), above(0.0, "evidence", checks=2), "evidence"),
+        (stopping.coherence(), below(1.0, "m_coherence", checks=3), "m_coherence"),
+        (stopping.gradient_norm(0.1), below(0.1, "gradient_norm"), "gradient_norm"),
+        (above(0.5, "accuracy"), above(0.5, "accuracy"), "accuracy"),
+        (patience(mode="max", watch="accuracy"), patience(5, "accuracy", mode="max"), "accuracy"),
+        (max_steps(7), max_steps(7), "step"),
+        (
+            any_of(patience(), any_of(stopping.evidence(), max_steps(7))),
+            any_of(patience(), any_of(stopping.evidence(), max_steps(7))),
+            ("test_loss", ("evidence", "step")),
+        ),
+    ],
+)
+def test_a_rule_knows_what_it_watches_and_is_a_value(rule, same, watch):
+    assert rule == same
+    assert rule.watch == watch
+    assert isinstance(rule, stopping.Rule)
 
 
 def test_never_is_no_rule():
@@ -216,11 +248,19 @@ def test_impossible_patience_is_refused(arguments, message):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: above(math.nan), r"above\(threshold\): a finite number, got nan\."),
-        (lambda: below(math.inf), r"below\(threshold\): a finite number, got inf\."),
+        (lambda: above(math.nan, "x"), r"above\(threshold\): a finite number, got nan\."),
+        (lambda: below(math.inf, "x"), r"below\(threshold\): a finite number, got inf\."),
         (
-            lambda: above(0.0, checks=0),
+            lambda: above(0.0, "x", checks=0),
             r"above\(checks\): checks in a row are counted from 1, got 0\.",
+        ),
+        (
+            lambda: stopping.gradient_norm(math.inf),
+            r"gradient_norm\(epsilon\): a finite number, got inf\.",
+        ),
+        (
+            lambda: stopping.coherence(checks=0),
+            r"coherence\(checks\): checks in a row are counted from 1, got 0\.",
         ),
         (lambda: max_steps(0), r"max_steps\(steps\): a whole number of steps, at least 1, got 0\."),
         (

@@ -110,7 +110,7 @@ class MedianOfMeans:
     def build(self) -> Aggregator:
         from coherence.optim.grouping import median_of_means
 
-        return median_of_means(self.groups, key=self.seed, consecutive=self.consecutive)
+        return median_of_means(self.groups, seed=self.seed, consecutive=self.consecutive)
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@
 stop when                                  rule                            the number it watches
 =========================================  ==============================  ==================================================
 a validation loss no longer falls          `patience(5)`                   that loss (`mode="max"`: an accuracy)
-the gradient is no more than noise         `above(0.0)`                    `coherence.metrics.evidence(gradients)`
-examples no longer help each other         `below(1.0, checks=3)`          `coherence.m_coherence(gradients)`
-the gradient is small                      `below(1e-3)`                   `coherence.metrics.gradient_norm(...)`
+the gradient is no more than noise         `evidence()`                    `coherence.metrics.evidence(gradients)`
+examples no longer help each other         `coherence()`                   `coherence.m_coherence(gradients)`
+the gradient is small                      `gradient_norm(1e-3)`           `coherence.metrics.gradient_norm(...)`
 enough steps are done                      `max_steps(1000)`               the step
 any of these                               `any_of(rule, rule, ...)`       a tuple of numbers, one a rule
 =========================================  ==============================  ==================================================

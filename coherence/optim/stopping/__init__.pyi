@@ -1,4 +1,13 @@
-from .combining import any_of as any_of
+from .rules import Rule as Rule
+from .rules import State as State
+from .rules import above as above
+from .rules import any_of as any_of
+from .rules import below as below
+from .rules import coherence as coherence
+from .rules import evidence as evidence
+from .rules import gradient_norm as gradient_norm
+from .rules import max_steps as max_steps
+from .rules import patience as patience
 from .settings import AnyOf as AnyOf
 from .settings import Coherence as Coherence
 from .settings import Evidence as Evidence
@@ -6,7 +15,3 @@ from .settings import GradientNorm as GradientNorm
 from .settings import MaxSteps as MaxSteps
 from .settings import Never as Never
 from .settings import Patience as Patience
-from .thresholds import above as above
-from .thresholds import below as below
-from .thresholds import max_steps as max_steps
-from .waiting import patience as patience

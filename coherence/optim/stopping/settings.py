@@ -6,7 +6,7 @@ What `build()` returns is what `Problem.stopping` takes. Values are checked when
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Patience:
     watch: str = "test_loss"
     """Choosing by the test set is a control that looks at the answer, not a method."""
     min_delta: float = 0.0
-    mode: str = "min"
+    mode: Literal["min", "max"] = "min"
 
     def build(self) -> tuple[Any, str]:
-        from .waiting import patience
+        from .rules import patience
 
-        return patience(self.checks, self.min_delta, self.mode), self.watch
+        return patience(self.checks, self.watch, self.min_delta, self.mode), self.watch
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Evidence:
     checks: int = 1
 
     def build(self) -> tuple[Any, str]:
-        from .thresholds import above
+        from .rules import above
 
-        return above(0.0, self.checks), "evidence"
+        return above(0.0, "evidence", self.checks), "evidence"
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Coherence:
     checks: int = 3
 
     def build(self) -> tuple[Any, str]:
-        from .thresholds import below
+        from .rules import below
 
-        return below(self.threshold, self.checks), "m_coherence"
+        return below(self.threshold, "m_coherence", self.checks), "m_coherence"
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class GradientNorm:
     checks: int = 1
 
     def build(self) -> tuple[Any, str]:
-        from .thresholds import below
+        from .rules import below
 
-        return below(self.epsilon, self.checks), "gradient_norm"
+        return below(self.epsilon, "gradient_norm", self.checks), "gradient_norm"
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class MaxSteps:
     steps: int = 1000
 
     def build(self) -> tuple[Any, str]:
-        from .thresholds import max_steps
+        from .rules import max_steps
 
         return max_steps(self.steps), "step"
 
@@ -92,7 +92,7 @@ class AnyOf:
     rules: tuple[Patience | Evidence | Coherence | GradientNorm | MaxSteps, ...]
 
     def build(self) -> tuple[Any, tuple]:
-        from .combining import any_of
+        from .rules import any_of
 
         rules, names = zip(*(rule.build() for rule in self.rules)) if self.rules else ((), ())
         return any_of(*rules), names

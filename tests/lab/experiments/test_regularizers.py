@@ -198,7 +198,7 @@ def test_a_rule_keeps_what_it_would_have_kept_in_the_loop():
     assert kept.tolist() == [2, 7]
     assert stopped[0] == STEP[4]
     assert np.isnan(stopped[1])
-    kept, stopped = regularizers.outcome(below(2.5, checks=2), losses, STEP)
+    kept, stopped = regularizers.outcome(below(2.5, "train_loss", checks=2), losses, STEP)
     assert kept.tolist() == [1, 6]
     assert stopped.tolist() == [STEP[2], STEP[7]]
 

@@ -310,7 +310,7 @@ def test_an_early_stopped_run_keeps_its_best_parameters(tmp_path):
 
 
 def test_a_run_that_is_not_stopped_keeps_its_best_parameters_too(tmp_path):
-    stopping = (co.stopping.below(-1.0), "loss")
+    stopping = (co.stopping.below(-1.0, "loss"), "loss")
     (run,) = learn(tmp_path, make=lambda s: problem(s, stopping=stopping))
     assert (run.summary["step"], run.summary["stopped"]) == (60, False)
     np.testing.assert_array_equal(run.load("best_params")["w"], final(run)["w"])
@@ -345,7 +345,7 @@ def test_an_interrupted_early_stopped_run_stops_at_the_same_step_with_the_same_b
 ):
     make = stopping_problem
     if kill == "at the very start":  # stopped by its first measurement
-        make = lambda s: problem(s, stopping=(co.stopping.above(0.0), "loss"))
+        make = lambda s: problem(s, stopping=(co.stopping.above(0.0, "loss"), "loss"))
     (whole,) = learn(tmp_path / "a", make=make, schedule=range(61))
     moments = iter(range(60))
 
