@@ -18,11 +18,11 @@ from coherence.lab.experiment import load
 
 TRAIN = """
 import dataclasses, pathlib, sys
-from coherence.lab.experiment import load, perform
-circles = load(pathlib.Path("experiments/circles.py"))
+from coherence.lab.experiment import collect, load, perform
+circles = collect(load(pathlib.Path("experiments/circles.py")))
 arms = lambda settings: {sys.argv[1]: circles.arms(settings)[sys.argv[1]]}
-one = dataclasses.replace(circles.EXPERIMENT, arms=arms, record=lambda *_: {})
-perform(one, dataclasses.replace(circles.PRESETS["cpu"], seeds=1), pathlib.Path(sys.argv[2]))
+only = dataclasses.replace(circles, arms=arms, record=lambda *_: {})
+perform(only, dataclasses.replace(circles.presets["cpu"], seeds=1), pathlib.Path(sys.argv[2]))
 """
 
 

@@ -87,11 +87,9 @@ def compare(name, model, steps, pairs):
 
 def seeds(pairs):
     """Five seeds of the demo's plain arm, and of its winsorized one."""
-    experiment = load(
-        pathlib.Path(__file__).parents[1] / "experiments" / "real_vs_random.py"
-    ).EXPERIMENT
-    for arm in ("random-sgd", "random-winsorized"):
-        settings = experiment.arms(experiment.presets["demo"])[arm]
+    experiment = load(pathlib.Path(__file__).parents[1] / "experiments" / "real_vs_random.py")
+    for arm in ("random,rate=0.1", "random,winsorized"):
+        settings = experiment.arms(experiment.PRESETS["demo"])[arm]
         problems = [settings.build(seed) for seed in range(5)]
 
         def run(vmapped, problems=problems, steps=500):

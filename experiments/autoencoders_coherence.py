@@ -13,13 +13,13 @@ import functools
 
 import numpy as np
 
-from coherence.lab.claims import Claim
+from coherence.lab.analysis import first_at, stacked
+from coherence.lab.claims import Source, above, below
 from coherence.lab.data.settings import MNIST, Circles
-from coherence.lab.experiment import Experiment, all_arms
+from coherence.lab.experiment import all_arms
 from coherence.lab.models.settings import Autoencoder, ConvolutionalVariational, Variational
 from coherence.lab.report.tables import aligned, plus_minus
 from coherence.lab.training.autoencoding import Autoencoding
-from coherence.lab.training.curves import first_at, stacked
 from coherence.optim.settings import Adam
 
 TERMS = ("reconstruction", "kl", "loss")
@@ -75,6 +75,7 @@ PRESETS = {
         sample=1000,
     ),
 }
+scale = all_arms
 
 # What was fixed when: statistics and thresholds before any run of these presets, and before any
 # coherence was seen. Seen before: losses. Of a few runs with other seeds, for the levels: all stay
@@ -82,78 +83,82 @@ PRESETS = {
 # with these seeds, at factor 1, where five of eight dense VAEs stayed there (hence the factor), and
 # of two convolutional ones that took 400 and more than 600 steps to leave it (hence their number of
 # steps).
-_OURS = "our experiment; the measure is Chatterjee & Zielinski's, arXiv:2203.10036, Section 4"
+_OURS = Source(
+    "our experiment; the measure is Chatterjee & Zielinski's, arXiv:2203.10036, Section 4",
+    "derived",
+)
 _LATER = f"where {1 - LATE:.0%} of the images' variance is explained"
 _EACH = "smallest over networks and data"
 
 
-def _claim(
-    name,
-    text,
-    statistic,
-    *,
-    direction="greater",
-    threshold=0.0,
-    unit="doublings",
-    source=_OURS,
-    known="derived",
-):
-    return Claim(name, text, source, known, statistic, direction, threshold, unit=unit)
-
-
 CLAIMS = (
     *(
-        _claim(
+        _OURS.claim(
             f"decoder above encoder {when}",
-            f"The reconstruction's gradients agree more in the decoder than in the encoder {where}.",
+            "The reconstruction's gradients agree more in the decoder than in the encoder "
+            f"{where}.",
             f"log2 of m-coherence, decoder over encoder, {where}; {_EACH}",
+            above(0, "doublings"),
         )
         for when, where in {"early": "when the mean image is learned", "later": _LATER}.items()
     ),
-    _claim(
+    _OURS.claim(
         "what all images share comes first",
         "The decoder's gradients agree before the mean image is learned, and much less once it is.",
-        f"log2 of m-coherence of the reconstruction in the decoder, at step 0 over that when the mean image is learned; {_EACH}",
-        threshold=2.0,
+        "log2 of m-coherence of the reconstruction in the decoder, at step 0 over that when the "
+        f"mean image is learned; {_EACH}",
+        above(2.0, "doublings"),
     ),
-    _claim(
+    _OURS.claim(
         "KL above reconstruction at first",
-        "In the untrained encoder the gradients of the KL term agree more than those of the reconstruction.",
+        "In the untrained encoder the gradients of the KL term agree more than those of the "
+        "reconstruction.",
         f"log2 of m-coherence in the encoder, KL over reconstruction, at step 0; {_EACH}",
+        above(0, "doublings"),
     ),
-    _claim(
+    _OURS.claim(
         "KL falls apart as the code spreads",
         "The KL term's gradients agree less once the code is used than at first.",
         f"log2 of m-coherence of KL in the encoder, at step 0 over that {_LATER}; {_EACH}",
+        above(0, "doublings"),
     ),
-    _claim(
+    _OURS.claim(
         "KL agrees on variances",
-        "What remains of the KL term's agreement is in the variances, which are all pulled up: the means are pulled to 0 from both sides.",
-        f"log2 of m-coherence of KL, in the layer of log variances over that of means, {_LATER}; {_EACH}",
+        "What remains of the KL term's agreement is in the variances, which are all pulled up: "
+        "the means are pulled to 0 from both sides.",
+        f"log2 of m-coherence of KL, in the layer of log variances over that of means, {_LATER}; "
+        f"{_EACH}",
+        above(0, "doublings"),
     ),
-    _claim(
+    _OURS.claim(
         "the terms oppose each other",
         "Once the code is used, reconstruction and KL pull the encoder opposite ways.",
-        f"cosine of the mean gradients of reconstruction and KL in the encoder, {_LATER}; largest over networks and data",
-        direction="less",
-        unit="cosine",
+        f"cosine of the mean gradients of reconstruction and KL in the encoder, {_LATER}; largest "
+        "over networks and data",
+        below(0, "cosine"),
     ),
-    _claim(
+    _OURS.claim(
         "noise in the code costs coherence",
-        "At equal error the encoder of an AE, without noise, has more coherent gradients of the reconstruction than that of a VAE.",
+        "At equal error the encoder of an AE, without noise, has more coherent gradients of the "
+        "reconstruction than that of a VAE.",
         f"log2 of m-coherence in the encoder, AE over VAE, {_LATER}; smallest over data",
+        above(0, "doublings"),
     ),
-    _claim(
+    _OURS.claim(
         "convolutional network above dense",
-        "At equal error the gradients of the convolutional VAE are more coherent than those of the dense one.",
+        "At equal error the gradients of the convolutional VAE are more coherent than those of "
+        "the dense one.",
         f"log2 of m-coherence of the loss in the whole network, conv_vae over vae, {_LATER}",
+        above(0, "doublings"),
     ),
-    _claim(
+    Source(
+        "Chatterjee & Zielinski, arXiv:2008.01217, who say it of classifiers", "second-hand"
+    ).claim(
         "convolutions above dense layers",
-        "Within the convolutional VAE the convolutions' gradients are more coherent than the dense layers'.",
+        "Within the convolutional VAE the convolutions' gradients are more coherent than the "
+        "dense layers'.",
         f"log2 of m-coherence of the loss, all convolutions over all dense layers, {_LATER}",
-        source="Chatterjee & Zielinski, arXiv:2008.01217, who say it of classifiers",
-        known="second-hand",
+        above(0, "doublings"),
     ),
 )
 
@@ -401,13 +406,3 @@ def table(recorded):
         f"gradients there; at step 0 and where {MEAN:g} and {LATE:g} of the variance are left; mean ± half of the 95 % interval over seeds"
     )
     return f"{aligned(['network', 'when', *columns, 'cosine'], rows)}\n{note}"
-
-
-EXPERIMENT = Experiment(
-    "autoencoders_coherence", CLAIMS, PRESETS, arms, record, judge, table, scale=all_arms
-)
-
-if __name__ == "__main__":
-    from coherence.lab.running import main
-
-    main(EXPERIMENT)

@@ -16,13 +16,12 @@ import functools
 
 import numpy as np
 
-from coherence.lab.claims import Claim
+from coherence.lab.analysis import first_at, stacked
+from coherence.lab.claims import Source, above, below, exactly
 from coherence.lab.data.settings import MNIST, Digits, LabelNoise, Npz
-from coherence.lab.experiment import Experiment
 from coherence.lab.models.settings import Convolutional, FullyConnected
 from coherence.lab.report.tables import aligned, plus_minus
 from coherence.lab.training.classification import Classification
-from coherence.lab.training.curves import first_at, stacked
 from coherence.optim.settings import SGD, AdaGrad, Adam, RMSProp
 
 FITTED = 0.1  # nats of training loss at which what was learned is compared
@@ -92,92 +91,98 @@ PRESETS = {
 # moved after. Before that, each kind of arm was run once with a seed that is not judged (100), and
 # its training loss alone was looked at: to see whether it reaches the levels at which arms are
 # compared. The random labels did not, and were given more steps.
-_FULL = "Chatterjee & Zielinski, arXiv:2203.10036, discussion (full batch and learning rate)"
-_TIME = "Chatterjee & Zielinski, arXiv:2203.10036, discussion (time)"
-_OTHER = "Chatterjee & Zielinski, arXiv:2203.10036, as remembered: other optimizers, too, act on the average gradient"
-_ALGEBRA = "elementary sampling theory"
-
-
-def _claim(
-    name, text, statistic, unit, direction="greater", threshold=0.0, source=_FULL, known="read"
-):
-    return Claim(name, text, source, known, statistic, direction, threshold, unit=unit)
+_FULL = Source(
+    "Chatterjee & Zielinski, arXiv:2203.10036, discussion (full batch and learning rate)", "read"
+)
+_TIME = Source("Chatterjee & Zielinski, arXiv:2203.10036, discussion (time)", "read")
+_OTHER = Source(
+    "Chatterjee & Zielinski, arXiv:2203.10036, as remembered: other optimizers, "
+    "too, act on the average gradient",
+    "remembered",
+)
+_ALGEBRA = Source("elementary sampling theory", "derived")
 
 
 CLAIMS = (
-    _claim(
+    _FULL.claim(
         "full batch generalizes",
         "Full-batch descent with small steps ends far above chance on test examples.",
         "test accuracy at the end, all examples in a batch, small step",
-        *("accuracy", "greater", 0.5),
+        above(0.5, "accuracy"),
     ),
-    _claim(
+    _FULL.claim(
         "full batch as good at equal loss",
-        f"At a training loss of {FITTED:g} nats, full-batch descent is no more than 2 points worse than small batches.",
-        f"test accuracy at a training loss of {FITTED:g}, largest batch minus smallest; lowest over step sizes",
-        *("accuracy", "greater", -0.02),
+        f"At a training loss of {FITTED:g} nats, full-batch descent is no more than 2 points "
+        "worse than small batches.",
+        f"test accuracy at a training loss of {FITTED:g}, largest batch minus smallest; lowest "
+        "over step sizes",
+        above(-0.02, "accuracy"),
     ),
-    _claim(
+    _FULL.claim(
         "full batch as good after equal steps",
-        "After as many steps of the same size, full-batch descent is no more than 2 points worse than small batches.",
-        "test accuracy after the steps of the large-step runs, largest batch minus smallest; lowest over step sizes",
-        *("accuracy", "greater", -0.02),
+        "After as many steps of the same size, full-batch descent is no more than 2 points worse "
+        "than small batches.",
+        "test accuracy after the steps of the large-step runs, largest batch minus smallest; "
+        "lowest over step sizes",
+        above(-0.02, "accuracy"),
     ),
-    _claim(
+    _FULL.claim(
         "small steps as good as large",
-        "With a step five times smaller and five times as many, full-batch descent is no more than 1 point worse.",
+        "With a step five times smaller and five times as many, full-batch descent is no more "
+        "than 1 point worse.",
         "test accuracy at the end, all examples in a batch, small step minus large",
-        *("accuracy", "greater", -0.01),
+        above(-0.01, "accuracy"),
     ),
     *(
-        _claim(
+        _TIME.claim(
             f"the gap in {of} never falls",
-            f"At small steps, with the full batch, the generalization gap in {of} cannot fall as training goes on.",
-            f"largest fall of the gap in {of} from any measurement to a later one, over the gap at the end",
-            *("of the final gap", "less", tolerance, _TIME, "read"),
+            f"At small steps, with the full batch, the generalization gap in {of} cannot fall as "
+            "training goes on.",
+            f"largest fall of the gap in {of} from any measurement to a later one, over the gap "
+            "at the end",
+            below(tolerance, "of the final gap"),
         )
         for of, tolerance in (("loss", 0.05), ("accuracy", 0.1))
     ),
-    Claim(
+    _ALGEBRA.claim(
         "variance falls as 1/b",
-        "The variance of a mini-batch gradient falls as one over the batch size when examples are drawn with replacement.",
-        _ALGEBRA,
-        "derived",
+        "The variance of a mini-batch gradient falls as one over the batch size when examples "
+        "are drawn with replacement.",
         "slope of log variance over log batch size; all seeds and checkpoints",
-        "within",
-        -1.0,
-        0.05,
+        exactly(-1.0, 0.05),
     ),
-    Claim(
+    _ALGEBRA.claim(
         "faster without replacement",
-        "Drawn without replacement it is (n - b) / (b (n - 1)) of the variance of one example's gradient.",
-        _ALGEBRA,
-        "derived",
+        "Drawn without replacement it is (n - b) / (b (n - 1)) of the variance of one example's "
+        "gradient.",
         "largest log2 of variance over formula; batch sizes, checkpoints and seeds",
-        "within",
-        0.0,
-        0.25,
+        exactly(0, 0.25),
     ),
     *(
-        _claim(
+        _OTHER.claim(
             f"true labels more coherent with {name}",
-            f"Gradients of single examples are more coherent on true labels than on random ones on the way of {name}, too.",
-            f"log2 of m-coherence, true labels over random, mean over training losses {', '.join(map(str, LEARNING))}",
-            *("doublings", "greater", 0.0, _OTHER, "remembered"),
+            "Gradients of single examples are more coherent on true labels than on random ones "
+            f"on the way of {name}, too.",
+            "log2 of m-coherence, true labels over random, mean over training losses "
+            f"{', '.join(map(str, LEARNING))}",
+            above(0, "doublings"),
         )
         for name in ("SGD", "Adam")
     ),
-    _claim(
+    _OTHER.claim(
         "other optimizers as coherent",
-        "At equal training loss, gradients on the way of the other optimizers are as coherent as on SGD's, within a factor of two.",
-        f"largest |log2 of m-coherence over SGD's|, mean over training losses {', '.join(map(str, LEARNING))}; over optimizers",
-        *("doublings", "less", 1.0, _OTHER, "remembered"),
+        "At equal training loss, gradients on the way of the other optimizers are as coherent as "
+        "on SGD's, within a factor of two.",
+        "largest |log2 of m-coherence over SGD's|, mean over training losses "
+        f"{', '.join(map(str, LEARNING))}; over optimizers",
+        below(1.0, "doublings"),
     ),
-    _claim(
+    _OTHER.claim(
         "other optimizers as good",
-        f"At a training loss of {FITTED:g} nats, none of the other optimizers is more than 2 points worse than SGD on test examples.",
+        f"At a training loss of {FITTED:g} nats, none of the other optimizers is more than 2 "
+        "points worse than SGD on test examples.",
         f"test accuracy at a training loss of {FITTED:g}, the worst of the others minus SGD",
-        *("accuracy", "greater", -0.02, _OTHER, "remembered"),
+        above(-0.02, "accuracy"),
     ),
 )
 
@@ -557,19 +562,3 @@ def table(recorded):
         f"falls: largest, over the gap at the end; m-coherence of all {recorded['examples']} training examples"
     )
     return f"{batches}\n\n{optimizers}\n{variance}\n{note}"
-
-
-EXPERIMENT = Experiment(
-    name="batch_and_rate",
-    claims=CLAIMS,
-    presets=PRESETS,
-    arms=arms,
-    record=record,
-    judge=judge,
-    table=table,
-)
-
-if __name__ == "__main__":
-    from coherence.lab.running import main
-
-    main(EXPERIMENT)

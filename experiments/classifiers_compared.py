@@ -15,10 +15,9 @@ import dataclasses
 
 import numpy as np
 
-from coherence.lab.claims import Claim
-from coherence.lab.experiment import Experiment
+from coherence.lab.analysis import first_at
+from coherence.lab.claims import Source, above
 from coherence.lab.report.tables import aligned, plus_minus
-from coherence.lab.training.curves import first_at
 
 MOST = 0.4  # of the labels permuted: where drops of accuracy are judged
 LEVEL = 1.6  # nats; log 10 = 2.3 at chance, and softmax regression ends near 1.1 with most noise
@@ -85,13 +84,20 @@ PRESETS = {
 # regression below 1.2 nats with most noise; m-coherence of batches at some steps. The preset
 # `smoke` had run once, its verdicts on 120 digits and two seeds were seen. Stopped networks and M3
 # had not been.
-_OURS = "our experiment; the theory is Chatterjee, arXiv:2002.10657 (what rests on few examples does not generalize)"
-_BOOSTING = "Dietterich, Three Methods for Constructing Ensembles of Decision Trees (2000)"
-_CALIBRATION = (
-    "Niculescu-Mizil & Caruana, Predicting Good Probabilities with Supervised Learning (2005)"
+_OURS = Source(
+    "our experiment; the theory is Chatterjee, arXiv:2002.10657 (what rests on few examples does "
+    "not generalize)",
+    "remembered",
+)
+_BOOSTING = Source(
+    "Dietterich, Three Methods for Constructing Ensembles of Decision Trees (2000)", "remembered"
+)
+_CALIBRATION = Source(
+    "Niculescu-Mizil & Caruana, Predicting Good Probabilities with Supervised Learning (2005)",
+    "remembered",
 )
 _DROP = f"drop of test accuracy from true labels to {MOST:.0%} permuted ones, first minus second"
-_M3 = "Zielinski, Krishnan & Chatterjee, arXiv:2003.07422"
+_M3 = Source("Zielinski, Krishnan & Chatterjee, arXiv:2003.07422", "second-hand")
 LOSES_MORE = {  # claim: the row that loses more accuracy to wrong labels, the other one, in words, source
     "one neighbour loses more than five": (
         "one_neighbour",
@@ -126,51 +132,45 @@ LOSES_MORE = {  # claim: the row that loses more accuracy to wrong labels, the o
 }
 
 
-def _claim(name, text, statistic, unit="accuracy", source=_OURS):
-    return Claim(
-        name,
-        text,
-        source,
-        "second-hand" if source == _M3 else "remembered",
-        statistic,
-        "greater",
-        unit=unit,
-    )
-
-
 CLAIMS = (
-    _claim(
+    _CALIBRATION.claim(
         "naive Bayes says more than it knows",
-        "Gaussian naive Bayes is overconfident: its most probable label is right less often than it says.",
+        "Gaussian naive Bayes is overconfident: its most probable label is right less often than "
+        "it says.",
         "mean probability of the most probable label minus accuracy, true labels",
-        source=_CALIBRATION,
+        above(0, "accuracy"),
     ),
-    _claim(
+    _CALIBRATION.claim(
         "naive Bayes is worse calibrated than softmax regression",
         "Gaussian naive Bayes has the larger expected calibration error.",
-        f"expected calibration error in {BINS} bins, Gaussian naive Bayes minus softmax regression, true labels",
-        source=_CALIBRATION,
+        f"expected calibration error in {BINS} bins, Gaussian naive Bayes minus softmax "
+        "regression, true labels",
+        above(0, "accuracy"),
     ),
-    _claim(
+    _CALIBRATION.claim(
         "a forest says less than it knows",
         "A random forest is underconfident: it averages votes, and few images get them all.",
         "accuracy minus mean probability of the most probable label, true labels",
-        source=_CALIBRATION,
+        above(0, "accuracy"),
     ),
     *(
-        _claim(name, f"Wrong labels cost {text}.", _DROP, source=source)
+        source.claim(name, f"Wrong labels cost {text}.", _DROP, above(0, "accuracy"))
         for name, (_, _, text, source) in LOSES_MORE.items()
     ),
-    _claim(
+    _OURS.claim(
         "the median of means beats stopping early",
-        "With wrong labels M3 is ahead of the plain MLP, stopped after 30 or 100 steps, whichever tests better.",
+        "With wrong labels M3 is ahead of the plain MLP, stopped after 30 or 100 steps, "
+        "whichever tests better.",
         f"test accuracy with {MOST:.0%} permuted labels, M3 minus the better one of those stopped",
+        above(0, "accuracy"),
     ),
-    _claim(
+    _OURS.claim(
         "wrong labels make gradients less coherent",
-        "At the same training loss gradients on permuted labels agree less than on true ones, in the mean over networks.",
-        f"log2 of m-coherence, true over {MOST:.0%} permuted, where training loss first falls to {LEVEL:g} nats, mean over networks",
-        "doublings",
+        "At the same training loss gradients on permuted labels agree less than on true ones, in "
+        "the mean over networks.",
+        f"log2 of m-coherence, true over {MOST:.0%} permuted, where training loss first falls to "
+        f"{LEVEL:g} nats, mean over networks",
+        above(0, "doublings"),
     ),
 )
 
@@ -453,11 +453,3 @@ def table(recorded):
         f"most noise; m-coherence, m = {recorded['m']}, where training loss first falls to {LEVEL:g} nats; mean ± half of the 95 % interval"
     )
     return f"{aligned(header, rows)}\n{note}"
-
-
-EXPERIMENT = Experiment("classifiers_compared", CLAIMS, PRESETS, arms, record, judge, table)
-
-if __name__ == "__main__":
-    from coherence.lab.running import main
-
-    main(EXPERIMENT)

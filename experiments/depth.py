@@ -13,13 +13,12 @@ import dataclasses
 
 import numpy as np
 
-from coherence.lab.claims import Claim
+from coherence.lab.analysis import at_losses, first_at, stacked
+from coherence.lab.claims import Source, above, below, exactly
 from coherence.lab.data.settings import MNIST, Digits, LabelNoise, Learnable, Npz
-from coherence.lab.experiment import Experiment
 from coherence.lab.models.settings import Diagonal, FullyConnected, LinearNetwork
 from coherence.lab.report.tables import aligned, plus_minus
 from coherence.lab.training.classification import Classification
-from coherence.lab.training.curves import at_losses, first_at, stacked
 from coherence.optim.settings import SGD
 from coherence.probes.schedules import Every
 
@@ -83,31 +82,19 @@ PRESETS = {
     ),
 }
 
-_OURS = "by algebra, for this model; the mechanism is Chatterjee & Zielinski, arXiv:2203.10036, Section 10, as remembered"
-_PAPER = (
-    "Chatterjee & Zielinski, arXiv:2203.10036, Section 10 (depth amplifies coherent directions)"
+_OURS = Source(
+    "by algebra, for this model; the mechanism is Chatterjee & Zielinski, "
+    "arXiv:2203.10036, Section 10, as remembered",
+    "derived",
+)
+_PAPER = Source(
+    "Chatterjee & Zielinski, arXiv:2203.10036, Section 10 (depth amplifies coherent directions)",
+    "remembered",
 )
 
 
 def _more_coherent(kind, level, large):
     return f"deeper {NAMES[kind]}s are more coherent at {level:g}{', large step' * large}"
-
-
-def _exactly(name, text, statistic, tolerance):
-    return Claim(name, text, _OURS, "derived", statistic, "within", 0.0, tolerance)
-
-
-def _deeper(name, text, statistic, unit, direction="greater"):
-    return Claim(
-        name,
-        text,
-        _PAPER,
-        "remembered",
-        f"{statistic}, deepest against shallowest",
-        direction,
-        0.0,
-        unit=unit,
-    )
 
 
 # Thresholds were fixed before any run: gradient descent of step size 0.001 stays within 1 % of the
@@ -120,67 +107,78 @@ def _deeper(name, text, statistic, unit, direction="greater"):
 # became a mean over levels. What is there at the large step only is probably oscillation (measured
 # for one seed).
 CLAIMS = (
-    _exactly(
+    _OURS.claim(
         "private follows shared",
-        "A private weight is a function of the shared one: slope 1/m for one factor, power 1/m for two, bounded for more.",
-        "largest relative deviation of a private weight from its closed form, over depths and steps",
-        0.01,
+        "A private weight is a function of the shared one: slope 1/m for one factor, power 1/m "
+        "for two, bounded for more.",
+        "largest relative deviation of a private weight from its closed form, over depths and "
+        "steps",
+        exactly(0, 0.01),
     ),
-    _exactly(
+    _OURS.claim(
         "alpha of a chain",
         "Alpha of the factors is a function of both weights.",
-        f"largest deviation of alpha from its closed form, over depths and steps with a training loss above {FITTED:g}",
-        1e-4,
+        "largest deviation of alpha from its closed form, over depths and steps with a training "
+        f"loss above {FITTED:g}",
+        exactly(0, 0.0001),
     ),
-    _exactly(
+    _OURS.claim(
         "one factor does not amplify",
         "Without depth alpha is 0.625 throughout.",
-        f"largest deviation of alpha from 0.625, one factor, steps with a training loss above {FITTED:g}",
-        1e-4,
+        "largest deviation of alpha from 0.625, one factor, steps with a training loss above "
+        f"{FITTED:g}",
+        exactly(0, 0.0001),
     ),
-    _exactly(
+    _OURS.claim(
         "two or more do",
         "With two factors or more alpha never falls and ends above 0.9.",
-        "largest fall of alpha between measurements, or what it lacks of 0.9 at the last; 0 where there is neither",
-        1e-4,
+        "largest fall of alpha between measurements, or what it lacks of 0.9 at the last; 0 "
+        "where there is neither",
+        exactly(0, 0.0001),
     ),
-    _exactly(
+    _OURS.claim(
         "deeper chains share more",
-        "The final ratio of the shared to a private weight grows with depth as the closed form says.",
+        "The final ratio of the shared to a private weight grows with depth as the closed form "
+        "says.",
         "largest relative deviation of the final ratio from its limit for small steps, over depths",
-        0.02,
+        exactly(0, 0.02),
     ),
-    _exactly(
+    _OURS.claim(
         "deeper chains generalize better",
         "The final test loss falls with depth as the closed form says.",
-        "largest relative deviation of the final test loss from its limit for small steps, over depths",
-        0.05,
+        "largest relative deviation of the final test loss from its limit for small steps, over "
+        "depths",
+        exactly(0, 0.05),
     ),
     *(
-        _deeper(
+        _PAPER.claim(
             _more_coherent(kind, level, large),
-            f"At a training loss of {level:g} nats, gradients of the deeper {NAMES[kind]} are more coherent{LARGE * large}.",
-            f"log2 ratio of m-coherence of the batches, pooled over {WINDOW} steps",
-            "doublings",
+            f"At a training loss of {level:g} nats, gradients of the deeper {NAMES[kind]} are "
+            f"more coherent{LARGE * large}.",
+            f"log2 ratio of m-coherence of the batches, pooled over {WINDOW} steps, deepest "
+            "against shallowest",
+            above(0, "doublings"),
         )
         for kind in ("mlp", "linear")
         for level, large in ((EARLY, False), (MIDDLE, False), (MIDDLE, True))
     ),
     *(
-        _deeper(
+        _PAPER.claim(
             f"deeper {NAMES[kind]}s follow the main direction",
-            f"From {EARLY:g} down to {MIDDLE:g} nats, more of the step of the deeper {NAMES[kind]} lies along one direction.",
-            "difference of the share of the mean gradient's squared norm along the examples' main direction, mean over loss levels",
-            "share",
+            f"From {EARLY:g} down to {MIDDLE:g} nats, more of the step of the deeper "
+            f"{NAMES[kind]} lies along one direction.",
+            "difference of the share of the mean gradient's squared norm along the examples' "
+            "main direction, mean over loss levels, deepest against shallowest",
+            above(0, "share"),
         )
         for kind in ("mlp", "linear")
     ),
-    _deeper(
+    _PAPER.claim(
         "deeper MLPs memorize less",
-        f"At a training loss of {LATE:g} nats, the deeper MLP has fitted fewer of the random labels (large step).",
-        "difference of the accuracy on corrupt examples",
-        "accuracy",
-        "less",
+        f"At a training loss of {LATE:g} nats, the deeper MLP has fitted fewer of the random "
+        "labels (large step).",
+        "difference of the accuracy on corrupt examples, deepest against shallowest",
+        below(0, "accuracy"),
     ),
 )
 
@@ -334,7 +332,7 @@ def record(settings, runs):
             }
             continue
         arrays[f"{arm}/parameters"] = sum(leaf.size for leaf in seeds[0].load("params").values())
-        arrays[f"{arm}/m_coherence"] = np.array([at_losses(run, LEVELS, WINDOW) for run in seeds])
+        arrays[f"{arm}/m_coherence"] = at_losses(seeds, LEVELS, WINDOW)
         found = stacked(seeds, "train_loss", "main_share", "corrupt_accuracy")
         for name in ("main_share", "corrupt_accuracy"):
             arrays[f"{arm}/{name}"] = np.array(
@@ -473,19 +471,3 @@ def table(recorded):
         f"main share: of the step, along the gradients' main direction, from {EARLY:g} to {MIDDLE:g}; - if a seed never gets there"
     )
     return f"{chains}\n\n{aligned([*header, f'corrupt fitted at {LATE:g}'], rows)}\n{note}"
-
-
-EXPERIMENT = Experiment(
-    name="depth",
-    claims=CLAIMS,
-    presets=PRESETS,
-    arms=arms,
-    record=record,
-    judge=judge,
-    table=table,
-)
-
-if __name__ == "__main__":
-    from coherence.lab.running import main
-
-    main(EXPERIMENT)

@@ -14,9 +14,9 @@ import zlib
 
 import numpy as np
 
-from coherence.lab.claims import Claim
+from coherence.lab.claims import Source, above, below
 from coherence.lab.data.settings import MNIST, Digits
-from coherence.lab.experiment import Experiment, all_arms
+from coherence.lab.experiment import all_arms
 from coherence.lab.models.settings import ConditionalVariational, Variational
 from coherence.lab.report.tables import aligned, plus_minus
 from coherence.lab.training.autoencoding import Autoencoding
@@ -73,6 +73,7 @@ PRESETS = {
         bounded=10_000,
     ),
 }
+scale = all_arms
 
 # What was fixed when: every statistic and threshold before any run on MNIST. Then one run (seed
 # 900; 1,200 steps of 100 images, step size 0.001) was seen whole, and 62 % of its conditional
@@ -82,88 +83,79 @@ PRESETS = {
 _VAE = "Kingma & Welling, arXiv:1312.6114"
 _BETA = "Higgins et al., beta-VAE, ICLR 2017"
 CLAIMS = (
-    Claim(
-        name="the digit asked for is drawn",
-        text="A VAE told the label models p(x | y): a classifier trained on real digits sees the digit asked for in 80 % of samples.",
-        source="generative in the sense of p(x | y); the threshold is ours",
-        known="second-hand",
-        statistic="share of conditional prior samples recognized as the digit asked for",
-        direction="greater",
-        threshold=0.8,
-        unit="of samples",
+    Source("generative in the sense of p(x | y); the threshold is ours", "second-hand").claim(
+        "the digit asked for is drawn",
+        "A VAE told the label models p(x | y): a classifier trained on real digits sees the "
+        "digit asked for in 80 % of samples.",
+        "share of conditional prior samples recognized as the digit asked for",
+        above(0.8, "of samples"),
     ),
-    Claim(
-        name="the label improves the bound",
-        text="Told the label, the same network assigns test images a higher ELBO.",
-        source="log p(x | y) is on average above log p(x)",
-        known="derived",
-        statistic="ELBO of test images, told the label minus not told",
-        direction="greater",
-        unit="nats",
+    Source("log p(x | y) is on average above log p(x)", "derived").claim(
+        "the label improves the bound",
+        "Told the label, the same network assigns test images a higher ELBO.",
+        "ELBO of test images, told the label minus not told",
+        above(0, "nats"),
     ),
-    Claim(
-        name="the label tells at most ln 10",
-        text="The gain is no more than there is in one of ten labels.",
-        source="the mean of log p(x | y) - log p(x) is at most the label's entropy, for exact likelihoods of one model",
-        known="derived",
-        statistic="importance-weighted bound of test images, told the label minus not told, minus ln 10",
-        direction="less",
-        unit="nats",
+    Source(
+        "the mean of log p(x | y) - log p(x) is at most the label's entropy, for exact "
+        "likelihoods of one model",
+        "derived",
+    ).claim(
+        "the label tells at most ln 10",
+        "The gain is no more than there is in one of ten labels.",
+        "importance-weighted bound of test images, told the label minus not told, minus ln 10",
+        below(0, "nats"),
     ),
-    Claim(
-        name="told the label, codes say less of it",
-        text="A network told the label keeps style in its code and leaves the digit out.",
-        source="Kingma et al., arXiv:1406.5298, conditional generation; the threshold is ours",
-        known="remembered",
-        statistic="accuracy of 10 nearest neighbours among codes of training images, not told minus told",
-        direction="greater",
-        threshold=0.2,
-        unit="accuracy",
+    Source(
+        "Kingma et al., arXiv:1406.5298, conditional generation; the threshold is ours",
+        "remembered",
+    ).claim(
+        "told the label, codes say less of it",
+        "A network told the label keeps style in its code and leaves the digit out.",
+        "accuracy of 10 nearest neighbours among codes of training images, not told minus told",
+        above(0.2, "accuracy"),
     ),
-    Claim(
-        name="KL falls with beta",
-        text="The heavier KL weighs, the fewer nats a code takes.",
-        source=f"{_BETA}; two minima of D + beta R, exchanged",
-        known="derived",
-        statistic="log2 of test KL, smaller beta over the next; the smallest",
-        direction="greater",
-        unit="doublings",
+    Source(f"{_BETA}; two minima of D + beta R, exchanged", "derived").claim(
+        "KL falls with beta",
+        "The heavier KL weighs, the fewer nats a code takes.",
+        "log2 of test KL, smaller beta over the next; the smallest",
+        above(0, "doublings"),
     ),
-    Claim(
-        name="reconstruction suffers with beta",
-        text="The heavier KL weighs, the worse test images are reconstructed.",
-        source=f"{_BETA}; two minima of D + beta R, exchanged",
-        known="derived",
-        statistic="test reconstruction error, larger beta minus the one before; the smallest",
-        direction="greater",
-        unit="nats",
+    Source(f"{_BETA}; two minima of D + beta R, exchanged", "derived").claim(
+        "reconstruction suffers with beta",
+        "The heavier KL weighs, the worse test images are reconstructed.",
+        "test reconstruction error, larger beta minus the one before; the smallest",
+        above(0, "nats"),
     ),
-    Claim(
-        name="beta 1 has the best bound",
-        text="What is trained on is also best at test time: the ELBO of test images is highest where KL has weight 1.",
-        source=f"{_VAE}, the bound itself",
-        known="derived",
-        statistic="ELBO of test images, beta 1 minus the best of the others",
-        direction="greater",
-        unit="nats",
+    Source(f"{_VAE}, the bound itself", "derived").claim(
+        "beta 1 has the best bound",
+        "What is trained on is also best at test time: the ELBO of test images is highest where "
+        "KL has weight 1.",
+        "ELBO of test images, beta 1 minus the best of the others",
+        above(0, "nats"),
     ),
-    Claim(
-        name="small beta leaves holes",
-        text="Towards an autoencoder the latent space gets holes: samples of the prior are farther from digits.",
-        source="Godoy's tutorial on autoencoders: holes in the latent space, large reconstruction factors",
-        known="second-hand",
-        statistic="distance to the nearest training image, prior samples minus reconstructions of test images; smallest beta minus beta 1",
-        direction="greater",
-        unit="Euclidean distance",
+    Source(
+        "Godoy's tutorial on autoencoders: holes in the latent space, large reconstruction factors",
+        "second-hand",
+    ).claim(
+        "small beta leaves holes",
+        "Towards an autoencoder the latent space gets holes: samples of the prior are farther "
+        "from digits.",
+        "distance to the nearest training image, prior samples minus reconstructions of test "
+        "images; smallest beta minus beta 1",
+        above(0, "Euclidean distance"),
     ),
-    Claim(
-        name="latent ways stay near digits",
-        text="Midway between two digits, a decoded mean of codes is nearer to real digits than the mean of the two decoded images.",
-        source="interpolation in latent spaces, as commonly shown; the control (both ends decoded) is ours",
-        known="remembered",
-        statistic="distance to the nearest training image, mean of two reconstructions minus decoded mean of their codes",
-        direction="greater",
-        unit="Euclidean distance",
+    Source(
+        "interpolation in latent spaces, as commonly shown; the control (both ends decoded) is "
+        "ours",
+        "remembered",
+    ).claim(
+        "latent ways stay near digits",
+        "Midway between two digits, a decoded mean of codes is nearer to real digits than the "
+        "mean of the two decoded images.",
+        "distance to the nearest training image, mean of two reconstructions minus decoded mean "
+        "of their codes",
+        above(0, "Euclidean distance"),
     ),
 )
 
@@ -534,11 +526,3 @@ def table(recorded):
     )
     told = aligned(kinds, rows(("not told", "told the label"), by_kind))
     return f"{aligned(swept, rows([f'{beta:g}' for beta in recorded['betas']], by_beta))}\n\n{told}\n{note}"
-
-
-EXPERIMENT = Experiment("digit_vaes", CLAIMS, PRESETS, arms, record, judge, table, scale=all_arms)
-
-if __name__ == "__main__":
-    from coherence.lab.running import main
-
-    main(EXPERIMENT)

@@ -14,13 +14,12 @@ import typing
 
 import numpy as np
 
-from coherence.lab.claims import Claim
+from coherence.lab.analysis import first_at, stacked
+from coherence.lab.claims import Source, above
 from coherence.lab.data.settings import MNIST, Digits, Npz
-from coherence.lab.experiment import Experiment
 from coherence.lab.models.settings import Convolutional, FullyConnected
 from coherence.lab.report.tables import aligned, plus_minus
 from coherence.lab.training.classification import Classification
-from coherence.lab.training.curves import first_at, stacked
 from coherence.optim.settings import SGD
 from coherence.probes.schedules import Log
 from coherence.probes.settings import Probing
@@ -106,67 +105,65 @@ PRESETS = {
 # longer brief training has not learned are another matter (the figure's caption) was looked at
 # after the verdicts.
 _STUDY = "Zielinski, Krishnan & Chatterjee, Weak and Strong Gradient Directions (arXiv:2003.07422)"
+_STUDY_REMEMBERED = Source(_STUDY, "remembered")
 _SURVEY = "Chatterjee & Zielinski, On the Generalization Mystery (arXiv:2203.10036), Section 8"
+_SURVEY_SECOND_HAND = Source(_SURVEY, "second-hand")
 _AT = f"at a training loss of {FITTED:g} nats"
 
 
-def _more(name, text, source, known, statistic, unit="accuracy", threshold=0.0):
-    return Claim(name, text, source, known, statistic, "greater", threshold, unit=unit)
-
-
 CLAIMS = (
-    _more(
+    Source(f"{_STUDY}, abstract", "read").claim(
         "easy generalize better than hard",
         "Easy examples generalize better among themselves than hard ones do.",
-        f"{_STUDY}, abstract",
-        "read",
         f"accuracy on test examples of the same kind {_AT}, easy minus hard",
+        above(0, "accuracy"),
     ),
-    _more(
+    _STUDY_REMEMBERED.claim(
         "random in between",
         "A random part generalizes less well than the easy examples and better than the hard ones.",
-        _STUDY,
-        "remembered",
-        f"accuracy on test examples of the same kind {_AT}, easy minus random or random minus hard, whichever is less",
+        f"accuracy on test examples of the same kind {_AT}, easy minus random or random minus "
+        "hard, whichever is less",
+        above(0, "accuracy"),
     ),
-    _more(
+    _STUDY_REMEMBERED.claim(
         "gaps in reverse order",
-        "The generalization gap of the loss is smallest for easy examples, and larger for hard than for random ones.",
-        _STUDY,
-        "remembered",
-        f"test minus training loss, each on its own kind, {_AT}: hard minus random or random minus easy, whichever is less",
-        "nats",
+        "The generalization gap of the loss is smallest for easy examples, and larger for hard "
+        "than for random ones.",
+        f"test minus training loss, each on its own kind, {_AT}: hard minus random or random "
+        "minus easy, whichever is less",
+        above(0, "nats"),
     ),
-    _more(
+    _SURVEY_SECOND_HAND.claim(
         "hard ones do not define the boundary",
-        "Hard examples by themselves are insufficient to define the decision boundary to the extent that easy ones do.",
-        _SURVEY,
-        "second-hand",
+        "Hard examples by themselves are insufficient to define the decision boundary to the "
+        "extent that easy ones do.",
         f"accuracy on random test examples {_AT}, trained on easy minus trained on hard",
+        above(0, "accuracy"),
     ),
-    _more(
+    Source(
+        "a control of ours: random test examples may be easy for the most part", "derived"
+    ).claim(
         "nor that of easy and hard alike",
-        "Tested on as many hard as easy examples, too, training on easy ones gives more than training on hard ones.",
-        "a control of ours: random test examples may be easy for the most part",
-        "derived",
-        f"mean of the accuracies on easy and on hard test examples {_AT}, trained on easy minus trained on hard",
+        "Tested on as many hard as easy examples, too, training on easy ones gives more than "
+        "training on hard ones.",
+        f"mean of the accuracies on easy and on hard test examples {_AT}, trained on easy minus "
+        "trained on hard",
+        above(0, "accuracy"),
     ),
-    _more(
+    Source(f"{_SURVEY}, after Arpit et al. 2017", "second-hand").claim(
         "reliably learned early",
         "From different initializations and batch orders, the same examples are learned early.",
-        f"{_SURVEY}, after Arpit et al. 2017",
-        "second-hand",
-        "correlation between two initializations of which examples are learned, class means taken out, mean over all pairs",
-        "correlation",
-        0.2,
+        "correlation between two initializations of which examples are learned, class means "
+        "taken out, mean over all pairs",
+        above(0.2, "correlation"),
     ),
-    _more(
+    Source(f"{_SURVEY}: what the theory says is easy", "derived").claim(
         "easy are more coherent",
-        "At equal training loss the gradients of easy examples are more coherent than those of hard ones.",
-        f"{_SURVEY}: what the theory says is easy",
-        "derived",
-        f"log2 of m-coherence, easy over hard, mean over training losses of {', '.join(f'{level:g}' for level in LEVELS)} nats",
-        "doublings",
+        "At equal training loss the gradients of easy examples are more coherent than those of "
+        "hard ones.",
+        "log2 of m-coherence, easy over hard, mean over training losses of "
+        f"{', '.join(f'{level:g}' for level in LEVELS)} nats",
+        above(0, "doublings"),
     ),
 )
 
@@ -454,11 +451,3 @@ def table(recorded):
         f"{learned.mean():.0%} were learned in a brief training of {recorded['brief_steps']} steps; of a class {learned.min():.0%} "
         f"to {learned.max():.0%}"
     )
-
-
-EXPERIMENT = Experiment("easy_and_hard", CLAIMS, PRESETS, arms, record, judge, table)
-
-if __name__ == "__main__":
-    from coherence.lab.running import main
-
-    main(EXPERIMENT)

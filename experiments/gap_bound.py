@@ -14,13 +14,12 @@ import functools
 
 import numpy as np
 
-from coherence.lab.claims import Claim
+from coherence.lab.analysis import first_at, stacked
+from coherence.lab.claims import Source, above, below
 from coherence.lab.data.settings import MNIST, Digits, LabelNoise, Npz
-from coherence.lab.experiment import Experiment
 from coherence.lab.models.settings import Convolutional, FullyConnected
 from coherence.lab.report.tables import aligned, plus_minus
 from coherence.lab.training.classification import Classification
-from coherence.lab.training.curves import first_at, stacked
 from coherence.optim.settings import SGD
 
 LEVELS = (1.5, 1.0, 0.5, 0.2)  # training loss in nats
@@ -83,16 +82,14 @@ PRESETS = {
 # step size, length and levels rest. The source's theorem is read in two accounts that agree; that
 # its integrand orders true below random labels is what it is for, not a sentence of it.
 _PAPER = "Chatterjee & Zielinski, arXiv:2203.10036, Section 5"
+_PAPER_SECOND_HAND = Source(_PAPER, "second-hand")
+_PAPER_DERIVED = Source(_PAPER, "derived")
 _WORDS = {
     "integrand": "sqrt(2 (1 - alpha)), held-out examples",
     "sensitivity": "root of the mean squared distance of two gradients",
 }
 _PLACES = f"smallest over shares of noise, at {', '.join(map(str, LEVELS))} nats of training loss and at the end"
-_END, _DECADES = "at the end, smallest over shares of noise", ("greater", "decades")
-
-
-def _claim(name, text, statistic, direction, unit, threshold=0.0, known="second-hand"):
-    return Claim(name, text, _PAPER, known, statistic, direction, threshold, unit=unit)
+_END = "at the end, smallest over shares of noise"
 
 
 def _below(name, words):
@@ -100,12 +97,11 @@ def _below(name, words):
     ratio = f"of {words}, true over random labels"
     less = "depends less on single examples with true than with random labels."
     return (
-        _claim(
+        _PAPER_SECOND_HAND.claim(
             f"{name}: true below random, {what}",
             f"{text} {less}",
             f"log2 of the {statistic} {ratio}",
-            "less",
-            "doublings",
+            below(0, "doublings"),
         )
         for what, text, statistic in (
             (
@@ -128,8 +124,8 @@ def _ranks(name, words):
     text = "Over shares of noise, a larger sum over steps goes with a larger gap of the loss"
     statistic = f"Spearman's rank correlation over shares of noise of the sum over steps of {words} with the gap"
     return (
-        _claim(
-            f"{name} ranks the gap {at}", f"{text}, {at}.", statistic, "greater", "rank correlation"
+        _PAPER_SECOND_HAND.claim(
+            f"{name} ranks the gap {at}", f"{text}, {at}.", statistic, above(0, "rank correlation")
         )
         for at in (f"at {LAST:g}", "at the end")
     )
@@ -137,38 +133,36 @@ def _ranks(name, words):
 
 CLAIMS = (
     *(
-        _claim(
+        _PAPER_SECOND_HAND.claim(
             f"integrand: true below random at {level:g}",
-            f"At a training loss of {level:g} nats a step depends less on single examples with true than with random labels.",
+            f"At a training loss of {level:g} nats a step depends less on single examples with "
+            "true than with random labels.",
             f"{_WORDS['integrand']}: true minus random labels, at equal training loss",
-            "less",
-            "(unrelated gradients: 1.41)",
+            below(0, "(unrelated gradients: 1.41)"),
         )
         for level in LEVELS
     ),
     *(claim for both in _WORDS.items() for claim in _below(*both)),
     *(
-        _claim(
+        _PAPER_SECOND_HAND.claim(
             f"above the gap: {words}",
             f"The gap stays below the bound, {words}.",
             f"log10 of bound over gap, {_PLACES}",
-            *_DECADES,
+            above(0, "decades"),
         )
         for words in BOUNDS.values()
     ),
-    _claim(
+    _PAPER_SECOND_HAND.claim(
         "loose",
         "The bound is more than ten times the gap.",
         f"log10 of the bound with beta over the gap, {_END}",
-        *_DECADES,
-        1.0,
+        above(1.0, "decades"),
     ),
-    _claim(
+    _PAPER_DERIVED.claim(
         "vacuous without expansion",
         "Even with beta = 0 the bound is more than the loss of a network that prefers no class.",
         f"log10 of the bound with beta = 0 over log(10), {_END}",
-        *_DECADES,
-        known="derived",
+        above(0, "decades"),
     ),
     *(claim for both in _WORDS.items() for claim in _ranks(*both)),
 )
@@ -423,11 +417,3 @@ def table(recorded):
         "gaps in nats, less those before training; log10 of each bound over that at the end; mean ± half of the 95 % interval over seeds"
     )
     return f"{aligned(['noise', *columns], rows(columns))}\n\n{aligned(['noise', *gaps], rows(gaps))}\n{note}"
-
-
-EXPERIMENT = Experiment("gap_bound", CLAIMS, PRESETS, arms, record, judge, table)
-
-if __name__ == "__main__":
-    from coherence.lab.running import main
-
-    main(EXPERIMENT)

@@ -13,13 +13,12 @@ import dataclasses
 
 import numpy as np
 
-from coherence.lab.claims import Claim
+from coherence.lab.analysis import first_at, stacked
+from coherence.lab.claims import Source, above, below
 from coherence.lab.data.settings import MNIST, Digits
-from coherence.lab.experiment import Experiment
 from coherence.lab.models.settings import Autoencoder
 from coherence.lab.report.tables import aligned, plus_minus
 from coherence.lab.training.autoencoding import Autoencoding
-from coherence.lab.training.curves import first_at, stacked
 from coherence.optim.settings import SGD, Adam, Average, Median, MedianOfMeans, Winsorize
 
 CURVES = ("pristine", "test", "corrupt", "fresh")
@@ -85,81 +84,81 @@ PRESETS = {
 # five with the median then diverged after 2,000 steps, so that nothing could be judged; hence 0.05.
 # By then that M3 memorizes less than SGD, but more than slower SGD, had been seen at 0.1, and all
 # of plain SGD at 0.05 and below.
-_WINSORIZED = "Chatterjee, arXiv:2002.10657, Section 3, says it of labels; images are our extension"
-_M3 = (
-    "Zielinski, Krishnan & Chatterjee, arXiv:2003.07422, say it of labels; images are our extension"
+_WINSORIZED = Source(
+    "Chatterjee, arXiv:2002.10657, Section 3, says it of labels; images are our extension",
+    "derived",
 )
-_CONTROL = "a control of ours; the papers compare at equal steps"
+_M3 = Source(
+    "Zielinski, Krishnan & Chatterjee, arXiv:2003.07422, say it of labels; images are our "
+    "extension",
+    "derived",
+)
+_CONTROL = Source("a control of ours; the papers compare at equal steps", "derived")
 _SHARE = "share of the error of fresh garbage that is gone on the garbage trained on"
 _FIT = "where the error of pristine images first is the lowest that both reach"
 
 
-def _claim(
-    name, text, statistic, source, *, direction="greater", threshold=0.0, unit="of the error"
-):
-    return Claim(name, text, source, "derived", statistic, direction, threshold, unit=unit)
-
-
 def _slower_claim(name, words, what, end=""):
-    return _claim(
+    return _CONTROL.claim(
         name,
-        f"{words} has memorized less of the {what} than SGD with so small a step size that it ends with the same error of pristine images.",
-        f"{_SHARE}, SGD at the step size that ends with the lowest pristine error that both reach, minus robust{end}",
-        _CONTROL,
+        f"{words} has memorized less of the {what} than SGD with so small a step size that "
+        "it ends with the same error of pristine images.",
+        f"{_SHARE}, SGD at the step size that ends with the lowest pristine error that "
+        f"both reach, minus robust{end}",
+        above(0, "of the error"),
     )
 
 
 CLAIMS = (
     *(
-        _claim(
+        source.claim(
             f"{name} memorizes less",
             f"After as many steps {words} has memorized less of the garbage than SGD.",
             f"{_SHARE} at the end, SGD minus {name}",
-            source,
-            threshold=0.1,
+            above(0.1, "of the error"),
         )
         for name, words, source in (
             ("c=10", "SGD winsorized at 10 %", _WINSORIZED),
             ("m3", "M3", _M3),
         )
     ),
-    _claim(
+    _CONTROL.claim(
         "c=10 memorizes less at equal fit",
-        "Also where plain SGD is stopped at the same error of pristine images, winsorized SGD has memorized less.",
+        "Also where plain SGD is stopped at the same error of pristine images, winsorized SGD "
+        "has memorized less.",
         f"{_SHARE}, SGD minus c=10, {_FIT}",
-        _CONTROL,
+        above(0, "of the error"),
     ),
     _slower_claim("c=10 memorizes less than slower SGD", "Winsorized SGD", "shuffled images"),
     _slower_claim("m3 memorizes less than slower SGD", "M3", "shuffled images"),
     _slower_claim("c=10 memorizes less than slower SGD, noise", "Winsorized SGD", "noise"),
-    _claim(
+    Source("ours, from the trials", "derived").claim(
         "a smaller step memorizes less",
-        f"SGD at {SLOW:g} of the step size has memorized less than SGD stopped at the same error of pristine images.",
+        f"SGD at {SLOW:g} of the step size has memorized less than SGD stopped at the same error "
+        "of pristine images.",
         f"{_SHARE}, SGD minus SGD at {SLOW:g} of its step size, {_FIT}",
-        "ours, from the trials",
+        above(0, "of the error"),
     ),
-    _claim(
+    _WINSORIZED.claim(
         "reconstruction kept",
-        "After as many steps unseen images are reconstructed no worse by winsorized SGD than by SGD.",
+        "After as many steps unseen images are reconstructed no worse by winsorized SGD than by "
+        "SGD.",
         "log2 of the error of test images at the end, c=10 over SGD",
-        _WINSORIZED,
-        direction="less",
-        threshold=0.1,
-        unit="doublings",
+        below(0.1, "doublings"),
     ),
-    _claim(
+    _WINSORIZED.claim(
         "unseen images better at equal fit",
-        "Where both have the same error of pristine training images, winsorized SGD reconstructs unseen ones better than SGD.",
+        "Where both have the same error of pristine training images, winsorized SGD reconstructs "
+        "unseen ones better than SGD.",
         f"log2 of the error of test images, c=10 over SGD, {_FIT}",
-        _WINSORIZED,
-        direction="less",
-        unit="doublings",
+        below(0, "doublings"),
     ),
-    _claim(
+    _WINSORIZED.claim(
         "c=10 memorizes less before Adam",
-        "Where both have the same error of pristine images, Adam has memorized more than Adam behind winsorized gradients.",
+        "Where both have the same error of pristine images, Adam has memorized more than Adam "
+        "behind winsorized gradients.",
         f"{_SHARE}, Adam minus Adam behind c=10, {_FIT}",
-        _WINSORIZED,
+        above(0, "of the error"),
     ),
 )
 
@@ -369,19 +368,3 @@ def _at_its_fit(recorded, kind, arm):
         *([by_rate(recorded, kind)] if plain.endswith("sgd") else []),
     ]
     return [*(plus_minus(100 * at_equal_fit(control, robust)[0]) for control in controls), "-"][:2]
-
-
-EXPERIMENT = Experiment(
-    name="garbage_images",
-    claims=CLAIMS,
-    presets=PRESETS,
-    arms=arms,
-    record=record,
-    judge=judge,
-    table=table,
-)
-
-if __name__ == "__main__":
-    from coherence.lab.running import main
-
-    main(EXPERIMENT)

@@ -17,10 +17,9 @@ import math
 
 import numpy as np
 
-from coherence.lab.claims import Claim
-from coherence.lab.experiment import Experiment
+from coherence.lab.analysis import first_at
+from coherence.lab.claims import Source, above, exactly
 from coherence.lab.report.tables import aligned, plus_minus
-from coherence.lab.training.curves import first_at
 
 PEOPLE = "weight and foot size"
 SETS = (
@@ -73,60 +72,58 @@ PRESETS = {
 # to 9 points; at the smallest, naive Bayes ahead on breast cancer and iris, level on wine and
 # MNIST, and behind on digits: so no claim is made of each data set alone. The least penalty and
 # floor were taken, as the nearest to the source's unpenalized pair.
-_NG_JORDAN = "Ng & Jordan, On Discriminative vs. Generative Classifiers (2001)"
-_OURS = "our experiment; the question is that of Ng & Jordan (2001)"
-
-
-def _claim(name, text, statistic, unit="error", known="second-hand", direction="greater", **more):
-    return Claim(
-        name,
-        text,
-        _NG_JORDAN if known == "second-hand" else _OURS,
-        known,
-        statistic,
-        direction,
-        unit=unit,
-        **more,
-    )
+_NG_JORDAN = Source(
+    "Ng & Jordan, On Discriminative vs. Generative Classifiers (2001)", "second-hand"
+)
+_OURS = Source("our experiment; the question is that of Ng & Jordan (2001)", "remembered")
 
 
 CLAIMS = (
-    _claim(
+    _NG_JORDAN.claim(
         "naive Bayes leads with few examples",
-        "With the fewest examples (two a class) naive Bayes makes fewer errors than logistic regression, over all data sets.",
-        "error of logistic regression minus error of naive Bayes at the smallest size, mean over data sets",
+        "With the fewest examples (two a class) naive Bayes makes fewer errors than logistic "
+        "regression, over all data sets.",
+        "error of logistic regression minus error of naive Bayes at the smallest size, mean over "
+        "data sets",
+        above(0, "error"),
     ),
-    _claim(
+    _NG_JORDAN.claim(
         "logistic regression leads with many",
-        "With the most examples there are, logistic regression makes fewer errors than naive Bayes, over all data sets.",
-        "error of naive Bayes minus error of logistic regression at the largest size, mean over data sets",
+        "With the most examples there are, logistic regression makes fewer errors than naive "
+        "Bayes, over all data sets.",
+        "error of naive Bayes minus error of logistic regression at the largest size, mean over "
+        "data sets",
+        above(0, "error"),
     ),
-    _claim(
+    _NG_JORDAN.claim(
         "the curves cross",
-        "On more than half of the data sets naive Bayes leads with the fewest examples and logistic regression with the most.",
+        "On more than half of the data sets naive Bayes leads with the fewest examples and "
+        "logistic regression with the most.",
         "share of the data sets on which both hold",
-        "of the data sets",
-        threshold=0.5,
+        above(0.5, "of the data sets"),
     ),
-    _claim(
+    _NG_JORDAN.claim(
         "naive Bayes gets to its own end sooner",
-        f"Naive Bayes needs fewer examples to cover {FALL:.0%} of the way from chance to its own last error.",
+        f"Naive Bayes needs fewer examples to cover {FALL:.0%} of the way from chance to its own "
+        "last error.",
         "log2 of the examples needed, logistic regression over naive Bayes, mean over data sets",
-        "doublings",
+        above(0, "doublings"),
     ),
-    _claim(
+    _OURS.claim(
         "the lead outlives a penalty",
-        "With the fewest examples naive Bayes also leads logistic regression with an L2 penalty (C = 1).",
-        "error of penalized logistic regression minus error of naive Bayes at the smallest size, mean over data sets",
-        known="remembered",
+        "With the fewest examples naive Bayes also leads logistic regression with an L2 penalty "
+        "(C = 1).",
+        "error of penalized logistic regression minus error of naive Bayes at the smallest size, "
+        "mean over data sets",
+        above(0, "error"),
     ),
-    _claim(
+    _OURS._replace(known="derived").claim(
         "ignored correlation costs what algebra says",
-        "Where both classes are normal and features correlate within them, naive Bayes ends higher by the difference of two closed forms.",
-        f"error of naive Bayes minus error of logistic regression with most examples, minus the closed form; {PEOPLE}",
-        known="derived",
-        direction="within",
-        tolerance=0.003,
+        "Where both classes are normal and features correlate within them, naive Bayes ends "
+        "higher by the difference of two closed forms.",
+        "error of naive Bayes minus error of logistic regression with most examples, minus the "
+        f"closed form; {PEOPLE}",
+        exactly(0, 0.003, "error"),
     ),
 )
 
@@ -381,11 +378,3 @@ def table(recorded):
     kinds = aligned(["model", "first definition", "models", "draws x", "has gradients"], kinds)
     note = f"errors in %, mean ± half of the 95 % interval; sooner: doublings of examples until {FALL:.0%} of a model's own fall"
     return f"{curves}\n{note}\n\n{kinds}"
-
-
-EXPERIMENT = Experiment("generative_vs_discriminative", CLAIMS, PRESETS, arms, record, judge, table)
-
-if __name__ == "__main__":
-    from coherence.lab.running import main
-
-    main(EXPERIMENT)

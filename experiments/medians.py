@@ -12,13 +12,12 @@ import dataclasses
 
 import numpy as np
 
-from coherence.lab.claims import Claim
+from coherence.lab.analysis import first_at, stacked
+from coherence.lab.claims import Source, above, below
 from coherence.lab.data.settings import MNIST, Digits, LabelNoise, Npz
-from coherence.lab.experiment import Experiment
 from coherence.lab.models.settings import Convolutional, FullyConnected
 from coherence.lab.report.tables import aligned, plus_minus
 from coherence.lab.training.classification import Classification
-from coherence.lab.training.curves import first_at, stacked
 from coherence.optim.settings import SGD, Average, MedianOfMeans, RollingMean, RollingMedian
 
 METHODS = {"SGD": Average(), "M3": MedianOfMeans(3), "RM3": RollingMedian(3), "RA3": RollingMean(3)}
@@ -80,78 +79,65 @@ PRESETS = {
 # SGD's. So the dependence on the batch size is our explanation of what had been seen, put to the
 # test with other seeds, not a prediction.
 _PAPER = "Zielinski, Krishnan & Chatterjee, Weak and Strong Gradient Directions (arXiv:2003.07422)"
-_OURS = "ours: a coordinate's median of three is zero where only one of three wants to move it"
+_PAPER_REMEMBERED = Source(_PAPER, "remembered")
+_OURS = Source(
+    "ours: a coordinate's median of three is zero where only one of three wants to move it",
+    "derived",
+)
 
 
 def _each(method):
     return (
-        Claim(
+        Source(f"{_PAPER}, abstract", "read").claim(
             f"{method} memorizes less",
-            f"Under label noise {method} leaves most corrupt labels unlearned that SGD memorizes in as many steps (smallest batches).",
-            f"{_PAPER}, abstract",
-            "read",
+            f"Under label noise {method} leaves most corrupt labels unlearned that SGD memorizes "
+            "in as many steps (smallest batches).",
             f"share of corrupt examples fitted at the end, SGD minus {method}",
-            "greater",
-            MUCH,
-            unit="of corrupt examples",
+            above(MUCH, "of corrupt examples"),
         ),
-        Claim(
+        Source(f"{_PAPER}, abstract", "read").claim(
             f"{method} overfits less",
-            f"Under label noise the gap between training and test accuracy is much smaller with {method} (smallest batches).",
-            f"{_PAPER}, abstract",
-            "read",
+            "Under label noise the gap between training and test accuracy is much smaller with "
+            f"{method} (smallest batches).",
             f"training minus test accuracy at the end, SGD minus {method}",
-            "greater",
-            MUCH,
-            unit="accuracy",
+            above(MUCH, "accuracy"),
         ),
-        Claim(
+        _PAPER_REMEMBERED.claim(
             f"{method} ends better on test",
-            f"Under label noise test accuracy at the end is higher with {method} than with SGD (smallest batches).",
-            _PAPER,
-            "remembered",
+            f"Under label noise test accuracy at the end is higher with {method} than with SGD "
+            "(smallest batches).",
             f"test accuracy at the end, {method} minus SGD",
-            "greater",
-            unit="accuracy",
+            above(0, "accuracy"),
         ),
-        Claim(
+        _PAPER_REMEMBERED.claim(
             f"{method} loses little on clean labels",
-            f"Without label noise {method} ends with nearly the test accuracy of SGD (smallest batches).",
-            _PAPER,
-            "remembered",
+            f"Without label noise {method} ends with nearly the test accuracy of SGD (smallest "
+            "batches).",
             f"test accuracy at the end without noise, SGD minus {method}",
-            "less",
-            LITTLE,
-            unit="accuracy",
+            below(LITTLE, "accuracy"),
         ),
-        Claim(
+        Source("a control of ours; the source compares at equal steps", "derived").claim(
             f"{method} memorizes less at equal fit",
-            f"SGD stopped where it fits the pristine examples as well as {method} at the end has memorized more (smallest batches).",
-            "a control of ours; the source compares at equal steps",
-            "derived",
-            f"share of corrupt examples fitted when pristine accuracy is what {method} ends with, SGD minus {method}",
-            "greater",
-            unit="of corrupt examples",
+            f"SGD stopped where it fits the pristine examples as well as {method} at the end has "
+            "memorized more (smallest batches).",
+            f"share of corrupt examples fitted when pristine accuracy is what {method} ends with, "
+            f"SGD minus {method}",
+            above(0, "of corrupt examples"),
         ),
-        Claim(
+        Source(f"{_PAPER}, abstract, where the batch is 256, but of 1,000 classes", "read").claim(
             f"{method} memorizes less in large batches",
-            f"As with the smallest batches, so with the largest: {method} leaves corrupt labels unlearned that SGD memorizes.",
-            f"{_PAPER}, abstract, where the batch is 256, but of 1,000 classes",
-            "read",
+            f"As with the smallest batches, so with the largest: {method} leaves corrupt labels "
+            "unlearned that SGD memorizes.",
             f"share of corrupt examples fitted at the end, SGD minus {method}, largest batches",
-            "greater",
-            MUCH,
-            unit="of corrupt examples",
+            above(MUCH, "of corrupt examples"),
         ),
-        Claim(
+        _OURS.claim(
             f"{method} needs few examples of a class",
-            f"{method} suppresses memorization more where a batch has less than one example of a class.",
-            _OURS,
-            "derived",
-            f"share of corrupt examples fitted at the end, SGD minus {method}: in the smallest batches minus in the largest",
-            "greater",
-            MUCH,
-            unit="of corrupt examples",
+            f"{method} suppresses memorization more where a batch has less than one example of a "
+            "class.",
+            f"share of corrupt examples fitted at the end, SGD minus {method}: in the smallest "
+            "batches minus in the largest",
+            above(MUCH, "of corrupt examples"),
         ),
     )
 
@@ -159,15 +145,12 @@ def _each(method):
 CLAIMS = (
     *_each("M3"),
     *_each("RM3"),
-    Claim(
+    Source(f"{_PAPER}, the released code; its role is remembered", "remembered").claim(
         "RA3 memorizes like SGD",
-        "It is the median: a mean of the last three gradients, as stale and as smooth, suppresses little (smallest batches).",
-        f"{_PAPER}, the released code; its role is remembered",
-        "remembered",
+        "It is the median: a mean of the last three gradients, as stale and as smooth, "
+        "suppresses little (smallest batches).",
         "share of corrupt examples fitted at the end, SGD minus RA3",
-        "less",
-        MUCH,
-        unit="of corrupt examples",
+        below(MUCH, "of corrupt examples"),
     ),
 )
 
@@ -319,19 +302,3 @@ def table(recorded):
     ]
     note = "accuracies after the last step (best test: the highest on the way), mean ± half of the 95 % interval over seeds"
     return f"{aligned(header, rows)}\n{note}"
-
-
-EXPERIMENT = Experiment(
-    name="medians",
-    claims=CLAIMS,
-    presets=PRESETS,
-    arms=arms,
-    record=record,
-    judge=judge,
-    table=table,
-)
-
-if __name__ == "__main__":
-    from coherence.lab.running import main
-
-    main(EXPERIMENT)

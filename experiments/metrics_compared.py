@@ -13,13 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from coherence.lab.claims import Claim, interval
+from coherence.lab.analysis import first_at, stacked
+from coherence.lab.claims import Source, above, below, exactly, interval
 from coherence.lab.data.settings import MNIST, Digits, LabelNoise, Npz
-from coherence.lab.experiment import Experiment
 from coherence.lab.models.settings import Convolutional, FullyConnected
 from coherence.lab.report.tables import aligned, plus_minus
 from coherence.lab.training.classification import Classification
-from coherence.lab.training.curves import first_at, stacked
 from coherence.optim.settings import SGD
 
 LEVELS = (
@@ -113,6 +112,8 @@ PRESETS = {
 # rest. In other experiments of this toolkit, at a step size of 0.1, random labels reach a high
 # m-coherence late in training: hence the small step, and levels that are judged one by one.
 _EVERY = f"over training losses of {', '.join(f'{level:g}' for level in LEVELS)} nats"
+_ORDER = "the order is what the theory of coherent gradients suggests"
+_ALGEBRA = Source("algebra of the definitions", "derived")
 _RELATIVE = (
     "largest relative deviation over all measurements of a run with true and one with random labels"
 )
@@ -120,24 +121,13 @@ _RELATIVE = (
 
 def _separates(name):
     label, sense, ratio, source = MEASURES[name]
-    more, extreme, direction = (
-        ("more", "smallest", "greater") if sense > 0 else ("less", "largest", "less")
-    )
-    text = f"At equal training loss true labels have {more} of it than random labels: {label}."
-    statistic = (
-        f"{'log2 ratio' if ratio else 'difference'}, true against random labels; {extreme} {_EVERY}"
-    )
-    source = (
-        f"{source}, for the measure; the order is what the theory of coherent gradients suggests"
-    )
-    return Claim(
+    more, extreme = ("more", "smallest") if sense > 0 else ("less", "largest")
+    what = "log2 ratio" if ratio else "difference"
+    return Source(f"{source}, for the measure; {_ORDER}", "remembered").claim(
         f"{label} separates",
-        text,
-        source,
-        "remembered",
-        statistic,
-        direction,
-        unit="doublings" * ratio,
+        f"At equal training loss true labels have {more} of it than random labels: {label}.",
+        f"{what}, true against random labels; {extreme} {_EVERY}",
+        (above if sense > 0 else below)(0, "doublings" * ratio),
     )
 
 
@@ -151,21 +141,20 @@ IDENTITIES = {
 }
 CLAIMS = (
     *(
-        Claim(
-            name=f"m-coherence separates at {level:g}",
-            text=f"At a training loss of {level:g} nats gradients are more coherent on true than on random labels.",
-            source="Chatterjee & Zielinski, arXiv:2203.10036, Section 6",
-            known="read",
-            statistic=f"log2 of m-coherence on true over random labels, fixed sample, at a training loss of {level:g} nats",
-            direction="greater",
-            unit="doublings",
+        Source("Chatterjee & Zielinski, arXiv:2203.10036, Section 6", "read").claim(
+            f"m-coherence separates at {level:g}",
+            f"At a training loss of {level:g} nats gradients are more coherent on true than on "
+            "random labels.",
+            "log2 of m-coherence on true over random labels, fixed sample, at a training loss of "
+            f"{level:g} nats",
+            above(0, "doublings"),
         )
         for level in LEVELS
     ),
     *(_separates(name) for name in MEASURES if name not in UNCLAIMED),
     *(
-        Claim(*both, "algebra of the definitions", "derived", _RELATIVE, "within", tolerance=EXACT)
-        for both in IDENTITIES.items()
+        _ALGEBRA.claim(name, text, _RELATIVE, exactly(0, EXACT))
+        for name, text in IDENTITIES.items()
     ),
 )
 
@@ -421,11 +410,3 @@ def table(recorded):
     residual = max(recorded[f"{arm}/sharpness_residual"].max() for arm in ARMS)
     note = f"{note}\nat the end: {'; '.join(end)}. Largest residual of a sharpness: {residual:.2g}"
     return f"{aligned(header, rows)}\n{note}\n\nfunctions of these\n{aligned(header[:4], guises)}"
-
-
-EXPERIMENT = Experiment("metrics_compared", CLAIMS, PRESETS, arms, record, judge, table)
-
-if __name__ == "__main__":
-    from coherence.lab.running import main
-
-    main(EXPERIMENT)

@@ -12,12 +12,11 @@ import dataclasses
 
 import numpy as np
 
-from coherence.lab.claims import Claim
-from coherence.lab.experiment import Experiment
+from coherence.lab.analysis import first_at, stacked
+from coherence.lab.claims import Source, above
 from coherence.lab.models.settings import FullyConnected
 from coherence.lab.report.tables import aligned, plus_minus
 from coherence.lab.training.classification import Classification
-from coherence.lab.training.curves import first_at, stacked
 from coherence.optim.settings import SGD, SoftThreshold
 
 PIXELS = 64
@@ -93,59 +92,62 @@ PRESETS = {
 # 0.003 and 0.01. It set the penalty and the later loss level (which the middle one reaches once
 # weights are zero), and showed accuracy falling by a quarter and restored by L1, and m-coherence
 # (of all weights) near 1 with random features, L1 or not.
-_OURS = "our experiment; the theory is Chatterjee & Zielinski, arXiv:2203.10036 (regularizers act on weak directions)"
-
-
-def _claim(name, text, statistic, unit):
-    return Claim(name, text, _OURS, "remembered", statistic, "greater", 0.0, unit=unit)
+_OURS = Source(
+    "our experiment; the theory is Chatterjee & Zielinski, arXiv:2203.10036 "
+    "(regularizers act on weak directions)",
+    "remembered",
+)
 
 
 _AT = f"where training loss first falls to {LATE:g} nats"
 CLAIMS = (
-    _claim(
+    _OURS.claim(
         "useless features lower test accuracy",
         f"The more random features, the lower is test accuracy {_AT}.",
         "fall of test accuracy from one number of random features to the next, smallest",
-        "accuracy",
+        above(0, "accuracy"),
     ),
     *(
-        _claim(
+        _OURS.claim(
             f"useless features lower coherence at {level:g}",
-            f"The more random features, the less coherent are gradients at a training loss of {level:g} nats.",
-            "log2 ratio of m-coherence, fewer over more, smallest over neighbouring numbers of random features",
-            "doublings",
+            "The more random features, the less coherent are gradients at a training loss of "
+            f"{level:g} nats.",
+            "log2 ratio of m-coherence, fewer over more, smallest over neighbouring numbers of "
+            "random features",
+            above(0, "doublings"),
         )
         for level in (EARLY, LATE)
     ),
-    _claim(
+    _OURS.claim(
         "L1 restores test accuracy",
         f"With most random features, L1 raises test accuracy {_AT}.",
         "difference of test accuracy, L1 minus none",
-        "accuracy",
+        above(0, "accuracy"),
     ),
-    _claim(
+    _OURS.claim(
         "L1 restores half of it or more",
         "L1 brings back at least half of the accuracy that the random features cost.",
         f"accuracy that L1 restores minus half of what most random features cost, {_AT}",
-        "accuracy",
+        above(0, "accuracy"),
     ),
-    _claim(
+    _OURS.claim(
         "L1 does so because of the useless features",
         "Without random features L1 gains less.",
         f"gain of test accuracy by L1, with most random features minus without, {_AT}",
-        "accuracy",
+        above(0, "accuracy"),
     ),
-    _claim(
+    _OURS.claim(
         "L1 restores coherence",
         "With most random features, L1 raises the coherence of gradients.",
         f"log2 ratio of m-coherence, L1 over none, {_AT}",
-        "doublings",
+        above(0, "doublings"),
     ),
-    _claim(
+    _OURS.claim(
         "L1 restores coherence of the weights in use",
-        "With most random features, the gradients of the weights that L1 leaves in use are more coherent than those of all without it.",
+        "With most random features, the gradients of the weights that L1 leaves in use are more "
+        "coherent than those of all without it.",
         f"log2 ratio of m-coherence, of weights that are not zero under L1 over none, {_AT}",
-        "doublings",
+        above(0, "doublings"),
     ),
 )
 
@@ -318,19 +320,3 @@ def table(recorded):
         f"{recorded['l1']:g}; last: weights of pixels and of random features that are not zero at the end; mean ± half of the 95 % interval"
     )
     return f"{aligned([*header, '% of pixels', '% of random'], rows)}\n{note}"
-
-
-EXPERIMENT = Experiment(
-    name="noise_features",
-    claims=CLAIMS,
-    presets=PRESETS,
-    arms=arms,
-    record=record,
-    judge=judge,
-    table=table,
-)
-
-if __name__ == "__main__":
-    from coherence.lab.running import main
-
-    main(EXPERIMENT)

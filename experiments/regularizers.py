@@ -17,13 +17,12 @@ import dataclasses
 
 import numpy as np
 
-from coherence.lab.claims import Claim
+from coherence.lab.analysis import first_at, stacked
+from coherence.lab.claims import Source, above, below, exactly
 from coherence.lab.data.settings import MNIST, Digits, LabelNoise, Learnable, Memorizable, Npz
-from coherence.lab.experiment import Experiment
 from coherence.lab.models.settings import Convolutional, FullyConnected
 from coherence.lab.report.tables import aligned, plus_minus
 from coherence.lab.training.classification import Classification
-from coherence.lab.training.curves import first_at, stacked
 from coherence.optim.settings import SGD, L2Decay, SoftThreshold
 from coherence.optim.stopping.settings import Coherence, Evidence, GradientNorm, Patience
 from coherence.probes.schedules import Every
@@ -113,107 +112,114 @@ PRESETS = {
 # and on corrupt examples at the end were seen, so the two claims about which are given up first had
 # been seen to come true there. Test accuracies, and what stopping rules do, were not. All rules are
 # at the defaults of their settings.
-_ALGEBRA = "by algebra, for this example (arXiv:2203.10036, Section 3); no source has the numbers"
+_ALGEBRA = Source(
+    "by algebra, for this example (arXiv:2203.10036, Section 3); no source has the numbers",
+    "derived",
+)
 _FORCE = "Chatterjee & Zielinski, arXiv:2203.10036 (regularizers act on weak directions)"
-_STOP = "Chatterjee & Zielinski, arXiv:2203.10036 (early stopping acts on weak directions)"
-_OURS = "a control of ours; no source compares them"
-
-
-def _exactly(name, text, statistic, tolerance=1e-5):
-    return Claim(name, text, _ALGEBRA, "derived", statistic, "within", 0.0, tolerance)
-
-
-def _claim(
-    name, text, statistic, unit, source=_OURS, known="derived", direction="greater", threshold=0.0
-):
-    return Claim(name, text, source, known, statistic, direction, threshold, unit=unit)
+_STOP = Source(
+    "Chatterjee & Zielinski, arXiv:2203.10036 (early stopping acts on weak directions)",
+    "remembered",
+)
+_OURS = Source("a control of ours; no source compares them", "derived")
 
 
 def _of_penalty(penalty):
     return (
-        _claim(
+        Source(_FORCE, "second-hand" if penalty == "L2" else "remembered").claim(
             f"{penalty} gives up the corrupt first",
-            f"As the rate of {penalty} grows, the corrupt examples are lost long before the pristine ones.",
-            "log10 of the rate that halves the pristine examples fitted over that which halves the corrupt",
-            *("decades", _FORCE, "second-hand" if penalty == "L2" else "remembered"),
+            f"As the rate of {penalty} grows, the corrupt examples are lost long before the "
+            "pristine ones.",
+            "log10 of the rate that halves the pristine examples fitted over that which halves "
+            "the corrupt",
+            above(0, "decades"),
         ),
-        _claim(
+        _OURS.claim(
             f"{penalty} fits fewer corrupt at equal fit",
-            f"Where as many pristine examples are fitted, {penalty} has fitted fewer corrupt ones than plain SGD had on its way.",
-            f"share of corrupt examples fitted, {penalty} minus SGD, mean over pristine accuracies {', '.join(map(str, LEVELS))}",
-            "of corrupt examples",
-            direction="less",
+            f"Where as many pristine examples are fitted, {penalty} has fitted fewer corrupt ones "
+            "than plain SGD had on its way.",
+            f"share of corrupt examples fitted, {penalty} minus SGD, mean over pristine "
+            f"accuracies {', '.join(map(str, LEVELS))}",
+            below(0, "of corrupt examples"),
         ),
-        _claim(
+        _OURS.claim(
             f"{penalty} beats early stopping",
-            f"With its rate chosen on the validation part, {penalty} is better on test examples than SGD stopped by that part.",
-            f"test accuracy at the least validation loss, of {penalty} over rates minus of what patience keeps of SGD",
-            "accuracy",
+            f"With its rate chosen on the validation part, {penalty} is better on test examples "
+            "than SGD stopped by that part.",
+            f"test accuracy at the least validation loss, of {penalty} over rates minus of what "
+            "patience keeps of SGD",
+            above(0, "accuracy"),
         ),
     )
 
 
-def _less_regret(rule, text, known="derived", source=_OURS):
+def _less_regret(rule, text, source=_OURS):
     statistic = "regret at the most noise, training to the end minus the rule"
-    return _claim(
+    return source.claim(
         f"{rule} beats never stopping",
         f"{text} beats training to the end.",
         statistic,
-        "accuracy",
-        source,
-        known,
+        above(0, "accuracy"),
     )
 
 
 CLAIMS = (
-    _exactly(
+    _ALGEBRA.claim(
         "L1 keeps what is shared",
-        "On the learnable set the shared weight ends at 1 - rate and the private ones at 0: test loss rate^2 / 2.",
+        "On the learnable set the shared weight ends at 1 - rate and the private ones at 0: test "
+        "loss rate^2 / 2.",
         "largest deviation of a weight or the test loss, over rates",
+        exactly(0, 1e-05),
     ),
-    _exactly(
+    _ALGEBRA.claim(
         "L1 memorizes what outweighs it",
         "On the memorizable set a weight ends at 1 - 4 rate below a rate of 1/4, else at 0.",
         "largest deviation of a weight, over rates",
+        exactly(0, 1e-05),
     ),
-    _exactly(
+    _ALGEBRA.claim(
         "weaker than the pull is zero",
-        "Where no example alone outweighs the pull its private weight is exactly zero: at the end if others help, else always.",
-        "largest private weight: learnable set at the end; either set at any step for rates above 1/4",
-        0.0,
+        "Where no example alone outweighs the pull its private weight is exactly zero: at the "
+        "end if others help, else always.",
+        "largest private weight: learnable set at the end; either set at any step for rates "
+        "above 1/4",
+        exactly(0, 0.0),
     ),
-    _exactly(
+    _ALGEBRA.claim(
         "L2 keeps the ratio",
-        "On the learnable set the weights end at 4 and 1 over 5 + 4 rate: smaller, but in the same ratio.",
+        "On the learnable set the weights end at 4 and 1 over 5 + 4 rate: smaller, but in the "
+        "same ratio.",
         "largest deviation of a weight, over rates",
+        exactly(0, 1e-05),
     ),
-    _exactly(
+    _ALGEBRA.claim(
         "L2 memorizes at every rate",
         "On the memorizable set they end at 1 / (1 + 4 rate).",
         "largest deviation of a weight, over rates",
+        exactly(0, 1e-05),
     ),
     *_of_penalty("L1"),
     *_of_penalty("L2"),
-    _claim(
+    _STOP.claim(
         "best where the corrupt take over",
-        "Test accuracy is best about where the corrupt examples' share of the loss reduction first exceeds that of the examples.",
+        "Test accuracy is best about where the corrupt examples' share of the loss reduction "
+        "first exceeds that of the examples.",
         "absolute log2 of the step of the takeover over that of the best test accuracy",
-        *("doublings", _STOP, "remembered", "less", 1.0),
+        below(1.0, "doublings"),
     ),
     _less_regret(
         "patience",
         "Stopping by the loss of a validation part as noisy as the rest",
-        "second-hand",
-        _STOP,
+        _STOP._replace(known="second-hand"),
     ),
-    _less_regret("takeover", "Stopping where the corrupt take over", "remembered", _STOP),
+    _less_regret("takeover", "Stopping where the corrupt take over", _STOP),
     _less_regret("evidence", "Stopping where the mean gradient is no more than noise"),
     _less_regret("coherence", "Stopping where examples no longer help each other"),
-    _claim(
+    _OURS.claim(
         "patience costs little without noise",
         "Without noise, where one may train to the end, patience gives up hardly anything.",
         "regret of patience on the validation loss at the least noise",
-        *("accuracy", _OURS, "derived", "less", 0.02),
+        below(0.02, "accuracy"),
     ),
 )
 
@@ -614,19 +620,3 @@ def table(recorded):
         "rank among the rules, by seed, 1 is best; step: median of the seeds in which the rule stopped"
     )
     return f"{aligned(header, rows)}\n\n{aligned(['noise', 'rule', 'regret', 'rank', 'step', 'never stopped'], rules)}\n{note}"
-
-
-EXPERIMENT = Experiment(
-    name="regularizers",
-    claims=CLAIMS,
-    presets=PRESETS,
-    arms=arms,
-    record=record,
-    judge=judge,
-    table=table,
-)
-
-if __name__ == "__main__":
-    from coherence.lab.running import main
-
-    main(EXPERIMENT)

@@ -11,12 +11,12 @@ import dataclasses
 
 import numpy as np
 
-from coherence.lab.claims import Claim
+from coherence.lab.analysis import first_at, stacked
+from coherence.lab.claims import Source, above, below
 from coherence.lab.data.settings import LabelNoise, SMSSpam
-from coherence.lab.experiment import Experiment, all_arms
+from coherence.lab.experiment import all_arms
 from coherence.lab.report.tables import aligned, plus_minus
 from coherence.lab.training.classification import Classification
-from coherence.lab.training.curves import first_at, stacked
 from coherence.optim.settings import SGD, Average, Winsorize
 
 EQUAL = 0.1  # nats: the training loss at which runs are compared; knowing the share of spam alone gives 0.38
@@ -71,6 +71,7 @@ PRESETS = {
     "cpu": Settings(),
     "paper": Settings(messages=4171, words=7000, steps=5000, long=50_000),
 }
+scale = all_arms
 
 # What was fixed when: statistics and thresholds before any run of these presets; none was moved
 # after. Before that, losses and accuracies of single runs on one other split (seed 100) were looked
@@ -78,90 +79,88 @@ PRESETS = {
 # memorizes permuted labels slowly, and winsorizing hardly at all. Of coherence, weights and naive
 # Bayes only the verdicts of `smoke` (400 messages) had been seen, among them that smoothing might
 # not do what is claimed.
-_OURS = "our experiment; the theory is Chatterjee & Zielinski, arXiv:2203.10036"
-_WINSORIZING = "our experiment; the theory is Chatterjee, arXiv:2002.10657, Section 3"
-_NG_JORDAN = "Ng & Jordan, On discriminative vs. generative classifiers (NIPS 2001)"
+_OURS = Source("our experiment; the theory is Chatterjee & Zielinski, arXiv:2203.10036", "derived")
+_WINSORIZING = Source(
+    "our experiment; the theory is Chatterjee, arXiv:2002.10657, Section 3", "derived"
+)
+_NG_JORDAN = Source(
+    "Ng & Jordan, On discriminative vs. generative classifiers (NIPS 2001)", "remembered"
+)
 _AT = f"at a training loss of {EQUAL:g} nats"
 
 
-def _claim(
-    name, text, statistic, unit, threshold=0.0, source=_OURS, known="derived", direction="greater"
-):
-    return Claim(name, text, source, known, statistic, direction, threshold, unit=unit)
-
-
 CLAIMS = (
-    _claim(
+    _OURS.claim(
         "random labels lower coherence",
         "With permuted labels, messages help one another less.",
-        f"log2 of the words' m-coherence over all training messages {_AT}, true over permuted labels",
-        "doublings",
+        f"log2 of the words' m-coherence over all training messages {_AT}, true over permuted "
+        "labels",
+        above(0, "doublings"),
     ),
-    _claim(
+    _OURS.claim(
         "frequent words carry what is shared",
-        f"Words of more than {FREQUENT} messages have more of the mean gradient than of single messages' gradients.",
-        f"their share of the mean gradient's squared norm minus that of the mean squared norm {_AT}, true minus permuted labels",
-        "of the squared norm",
+        f"Words of more than {FREQUENT} messages have more of the mean gradient than of single "
+        "messages' gradients.",
+        "their share of the mean gradient's squared norm minus that of the mean squared norm "
+        f"{_AT}, true minus permuted labels",
+        above(0, "of the squared norm"),
     ),
-    _claim(
+    _OURS.claim(
         "coherent words are those with large log-odds",
         "The more coherent a word, the larger are its log-odds in naive Bayes.",
-        f"rank correlation over words, m-coherence pooled over training and |log-odds| with smoothing {LAPLACE:g}",
-        "rank correlation",
-        0.3,
+        "rank correlation over words, m-coherence pooled over training and |log-odds| with "
+        f"smoothing {LAPLACE:g}",
+        above(0.3, "rank correlation"),
     ),
-    _claim(
+    _OURS.claim(
         "smoothing makes log-odds say what is shared",
-        "Without smoothing the log-odds agree less with coherence, since any word of a single message has large ones.",
+        "Without smoothing the log-odds agree less with coherence, since any word of a single "
+        "message has large ones.",
         f"that rank correlation, smoothing {LAPLACE:g} minus the least smoothing",
-        "rank correlation",
+        above(0, "rank correlation"),
     ),
-    _claim(
+    _WINSORIZING.claim(
         "winsorizing silences rare words",
-        f"Winsorized at {C:g} % of a batch, words of {RARE} messages or fewer have far smaller weights beside those of frequent words.",
+        f"Winsorized at {C:g} % of a batch, words of {RARE} messages or fewer have far smaller "
+        "weights beside those of frequent words.",
         f"log2 of the rms weight of rare over that of frequent words {_AT}, SGD minus winsorized",
-        "doublings",
-        1.0,
-        _WINSORIZING,
+        above(1.0, "doublings"),
     ),
-    _claim(
+    _WINSORIZING.claim(
         "by as much as counting says",
-        "What winsorizing leaves of a word's weight in the first epoch is the chance that k more messages of a batch have the word.",
-        f"weight over SGD's minus that chance, words of one class and up to {FREQUENT} messages: mean size over frequencies and c",
-        "of the weight",
-        0.1,
-        _WINSORIZING,
-        direction="less",
+        "What winsorizing leaves of a word's weight in the first epoch is the chance that k more "
+        "messages of a batch have the word.",
+        f"weight over SGD's minus that chance, words of one class and up to {FREQUENT} messages: "
+        "mean size over frequencies and c",
+        below(0.1, "of the weight"),
     ),
-    _claim(
+    _WINSORIZING.claim(
         "less memorized at equal fit",
-        "With half of the labels permuted, SGD has memorized more corrupt ones than winsorizing when it fits the pristine as well.",
-        f"share of corrupt examples fitted when pristine accuracy is what c = {C:g} ends with, SGD minus winsorized",
-        "of corrupt examples",
-        source=_WINSORIZING,
+        "With half of the labels permuted, SGD has memorized more corrupt ones than winsorizing "
+        "when it fits the pristine as well.",
+        f"share of corrupt examples fitted when pristine accuracy is what c = {C:g} ends with, "
+        "SGD minus winsorized",
+        above(0, "of corrupt examples"),
     ),
-    _claim(
+    _OURS.claim(
         "smoothing keeps naive Bayes from memorizing",
-        f"Smoothed by {LAPLACE:g}, naive Bayes fits far fewer corrupt labels than nearly without smoothing.",
+        f"Smoothed by {LAPLACE:g}, naive Bayes fits far fewer corrupt labels than nearly without "
+        "smoothing.",
         f"share of corrupt examples fitted, least smoothing minus {LAPLACE:g}",
-        "of corrupt examples",
-        0.1,
+        above(0.1, "of corrupt examples"),
     ),
-    _claim(
+    _NG_JORDAN.claim(
         "naive Bayes ahead with few messages",
         "With few training messages, naive Bayes is better than logistic regression.",
-        "balanced accuracy with the fewest messages, multinomial naive Bayes minus logistic regression",
-        "balanced accuracy",
-        source=_NG_JORDAN,
-        known="remembered",
+        "balanced accuracy with the fewest messages, multinomial naive Bayes minus logistic "
+        "regression",
+        above(0, "balanced accuracy"),
     ),
-    _claim(
+    _NG_JORDAN.claim(
         "its lead goes with more messages",
         "The more training messages, the smaller is the lead of naive Bayes.",
         "that difference, with the fewest minus with the most messages",
-        "balanced accuracy",
-        source=_NG_JORDAN,
-        known="remembered",
+        above(0, "balanced accuracy"),
     ),
 )
 
@@ -529,11 +528,3 @@ def table(recorded):
     words = ", ".join(recorded["word/names"])
     note = f"after the last step; mean ± half of the 95 % interval over splits. The most coherent words (first split): {words}"
     return f"{aligned(['model', 'training loss', 'corrupt fitted', 'test', 'balanced', 'spam found'], rows)}\n{note}"
-
-
-EXPERIMENT = Experiment("spam", CLAIMS, PRESETS, arms, record, judge, table, scale=all_arms)
-
-if __name__ == "__main__":
-    from coherence.lab.running import main
-
-    main(EXPERIMENT)

@@ -10,11 +10,10 @@ import dataclasses
 
 import numpy as np
 
-from coherence.lab.claims import Claim
+from coherence.lab.analysis import stacked
+from coherence.lab.claims import Source, exactly
 from coherence.lab.data.settings import Learnable, Memorizable
-from coherence.lab.experiment import Experiment
 from coherence.lab.report.tables import aligned
-from coherence.lab.training.curves import stacked
 from coherence.optim.settings import SGD, Average, Median
 
 EXAMPLES = 4
@@ -83,39 +82,47 @@ class Toy:
 
 
 PRESETS = {"smoke": Settings(steps=60), "cpu": Settings(), "paper": Settings()}
+SOURCE_PRESET = "any"
 
-_SOURCE = "Chatterjee & Zielinski, arXiv:2203.10036, Section 3 (example); values by algebra"
-
-
-def _exactly(name, text, statistic, tolerance=1e-5):
-    return Claim(name, text, _SOURCE, "derived", statistic, "within", 0.0, tolerance)
+_SOURCE = Source(
+    "Chatterjee & Zielinski, arXiv:2203.10036, Section 3 (example); values by algebra", "derived"
+)
 
 
 CLAIMS = (
-    _exactly(
+    _SOURCE.claim(
         "shared feature wins",
-        "On the learnable set the shared weight tends to 4/5 and each private one to 1/5, with one common rate.",
+        "On the learnable set the shared weight tends to 4/5 and each private one to 1/5, with "
+        "one common rate.",
         "largest deviation of any weight from its closed form, over all steps",
+        exactly(0, 1e-05),
     ),
-    _exactly(
+    _SOURCE.claim(
         "memorized one by one",
-        "On the memorizable set each example is fitted alone, five times more slowly at first; nothing reaches the test example.",
+        "On the memorizable set each example is fitted alone, five times more slowly at first; "
+        "nothing reaches the test example.",
         "largest deviation of any weight, and of the constant test loss 1/2, over all steps",
+        exactly(0, 1e-05),
     ),
-    _exactly(
+    _SOURCE.claim(
         "coherence tells them apart",
-        "alpha is 0.625 on the learnable set and 0.25, the orthogonal limit 1/m, on the memorizable one, throughout.",
+        "alpha is 0.625 on the learnable set and 0.25, the orthogonal limit 1/m, on the "
+        "memorizable one, throughout.",
         f"largest deviation of alpha over the first {EARLY} steps",
+        exactly(0, 1e-05),
     ),
-    _exactly(
+    _SOURCE.claim(
         "the median keeps the shared",
-        "Descending the coordinate-wise median, only the shared weight moves: train and test loss of the learnable set fall alike.",
+        "Descending the coordinate-wise median, only the shared weight moves: train and test "
+        "loss of the learnable set fall alike.",
         "largest deviation of any weight from its closed form, over all steps",
+        exactly(0, 1e-05),
     ),
-    _exactly(
+    _SOURCE.claim(
         "the median memorizes nothing",
         "On the memorizable set the median of the gradients is zero: nothing is learned.",
         "largest absolute weight, over all steps",
+        exactly(0, 1e-05),
     ),
 )
 
@@ -199,20 +206,3 @@ def table(recorded):
         ],
         rows,
     )
-
-
-EXPERIMENT = Experiment(
-    name="toy",
-    claims=CLAIMS,
-    presets=PRESETS,
-    arms=arms,
-    record=record,
-    judge=judge,
-    table=table,
-    at_source_scale=lambda settings: True,
-)
-
-if __name__ == "__main__":
-    from coherence.lab.running import main
-
-    main(EXPERIMENT)

@@ -13,13 +13,13 @@ import dataclasses
 
 import numpy as np
 
-from coherence.lab.claims import Claim
+from coherence.lab.analysis import at_losses, first_at, stacked
+from coherence.lab.claims import Source, above
 from coherence.lab.data.settings import Digits, LabelNoise
-from coherence.lab.experiment import Experiment, all_arms
+from coherence.lab.experiment import all_arms
 from coherence.lab.models.settings import FullyConnected
 from coherence.lab.report.tables import aligned, plus_minus
 from coherence.lab.training.classification import Classification
-from coherence.lab.training.curves import at_losses, first_at, stacked
 from coherence.optim.settings import SGD, Average, Winsorize
 
 LEVELS = (
@@ -80,6 +80,7 @@ PRESETS = {
         steps=20_000,
     ),
 }
+scale = all_arms
 
 # What was fixed when: statistics and thresholds before any tree was grown and before any run of
 # these presets; none was moved after. Before that, losses and accuracies of single runs of plain
@@ -88,91 +89,81 @@ PRESETS = {
 # inconclusive, since SGD had not memorized. After that step size, number of steps and the grid of c
 # were changed (seeds 100 to 102, plain SGD alone), and the training examples drawn anew; nothing
 # else.
-_ANALOGY = (
-    "Chatterjee, arXiv:2002.10657, Section 3: winsorizing is the analogue of a minimum leaf size"
+_ANALOGY = Source(
+    "Chatterjee, arXiv:2002.10657, Section 3: winsorizing is the analogue of a minimum leaf size",
+    "second-hand",
 )
-_OURS = "our experiment; the theory is Chatterjee & Zielinski, arXiv:2203.10036"
+_CONTROL = Source("a control of ours", "derived")
+_OURS = Source("our experiment; the theory is Chatterjee & Zielinski, arXiv:2203.10036", "derived")
 _HALF = f"with {NOISE:.0%} of labels permuted"
 
 
-def _more(name, text, source, known, statistic, threshold=0.0, unit="accuracy"):
-    return Claim(name, text, source, known, statistic, "greater", threshold, unit=unit)
-
-
 CLAIMS = (
-    _more(
+    _OURS.claim(
         "leaves shrink with noise",
         "The more labels are permuted, the fewer examples share a leaf of a fully grown tree.",
-        _OURS,
-        "derived",
-        "log2 ratio of the size of an average example's leaf, less noise over more, smallest over neighbouring shares of noise",
-        unit="doublings",
+        "log2 ratio of the size of an average example's leaf, less noise over more, smallest "
+        "over neighbouring shares of noise",
+        above(0, "doublings"),
     ),
-    _more(
+    _OURS.claim(
         "coherence falls with noise",
-        "The more labels are permuted, the less coherent are the network's gradients at equal training loss.",
-        _OURS,
-        "derived",
-        f"log2 ratio of m-coherence of batches at {EQUAL:g} nat, less noise over more, smallest over neighbouring shares of noise",
-        unit="doublings",
+        "The more labels are permuted, the less coherent are the network's gradients at equal "
+        "training loss.",
+        f"log2 ratio of m-coherence of batches at {EQUAL:g} nat, less noise over more, smallest "
+        "over neighbouring shares of noise",
+        above(0, "doublings"),
     ),
-    _more(
+    _OURS.claim(
         "corrupt examples fall into small leaves",
-        "Of a pristine and a corrupt example, the pristine one is in the larger leaf of a fully grown tree.",
-        _OURS,
-        "derived",
+        "Of a pristine and a corrupt example, the pristine one is in the larger leaf of a fully "
+        "grown tree.",
         f"chance that it is, {_HALF} (a tie counts half)",
-        0.6,
-        "of pairs",
+        above(0.6, "of pairs"),
     ),
-    _more(
+    _OURS.claim(
         "small leaves are learned late",
-        "Also among pristine examples, those in small leaves are the ones that the network learns late.",
-        _OURS,
-        "derived",
-        f"rank correlation of leaf size and the share of measured steps at which the network has the label, {_HALF}",
-        0.1,
-        "rank correlation",
+        "Also among pristine examples, those in small leaves are the ones that the network "
+        "learns late.",
+        "rank correlation of leaf size and the share of measured steps at which the network has "
+        f"the label, {_HALF}",
+        above(0.1, "rank correlation"),
     ),
     *(
         claim
-        for name, many, one, source, known in (
-            ("trees", f"leaves of {LEAF} examples or more", "leaves of one", _OURS, "derived"),
-            ("networks", f"winsorizing at {C:g} %", "SGD", _ANALOGY, "second-hand"),
+        for name, many, one, source in (
+            ("trees", f"leaves of {LEAF} examples or more", "leaves of one", _OURS),
+            ("networks", f"winsorizing at {C:g} %", "SGD", _ANALOGY),
         )
         for claim in (
-            _more(
+            source.claim(
                 f"{name}: many restore accuracy",
-                f"With half of the labels permuted, {many} end with more accuracy on clean test labels than {one}.",
-                source,
-                known,
+                f"With half of the labels permuted, {many} end with more accuracy on clean test "
+                f"labels than {one}.",
                 f"test accuracy {_HALF}, {many} minus {one}",
-                0.05,
+                above(0.05, "accuracy"),
             ),
-            _more(
+            source.claim(
                 f"{name}: because of noise",
                 f"The gain by {many} is because of noise: without, it is smaller.",
-                source,
-                known,
                 f"that difference, {_HALF} minus without",
+                above(0, "accuracy"),
             ),
         )
     ),
-    _more(
+    _CONTROL.claim(
         "trees: less memorized than by limited depth",
-        "A tree of limited depth that fits the pristine examples as well has memorized more corrupt ones.",
-        "a control of ours",
-        "derived",
-        f"share of corrupt examples fitted, interpolated between depths, minus that of leaves of {LEAF} or more, {_HALF}",
-        unit="of corrupt examples",
+        "A tree of limited depth that fits the pristine examples as well has memorized more "
+        "corrupt ones.",
+        "share of corrupt examples fitted, interpolated between depths, minus that of leaves of "
+        f"{LEAF} or more, {_HALF}",
+        above(0, "of corrupt examples"),
     ),
-    _more(
+    _CONTROL.claim(
         "networks: less memorized than by stopping",
         "SGD stopped where it fits the pristine examples as well has memorized more corrupt ones.",
-        "a control of ours",
-        "derived",
         f"share of corrupt examples fitted then, minus that of winsorizing at {C:g} %, {_HALF}",
-        unit="of corrupt examples",
+        above(0, "of corrupt examples"),
     ),
 )
 
@@ -325,8 +316,7 @@ def record(settings, runs):
     ]
     curve = stacked(runs[f"noise={NOISE:g},c=0"], *names, "right")
     coherence = [
-        [at_losses(run, LEVELS, WINDOW) for run in runs[f"noise={noise:g},c=0"]]
-        for noise in settings.noise
+        at_losses(runs[f"noise={noise:g},c=0"], LEVELS, WINDOW) for noise in settings.noise
     ]
     corrupt = np.array([run.load("drawn")["corrupt"] for run in runs[f"noise={NOISE:g},c=0"]])
     return {
@@ -454,11 +444,3 @@ def table(recorded):
     second = aligned(["noise", "network, c", *FITS], rows)
     note = f"leaves of fully grown trees; m-coherence of batches of {recorded['batch_size']}; mean ± half of the 95 % interval"
     return f"{first}\n\n{second}\n{note}"
-
-
-EXPERIMENT = Experiment("trees", CLAIMS, PRESETS, arms, record, judge, table, scale=all_arms)
-
-if __name__ == "__main__":
-    from coherence.lab.running import main
-
-    main(EXPERIMENT)

@@ -11,13 +11,13 @@ import dataclasses
 
 import numpy as np
 
-from coherence.lab.claims import Claim
+from coherence.lab.analysis import at_losses, first_at, stacked
+from coherence.lab.claims import Source, above
 from coherence.lab.data.settings import MNIST, Digits, LabelNoise
-from coherence.lab.experiment import Experiment, all_arms
+from coherence.lab.experiment import all_arms
 from coherence.lab.models.settings import Parametrized
 from coherence.lab.report.tables import aligned, plus_minus
 from coherence.lab.training.classification import Classification
-from coherence.lab.training.curves import at_losses, first_at, stacked
 from coherence.optim.settings import SGD
 
 LEVELS = (2.0, 1.8, 1.5, 1.2, 1.0, 0.8, 0.65, 0.5, 0.35, 0.2, 0.1)  # nats; log 10 = 2.3 at chance
@@ -85,6 +85,7 @@ PRESETS = {
     "cpu": Settings(),
     "paper": Settings(data=MNIST(), widths=(64, 256, 1024), base_width=256, steps=60_000),
 }
+scale = all_arms
 
 # What was fixed when: statistics, their direction and thresholds before any run. Loss levels,
 # widths and steps were set by single runs with another seed, for whether the narrowest networks get
@@ -96,7 +97,7 @@ PRESETS = {
 # `cpu` first took 3,000 steps, in which one narrow network of eight did not fall to 0.35 nats, so
 # that generalization stayed inconclusive (of the four on coherence three were not reproduced, one
 # inconclusive). Steps became 5,000; nothing else was changed.
-_PAPER = "Chatterjee & Zielinski, arXiv:2203.10036, discussion of width"
+_PAPER = Source("Chatterjee & Zielinski, arXiv:2203.10036, discussion of width", "read")
 
 
 def _name(what, how):
@@ -108,16 +109,7 @@ def _coherent(level):
 
 
 CLAIMS = tuple(
-    Claim(
-        _name(name, how),
-        text,
-        _PAPER,
-        "read",
-        f"{statistic}; widest against narrowest",
-        "greater",
-        0.0,
-        unit=unit,
-    )
+    _PAPER.claim(_name(name, how), text, f"{statistic}; widest against narrowest", above(0, unit))
     for how in NAMES
     for name, text, statistic, unit in (
         (
@@ -223,7 +215,7 @@ def _at_levels(runs):
     }
     return {
         **found,
-        "m_coherence": np.array([at_losses(run, LEVELS, WINDOW) for run in runs]),
+        "m_coherence": at_losses(runs, LEVELS, WINDOW),
         "last_loss": curves["train_loss"][:, -1],
     }
 
@@ -294,20 +286,3 @@ def table(recorded):
     )
     more = tried if len(each_rate) > 1 else ""
     return f"{aligned([*header, f'at {FITTED:g}', 'best level'], rows)}\n{note}{more}"
-
-
-EXPERIMENT = Experiment(
-    name="width",
-    claims=CLAIMS,
-    presets=PRESETS,
-    arms=arms,
-    record=record,
-    judge=judge,
-    table=table,
-    scale=all_arms,
-)
-
-if __name__ == "__main__":
-    from coherence.lab.running import main
-
-    main(EXPERIMENT)

@@ -11,13 +11,12 @@ import dataclasses
 
 import numpy as np
 
-from coherence.lab.claims import Claim, interval
+from coherence.lab.analysis import first_at, stacked
+from coherence.lab.claims import Source, above, below, interval
 from coherence.lab.data.settings import MNIST, Digits, LabelNoise, Npz
-from coherence.lab.experiment import Experiment
 from coherence.lab.models.settings import Convolutional, FullyConnected
 from coherence.lab.report.tables import aligned
 from coherence.lab.training.classification import Classification
-from coherence.lab.training.curves import first_at, stacked
 from coherence.optim.settings import SGD, Average, Winsorize
 
 CURVES = ("train_accuracy", "test_accuracy", "pristine_accuracy", "corrupt_accuracy")
@@ -58,6 +57,7 @@ PRESETS = {
     ),
     "paper": Settings(**_NETWORK, noise=(0.0, 0.25, 0.5, 0.75, 1.0), steps=60_000),
 }
+SOURCE_PRESET = "paper"
 
 # What was fixed when: statistics and thresholds before any run of these presets. Seen before: the
 # first version on digits (8 seeds, inconclusive: one run of SGD spiked at its last step, so
@@ -65,64 +65,49 @@ PRESETS = {
 # early-stopped SGD), and single runs of c = 0 and 2 on 2,000 and 5,000 images for whether they
 # memorize.
 _PAPER = "Chatterjee, arXiv:2002.10657, Section 3"
+_PAPER_SECOND_HAND = Source(_PAPER, "second-hand")
+_PAPER_REMEMBERED = Source(_PAPER, "remembered")
 CLAIMS = (
-    Claim(
-        name="memorization suppressed",
-        text="With half of the labels random, winsorizing at 2 % keeps corrupt labels from being memorized that SGD memorizes.",
-        source=_PAPER,
-        known="second-hand",
-        statistic="share of corrupt examples fitted at the end, SGD minus c = 2",
-        direction="greater",
-        threshold=0.1,
-        unit="of corrupt examples",
+    _PAPER_SECOND_HAND.claim(
+        "memorization suppressed",
+        "With half of the labels random, winsorizing at 2 % keeps corrupt labels from being "
+        "memorized that SGD memorizes.",
+        "share of corrupt examples fitted at the end, SGD minus c = 2",
+        above(0.1, "of corrupt examples"),
     ),
-    Claim(
-        name="suppressed at equal fit",
-        text="Also where plain SGD is stopped at the same accuracy on pristine examples, it has memorized more.",
-        source="a control of ours; the papers compare at equal steps",
-        known="derived",
-        statistic="share of corrupt examples fitted when pristine accuracy is what c = 2 ends with, SGD minus c = 2",
-        direction="greater",
-        unit="of corrupt examples",
+    Source("a control of ours; the papers compare at equal steps", "derived").claim(
+        "suppressed at equal fit",
+        "Also where plain SGD is stopped at the same accuracy on pristine examples, it has "
+        "memorized more.",
+        "share of corrupt examples fitted when pristine accuracy is what c = 2 ends with, SGD "
+        "minus c = 2",
+        above(0, "of corrupt examples"),
     ),
-    Claim(
-        name="suppressed at equal fit, slower SGD",
-        text="Also where plain SGD has so small a step size that it ends at the same accuracy on pristine examples, it has memorized more.",
-        source="a control of ours; the papers compare at equal steps",
-        known="derived",
-        statistic="share of corrupt examples fitted at the end by SGD at the step size that ends with the pristine accuracy of c = 2, "
-        "interpolated between step sizes, minus c = 2",
-        direction="greater",
-        unit="of corrupt examples",
+    Source("a control of ours; the papers compare at equal steps", "derived").claim(
+        "suppressed at equal fit, slower SGD",
+        "Also where plain SGD has so small a step size that it ends at the same accuracy on "
+        "pristine examples, it has memorized more.",
+        "share of corrupt examples fitted at the end by SGD at the step size that ends with the "
+        "pristine accuracy of c = 2, interpolated between step sizes, minus c = 2",
+        above(0, "of corrupt examples"),
     ),
-    Claim(
-        name="overfit falls with c",
-        text="Adjusted overfit falls monotonically with c.",
-        source=_PAPER,
-        known="second-hand",
-        statistic="Spearman's rank correlation of c and adjusted overfit at noise 50 %, at the end",
-        direction="less",
-        threshold=-0.8,
-        unit="rank correlation",
+    _PAPER_SECOND_HAND.claim(
+        "overfit falls with c",
+        "Adjusted overfit falls monotonically with c.",
+        "Spearman's rank correlation of c and adjusted overfit at noise 50 %, at the end",
+        below(-0.8, "rank correlation"),
     ),
-    Claim(
-        name="test accuracy kept",
-        text="Under noise, test accuracy at the end is no worse winsorized than with SGD.",
-        source=_PAPER,
-        known="remembered",
-        statistic="test accuracy at noise 50 %, at the end, c = 2 minus SGD",
-        direction="greater",
-        threshold=0.0,
-        unit="accuracy",
+    _PAPER_REMEMBERED.claim(
+        "test accuracy kept",
+        "Under noise, test accuracy at the end is no worse winsorized than with SGD.",
+        "test accuracy at noise 50 %, at the end, c = 2 minus SGD",
+        above(0, "accuracy"),
     ),
-    Claim(
-        name="large c hurts fitting",
-        text="Winsorized at 8 %, clean data are fitted less well than by SGD in as many steps.",
-        source=_PAPER,
-        known="second-hand",
-        statistic="training accuracy without noise, at the end, SGD minus the largest c",
-        direction="greater",
-        unit="accuracy",
+    _PAPER_SECOND_HAND.claim(
+        "large c hurts fitting",
+        "Winsorized at 8 %, clean data are fitted less well than by SGD in as many steps.",
+        "training accuracy without noise, at the end, SGD minus the largest c",
+        above(0, "accuracy"),
     ),
 )
 
@@ -277,22 +262,3 @@ def table(recorded):
 def _text(values):
     mean, low, _ = interval(values)
     return "-" if np.isnan(mean) else f"{mean:.3f} ± {mean - low:.3f}"
-
-
-EXPERIMENT = Experiment(
-    name="winsorization",
-    claims=CLAIMS,
-    presets=PRESETS,
-    arms=arms,
-    record=record,
-    judge=judge,
-    table=table,
-    at_source_scale=lambda settings: (
-        dataclasses.replace(settings, seeds=PRESETS["paper"].seeds) == PRESETS["paper"]
-    ),
-)
-
-if __name__ == "__main__":
-    from coherence.lab.running import main
-
-    main(EXPERIMENT)

@@ -11,7 +11,7 @@ import pytest
 import coherence
 from coherence.gradients.rules import RULES
 from coherence.lab import cli, findings, runs
-from coherence.lab.experiment import load
+from coherence.lab.experiment import collect, load
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -81,7 +81,7 @@ def test_console_commands_exist(page):
             if known.command == "run":
                 name, *flags = rest
                 assert name in experiments, line
-                experiment = load(ROOT / "experiments" / f"{name}.py").EXPERIMENT
+                experiment = collect(load(ROOT / "experiments" / f"{name}.py"))
                 fields = {
                     f"--{field.replace('_', '-')}" for field in vars(experiment.presets["cpu"])
                 }

@@ -23,6 +23,7 @@ LAB = [
     {"data", "models"},
     {"tasks"},
     {"training", "experiment", "report"},
+    {"analysis"},
     {"running", "fields", "gallery", "findings", "estimators"},
     {"cli"},
     {"__main__"},

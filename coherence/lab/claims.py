@@ -61,6 +61,44 @@ class Claim:
             )
 
 
+class Expectation(NamedTuple):
+    """Where a statistic is claimed to lie; made by `above`, `below` and `exactly`."""
+
+    direction: Literal["greater", "less", "within"]
+    threshold: float
+    unit: str
+    tolerance: float | None = None
+
+
+def above(threshold: float, unit: str) -> Expectation:
+    """Claimed to be greater than a threshold; `unit` is the statistic's, in the field's words."""
+    return Expectation("greater", threshold, unit)
+
+
+def below(threshold: float, unit: str) -> Expectation:
+    """Claimed to be less than a threshold."""
+    return Expectation("less", threshold, unit)
+
+
+def exactly(value: float, tolerance: float, unit: str = "") -> Expectation:
+    """Claimed to be a value, up to rounding or to a stated tolerance."""
+    return Expectation("within", value, unit, tolerance)
+
+
+class Source(NamedTuple):
+    """Where claims come from, and how firmly it is known that the source says so."""
+
+    reference: str
+    known: Literal["read", "second-hand", "remembered", "derived"]
+
+    def claim(self, name: str, text: str, statistic: str, expected: Expectation) -> Claim:
+        """A claim of this source: `SOURCE.claim(name, text, statistic, above(0.1, "accuracy"))`."""
+        direction, threshold, unit, tolerance = expected
+        return Claim(
+            name, text, self.reference, self.known, statistic, direction, threshold, tolerance, unit
+        )
+
+
 class Interval(NamedTuple):
     """A mean, and the bounds between which the true one lies with the stated confidence."""
 

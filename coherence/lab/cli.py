@@ -129,7 +129,7 @@ def _experiment(name):
     found = _experiments()
     if name not in found:
         raise ValueError(f"no experiment {name!r}: there is {', '.join(found)}.")
-    return found[name][0]
+    return found[name]
 
 
 def _list(known, rest):
@@ -137,9 +137,8 @@ def _list(known, rest):
     from .running import DEFAULT_PRESET
 
     found = findings.judged(gallery.checkout())
-    for name, (experiment, says) in _experiments().items():
-        first, _, _ = says.partition("\n")
-        print(f"{name}\n    {first}\n    presets: {', '.join(experiment.presets)}")
+    for name, experiment in _experiments().items():
+        print(f"{name}\n    {experiment.summary}\n    presets: {', '.join(experiment.presets)}")
         for finding in found:
             if finding.experiment.name == name:
                 print(

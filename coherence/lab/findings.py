@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import claims, gallery, runs
-from .experiment import Experiment, load
+from .experiment import Experiment, collect, load
 from .report.tables import markdown
 
 REPRODUCING = Path("docs") / "reproducing.md"
@@ -16,19 +16,12 @@ GALLERY = Path("paper_figures") / "README.md"
 
 
 def experiments(home):
-    """`{name: (Experiment, what its docstring says)}` of the checkout.
+    """`{name: Experiment}` of the checkout.
 
     Raises:
-        ValueError: a file without a docstring or without `EXPERIMENT`, by name.
+        ValueError: a file that lacks a part of an experiment, by name.
     """
-    modules = {path.stem: load(path) for path in sorted((home / "experiments").glob("*.py"))}
-    for name, module in modules.items():
-        if not (hasattr(module, "EXPERIMENT") and module.__doc__):
-            raise ValueError(
-                f"experiments/{name}.py is no experiment: it needs a docstring that begins with the claim, and EXPERIMENT = "
-                "Experiment(...). docs/experiments.md shows one; helpers of your own go elsewhere."
-            )
-    return {name: (module.EXPERIMENT, module.__doc__.strip()) for name, module in modules.items()}
+    return {path.stem: collect(load(path)) for path in sorted((home / "experiments").glob("*.py"))}
 
 
 @dataclass(frozen=True)
@@ -38,8 +31,6 @@ class Finding:
     name: str
     """Of its figure: the experiment's, and the preset's where that is not the usual one."""
     experiment: Experiment
-    says: str
-    """The experiment's docstring."""
     judgements: list[claims.Judgement]
 
 
@@ -47,13 +38,12 @@ def judged(home):
     """Every recording of the checkout, judged, in the order of the experiments' names."""
     known, found = experiments(home), []
     for name in gallery.names(home):
-        experiment, says = known[gallery.stem(name)]
+        experiment = known[gallery.stem(name)]
         path = gallery.recording(home, name)
         found.append(
             Finding(
                 name,
                 experiment,
-                says,
                 experiment.judgements(runs.load_arrays(path), run_id(path, name)),
             )
         )
@@ -102,7 +92,7 @@ def _section(finding):
         for j in finding.judgements
     ]
     return "\n\n".join(
-        [f"## {finding.name}", finding.says.partition("\n")[0], scale, markdown(header, rows)]
+        [f"## {finding.name}", finding.experiment.summary, scale, markdown(header, rows)]
     )
 
 

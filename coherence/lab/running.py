@@ -1,40 +1,45 @@
-"""Run one experiment from the command line: fields, training, table, verdicts, figure. What a script in `experiments/` calls."""
+"""One experiment from the command line: flags, training, table, verdicts, figure."""
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from . import claims, fields, gallery, runs
-from .experiment import perform, variant
+from .experiment import Experiment, perform, variant
 from .findings import run_id
 
 DEFAULT_PRESET = "cpu"
 COMMIT_LIMIT = 100_000  # bytes of recorded arrays a repository should carry for one figure
 
 
-def main(experiment, arguments=None):
-    """`[--preset PRESET] [--record] [--FIELD VALUE ...]`: train what is missing, print table and verdicts, draw the figure.
+def main(experiment: Experiment, arguments: Sequence[str]) -> None:
+    """Train what is missing, print table and verdicts, draw the figure.
 
-    With `--record` the recorded arrays become those of the committed figure and of `coherence
-    claims`.
+    Arguments are `[--preset PRESET] [--record] [--FIELD VALUE ...]`. With `--record` the recorded
+    arrays become those of the committed figure and of `coherence claims`.
 
     Raises:
         ValueError: an unknown preset, or a run folder that holds other settings.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
     record = "--record" in arguments
-    arguments = [word for word in arguments if word != "--record"]
-    preset, arguments = _preset(arguments)
+    preset, words = _preset([word for word in arguments if word != "--record"])
     if preset not in experiment.presets:
         raise ValueError(
             f"{experiment.name} has no preset {preset!r}: there is {', '.join(experiment.presets)}."
         )
     default = experiment.presets[preset]
-    if {"-h", "--help"} & set(arguments):
+    if {"-h", "--help"} & set(words):
         print(
-            f"presets: {', '.join(experiment.presets)} (--preset, {DEFAULT_PRESET} if not given); below, the values of {preset}.\n"
+            f"presets: {', '.join(experiment.presets)} (--preset, {DEFAULT_PRESET} if not given); "
+            f"below, the values of {preset}.\n"
         )
-    settings = fields.parse(default, arguments, f"{experiment.name} --preset {preset}")
+    settings = fields.parse(
+        default, qualified(default, words), f"{experiment.name} --preset {preset}"
+    )
     folder = runs.root() / experiment.name / variant(preset, settings, default)
     print(f"{experiment.name} -> {folder}", flush=True)
     recorded = perform(experiment, settings, folder)
@@ -44,15 +49,32 @@ def main(experiment, arguments=None):
     print(f"\n{experiment.table(recorded)}\n\n{claims.table(judgements)}\n")
     home = gallery.checkout()
     if record:
-        _keep(
-            gallery.recording(home, gallery.name(experiment.name, preset, DEFAULT_PRESET)),
-            folder / "recorded.npz",
-        )
+        name = gallery.name(experiment.name, preset, DEFAULT_PRESET)
+        _commit(folder / "recorded.npz", gallery.recording(home, name))
     png, *_ = gallery.draw(home, experiment.name, folder / "recorded.npz", folder)
     print(f"figure: {png} (also .pdf, and .csv with its data)")
 
 
-def _preset(arguments):
+def qualified(settings: Any, arguments: Sequence[str]) -> list[str]:
+    """Flags with the whole path of their field: `--steps` is `--run.steps` where only `run` has it."""
+    own = {field.name for field in dataclasses.fields(settings)}
+    nested: dict[str, list[str]] = {}
+    for name in own:
+        if dataclasses.is_dataclass(part := getattr(settings, name)):
+            for field in dataclasses.fields(part):
+                nested.setdefault(field.name, []).append(f"{name}.{field.name}")
+
+    def whole(word):
+        flag, equals, value = word.removeprefix("--").partition("=")
+        paths = nested.get(flag.replace("-", "_"), [])
+        if not word.startswith("--") or flag.replace("-", "_") in own or len(paths) != 1:
+            return word
+        return f"--{paths[0].replace('_', '-')}{equals}{value}"
+
+    return [whole(word) for word in arguments]
+
+
+def _preset(arguments: list[str]) -> tuple[str, list[str]]:
     for i, word in enumerate(arguments):
         if word == "--preset" and i + 1 < len(arguments):
             return arguments[i + 1], arguments[:i] + arguments[i + 2 :]
@@ -61,11 +83,12 @@ def _preset(arguments):
     return DEFAULT_PRESET, arguments
 
 
-def _keep(target, recorded):
+def _commit(recorded: Path, target: Path) -> None:
     size = recorded.stat().st_size
     if size > COMMIT_LIMIT:
         print(
-            f"warning: {recorded} has {size:,} bytes, more than the {COMMIT_LIMIT:,} a repository should carry.",
+            f"warning: {recorded} has {size:,} bytes, more than the {COMMIT_LIMIT:,} a repository "
+            "should carry.",
             file=sys.stderr,
         )
     target.parent.mkdir(exist_ok=True)

@@ -12,7 +12,7 @@ import pytest
 
 from coherence.lab import cli, findings, gallery, running, runs
 from coherence.lab.data.settings import MNIST, Digits
-from coherence.lab.experiment import load, plain, variant
+from coherence.lab.experiment import collect, load, plain, variant
 from coherence.lab.fields import parse, read
 from coherence.lab.models.settings import Convolutional, FullyConnected
 from tests.lab.report import recorded
@@ -38,7 +38,7 @@ def test_list_names_every_experiment_with_what_was_found(capsys):
     cli.main(["list"])
     said = capsys.readouterr().out
     for path in (ROOT / "experiments").glob("*.py"):
-        assert f"{path.stem}\n    {load(path).__doc__.splitlines()[0]}" in said
+        assert f"{path.stem}\n    {collect(load(path)).summary}" in said
     assert (
         "\n    presets: smoke, cpu, paper\n    cpu: 5 reproduced, 0 not reproduced, 0 inconclusive\n"
         in said
@@ -201,5 +201,8 @@ def test_help_takes_less_than_half_a_second():
 def test_a_file_that_is_no_experiment_is_named(tmp_path):
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "helpers.py").write_text('"""Of my own."""\n')
-    with pytest.raises(ValueError, match=r"experiments/helpers.py is no experiment: .* EXPERIMENT"):
+    with pytest.raises(
+        ValueError,
+        match=r"experiments/helpers.py is no experiment, it lacks CLAIMS, PRESETS, arms, record",
+    ):
         findings.experiments(tmp_path)

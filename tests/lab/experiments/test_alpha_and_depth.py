@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coherence.lab import gallery, runs
-from coherence.lab.experiment import load, perform
+from coherence.lab.experiment import collect, load, perform
 
 ROOT = Path(__file__).resolve().parents[3]
 PROPERTIES = load(ROOT / "experiments" / "alpha_properties.py")
@@ -14,7 +14,7 @@ DEPTH = load(ROOT / "experiments" / "depth.py")
 
 
 def verdicts(module, recorded):
-    found = module.EXPERIMENT.judgements({"scale": "nowhere", "at_source_scale": False, **recorded})
+    found = collect(module).judgements({"scale": "nowhere", "at_source_scale": False, **recorded})
     return {j.claim.name: j.verdict for j in found}
 
 
@@ -197,7 +197,7 @@ def test_the_main_share_is_one_for_equal_gradients_and_that_of_the_longest_for_o
 @pytest.mark.slow
 @pytest.mark.parametrize("module", [PROPERTIES, DEPTH], ids=["alpha_properties", "depth"])
 def test_the_smoke_preset_runs_judges_and_draws(module, tmp_path):
-    one = module.EXPERIMENT
+    one = collect(module)
     recorded = perform(one, one.presets["smoke"], tmp_path)
     judgements = {j.claim.name: j for j in one.judgements(recorded)}
     assert list(judgements) == [claim.name for claim in one.claims]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from coherence.lab import gallery
-from coherence.lab.experiment import load, perform
+from coherence.lab.experiment import collect, load, perform
 
 ROOT = Path(__file__).resolve().parents[3]
 findings = load(ROOT / "experiments" / "autoencoders_coherence.py")
-EXPERIMENT = findings.EXPERIMENT
+EXPERIMENT = collect(findings)
 UNEXPLAINED = np.array([10.0, 3.0, 1.1, 0.7, 0.5])
 SEEDS = 1 + 0.02 * np.arange(5)[:, None]
 LAYERS = ["decoder/output", "encoder/log_var", "encoder/mu"]

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from coherence.lab import gallery
-from coherence.lab.experiment import load, perform
+from coherence.lab.experiment import collect, load, perform
 
 ROOT = Path(__file__).resolve().parents[3]
 batch_and_rate = load(ROOT / "experiments" / "batch_and_rate.py")
-EXPERIMENT = batch_and_rate.EXPERIMENT
+EXPERIMENT = collect(batch_and_rate)
 SEEDS = 4
 LATER = 1 + 0.01 * np.arange(SEEDS)[:, None]
 STEPS = {

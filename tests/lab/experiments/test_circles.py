@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coherence.lab import data, gallery
-from coherence.lab.experiment import load, perform
+from coherence.lab.experiment import collect, load, perform
 from coherence.lab.report.drawing import in_house_style
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -90,7 +90,7 @@ def of_circles(
 
 
 def test_numbers_as_the_tutorials_reproduce_every_claim():
-    assert reproduced(circles.EXPERIMENT, of_circles()) == {claim.name for claim in circles.CLAIMS}
+    assert reproduced(collect(circles), of_circles()) == {claim.name for claim in circles.CLAIMS}
 
 
 @pytest.mark.parametrize(
@@ -115,15 +115,14 @@ def test_numbers_as_the_tutorials_reproduce_every_claim():
     ],
 )
 def test_a_claim_on_circles_that_the_numbers_contradict_is_not_reproduced(change, failing):
-    found = verdicts(circles.EXPERIMENT, of_circles(**change))
+    found = verdicts(collect(circles), of_circles(**change))
     assert {name for name, verdict in found.items() if verdict != "reproduced"} == failing
     assert {found[name] for name in failing} == {"not reproduced"}
 
 
 def test_losses_are_compared_with_the_tutorials_only_at_its_size():
     assert not any(
-        "tutorial's loss" in name
-        for name in verdicts(circles.EXPERIMENT, of_circles(at_size=False))
+        "tutorial's loss" in name for name in verdicts(collect(circles), of_circles(at_size=False))
     )
     of = circles.at_source_scale
     assert of(circles.PRESETS["cpu"])
@@ -240,7 +239,7 @@ def of_sweeps(
 
 
 def test_numbers_as_claimed_reproduce_every_claim_of_the_sweeps():
-    assert reproduced(sweeps.EXPERIMENT, of_sweeps()) == {claim.name for claim in sweeps.CLAIMS}
+    assert reproduced(collect(sweeps), of_sweeps()) == {claim.name for claim in sweeps.CLAIMS}
 
 
 @pytest.mark.parametrize(
@@ -258,7 +257,7 @@ def test_numbers_as_claimed_reproduce_every_claim_of_the_sweeps():
     ],
 )
 def test_a_claim_of_the_sweeps_that_the_numbers_contradict_is_not_reproduced(change, failing):
-    found = verdicts(sweeps.EXPERIMENT, of_sweeps(**change))
+    found = verdicts(collect(sweeps), of_sweeps(**change))
     assert {name for name, verdict in found.items() if verdict != "reproduced"} == failing
     assert {found[name] for name in failing} == {"not reproduced"}
 
@@ -277,7 +276,7 @@ def test_an_encoder_that_says_nothing_is_as_far_from_normal_as_can_be():
 
 @pytest.mark.parametrize(
     ("experiment", "recorded"),
-    [(circles.EXPERIMENT, of_circles()), (sweeps.EXPERIMENT, of_sweeps())],
+    [(collect(circles), of_circles()), (collect(sweeps), of_sweeps())],
 )
 def test_tables_and_figures_are_made_of_what_is_recorded(experiment, recorded):
     assert "circle" in experiment.table(recorded)
@@ -287,7 +286,7 @@ def test_tables_and_figures_are_made_of_what_is_recorded(experiment, recorded):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "experiment", [circles.EXPERIMENT, sweeps.EXPERIMENT], ids=lambda experiment: experiment.name
+    "experiment", [collect(circles), collect(sweeps)], ids=lambda experiment: experiment.name
 )
 def test_the_smoke_preset_trains_all_networks_and_draws(experiment, tmp_path):
     recorded = perform(experiment, experiment.presets["smoke"], tmp_path)

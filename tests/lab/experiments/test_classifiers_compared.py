@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from coherence.lab import gallery
-from coherence.lab.experiment import load, perform
+from coherence.lab.experiment import collect, load, perform
 
 ROOT = Path(__file__).resolve().parents[3]
 finding = load(ROOT / "experiments" / "classifiers_compared.py")
-EXPERIMENT = finding.EXPERIMENT
+EXPERIMENT = collect(finding)
 ACCURACY = {  # with true labels, with most wrong ones
     "gaussian_nb": (0.9, 0.85),
     "softmax_regression": (0.95, 0.8),

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from coherence.lab import gallery
-from coherence.lab.experiment import load, perform
+from coherence.lab.experiment import collect, load, perform
 
 ROOT = Path(__file__).resolve().parents[3]
 digit_vaes = load(ROOT / "experiments" / "digit_vaes.py")
 figure = load(ROOT / "paper_figures" / "digit_vaes.py")
-EXPERIMENT = digit_vaes.EXPERIMENT
+EXPERIMENT = collect(digit_vaes)
 BETAS = np.array([1.0, 0.1, 10.0])  # in no order
 SEEDS = 5
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from coherence.lab import gallery
-from coherence.lab.experiment import load, perform
+from coherence.lab.experiment import collect, load, perform
 
 ROOT = Path(__file__).resolve().parents[3]
 easy_and_hard = load(ROOT / "experiments" / "easy_and_hard.py")
-EXPERIMENT = easy_and_hard.EXPERIMENT
+EXPERIMENT = collect(easy_and_hard)
 JITTER = 0.002 * np.arange(5)  # by seed
 AS_CLAIMED = np.array(
     [[0.97, 0.9, 0.8], [0.95, 0.9, 0.75], [0.7, 0.7, 0.65]]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from coherence.lab import gallery
-from coherence.lab.experiment import load, perform
+from coherence.lab.experiment import collect, load, perform
 
 ROOT = Path(__file__).resolve().parents[3]
 evolution = load(ROOT / "experiments" / "evolution.py")
-EXPERIMENT = evolution.EXPERIMENT
+EXPERIMENT = collect(evolution)
 STEP = np.array([0, *np.unique(np.round(np.geomspace(1, 2500, 40)).astype(int))])
 NOISE = np.array([0.0, 0.5, 1.0])
 SEEDS, M = 5, 500

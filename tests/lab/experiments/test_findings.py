@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from coherence.lab import gallery, runs
-from coherence.lab.experiment import Experiment, all_arms, load, perform
+from coherence.lab.experiment import Experiment, all_arms, collect, load, perform
 from coherence.lab.report import describe
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 def experiment(name):
-    return load(ROOT / "experiments" / f"{name}.py").EXPERIMENT
+    return collect(load(ROOT / "experiments" / f"{name}.py"))
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import pytest
 from coherence import metrics
 from coherence.lab import gallery
 from coherence.lab.data.settings import Digits, LabelNoise
-from coherence.lab.experiment import load, perform
+from coherence.lab.experiment import collect, load, perform
 from coherence.lab.models.settings import FullyConnected
 
 ROOT = Path(__file__).resolve().parents[3]
 gap_bound = load(ROOT / "experiments" / "gap_bound.py")
-EXPERIMENT, LEVELS = gap_bound.EXPERIMENT, gap_bound.LEVELS
+EXPERIMENT, LEVELS = collect(gap_bound), gap_bound.LEVELS
 STEP = np.array([0, 1, 2, 4, 8, 16, 32, 64, 128])
 NOISE, SEEDS = np.array([0.0, 0.5, 1.0]), 6
 JITTER = 1e-3 * np.arange(SEEDS)[None, :, None]

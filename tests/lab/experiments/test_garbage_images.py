@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from coherence.lab import gallery
-from coherence.lab.experiment import load, perform
+from coherence.lab.experiment import collect, load, perform
 
 ROOT = Path(__file__).resolve().parents[3]
 garbage_images = load(ROOT / "experiments" / "garbage_images.py")
-EXPERIMENT = garbage_images.EXPERIMENT
+EXPERIMENT = collect(garbage_images)
 PRISTINE = (8.0, 4.0, 2.0, 1.0, 0.5)
 SPREAD = 1 + 0.01 * np.arange(5)[:, None]
 SLOWER = (0.5, 0.1)

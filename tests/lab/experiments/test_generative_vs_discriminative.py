@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from coherence.lab import gallery
-from coherence.lab.experiment import load, perform
+from coherence.lab.experiment import collect, load, perform
 
 ROOT = Path(__file__).resolve().parents[3]
 finding = load(ROOT / "experiments" / "generative_vs_discriminative.py")
-EXPERIMENT = finding.EXPERIMENT
+EXPERIMENT = collect(finding)
 SETS = (finding.PEOPLE, "iris", "wine")
 SIZES = np.array([4, 8, 16, 32, 64, 128])
 SOON = np.array([0.2, 0.12, 0.1, 0.1, 0.1, 0.1])  # nearly there with 8 examples

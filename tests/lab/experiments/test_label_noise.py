@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from coherence.lab import gallery
-from coherence.lab.experiment import load, perform
+from coherence.lab.experiment import collect, load, perform
 
 ROOT = Path(__file__).resolve().parents[3]
 label_noise = load(ROOT / "experiments" / "label_noise.py")
-EXPERIMENT = label_noise.EXPERIMENT
+EXPERIMENT = collect(label_noise)
 STEP = np.array([0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096])
 NOISE = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
 PRISTINE, CORRUPT = (

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from coherence.lab import gallery
-from coherence.lab.experiment import load, perform
+from coherence.lab.experiment import collect, load, perform
 
 ROOT = Path(__file__).resolve().parents[3]
 medians = load(ROOT / "experiments" / "medians.py")
-EXPERIMENT = medians.EXPERIMENT
+EXPERIMENT = collect(medians)
 STEP = np.arange(5)
 JITTER = 0.002 * np.arange(5)  # by seed
 LEARNED = np.array([0.1, 0.6, 0.8, 0.9, 1.0])  # pristine, by step, with SGD

@@ -9,11 +9,11 @@ import pytest
 
 from coherence import metrics
 from coherence.lab import gallery
-from coherence.lab.experiment import load, perform
+from coherence.lab.experiment import collect, load, perform
 
 ROOT = Path(__file__).resolve().parents[3]
 compared = load(ROOT / "experiments" / "metrics_compared.py")
-EXPERIMENT = compared.EXPERIMENT
+EXPERIMENT = collect(compared)
 LOSSES, MEASURES = compared.LOSSES, compared.MEASURES
 JITTER = 0.01 * np.arange(6)[:, None]
 IDENTITIES, BY_LEVEL = (

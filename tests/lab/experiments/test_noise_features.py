@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from coherence.lab import gallery
-from coherence.lab.experiment import load, perform
+from coherence.lab.experiment import collect, load, perform
 
 ROOT = Path(__file__).resolve().parents[3]
 noise_features = load(ROOT / "experiments" / "noise_features.py")
-EXPERIMENT = noise_features.EXPERIMENT
+EXPERIMENT = collect(noise_features)
 FEATURES = np.array([0, 64, 256])
 STEP = np.array([0, 1, 3, 10, 30, 100, 300])
 LOSS = np.array([2.3, 2.2, 1.9, 1.2, 0.8, 0.3, 0.1])

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from coherence.lab import gallery
-from coherence.lab.experiment import load, perform
+from coherence.lab.experiment import collect, load, perform
 from coherence.optim.stopping import below, patience
 
 ROOT = Path(__file__).resolve().parents[3]
 regularizers = load(ROOT / "experiments" / "regularizers.py")
-EXPERIMENT = regularizers.EXPERIMENT
+EXPERIMENT = collect(regularizers)
 SEEDS = 4
 JITTER = 0.01 * np.arange(SEEDS)
 STEP = np.arange(0, 420, 20)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from coherence.lab import gallery
-from coherence.lab.experiment import load, perform
+from coherence.lab.experiment import collect, load, perform
 
 ROOT = Path(__file__).resolve().parents[3]
 spam = load(ROOT / "experiments" / "spam.py")
-EXPERIMENT = spam.EXPERIMENT
+EXPERIMENT = collect(spam)
 BINS = 12  # words of up to 2,048 messages
 JITTER = 1 + 0.002 * np.arange(5)
 FREE_CLAIM_PRIZE, WIN_CASH_PRIZE, NEITHER = (1, 0), (0, 1), (0, 0)  # contains free, contains win

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from coherence.lab import gallery
-from coherence.lab.experiment import load, perform
+from coherence.lab.experiment import collect, load, perform
 
 ROOT = Path(__file__).resolve().parents[3]
 trees = load(ROOT / "experiments" / "trees.py")
-EXPERIMENT = trees.EXPERIMENT
+EXPERIMENT = collect(trees)
 NOISE, LEAVES, C = np.array([0.0, 0.25, 0.5, 1.0]), np.array([1, 8]), np.array([0.0, 4.0])
 JITTER = 1 + 0.002 * np.arange(5)
 

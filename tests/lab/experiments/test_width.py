@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from coherence.lab import gallery
-from coherence.lab.experiment import load, perform
+from coherence.lab.experiment import collect, load, perform
 
 ROOT = Path(__file__).resolve().parents[3]
 width = load(ROOT / "experiments" / "width.py")
-EXPERIMENT = width.EXPERIMENT
+EXPERIMENT = collect(width)
 WIDTHS = np.array([32, 128, 512])
 JITTER = 1 + 0.002 * np.arange(5)[:, None]
 

@@ -17,12 +17,12 @@ import pytest
 
 import coherence as co
 from coherence.lab import cli
+from coherence.lab.analysis import at_loss_levels, stacked
 from coherence.lab.data.settings import LabelNoise
 from coherence.lab.models.settings import FullyConnected
 from coherence.lab.runs import Run
 from coherence.lab.training import Classification, Problem, loop, train
 from coherence.lab.training.checkpoints import from_arrays, to_arrays
-from coherence.lab.training.curves import at_loss_levels, stacked
 from coherence.lab.training.order import batches
 from coherence.optim.settings import SGD, Adam, L1Decay, L2Decay, SoftThreshold
 from coherence.probes import Probing

@@ -1,0 +1,191 @@
+"""Tools of experiments: runs as arrays, curves at equal loss or fit, preconditions, tables.
+
+Numpy only; everything here reads finished runs or recorded arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.runs import Run
+
+
+def stacked(runs: Sequence[Run], *names: str) -> dict[str, NDArray]:
+    """Records of several runs as arrays: `{name: [seed, time, ...]}`, and `step` [time].
+
+    The steps are those of the records that hold the first name (of all without a name); nan where a
+    run ended early or did not measure at that step.
+    """
+    histories = [
+        {record["step"]: record for record in run.records() if set(names[:1]) <= set(record)}
+        for run in runs
+    ]
+    steps = sorted({step for history in histories for step in history})
+    arrays = {"step": np.array(steps)}
+    for name in names:
+        measured = (
+            record[name] for history in histories for record in history.values() if name in record
+        )
+        missing = np.full(np.shape(next(measured)), np.nan)
+        arrays[name] = np.array(
+            [[history.get(step, {}).get(name, missing) for step in steps] for history in histories],
+            float,
+        )
+    return arrays
+
+
+def stacked_arms(arms: Iterable[Sequence[Run]], *names: str) -> dict[str, NDArray]:
+    """Records of arms that were measured at the same steps: `{name: [arm, seed, time]}`, `step`."""
+    rows = [stacked(runs, *names) for runs in arms]
+    arrays = {name: np.array([row[name] for row in rows]) for name in names}
+    return {"step": rows[0]["step"], **arrays}
+
+
+def first_at(
+    curve: ArrayLike, values: ArrayLike, levels: ArrayLike, *, falling: bool = False
+) -> NDArray:
+    """Values measured where a curve first reached a level, interpolated between two measurements.
+
+    nan where it never did; the first value where it began there. Leading axes of curves and levels
+    follow numpy's broadcasting: `first_at(loss[:, None], accuracy[:, None], LEVELS, falling=True)`
+    is [seed, level].
+
+    Args:
+        curve: [..., times], which has to rise to the levels or, if `falling`, to fall to them.
+        values: measured at the same times: other curves, or the steps themselves.
+        levels: numbers that broadcast against the curves without their last axis.
+
+    Returns:
+        One value a curve and level.
+    """
+    sign = -1.0 if falling else 1.0
+    curve, levels = sign * np.asarray(curve, float), sign * np.asarray(levels, float)
+    shape = np.broadcast_shapes(curve.shape[:-1], levels.shape, np.shape(values)[:-1])
+    curves = np.broadcast_to(curve, (*shape, curve.shape[-1]))
+    measured = np.broadcast_to(np.asarray(values, float), curves.shape)
+    levels, result = np.broadcast_to(levels, shape), np.full(shape, np.nan)
+    for place in np.ndindex(shape):
+        reached = np.flatnonzero(curves[place] >= levels[place])
+        if reached.size:
+            pair = [max(reached[0] - 1, 0), reached[0]]
+            result[place] = np.interp(levels[place], curves[place][pair], measured[place][pair])
+    return result[()]
+
+
+def pooled_windows(run: Run, length: int) -> tuple[NDArray, NDArray]:
+    """Mean loss and m-coherence of training batches in windows of consecutive steps: two [window].
+
+    Numerator and denominator of alpha are averaged over the window, then divided: the mean of
+    ratios would be biased. m is the batch size. Window t starts at step t.
+    """
+    loss, squared_norm_of_mean, mean_squared_norm = (
+        _moving_mean(run.load("batches")[name].astype(np.float64), length)
+        for name in ("loss", "squared_norm_of_mean", "mean_squared_norm")
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return loss, run.config["batch_size"] * squared_norm_of_mean / mean_squared_norm
+
+
+def at_losses(runs: Sequence[Run], losses: ArrayLike, length: int) -> NDArray:
+    """m-coherence of training batches where their loss falls to each of `losses`: [seed, loss].
+
+    Pooled over the first window of `length` steps whose mean loss is no higher; nan where a run
+    never gets there. `losses` is [loss], or [seed, loss].
+    """
+    losses = np.broadcast_to(losses, (len(runs), np.shape(losses)[-1]))
+    result = np.full(losses.shape, np.nan)
+    for i, run in enumerate(runs):
+        loss, coherence = pooled_windows(run, length)
+        for k, level in enumerate(losses[i]):
+            below = np.flatnonzero(loss <= level)
+            if below.size:
+                result[i, k] = coherence[below[0]]
+    return result
+
+
+def at_loss_levels(runs: Sequence[Run], levels: ArrayLike, length: int) -> NDArray:
+    """`at_losses` at multiples of each run's initial training loss: [seed, level]."""
+    initial = np.array([run.records()[0]["train_loss"] for run in runs])
+    return at_losses(runs, initial[:, None] * np.asarray(levels), length)
+
+
+def _moving_mean(values: NDArray, length: int) -> NDArray:
+    """The mean of every `length` consecutive values.
+
+    A cumulative sum would spread one nan over all that follow.
+    """
+    if len(values) < length:
+        return np.empty(0)
+    return np.lib.stride_tricks.sliding_window_view(values, length).mean(-1)
+
+
+def rank_correlation(a: ArrayLike, b: ArrayLike) -> NDArray:
+    """Spearman's rank correlation along the last axis; leading axes follow numpy's broadcasting."""
+    from scipy.stats import spearmanr
+
+    a, b = np.broadcast_arrays(np.asarray(a), np.asarray(b))
+    result = np.empty(a.shape[:-1])
+    for place in np.ndindex(result.shape):
+        result[place] = spearmanr(a[place], b[place]).statistic
+    return result[()]
+
+
+def under(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays renamed to `PREFIX/NAME`."""
+    return {f"{prefix}/{name}": values for name, values in arrays.items()}
+
+
+def single(arrays: Mapping[str, ArrayLike]) -> dict[str, NDArray]:
+    """The arrays in single precision, which is what a figure needs; integers and text stay."""
+    return {
+        name: np.float32(values) if np.asarray(values).dtype.kind == "f" else np.asarray(values)
+        for name, values in arrays.items()
+    }
+
+
+def computed(runs: Sequence[Run], *names: str) -> dict[str, NDArray]:
+    """What runs without training steps computed: `{name: [seed, ...]}`, without names all of it."""
+    arrays = [run.load("computed") for run in runs]
+    return {name: np.array([one[name] for one in arrays]) for name in names or arrays[0]}
+
+
+def parameter_count(run: Run) -> int:
+    """How many numbers a finished run learned."""
+    return sum(leaf.size for leaf in run.load("params").values())
+
+
+def too_low(values: ArrayLike, least: float, what: str) -> str | None:
+    """A precondition: `None` if all values are at least `least`, else `WHAT 0.71 < 0.9`."""
+    lowest = np.min(values)
+    return None if lowest >= least else f"{what} {lowest:.2f} < {least:g}"
+
+
+def too_high(values: ArrayLike, most: float, what: str) -> str | None:
+    """A precondition: `None` if all values are at most `most`, else `WHAT 0.71 > 0.5`."""
+    highest = np.max(values)
+    return None if highest <= most else f"{what} {highest:.2f} > {most:g}"
+
+
+def given(precondition: str | None, differences: Mapping[str, ArrayLike]) -> dict[str, tuple]:
+    """Differences of several claims under one precondition, as `judge` returns them."""
+    return {name: (values, precondition) for name, values in differences.items()}
+
+
+def tabulate(rows: Iterable[Mapping[str, Any]], note: str = "") -> str:
+    """A table from rows `{heading: cell}`, with a note below.
+
+    An array over seeds is shown as its mean ± half of the 95 % interval, anything else as it
+    prints. The headings are those of the first row.
+    """
+    rows = list(rows)
+    cells = [[_cell(value) for value in row.values()] for row in rows]
+    return "\n".join([aligned(list(rows[0]), cells), *([note] if note else [])])
+
+
+def _cell(value: Any) -> str:
+    return plus_minus(value) if isinstance(value, np.ndarray) and value.ndim else str(value)
