@@ -33,7 +33,7 @@ def layer(path: KeyPath) -> str:
     >>> [layer(path) for path, _ in jax.tree.leaves_with_path(params)]
     ['dense', 'dense']
     """
-    keys = list(path)
+    keys = tuple(path)
     if keys and keystr(keys[:1], simple=True) == "params":
         keys = keys[1:]
     if keys and isinstance(keys[-1], GetAttrKey) and keys[-1].name == "value":

@@ -29,6 +29,8 @@ from .noise import noise_moments_of_batches as noise_moments_of_batches
 from .noise import noise_scale as noise_scale
 from .pooling import Pooled as Pooled
 from .pooling import pool as pool
+from .signal_to_noise import evidence as evidence
+from .signal_to_noise import gradient_norm as gradient_norm
 from .signal_to_noise import gsnr as gsnr
 from .signal_to_noise import mean_gsnr as mean_gsnr
 from .signal_to_noise import one_step_generalization_ratio as one_step_generalization_ratio
@@ -36,8 +38,6 @@ from .stiffness import Stiffness as Stiffness
 from .stiffness import cosine_stiffness as cosine_stiffness
 from .stiffness import sign_stiffness as sign_stiffness
 from .stiffness import stiffness_by_group as stiffness_by_group
-from .stopping_evidence import evidence as evidence
-from .stopping_evidence import gradient_norm as gradient_norm
 from .streaming import Measurement as Measurement
 from .streaming import UntrustworthyInterval as UntrustworthyInterval
 from .streaming import measure as measure

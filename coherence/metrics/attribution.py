@@ -1,15 +1,17 @@
-"""Who makes the step: what single examples and groups of them contribute to the mean gradient."""
+"""Attribution of the step: what single examples and groups contribute to the mean gradient."""
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from coherence.gradients.reductions import dot, mask, size
+from coherence.trees import PyTree
 
-from .pooling import check_examples, group_numbers, one_set
+from .pooling import Pooled, check_examples, group_numbers, one_set
 
 
-def contributions(gradients, *, pooled=None):
-    r"""How much of the step each example makes, in average examples.
+def contributions(gradients: PyTree, *, pooled: Pooled | None = None) -> jax.Array:
+    r"""Each example's part of the step, in average examples.
 
     .. math:: c_i = \frac{g_i\cdot\bar g}{\|\bar g\|^2}, \qquad \frac1m\sum_i c_i = 1
 
@@ -35,10 +37,11 @@ def contributions(gradients, *, pooled=None):
     return dot(gradients, whole.mean) / whole.squared_norm_of_mean
 
 
-def shares(gradients, groups, *, num_groups=None):
-    r"""Who pays for the loss reduction: each group's share of the step. The paper's f.
+def shares(gradients: PyTree, groups: ArrayLike, *, num_groups: int | None = None) -> jax.Array:
+    r"""Each group's share of the step, and so of the fall of the loss: f in the paper.
 
-    .. math:: f^p = \frac{\langle g, g^p\rangle}{\langle g, g\rangle}, \qquad g^p = \sum_{i\in p} g_i, \quad \sum_p f^p = 1
+    .. math:: f^p = \frac{\langle g, g^p\rangle}{\langle g, g\rangle},
+              \qquad g^p = \sum_{i\in p} g_i, \quad \sum_p f^p = 1
 
     Its landmark is the group's share of the examples, which is what it would be if the grouping
     meant nothing (`null_shares` shows the spread): early in training pristine examples take more
@@ -62,37 +65,47 @@ def shares(gradients, groups, *, num_groups=None):
     Array([ 1.33, -0.33], dtype=float32)
     """
     check_examples(gradients, "shares")
-    groups, num_groups = group_numbers(groups, num_groups, size(gradients))
+    numbers, num_groups = group_numbers(groups, num_groups, size(gradients))
     parts = contributions(gradients)
-    return jax.ops.segment_sum(parts, groups, num_groups) / jnp.sum(parts)
+    return jax.ops.segment_sum(parts, numbers, num_groups) / jnp.sum(parts)
 
 
-def null_shares(key, gradients, groups, *, num_groups=None, worlds=20):
-    """`shares` in worlds where the grouping means nothing: the same examples, group labels permuted among them.
+def null_shares(
+    gradients: PyTree,
+    groups: ArrayLike,
+    key: jax.Array,
+    *,
+    num_groups: int | None = None,
+    permutations: int = 20,
+) -> jax.Array:
+    """`shares` under the null hypothesis that the grouping means nothing.
 
-    What the true `shares` must stand out from. One set of contributions serves all worlds. Same
-    source and arguments.
+    The group labels are permuted among the same examples (among those that the mask keeps): what
+    the true `shares` must stand out from. One set of contributions serves all permutations. Source
+    and other arguments as for `shares`.
 
     Args:
-        key: a JAX random key.
-        worlds: how many permutations.
+        key: from `jax.random.key`.
+        permutations: how many are drawn.
 
     Returns:
-        [worlds, groups].
+        [permutations, groups].
     """
     check_examples(gradients, "null_shares")
-    groups, num_groups = group_numbers(groups, num_groups, size(gradients))
-    if (keep := mask(gradients)) is not None:  # permute among the examples that count
-        return _masked_worlds(key, contributions(gradients), groups, num_groups, worlds, keep)
-    parts = contributions(gradients)
-    world = lambda key: jax.ops.segment_sum(parts, jax.random.permutation(key, groups), num_groups)
-    return jax.lax.map(world, jax.random.split(key, worlds)) / jnp.sum(parts)
+    numbers, num_groups = group_numbers(groups, num_groups, size(gradients))
+    parts, keep = contributions(gradients), mask(gradients)
+
+    def permuted(key):
+        return jax.ops.segment_sum(parts, _permutation(key, numbers, keep), num_groups)
+
+    return jax.lax.map(permuted, jax.random.split(key, permutations)) / jnp.sum(parts)
 
 
-def pulls(gradients, groups, *, num_groups=None):
-    r"""What a step brings an average example of each group: the increments of the paper's i.
+def pulls(gradients: PyTree, groups: ArrayLike, *, num_groups: int | None = None) -> jax.Array:
+    r"""What a step brings an average example of each group: the increments of i in the paper.
 
-    .. math:: \frac{1}{|p|}\sum_{i\in p} g_i\cdot\bar g, \qquad i_t^p = m\sum_{t'\le t}\frac{1}{|p|}\sum_{i\in p} g_i\cdot\bar g
+    .. math:: \frac{1}{|p|}\sum_{i\in p} g_i\cdot\bar g,
+              \qquad i_t^p = m\sum_{t'\le t}\frac{1}{|p|}\sum_{i\in p} g_i\cdot\bar g
 
     In units of the loss over the learning rate: times the learning rate, the first-order fall of an
     average example's loss. Sum it over steps to see by when a group has been paid (the paper's g is
@@ -104,23 +117,17 @@ def pulls(gradients, groups, *, num_groups=None):
     Array([ 2., -1.], dtype=float32)
     """
     check_examples(gradients, "pulls")
-    groups, num_groups = group_numbers(groups, num_groups, size(gradients))
-    whole = one_set(gradients, "pulls")
-    dots = dot(gradients, whole.mean)
-    ones = jnp.ones_like(dots) if mask(gradients) is None else mask(gradients).astype(dots.dtype)
-    return jax.ops.segment_sum(dots, groups, num_groups) / jax.ops.segment_sum(
-        ones, groups, num_groups
-    )
+    numbers, num_groups = group_numbers(groups, num_groups, size(gradients))
+    dots, keep = dot(gradients, one_set(gradients, "pulls").mean), mask(gradients)
+    counted = jnp.ones_like(dots) if keep is None else keep.astype(dots.dtype)
+    totals = jax.ops.segment_sum(jnp.stack([dots, counted], 1), numbers, num_groups)
+    return totals[:, 0] / totals[:, 1]
 
 
-def _masked_worlds(key, parts, groups, num_groups, worlds, keep):
-    """Kept examples in random order take the group labels of kept examples in theirs."""
-    to_kept = jnp.argsort(~keep)  # stable: kept first
-
-    def world(key):
-        shuffled = jnp.argsort(
-            jnp.where(keep, jax.random.uniform(key, keep.shape), 2.0)
-        )  # kept first, in random order
-        return jax.ops.segment_sum(parts[to_kept], groups[shuffled], num_groups)
-
-    return jax.lax.map(world, jax.random.split(key, worlds)) / jnp.sum(parts)
+def _permutation(key: jax.Array, labels: jax.Array, keep: jax.Array | None) -> jax.Array:
+    """The labels of the examples that are kept, permuted among these; the others keep theirs."""
+    if keep is None:
+        return jax.random.permutation(key, labels)
+    places = jnp.argsort(~keep)  # stable: those of the kept examples first
+    order = jnp.where(keep, jax.random.uniform(key, keep.shape), 2.0)
+    return jnp.zeros_like(labels).at[places].set(labels[jnp.argsort(order)])

@@ -1,20 +1,24 @@
-"""Is the batch large enough? Three tests of adaptive sampling, as the smallest parameter with which each passes.
+"""Three tests of adaptive sampling: is the batch large enough?
 
-Each is the standard error of the mean gradient relative to its length: whole, along it, and across
-it; the squares of the last two add up to that of the first.
+Each is given as the smallest parameter with which it passes: the standard error of the mean
+gradient relative to its length, whole, along it, and across it. The squares of the last two add up
+to that of the first.
 """
 
+import jax
 import jax.numpy as jnp
 
 from coherence.gradients.reductions import count, dot, mask, squared_norms
+from coherence.trees import PyTree
 
-from .pooling import check_examples, check_size, one_set
+from .pooling import Pooled, check_examples, check_size, one_set
 
 
-def norm_test(gradients):
+def norm_test(gradients: PyTree) -> jax.Array:
     r"""Relative standard error of the mean gradient: the norm test passes for every theta above.
 
-    .. math:: \theta = \sqrt{\frac{\mathrm{tr}\,S}{m\,\|\bar g\|^2}}, \qquad S \text{ the sample covariance, divided by } m-1
+    .. math:: \theta = \sqrt{\frac{\mathrm{tr}\,S}{m\,\|\bar g\|^2}},
+              \qquad S \text{ the sample covariance, divided by } m-1
 
     0 when all gradients are equal, 1 when orthogonal, larger when they cancel. Dimensionless.
 
@@ -31,10 +35,11 @@ def norm_test(gradients):
     return jnp.sqrt(jnp.maximum(pooled.variance, 0) / (pooled.m * pooled.squared_norm_of_mean))
 
 
-def inner_product_test(gradients, *, pooled=None):
-    r"""Relative standard error of the mean gradient along itself: does the batch agree on how far?
+def inner_product_test(gradients: PyTree, *, pooled: Pooled | None = None) -> jax.Array:
+    r"""Relative standard error of the mean gradient along itself: do examples agree on how far?
 
-    .. math:: \theta = \sqrt{\frac{1}{m\,\|\bar g\|^4}\,\frac{1}{r-1}\sum_{i\le r}\big(g_i\cdot\bar g - \|\bar g\|^2\big)^2}
+    .. math:: \theta = \sqrt{\frac{1}{m\,\|\bar g\|^4}\,
+              \frac{1}{r-1}\sum_{i\le r}\big(g_i\cdot\bar g - \|\bar g\|^2\big)^2}
 
     Passes for every theta above. Dimensionless.
 
@@ -46,31 +51,40 @@ def inner_product_test(gradients, *, pooled=None):
         pooled there.
         pooled: the whole sample, from `pool` (default: these gradients are all of it).
     """
-    whole, along, _ = _parts(gradients, pooled, "inner_product_test")
-    length = whole.squared_norm_of_mean
-    return jnp.sqrt(along / (whole.m * length))
+    along, _ = _relative_variances(gradients, pooled, "inner_product_test")
+    return jnp.sqrt(along)
 
 
-def orthogonality_test(gradients, *, pooled=None):
-    r"""Relative standard error of the mean gradient across itself: does the batch agree on where?
+def orthogonality_test(gradients: PyTree, *, pooled: Pooled | None = None) -> jax.Array:
+    r"""Relative standard error of the mean gradient across itself: do examples agree on where?
 
     .. math:: \nu = \sqrt{\frac{1}{m\,\|\bar g\|^2}\,\frac{1}{r-1}\sum_{i\le r}
               \Big\|g_i - \frac{g_i\cdot\bar g}{\|\bar g\|^2}\bar g\Big\|^2}
 
     Passes for every nu above. Dimensionless. Source and arguments as for `inner_product_test`.
     """
-    whole, along, entire = _parts(gradients, pooled, "orthogonality_test")
-    return jnp.sqrt(jnp.maximum(entire - along, 0) / (whole.m * whole.squared_norm_of_mean))
+    _, across = _relative_variances(gradients, pooled, "orthogonality_test")
+    return jnp.sqrt(across)
 
 
-def _parts(gradients, pooled, name):
-    """What is pooled, and the variance of the examples along the mean and altogether (divided by r - 1)."""
+def _relative_variances(
+    gradients: PyTree, pooled: Pooled | None, name: str
+) -> tuple[jax.Array, jax.Array]:
+    """Variances of the mean along itself and across, over its squared length.
+
+    Every term is divided by that squared length before it is squared itself: fourth powers of a
+    gradient leave the range of float32 at lengths of 1e-10 and 1e10.
+    """
     check_examples(gradients, name)
     check_size(gradients, name)
     whole = one_set(gradients if pooled is None else pooled, name)
-    length, r = whole.squared_norm_of_mean, count(gradients)
-    dots, norms = dot(gradients, whole.mean), squared_norms(gradients)
-    along, entire = jnp.square(dots - length) / length, norms - 2 * dots + length
-    keep = mask(gradients)
-    total = lambda values: jnp.sum(values if keep is None else jnp.where(keep, values, 0)) / (r - 1)
-    return whole, total(along), total(entire)
+    unit, keep = whole.squared_norm_of_mean, mask(gradients)
+    dots, norms = dot(gradients, whole.mean) / unit, squared_norms(gradients) / unit
+    along = jnp.square(dots - 1)
+    across = jnp.maximum(norms - jnp.square(dots), 0)  # Pythagoras; rounding may go below
+
+    def variance(terms):
+        kept = terms if keep is None else jnp.where(keep, terms, 0)
+        return jnp.sum(kept) / (count(gradients) - 1) / whole.m
+
+    return variance(along), variance(across)

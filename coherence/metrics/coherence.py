@@ -4,21 +4,25 @@ All of it reads two means, of g_i and of ||g_i||^2 (`pool`). Pool them over batc
 last.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from coherence.gradients.reductions import dot, mask, squared_norms
+from coherence.trees import LeafNames, PyTree
 
 from .pooling import Pooled, check_examples, check_size, one_set, pool
 
 
 class Moments(NamedTuple):
-    """What alpha is made of. Each entry is a scalar, or [groups] with `groups=`.
+    """The two means that alpha is a ratio of. Each entry is a scalar, or [groups] with `groups=`.
 
-    squared_norm_of_mean: ||(1/m) sum_i g_i||^2.  mean_squared_norm: (1/m) sum_i ||g_i||^2.  m:
-        number of examples that count.
+    squared_norm_of_mean: ||(1/m) sum_i g_i||^2.
+    mean_squared_norm: (1/m) sum_i ||g_i||^2.
+    m: number of examples that count.
     """
 
     squared_norm_of_mean: jax.Array
@@ -26,11 +30,37 @@ class Moments(NamedTuple):
     m: jax.Array
 
     @property
-    def alpha(self):
+    def alpha(self) -> jax.Array:
         return self.squared_norm_of_mean / self.mean_squared_norm
 
 
-def alpha(gradients, *, by=None, groups=None, num_groups=None):
+@overload
+def alpha(
+    gradients: PyTree,
+    *,
+    by: None = None,
+    groups: ArrayLike | None = None,
+    num_groups: int | None = None,
+) -> jax.Array: ...
+
+
+@overload
+def alpha(
+    gradients: PyTree,
+    *,
+    by: LeafNames,
+    groups: ArrayLike | None = None,
+    num_groups: int | None = None,
+) -> dict[str, jax.Array]: ...
+
+
+def alpha(
+    gradients: PyTree,
+    *,
+    by: LeafNames | None = None,
+    groups: ArrayLike | None = None,
+    num_groups: int | None = None,
+) -> Any:
     r"""How much of its own step an average example gets from the mean step.
 
     .. math:: \alpha_m = \frac{\|\frac1m\sum_i g_i\|^2}{\frac1m\sum_i\|g_i\|^2} \in [0, 1]
@@ -47,7 +77,7 @@ def alpha(gradients, *, by=None, groups=None, num_groups=None):
         gradients: from `per_example_value_and_grad`, a plain tree whose leaves have a leading axis
             of m examples, or what `pool` made of them (of a tuple the result is [groups]).
         by: a function from a leaf's key path to a name (`coherence.layer`, `coherence.leaf`); the
-        result is then a dict.
+            result is then a dict.
         groups: bool [m] (result [2], False first) or int [m] with `num_groups`: one alpha a group,
         each with its own m.
         num_groups: how many groups an int `groups` holds (static); entries outside are in no group.
@@ -62,10 +92,36 @@ def alpha(gradients, *, by=None, groups=None, num_groups=None):
     >>> alpha({"w": jnp.eye(4)})
     Array(0.25, dtype=float32)
     """
-    return _each(lambda one: one.alpha, gradients, by, groups, num_groups)
+    return _from_moments(lambda moments: moments.alpha, gradients, by, groups, num_groups)
 
 
-def m_coherence(gradients, *, by=None, groups=None, num_groups=None):
+@overload
+def m_coherence(
+    gradients: PyTree,
+    *,
+    by: None = None,
+    groups: ArrayLike | None = None,
+    num_groups: int | None = None,
+) -> jax.Array: ...
+
+
+@overload
+def m_coherence(
+    gradients: PyTree,
+    *,
+    by: LeafNames,
+    groups: ArrayLike | None = None,
+    num_groups: int | None = None,
+) -> dict[str, jax.Array]: ...
+
+
+def m_coherence(
+    gradients: PyTree,
+    *,
+    by: LeafNames | None = None,
+    groups: ArrayLike | None = None,
+    num_groups: int | None = None,
+) -> Any:
     r"""How many examples of the sample, itself included, an average example's gradient helps.
 
     .. math:: m\,\alpha_m = \alpha_m / \alpha_m^\perp \in [0, m]
@@ -80,13 +136,41 @@ def m_coherence(gradients, *, by=None, groups=None, num_groups=None):
     >>> m_coherence({"w": jnp.ones((4, 3))})
     Array(4., dtype=float32)
     """
-    return _each(lambda one: one.m * one.alpha, gradients, by, groups, num_groups)
+    helped = lambda moments: moments.m * moments.alpha
+    return _from_moments(helped, gradients, by, groups, num_groups)
 
 
-def alpha_unbiased(gradients, *, by=None, groups=None, num_groups=None):
-    r"""Alpha of the population the examples were drawn from: without the floor 1/m that sampling adds.
+@overload
+def alpha_unbiased(
+    gradients: PyTree,
+    *,
+    by: None = None,
+    groups: ArrayLike | None = None,
+    num_groups: int | None = None,
+) -> jax.Array: ...
 
-    .. math:: \hat\alpha = \frac{\|\sum_i g_i\|^2 - \sum_i\|g_i\|^2}{(m-1)\sum_i\|g_i\|^2} = \frac{m\alpha_m - 1}{m - 1}
+
+@overload
+def alpha_unbiased(
+    gradients: PyTree,
+    *,
+    by: LeafNames,
+    groups: ArrayLike | None = None,
+    num_groups: int | None = None,
+) -> dict[str, jax.Array]: ...
+
+
+def alpha_unbiased(
+    gradients: PyTree,
+    *,
+    by: LeafNames | None = None,
+    groups: ArrayLike | None = None,
+    num_groups: int | None = None,
+) -> Any:
+    r"""Alpha of the population that the examples were drawn from, without the floor 1/m.
+
+    .. math:: \hat\alpha = \frac{\|\sum_i g_i\|^2 - \sum_i\|g_i\|^2}{(m-1)\sum_i\|g_i\|^2}
+              = \frac{m\alpha_m - 1}{m - 1}
 
     0 on average for unrelated gradients, and a little below 0 half of the time: do not clip it.
     Numerator and denominator are unbiased, the ratio is consistent; under heavy-tailed norms pool
@@ -101,23 +185,53 @@ def alpha_unbiased(gradients, *, by=None, groups=None, num_groups=None):
     Array(0., dtype=float32)
     """
     check_size(gradients, "alpha_unbiased")
-    return _each(
-        lambda one: (one.m * one.alpha - 1) / (one.m - 1), gradients, by, groups, num_groups
-    )
+    unbiased = lambda moments: (moments.m * moments.alpha - 1) / (moments.m - 1)
+    return _from_moments(unbiased, gradients, by, groups, num_groups)
 
 
-def moments(gradients, *, by=None, groups=None, num_groups=None):
-    """The two means alpha is a ratio of, for pooling over steps: average each (weighted by m, where it varies), divide last.
+@overload
+def moments(
+    gradients: PyTree,
+    *,
+    by: None = None,
+    groups: ArrayLike | None = None,
+    num_groups: int | None = None,
+) -> Moments: ...
+
+
+@overload
+def moments(
+    gradients: PyTree,
+    *,
+    by: LeafNames,
+    groups: ArrayLike | None = None,
+    num_groups: int | None = None,
+) -> dict[str, Moments]: ...
+
+
+def moments(
+    gradients: PyTree,
+    *,
+    by: LeafNames | None = None,
+    groups: ArrayLike | None = None,
+    num_groups: int | None = None,
+) -> Any:
+    """The two means that alpha is a ratio of, for pooling over steps.
+
+    Average each of them (weighted by m, where it varies), divide last.
 
     Arguments and shape of the result as for `alpha`, with a `Moments` in place of each number.
     """
-    return _each(lambda one: one, gradients, by, groups, num_groups)
+    return _from_moments(lambda moments: moments, gradients, by, groups, num_groups)
 
 
-def alpha_between(gradients, *, groups=None, num_groups=None):
-    r"""How far two groups of examples push the same way: alpha between groups.
+def alpha_between(
+    gradients: PyTree, *, groups: ArrayLike | None = None, num_groups: int | None = None
+) -> jax.Array:
+    r"""Alpha between groups: how far the steps of two groups of examples agree.
 
-    .. math:: \alpha_{ab} = \frac{\bar g_a\cdot\bar g_b}{\sqrt{q_a q_b}} \in [-1, 1], \qquad q_a = \frac1{m_a}\sum_{i\in a}\|g_i\|^2
+    .. math:: \alpha_{ab} = \frac{\bar g_a\cdot\bar g_b}{\sqrt{q_a q_b}} \in [-1, 1],
+              \qquad q_a = \frac1{m_a}\sum_{i\in a}\|g_i\|^2
 
     The diagonal is each group's own alpha, with its floor 1/m_a; off the diagonal there is no
     floor, since no example meets itself: 0 for unrelated groups, positive where a step on one
@@ -130,28 +244,54 @@ def alpha_between(gradients, *, groups=None, num_groups=None):
     Returns:
         [groups, groups], symmetric; nan in the rows and columns of empty groups.
 
-    >>> alpha_between({"w": jnp.array([[1.0], [1.0], [-1.0]])}, groups=jnp.array([False, False, True]))
+    >>> g = {"w": jnp.array([[1.0], [1.0], [-1.0]])}
+    >>> alpha_between(g, groups=jnp.array([False, False, True]))
     Array([[ 1., -1.],
            [-1.,  1.]], dtype=float32)
     """
     parts = pool(gradients, groups=groups, num_groups=num_groups)
     if isinstance(parts, Pooled):
         raise ValueError(
-            "alpha_between compares groups of examples: pass groups=, or a tuple of pooled gradients, one a group."
+            "alpha_between compares groups of examples: pass groups=, or a tuple of pooled "
+            "gradients, one a group."
         )
     lengths = [jnp.sqrt(part.mean_squared_norm) for part in parts]
     means = [jax.tree.leaves(part.mean) for part in parts]
-    inner = lambda a, b: (
-        sum(jnp.vdot(x, y) for x, y in zip(means[a], means[b])) / (lengths[a] * lengths[b])
-    )
+
+    def entry(a, b):
+        a, b = min(a, b), max(a, b)  # the matrix is symmetric to the last bit
+        inner = sum(jnp.vdot(x, y) for x, y in zip(means[a], means[b]))
+        return inner / (lengths[a] * lengths[b])
+
     every = range(len(parts))
-    return jnp.stack([jnp.stack([inner(min(a, b), max(a, b)) for b in every]) for a in every])
+    return jnp.stack([jnp.stack([entry(a, b) for b in every]) for a in every])
 
 
-def alpha_without(gradients, *, by=None, pooled=None):
-    r"""Alpha of the others, for each example: what alpha would be without it.
+@overload
+def alpha_without(
+    gradients: PyTree,
+    *,
+    by: None = None,
+    pooled: Pooled | None = None,
+) -> jax.Array: ...
 
-    .. math:: \alpha_{(i)} = \frac{\|S - g_i\|^2}{(m-1)(Q - \|g_i\|^2)}, \qquad S = \sum_i g_i, \quad Q = \sum_i\|g_i\|^2
+
+@overload
+def alpha_without(
+    gradients: PyTree,
+    *,
+    by: LeafNames,
+    pooled: Pooled | None = None,
+) -> dict[str, jax.Array]: ...
+
+
+def alpha_without(
+    gradients: PyTree, *, by: LeafNames | None = None, pooled: Pooled | None = None
+) -> Any:
+    r"""Alpha without each example: of the m - 1 others.
+
+    .. math:: \alpha_{(i)} = \frac{\|S - g_i\|^2}{(m-1)(Q - \|g_i\|^2)},
+              \qquad S = \sum_i g_i, \quad Q = \sum_i\|g_i\|^2
 
     An example whose removal raises alpha pulls against the rest, or is long and alone; one whose
     removal lowers it is among those that carry the step. The spread of these m numbers is the
@@ -170,43 +310,58 @@ def alpha_without(gradients, *, by=None, pooled=None):
     """
     check_examples(gradients, "alpha_without")
     whole = one_set(gradients if pooled is None else pooled, "alpha_without")
-    norms, dots = squared_norms(gradients, by=by), dot(gradients, whole.mean, by=by)
-    parts, keep = _by_name(whole, by), mask(gradients)
-    kept = lambda values: values if keep is None else jnp.where(keep, values, jnp.nan)
-    if by is None:
-        return kept(leave_one_out(parts[None], norms, dots))
-    return {
-        name: kept(leave_one_out(part, norms[name], dots[name])) for name, part in parts.items()
-    }
+    names = everything if by is None else by
+    norms, dots = squared_norms(gradients, by=names), dot(gradients, whole.mean, by=names)
+    keep, result = mask(gradients), {}
+    for name, part in moments(whole, by=names).items():
+        values = leave_one_out(part, norms[name], dots[name])
+        result[name] = values if keep is None else jnp.where(keep, values, jnp.nan)
+    return result if by is not None else result[""]
 
 
-def leave_one_out(moments, norms, dots):
-    """Alpha without each example, from ||g_i||^2 and g_i . mean; everything over m^2, so that large samples do not overflow."""
+def leave_one_out(moments: Moments, norms: Any, dots: Any) -> Any:
+    """Alpha without each example, from its squared norm and its inner product with the mean.
+
+    Everything is divided by m^2, so that large samples do not overflow.
+    """
     m = moments.m * 1.0
     rest = (moments.squared_norm_of_mean - 2 * dots / m + norms / m**2).clip(min=0)
     return rest / ((1 - 1 / m) * (moments.mean_squared_norm - norms / m))
 
 
-def _each(quantity, gradients, by, groups, num_groups):
+def everything(path: Any) -> str:
+    """One name for all leaves."""
+    return ""
+
+
+def _from_moments(
+    quantity: Callable[[Moments], Any],
+    gradients: PyTree,
+    by: LeafNames | None,
+    groups: ArrayLike | None,
+    num_groups: int | None,
+) -> Any:
+    """`quantity` of the `Moments`, of all leaves or of those of each name."""
     pooled = pool(gradients, groups=groups, num_groups=num_groups)
+    names = everything if by is None else by
     if isinstance(pooled, Pooled):
-        result = {name: quantity(one) for name, one in _by_name(pooled, by).items()}
+        parts = _moments_by_name(pooled, names)
     else:
-        each = [_by_name(part, by) for part in pooled]
-        stacked = {
-            name: Moments(*map(jnp.stack, zip(*(one[name] for one in each)))) for name in each[0]
-        }
-        result = {name: quantity(one) for name, one in stacked.items()}
-    return result if by is not None else result[None]
+        each = [_moments_by_name(part, names) for part in pooled]
+        parts = {name: _stacked([part[name] for part in each]) for name in each[0]}
+    result = {name: quantity(part) for name, part in parts.items()}
+    return result if by is not None else result[""]
 
 
-def _by_name(pooled, by):
-    """`{name: Moments}`, with the key `None` for everything without `by`."""
-    parts: dict = {}
-    for (path, mean), square in zip(
-        jax.tree.leaves_with_path(pooled.mean), jax.tree.leaves(pooled.mean_squared_norms)
-    ):
-        name = None if by is None else by(path)
-        part = jnp.vdot(mean, mean), square
-        parts[name] = tuple(map(jnp.add, parts[name], part)) if name in parts else part
-    return {name: Moments(*part, pooled.m) for name, part in parts.items()}
+def _stacked(moments: list[Moments]) -> Moments:
+    """[groups] in place of each number."""
+    return Moments._make(jnp.stack(values) for values in zip(*moments))
+
+
+def _moments_by_name(pooled: Pooled, names: LeafNames) -> dict[str, Moments]:
+    sums: dict[str, tuple[Any, Any]] = {}
+    squares = jax.tree.leaves(pooled.mean_squared_norms)
+    for (path, mean), square in zip(jax.tree.leaves_with_path(pooled.mean), squares):
+        of_mean, of_examples = sums.get(names(path), (0.0, 0.0))
+        sums[names(path)] = of_mean + jnp.vdot(mean, mean), of_examples + square
+    return {name: Moments(*parts, pooled.m) for name, parts in sums.items()}

@@ -1,22 +1,29 @@
-"""Gradient confusion: do the gradients of some examples oppose each other? From the inner products of pairs, [m, m]."""
+"""Gradient confusion, from the inner products of pairs: do some gradients oppose each other?"""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from coherence.trees import PyTree
+
 from .stiffness import pairs
 
 
 class Confusion(NamedTuple):
-    """Scalars. bound: the smallest eta >= 0.  minimum_cosine: of the most opposed pair.  negative_share: of all pairs, in [0, 1]."""
+    """Scalars.
+
+    bound: the smallest eta, at least 0.
+    minimum_cosine: of the most opposed pair, in [-1, 1].
+    negative_share: share of the pairs that are opposed, in [0, 1].
+    """
 
     bound: jax.Array
     minimum_cosine: jax.Array
     negative_share: jax.Array
 
 
-def gradient_confusion(gradients):
+def gradient_confusion(gradients: PyTree) -> Confusion:
     r"""How much the most opposed pair of examples undoes of each other's progress.
 
     .. math:: \eta = \max\Big(0,\ -\min_{i\ne j}\ g_i\cdot g_j\Big) \ge 0
@@ -49,15 +56,15 @@ def gradient_confusion(gradients):
     >>> gradient_confusion({"w": jnp.array([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0]])}).bound
     Array(3., dtype=float32)
     """
-    of = pairs(gradients, "gradient_confusion")
-    least = _least(of.products, of.counted)
-    opposed = jnp.where(
-        jnp.isnan(of.products), of.products, of.products < 0
-    )  # a diverged run must not look peaceful
-    share = jnp.sum(opposed, where=of.counted) / jnp.sum(of.counted)
-    return Confusion(jnp.maximum(-least, 0), _least(of.cosines, of.directed), share)
+    every = pairs(gradients, "gradient_confusion")
+    least = _least(every.products, every.counted)
+    negative = every.products < 0
+    # A diverged run must not look peaceful: nan stays nan.
+    opposed = jnp.where(jnp.isnan(every.products), every.products, negative)
+    share = jnp.sum(opposed, where=every.counted) / jnp.sum(every.counted)
+    return Confusion(jnp.maximum(-least, 0), _least(every.cosines, every.directed), share)
 
 
-def _least(values, where):
-    """The smallest of those; nan where there is none."""
+def _least(values: jax.Array, where: jax.Array) -> jax.Array:
+    """The smallest of these values; nan where there is none."""
     return jnp.where(jnp.any(where), jnp.min(values, where=where, initial=jnp.inf), jnp.nan)

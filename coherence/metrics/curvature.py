@@ -1,5 +1,6 @@
-"""Sharpness: the largest curvature of the mean loss, by power iteration on Hessian-vector products."""
+"""Sharpness: the largest curvature of the mean loss, by power iteration."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -8,18 +9,35 @@ from jax.flatten_util import ravel_pytree
 
 from coherence.gradients.arguments import check_batch, check_loss_output, check_params
 from coherence.gradients.factors import accumulator
+from coherence.trees import Loss, PyTree
+
+Product = Callable[[jax.Array], jax.Array]  # a flat vector to the Hessian times it
+State = tuple[jax.Array, jax.Array, jax.Array]  # a unit vector, its image, products so far
 
 
 class Sharpness(NamedTuple):
-    """value: the eigenvalue.  residual: ||H v - value v|| / |value|, v of length 1.  iterations: Hessian-vector products, int32."""
+    """An eigenvalue of the Hessian and how well it is known. Scalars.
+
+    value: the eigenvalue.
+    residual: ||H v - value v|| / |value|, v of length 1.
+    iterations: Hessian-vector products, int32.
+    """
 
     value: jax.Array
     residual: jax.Array
     iterations: jax.Array
 
 
-def sharpness(loss, params, batch, key, *, iterations=100, tolerance=1e-3):
-    r"""How sharply the mean loss curves upwards in its most curved direction.
+def sharpness(
+    loss: Loss,
+    params: PyTree,
+    batch: PyTree,
+    key: jax.Array,
+    *,
+    iterations: int = 100,
+    tolerance: float = 1e-3,
+) -> Sharpness:
+    r"""Largest Hessian eigenvalue: how sharply the mean loss curves upwards at most.
 
     .. math:: \lambda_{\max}(H), \qquad H = \nabla^2 \frac1m\sum_i \ell_i(w)
 
@@ -57,9 +75,9 @@ def sharpness(loss, params, batch, key, *, iterations=100, tolerance=1e-3):
         ValueError: the loss is no scalar, the batch is empty or its leaves disagree, or
             `iterations` < 1.
 
-    >>> bowl = lambda w, x: 0.5 * jnp.sum(x * w**2)
-    >>> round(float(sharpness(bowl, jnp.ones(2), jnp.array([[1.0, 3.0]]), jax.random.key(0)).value), 3)
-    3.0
+    >>> bowl, x = lambda w, x: 0.5 * jnp.sum(x * w**2), jnp.array([[1.0, 3.0]])
+    >>> print(f"{sharpness(bowl, jnp.ones(2), x, jax.random.key(0)).value:.3f}")
+    3.000
     """
     if iterations < 1:
         raise ValueError(
@@ -69,37 +87,29 @@ def sharpness(loss, params, batch, key, *, iterations=100, tolerance=1e-3):
     check_batch(batch, None)
     product, flat = _hessian(loss, params, batch)
     start = jax.random.normal(key, flat.shape, flat.dtype)
-    first = _round(product, 0.0, start, iterations, tolerance)
+    first = _power_iteration(product, jnp.zeros((), flat.dtype), start, iterations, tolerance)
     value, residual = _quotient(first)
 
-    def again():
+    def second_round():
         # Less -||H v||, which is close to the most negative eigenvalue where that competes. Its own
         # vector has nothing to begin with.
-        vector, image, count = first
-        second = _round(
-            product,
-            -jnp.linalg.norm(image),
-            jnp.where(value > 0, vector, start),
-            iterations,
-            tolerance,
-        )
-        return *_quotient(second), count + second[2]
+        vector, image, products = first
+        begin = jnp.where(value > 0, vector, start)
+        second = _power_iteration(product, -_length(image), begin, iterations, tolerance)
+        return *_quotient(second), products + second[2]
 
-    return Sharpness(
-        *jax.lax.cond(
-            (residual > tolerance) | (value < 0), again, lambda: (value, residual, first[2])
-        )
-    )
+    unsettled = (residual > tolerance) | (value < 0)
+    settled = lambda: (value, residual, first[2])
+    return Sharpness(*jax.lax.cond(unsettled, second_round, settled))
 
 
-def _hessian(loss, params, batch):
+def _hessian(loss: Loss, params: PyTree, batch: PyTree) -> tuple[Product, jax.Array]:
     """v -> H v for flat vectors of at least float32, and the parameters as such a vector."""
     example = jax.eval_shape(lambda batch: jax.tree.map(lambda x: x[0], batch), batch)
     check_loss_output(jax.eval_shape(loss, params, example), has_aux=False)
     types = jax.tree.map(jnp.result_type, params)
-    flat, unravel = ravel_pytree(
-        jax.tree.map(lambda x: jnp.asarray(x, accumulator(jnp.result_type(x))), params)
-    )
+    wide = jax.tree.map(lambda x: jnp.asarray(x, accumulator(jnp.result_type(x))), params)
+    flat, unravel = ravel_pytree(wide)
 
     def mean_loss(vector):
         own = jax.tree.map(lambda x, dtype: x.astype(dtype), unravel(vector), types)
@@ -108,24 +118,33 @@ def _hessian(loss, params, batch):
     return lambda v: jax.jvp(jax.grad(mean_loss), (flat,), (v,))[1], flat
 
 
-def _round(product, shift, start, iterations, tolerance):
-    """Power iteration on H - shift: a vector of length 1, H times it, and the number of products."""
+def _power_iteration(
+    product: Product, shift: jax.Array, start: jax.Array, iterations: int, tolerance: float
+) -> State:
+    """Power iteration on H - shift."""
 
     def step(state):
-        vector, image, count = state
+        vector, image, products = state
         ahead = image - shift * vector
-        length = jnp.linalg.norm(ahead)
+        length = _length(ahead)
         vector = jnp.where(length > 0, ahead / length, vector)
-        return vector, product(vector), count + 1
+        return vector, product(vector), products + 1
 
-    start = start / jnp.linalg.norm(start)
+    start = start / _length(start)
     going = lambda state: (state[2] < iterations) & (_quotient(state)[1] > tolerance)
     return jax.lax.while_loop(going, step, (start, product(start), jnp.int32(1)))
 
 
-def _quotient(state):
-    """The Rayleigh quotient v . H v and its relative residual: 0 where nothing is left, also for H = 0."""
+def _quotient(state: State) -> tuple[jax.Array, jax.Array]:
+    """The Rayleigh quotient v . H v and its relative residual, which is 0 for H = 0, too."""
     vector, image, _ = state
     value = jnp.vdot(vector, image)
-    rest = jnp.linalg.norm(image - value * vector)
+    rest = _length(image - value * vector)
     return value, jnp.where(rest > 0, rest / jnp.abs(value), rest)
+
+
+def _length(vector: jax.Array) -> jax.Array:
+    """Euclidean length, whose squares stay in range: curvatures of 1e-25 are numbers, too."""
+    largest = jnp.max(jnp.abs(vector))
+    safe = jnp.where(largest > 0, largest, 1)
+    return safe * jnp.linalg.norm(vector / safe)

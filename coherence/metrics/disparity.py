@@ -1,19 +1,21 @@
-"""Gradient disparity: how far apart are the gradients of two mini-batches?"""
+"""Gradient disparity: how far apart the gradients of two mini-batches are."""
 
 import math
 import operator
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from coherence.gradients import reductions
 from coherence.gradients.factors import accumulator
+from coherence.trees import PyTree
 
 from .pooling import check_examples
 
 
-def gradient_disparity(gradients, batches=5):
-    r"""How far apart two mini-batches of the sample would send the parameters, on average.
+def gradient_disparity(gradients: PyTree, batches: int = 5) -> jax.Array:
+    r"""Mean distance between the gradients of two mini-batches of the sample.
 
     .. math:: D = \frac{1}{|P|}\sum_{(a,b)\in P} \|\bar g_a - \bar g_b\| \ge 0
 
@@ -32,7 +34,7 @@ def gradient_disparity(gradients, batches=5):
 
     Args:
         gradients: from `per_example_value_and_grad`, or a plain tree whose leaves have a leading
-        axis of m examples.
+            axis of m examples.
         batches: how many (static): consecutive stretches of the sample, sizes as by
             `numpy.array_split`. Memory: the m x m inner products, or where that is less the mean
             gradient of each batch.
@@ -48,43 +50,38 @@ def gradient_disparity(gradients, batches=5):
     Array(3., dtype=float32)
     """
     check_examples(gradients, "gradient_disparity")
-    found, _ = reductions.nodes(gradients)
+    nodes = [node for _, node in reductions.nodes(gradients)[0]]
     m, batches = reductions.size(gradients), operator.index(batches)
     if not 2 <= batches <= m:
         raise ValueError(
-            f"gradient_disparity(batches): at least 2 and at most one an example, of {m}, got {batches}."
+            f"gradient_disparity(batches): at least 2 and at most one an example, of {m}, "
+            f"got {batches}."
         )
-    size = sum(math.prod(node.shape) for _, node in found)
-    weights = _weights(
-        m, batches, reductions.mask(gradients), accumulator(*(node.dtype for _, node in found))
-    )
+    parameters = sum(math.prod(node.shape) for node in nodes)
+    dtype = accumulator(*(node.dtype for node in nodes))
+    weights = _weights(m, batches, reductions.mask(gradients), dtype)
     first, second = np.triu_indices(batches, 1)
-    distances = _distances_of_products if m * m <= batches * size else _distances_of_means
-    some = jnp.any(weights > 0, 1)
-    both = some[first] & some[second]
-    return jnp.sum(distances(gradients, weights, first, second), where=both) / jnp.sum(both)
+    distances = _distances_of_products if m * m <= batches * parameters else _distances_of_means
+    occupied = jnp.any(weights > 0, 1)
+    pairs = occupied[first] & occupied[second]
+    return jnp.sum(distances(gradients, weights, first, second), where=pairs) / jnp.sum(pairs)
 
 
-def _weights(m, batches, mask, dtype):
+def _weights(m: int, batches: int, mask: jax.Array | None, dtype) -> jax.Array:
     """[batches, m]: each row takes the mean of one batch."""
-    parts = np.array_split(np.eye(m, dtype=bool), batches)
-    member = jnp.stack([jnp.asarray(part.any(0)) for part in parts])
+    stretches = np.array_split(np.arange(m), batches)
+    member = jnp.stack([jnp.asarray(np.isin(np.arange(m), stretch)) for stretch in stretches])
     member = (member if mask is None else member & mask).astype(dtype)
     return member / jnp.maximum(member.sum(1, keepdims=True), 1)
 
 
 def _distances_of_products(gradients, weights, first, second):
-    apart = (
-        weights[first] - weights[second]
-    )  # before the products: less is lost where batches agree
+    # Differences before products: less is lost where batches agree.
+    apart = weights[first] - weights[second]
     return jnp.sqrt(jnp.maximum(jnp.sum((apart @ reductions.gram(gradients)) * apart, 1), 0))
 
 
 def _distances_of_means(gradients, weights, first, second):
     means = [[leaf for _, leaf in reductions.leaf_weighted_sums(gradients, w)] for w in weights]
-    return jnp.stack(
-        [
-            jnp.sqrt(sum(jnp.sum((x - y) ** 2) for x, y in zip(means[a], means[b])))
-            for a, b in zip(first, second)
-        ]
-    )
+    square = lambda a, b: sum(jnp.sum((x - y) ** 2) for x, y in zip(means[a], means[b]))
+    return jnp.sqrt(jnp.stack([square(a, b) for a, b in zip(first, second)]))

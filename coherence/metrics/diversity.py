@@ -1,12 +1,17 @@
-"""Gradient diversity: coherence seen from the other side."""
+"""Gradient diversity: the reciprocal of m-coherence."""
+
+import jax
+
+from coherence.trees import PyTree
 
 from .pooling import one_set
 
 
-def gradient_diversity(gradients):
+def gradient_diversity(gradients: PyTree) -> jax.Array:
     r"""How different the gradients are: one over m-coherence.
 
-    .. math:: \Delta_S = \frac{\sum_i\|g_i\|^2}{\|\sum_i g_i\|^2} = \frac{1}{m\,\alpha_m} \ge \frac1m
+    .. math:: \Delta_S = \frac{\sum_i\|g_i\|^2}{\|\sum_i g_i\|^2} = \frac{1}{m\,\alpha_m}
+              \ge \frac1m
 
     1/m when all are equal, 1 when orthogonal, larger when they cancel, infinite at a stationary
     point. Dimensionless. Depends on m as m-coherence does: compare equal m only.
@@ -23,7 +28,7 @@ def gradient_diversity(gradients):
     return pooled.mean_squared_norm / (pooled.m * pooled.squared_norm_of_mean)
 
 
-def batch_size_bound(gradients):
+def batch_size_bound(gradients: PyTree) -> jax.Array:
     r"""Largest batch size that loses nothing against single steps, by gradient diversity.
 
     .. math:: B_S = m\,\Delta_S = 1/\alpha_m

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
+from jax.typing import ArrayLike
 
 
 class GapBound(NamedTuple):
@@ -14,8 +15,8 @@ class GapBound(NamedTuple):
     log10: jax.Array
 
 
-def gap_integrand(alpha):
-    r"""How far the gradients of two fresh examples are apart, at most, on average, in units of their root mean square length.
+def gap_integrand(alpha: ArrayLike) -> jax.Array:
+    r"""Largest mean distance between two fresh examples' gradients, over their r.m.s. length.
 
     .. math:: \sqrt{2\,(1-\alpha)} \in [0, \sqrt2]
 
@@ -36,10 +37,18 @@ def gap_integrand(alpha):
     return jnp.sqrt(2 * jnp.maximum(1 - jnp.asarray(alpha), 0))
 
 
-def gap_bound(alphas, learning_rates, *, lipschitz, smoothness, m):
-    r"""The most that training could have opened between test and training loss, by the theorem on coherence.
+def gap_bound(
+    alphas: ArrayLike,
+    learning_rates: ArrayLike,
+    *,
+    lipschitz: ArrayLike,
+    smoothness: ArrayLike,
+    m: ArrayLike,
+) -> GapBound:
+    r"""Largest gap between test and training loss that training can open, by coherence.
 
-    .. math:: |\mathrm{gap}| \le \frac{L^2}{m}\sum_{t=1}^{T}\ \prod_{k=t+1}^{T}(1+\eta_k\beta)\ \cdot\ \eta_t\,\sqrt{2\,(1-\alpha(w_{t-1}))}
+    .. math:: |\mathrm{gap}| \le \frac{L^2}{m}\sum_{t=1}^{T}\ \prod_{k=t+1}^{T}(1+\eta_k\beta)\
+              \cdot\ \eta_t\,\sqrt{2\,(1-\alpha(w_{t-1}))}
 
     In the units of the loss where L and beta are the loss's own constants. 0 for alpha = 1
     throughout; grows with training length, falls as 1/m. The product weighs early steps most,
@@ -55,7 +64,7 @@ def gap_bound(alphas, learning_rates, *, lipschitz, smoothness, m):
 
     Args:
         alphas: [T], alpha of the data distribution at the weights *before* each step (see
-        `gap_integrand`).
+            `gap_integrand`).
         learning_rates: eta_t, [T] or one for all steps.
         lipschitz: L, a bound of the length of every example's gradient.
         smoothness: beta, a bound of the rate at which any example's gradient changes.
@@ -67,7 +76,8 @@ def gap_bound(alphas, learning_rates, *, lipschitz, smoothness, m):
     Raises:
         ValueError: `alphas` is not [T] with at least one step, or `learning_rates` does not fit it.
 
-    >>> float(gap_bound([0.5, 0.5], 1.0, lipschitz=2.0, smoothness=1.0, m=4).value)  # 4 / 4 (2 * 1 + 1)
+    >>> bound = gap_bound([0.5, 0.5], 1.0, lipschitz=2.0, smoothness=1.0, m=4)
+    >>> float(bound.value)  # 4 / 4 (2 * 1 + 1)
     3.0
     """
     alphas, rates = jnp.asarray(alphas), jnp.asarray(learning_rates)
@@ -77,7 +87,8 @@ def gap_bound(alphas, learning_rates, *, lipschitz, smoothness, m):
         )
     if rates.shape not in ((), alphas.shape):
         raise ValueError(
-            f"learning_rates must be one number or one a step, {list(alphas.shape)}, got {list(rates.shape)}."
+            f"learning_rates must be one number or one a step, {list(alphas.shape)}, "
+            f"got {list(rates.shape)}."
         )
     rates = jnp.broadcast_to(rates, alphas.shape)
     growth = jnp.log1p(rates * smoothness)

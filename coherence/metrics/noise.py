@@ -4,22 +4,27 @@ from typing import NamedTuple
 
 import jax
 
+from coherence.trees import PyTree
+
 from .pooling import one_set
 
 
 class NoiseMoments(NamedTuple):
-    """Unbiased estimates of the population's ||G||^2 and tr Sigma. Average each over steps, divide last (`scale`)."""
+    """Unbiased estimates of the population's ||G||^2 and tr Sigma.
+
+    Average each of them over steps, divide last (`scale`).
+    """
 
     squared_norm: jax.Array
     trace: jax.Array
 
     @property
-    def scale(self):
+    def scale(self) -> jax.Array:
         """tr Sigma / ||G||^2, in examples."""
         return self.trace / self.squared_norm
 
 
-def noise_scale(gradients):
+def noise_scale(gradients: PyTree) -> jax.Array:
     r"""Batch size at which the noise of a batch's gradient is as large as its signal.
 
     .. math:: B_{simple} = \frac{\mathrm{tr}\,\Sigma}{\|G\|^2} = \frac1\alpha - 1
@@ -41,15 +46,20 @@ def noise_scale(gradients):
     return noise_moments(gradients).scale
 
 
-def noise_moments(gradients):
-    """The two numbers `noise_scale` is a ratio of, from one sample's per-example gradients. Same source and arguments."""
+def noise_moments(gradients: PyTree) -> NoiseMoments:
+    """The two numbers that `noise_scale` is a ratio of, from one sample's per-example gradients.
+
+    Source and arguments as for `noise_scale`.
+    """
     pooled = one_set(gradients, "the noise scale", at_least=2)
     trace = pooled.variance
     return NoiseMoments(pooled.squared_norm_of_mean - trace / pooled.m, trace)
 
 
-def noise_moments_of_batches(small, large, small_size, large_size):
-    r"""The same two numbers from gradients of two batch sizes, without per-example gradients: for networks with batch norm.
+def noise_moments_of_batches(
+    small: jax.Array | float, large: jax.Array | float, small_size: int, large_size: int
+) -> NoiseMoments:
+    r"""The same two numbers from gradients of two batch sizes: for networks with batch norm.
 
     .. math:: \widehat{\|G\|^2} = \frac{B_l\|G_l\|^2 - B_s\|G_s\|^2}{B_l - B_s}, \qquad
               \widehat{\mathrm{tr}\Sigma} = \frac{\|G_s\|^2 - \|G_l\|^2}{1/B_s - 1/B_l}
@@ -61,7 +71,7 @@ def noise_moments_of_batches(small, large, small_size, large_size):
 
     Args:
         small, large: squared norm of the gradient of the mean loss of a batch of each size, scalars
-        or [steps].
+            or [steps].
         small_size, large_size: B_s < B_l, in examples.
 
     Raises:
@@ -72,7 +82,9 @@ def noise_moments_of_batches(small, large, small_size, large_size):
     """
     if not 1 <= small_size < large_size:
         raise ValueError(
-            f"noise_moments_of_batches needs 1 <= small_size < large_size, got {small_size} and {large_size}."
+            f"noise_moments_of_batches needs 1 <= small_size < large_size, got {small_size} "
+            f"and {large_size}."
         )
     squared_norm = (large_size * large - small_size * small) / (large_size - small_size)
-    return NoiseMoments(squared_norm, (small - large) / (1 / small_size - 1 / large_size))
+    trace = (small - large) / (1 / small_size - 1 / large_size)
+    return NoiseMoments(squared_norm, trace)  # type: ignore[arg-type]  # plain floats stay so

@@ -1,76 +1,118 @@
-"""What the metrics of a whole sample are made of: means over examples, which pool over batches, devices and hosts.
+"""Means over examples, which metrics are made of and which pool over batches, devices and hosts.
 
-Every metric in this room that needs no more than these takes per-example gradients or what they
-pool to: pool first, divide last.
+Every metric that needs no more than these takes per-example gradients or what they pool to: pool
+first, divide last.
 """
 
+from __future__ import annotations
+
 import dataclasses
-from typing import Any
+from collections.abc import Hashable
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from coherence.gradients import reductions
 from coherence.gradients.factors import accumulator
+from coherence.trees import PyTree
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Pooled:
-    """Means over a set of examples at the same parameters, however it was cut into batches: `a + b` is that of both sets.
+    """Means over a set of examples at the same parameters, however it was cut into batches.
 
-    Over steps, between which parameters move, average `moments` instead.
+    `a + b` is that of both sets. Over steps, between which parameters move, average `moments`
+    instead. Kept in at least float32; of no example: zeros.
 
-    mean: (1/m) sum_i g_i, in the parameters' containers and shapes.  mean_squared_norms: (1/m)
-    sum_i ||g_i||^2 of each leaf, a scalar.
-    second_moments: (1/m) sum_i g_i^2 of each coordinate, or `None` where nobody asked.  m: number
-    of examples, int32. Kept in at least float32; of no example: zeros.
+    mean: (1/m) sum_i g_i, in the parameters' containers and shapes.
+    mean_squared_norms: (1/m) sum_i ||g_i||^2 of each leaf, a scalar.
+    second_moments: (1/m) sum_i g_i^2 of each coordinate, or `None` where nobody asked.
+    m: number of examples, int32.
     """
 
-    mean: Any
-    mean_squared_norms: Any
-    second_moments: Any
+    mean: PyTree
+    mean_squared_norms: PyTree
+    second_moments: PyTree
     m: jax.Array
 
-    def __add__(self, other):
+    def __add__(self, other: Pooled) -> Pooled:
         m = self.m + other.m
         theirs = other.m / jnp.maximum(m, 1)
         means = jax.tree.map(
             lambda a, b: a + (theirs * (b - a)).astype(a.dtype), self._means, other._means
         )
-        return Pooled(*means, m)
+        return Pooled(means[0], means[1], means[2], m)
 
-    def over(self, axis_name):
-        """Pooled over a named axis: over the devices inside `shard_map`, over a batched axis inside `vmap`."""
+    def over(self, axis_name: Hashable) -> Pooled:
+        """Pooled over a named axis: of devices inside `shard_map`, of a batch inside `vmap`."""
         m = jax.lax.psum(self.m, axis_name)
         share = self.m / jnp.maximum(m, 1)
         means = jax.tree.map(
             lambda a: jax.lax.psum((share * a).astype(a.dtype), axis_name), self._means
         )
-        return Pooled(*means, m)
+        return Pooled(means[0], means[1], means[2], m)
 
     @property
-    def _means(self):
+    def _means(self) -> tuple[PyTree, PyTree, PyTree]:
         return self.mean, self.mean_squared_norms, self.second_moments
 
     @property
-    def squared_norm_of_mean(self):
+    def squared_norm_of_mean(self) -> jax.Array:
         """||(1/m) sum_i g_i||^2."""
-        return sum(jnp.vdot(g, g) for g in jax.tree.leaves(self.mean))
+        return jnp.asarray(sum(jnp.vdot(g, g) for g in jax.tree.leaves(self.mean)))
 
     @property
-    def mean_squared_norm(self):
+    def mean_squared_norm(self) -> jax.Array:
         """(1/m) sum_i ||g_i||^2."""
-        return sum(jax.tree.leaves(self.mean_squared_norms))
+        return jnp.asarray(sum(jax.tree.leaves(self.mean_squared_norms)))
 
     @property
-    def variance(self):
+    def variance(self) -> jax.Array:
         """Of the examples around their mean, summed over coordinates: tr S, divided by m - 1."""
         return (self.mean_squared_norm - self.squared_norm_of_mean) * self.m / (self.m - 1)
 
 
-def pool(gradients, *, groups=None, num_groups=None, second_moments=False):
-    """The means of per-example gradients (of the examples that the mask keeps) that metrics are made of.
+@overload
+def pool(
+    gradients: PyTree,
+    *,
+    groups: None = None,
+    num_groups: int | None = None,
+    second_moments: bool = False,
+) -> Pooled: ...
+
+
+@overload
+def pool(
+    gradients: PyTree,
+    *,
+    groups: ArrayLike,
+    num_groups: int | None = None,
+    second_moments: bool = False,
+) -> tuple[Pooled, ...]: ...
+
+
+@overload
+def pool(
+    gradients: PyTree,
+    *,
+    groups: ArrayLike | None,
+    num_groups: int | None = None,
+    second_moments: bool = False,
+) -> Pooled | tuple[Pooled, ...]: ...
+
+
+def pool(
+    gradients: PyTree,
+    *,
+    groups: ArrayLike | None = None,
+    num_groups: int | None = None,
+    second_moments: bool = False,
+) -> Any:
+    """Means of per-example gradients over the examples that the mask keeps.
 
     Args:
         gradients: from `per_example_value_and_grad`, a plain tree whose leaves have a leading axis
@@ -92,34 +134,24 @@ def pool(gradients, *, groups=None, num_groups=None, second_moments=False):
     """
     if is_pooled(gradients):
         return _passed_on(gradients, groups, second_moments)
-    found, treedef = reductions.nodes(gradients)
-    norms = reductions.leaf_squared_norms(gradients)
-    parts = []
-    for weights, m in _weights(gradients, found, groups, num_groups):
-        mean = [leaf for _, leaf in reductions.leaf_weighted_sums(gradients, weights)]
-        squares = (
-            reductions.weighted_sum_of(gradients, jnp.square, weights) if second_moments else None
-        )
-        parts.append(
-            Pooled(
-                treedef.unflatten(mean),
-                treedef.unflatten([n @ weights.astype(n.dtype) for _, n in norms]),
-                squares,
-                m,
-            )
-        )
-    return parts[0] if groups is None else tuple(parts)
-
-
-def is_pooled(gradients):
-    """Whether this is `Pooled`, of one set of examples or a tuple of several."""
-    return isinstance(gradients, Pooled) or (
-        isinstance(gradients, tuple | list) and any(isinstance(one, Pooled) for one in gradients)
+    norms = [norms for _, norms in reductions.leaf_squared_norms(gradients)]
+    parts = tuple(
+        _means(gradients, norms, weights, m, second_moments)
+        for weights, m in _weights(gradients, groups, num_groups)
     )
+    return parts[0] if groups is None else parts
 
 
-def one_set(gradients, name, *, at_least=1, second_moments=False):
-    """`pool` for metrics of one set of examples.
+def is_pooled(gradients: PyTree) -> bool:
+    """Whether this is `Pooled`, of one set of examples or a tuple of several."""
+    several = isinstance(gradients, tuple | list)
+    return any(isinstance(part, Pooled) for part in (gradients if several else [gradients]))
+
+
+def one_set(
+    gradients: PyTree, name: str, *, at_least: int = 1, second_moments: bool = False
+) -> Pooled:
+    """`pool` for the metric `name`, which is of one set of examples.
 
     Raises:
         ValueError: several groups, or fewer than `at_least` examples where their number is known.
@@ -133,7 +165,7 @@ def one_set(gradients, name, *, at_least=1, second_moments=False):
     return pooled
 
 
-def check_size(gradients, name, at_least=2):
+def check_size(gradients: PyTree, name: str, at_least: int = 2) -> None:
     """Refuse a sample that is too small, where its size is known.
 
     Raises:
@@ -141,11 +173,12 @@ def check_size(gradients, name, at_least=2):
     """
     if not is_pooled(gradients) and (m := reductions.size(gradients)) < at_least:
         raise ValueError(
-            f"{name} needs at least {at_least} examples, got {m}: one example has no pair and no variance."
+            f"{name} needs at least {at_least} examples, got {m}: one example has no pair and no "
+            "variance."
         )
 
 
-def check_examples(gradients, name):
+def check_examples(gradients: PyTree, name: str) -> None:
     """Refuse what is pooled where single examples are asked for.
 
     Raises:
@@ -153,25 +186,26 @@ def check_examples(gradients, name):
     """
     if is_pooled(gradients):
         raise ValueError(
-            f"{name} needs per-example gradients, got what pool made of them: single examples are gone from it."
+            f"{name} needs per-example gradients, got what pool made of them: single examples are "
+            "gone from it."
         )
 
 
-def group_numbers(groups, num_groups, m):
+def group_numbers(groups: ArrayLike, num_groups: int | None, m: int) -> tuple[jax.Array, int]:
     """`groups` as int32 [m], and how many there are.
 
     Raises:
         ValueError: the wrong shape or type, or integers without `num_groups`.
     """
     groups = jnp.asarray(groups)
-    return groups.astype(jnp.int32), how_many_groups(groups, num_groups, m)
+    return groups.astype(jnp.int32), count_groups(groups, num_groups, m)
 
 
-def how_many_groups(groups, num_groups, m):
-    """How many groups an array of them tells apart, once it is known to be one entry an example.
+def count_groups(groups: Any, num_groups: int | None, m: int) -> int:
+    """How many groups an array of group numbers tells apart.
 
     Raises:
-        ValueError: the wrong shape or type, or integers without `num_groups`.
+        ValueError: not one entry an example, another type, or integers without `num_groups`.
     """
     if groups.shape != (m,):
         raise ValueError(f"groups must have one entry an example, [{m}], got {list(groups.shape)}.")
@@ -186,35 +220,47 @@ def how_many_groups(groups, num_groups, m):
     return num_groups
 
 
-def _passed_on(pooled, groups, second_moments):
+def _passed_on(pooled: PyTree, groups: ArrayLike | None, second_moments: bool) -> PyTree:
     if groups is not None:
         raise ValueError(
-            "groups are of examples, which are pooled here already: give groups to pool(gradients, groups=...)."
+            "groups are of examples, which are pooled here already: give groups to "
+            "pool(gradients, groups=...)."
         )
-    some = (pooled,) if isinstance(pooled, Pooled) else pooled
-    if second_moments and any(one.second_moments is None for one in some):
+    parts = (pooled,) if isinstance(pooled, Pooled) else pooled
+    if second_moments and any(part.second_moments is None for part in parts):
         raise ValueError(
-            "these pooled gradients hold no second moments, which this needs: pool(gradients, second_moments=True), "
-            "in a probe Quantity(name, function, second_moments=True)."
+            "these pooled gradients hold no second moments, which this needs: pool(gradients, "
+            "second_moments=True), in a probe Quantity(name, function, second_moments=True)."
         )
     return pooled
 
 
-def _weights(gradients, found, groups, num_groups):
-    """`(weights [m] that make a mean, m)` of each group."""
-    dtype = accumulator(*(n.dtype for _, n in found))
+def _weights(
+    gradients: PyTree, groups: ArrayLike | None, num_groups: int | None
+) -> list[tuple[jax.Array, jax.Array]]:
+    """`(weights [m] that make a mean, number of examples)` of each group."""
     if groups is None:
-        return [
-            (
-                reductions.mean_weights(gradients),
-                jnp.asarray(reductions.count(gradients), jnp.int32),
-            )
-        ]
-    groups, num_groups = group_numbers(groups, num_groups, reductions.size(gradients))
-    members = groups == jnp.arange(num_groups)[:, None]
-    keep = reductions.mask(gradients)
-    members = members if keep is None else members & keep
+        count = jnp.asarray(reductions.count(gradients), jnp.int32)
+        return [(reductions.mean_weights(gradients), count)]
+    numbers, num_groups = group_numbers(groups, num_groups, reductions.size(gradients))
+    members = numbers == jnp.arange(num_groups)[:, None]
+    if (keep := reductions.mask(gradients)) is not None:
+        members = members & keep
+    dtype = accumulator(*(node.dtype for _, node in reductions.nodes(gradients)[0]))
     counts = jnp.sum(members, 1)
-    return list(
-        zip(members.astype(dtype) / jnp.maximum(counts, 1)[:, None], counts.astype(jnp.int32))
-    )
+    weights = members.astype(dtype) / jnp.maximum(counts, 1)[:, None]
+    return list(zip(weights, counts.astype(jnp.int32)))
+
+
+def _means(
+    gradients: PyTree,
+    squared_norms: list[jax.Array],
+    weights: jax.Array,
+    m: jax.Array,
+    second_moments: bool,
+) -> Pooled:
+    _, treedef = reductions.nodes(gradients)
+    mean = [leaf for _, leaf in reductions.leaf_weighted_sums(gradients, weights)]
+    norms = [norms @ weights.astype(norms.dtype) for norms in squared_norms]
+    squares = reductions.weighted_sum_of(gradients, jnp.square, weights) if second_moments else None
+    return Pooled(treedef.unflatten(mean), treedef.unflatten(norms), squares, m)

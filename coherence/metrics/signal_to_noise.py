@@ -1,15 +1,21 @@
-"""Signal against noise in single coordinates, and what a step on the sample is worth on fresh examples."""
+"""Signal against noise: of single coordinates, of a step, and as evidence for stopping."""
+
+from collections.abc import Iterator
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
 
-from .pooling import one_set
+from coherence.trees import KeyPath, LeafNames, PyTree
+
+from .pooling import Pooled, one_set
 
 
-def gsnr(gradients):
-    r"""Signal-to-noise ratio of each parameter's gradient: how far the examples agree about that one coordinate.
+def gsnr(gradients: PyTree) -> PyTree:
+    r"""Signal-to-noise ratio of each parameter's gradient: do examples agree about this coordinate?
 
-    .. math:: r_j = \frac{\bar g_j^2}{\rho_j^2} \ge 0, \qquad \rho_j^2 = \frac1m\sum_i (g_{ij} - \bar g_j)^2
+    .. math:: r_j = \frac{\bar g_j^2}{\rho_j^2} \ge 0,
+              \qquad \rho_j^2 = \frac1m\sum_i (g_{ij} - \bar g_j)^2
 
     0 where the mean vanishes, infinite where all examples agree exactly, 1/(m-1) where one example
     alone moves the parameter, nan where none does. With the variance divided by m, as here, the
@@ -36,7 +42,15 @@ def gsnr(gradients):
     return jax.tree.map(_ratio, pooled.mean, pooled.second_moments)
 
 
-def mean_gsnr(gradients, *, by=None):
+@overload
+def mean_gsnr(gradients: PyTree, *, by: None = None) -> jax.Array: ...
+
+
+@overload
+def mean_gsnr(gradients: PyTree, *, by: LeafNames) -> dict[str, jax.Array]: ...
+
+
+def mean_gsnr(gradients: PyTree, *, by: LeafNames | None = None) -> Any:
     r"""GSNR averaged over the parameters that any example moves, each counted once.
 
     .. math:: \frac1D\sum_{j=1}^{D} r_j
@@ -51,31 +65,28 @@ def mean_gsnr(gradients, *, by=None):
     >>> mean_gsnr({"w": jnp.array([[1.0, 0.0], [3.0, 0.0]])})
     Array(4., dtype=float32)
     """
-    sums: dict = {}
-    for path, total, count in ratio_sums(
-        one_set(gradients, "mean_gsnr", at_least=2, second_moments=True)
-    ):
-        name = None if by is None else by(path)
-        before = sums.get(name, (0.0, 0))
-        sums[name] = before[0] + total, before[1] + count
-    result = {
-        name: jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)
-        for name, (total, count) in sums.items()
-    }
-    return result if by is not None else result[None]
+    pooled = one_set(gradients, "mean_gsnr", at_least=2, second_moments=True)
+    sums: dict[str, tuple[Any, Any]] = {}
+    for path, total, count in _ratio_sums(pooled):
+        name = "" if by is None else by(path)
+        before, counted = sums.get(name, (0.0, 0))
+        sums[name] = before + total, counted + count
+    mean = lambda total, count: jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)
+    result = {name: mean(*both) for name, both in sums.items()}
+    return result if by is not None else result[""]
 
 
-def one_step_generalization_ratio(gradients, n=None):
-    r"""What a small step along the mean gradient of n examples gains on fresh examples, for each unit it gains on those n.
+def one_step_generalization_ratio(gradients: PyTree, n: int | None = None) -> jax.Array:
+    r"""Gain of a small step on n examples for fresh examples, over its gain on those n.
 
-    .. math:: R = \frac{\mathbb E\,\Delta L[D']}{\mathbb E\,\Delta L[D]} = \frac{\|g\|^2}{\|g\|^2 + \mathrm{tr}\Sigma/n}
-              = \frac{n\alpha}{1 + (n-1)\alpha}
+    .. math:: R = \frac{\mathbb E\,\Delta L[D']}{\mathbb E\,\Delta L[D]}
+              = \frac{\|g\|^2}{\|g\|^2 + \mathrm{tr}\Sigma/n} = \frac{n\alpha}{1 + (n-1)\alpha}
 
     with g and :math:`\Sigma` the population's mean and covariance, both estimated without bias from
     the sample. 1: the step generalizes fully; 0 (a little below, by chance): it fits the sample
-    only. It is the coherence of gradients averaged over n, P2 of
-    arXiv:2203.10036 with k = n; in the source's terms :math:`1 - \frac1n\sum_j W_j/(r_j + 1/n)`. For n = m it is 1 minus the square
-    of `norm_test`.
+    only. It is the coherence of gradients averaged over n, P2 of arXiv:2203.10036 with k = n; in
+    the source's terms :math:`1 - \frac1n\sum_j W_j/(r_j + 1/n)`. For n = m it is 1 minus the
+    square of `norm_test`.
 
     Liu et al. (arXiv:2001.07384), in the limit of a small step far from overfitting; read in an
     account.
@@ -84,7 +95,8 @@ def one_step_generalization_ratio(gradients, n=None):
         gradients: per-example gradients of at least 2 examples, or what `pool` made of them.
         n: size of the set stepped on; `None` for m.
 
-    >>> float(one_step_generalization_ratio({"w": jnp.array([[1.0], [3.0]])}))  # mean 2, variance 2
+    >>> g = {"w": jnp.array([[1.0], [3.0]])}  # mean 2, variance 2
+    >>> float(one_step_generalization_ratio(g))
     0.75
     """
     pooled = one_set(gradients, "one_step_generalization_ratio", at_least=2)
@@ -93,14 +105,72 @@ def one_step_generalization_ratio(gradients, n=None):
     return signal / (signal + noise / (pooled.m if n is None else n))
 
 
-def ratio_sums(pooled):
-    """`[(path, sum of r_j, number of j)]` of each leaf, over the parameters that any example moves."""
+def evidence(gradients: PyTree) -> jax.Array:
+    r"""How far the mean gradient lies within its own sampling noise: above 0, stop.
+
+    .. math:: 1 - \frac{m}{D}\sum_{j=1}^{D} \frac{\bar g_j^2}{s_j} \le 1,
+              \qquad s_j = \frac{1}{m-1}\sum_i (g_{ij} - \bar g_j)^2
+
+    Each term m gbar_j^2 / s_j is the squared t statistic of "coordinate j of the population's
+    gradient is zero". While they are large on average the examples agree on where to go, and the
+    criterion is far below 0. Around 0 the mean gradient is what noise alone would give (for normal
+    noise -2 / (m - 3) on average, which is 0 for large m). Near 1 it is smaller than that: what the
+    examples share is fitted, and further steps fit these examples. Dimensionless; unchanged by
+    rescaling the loss, or any one parameter.
+
+    A coordinate whose gradient is zero for every example (a dead unit; in float32 also one below
+    about 1e-19, whose square is zero) says nothing: 0/0 is left out, and D counts the others. One
+    that is equal and not zero for every example is signal without noise: -inf. Where every
+    coordinate is zero nothing can be learned: 1. A coordinate that one example alone moves counts
+    exactly 1.
+
+    Mahsereci, Balles, Lassner & Hennig, Early Stopping without a Validation Set (arXiv:1703.09580):
+    the criterion for mini-batches. The equation agrees with the one in Cockpit, from the same
+    group, which names it equation 7, and with others' code; the paper's own text was not at hand.
+    Cockpit adds 1e-5 to s_j and counts dead coordinates in D, which moves the criterion toward 1 as
+    the gradients shrink. Derived for plain SGD, from uncorrelated, normal coordinates.
+
+    Args:
+        gradients: per-example gradients of at least 2 examples, or `pool(gradients,
+            second_moments=True)`. They need not be those of the batch: with a larger sample,
+            smaller signals count.
+
+    Raises:
+        ValueError: the sample holds one example, which has no variance.
+
+    >>> float(evidence({"w": jnp.array([[1.0], [3.0]])}))  # mean 2, variance 2
+    -3.0
+    """
+    pooled = one_set(gradients, "evidence", at_least=2, second_moments=True)
+    totals, counts = zip(*[sums for _, *sums in _ratio_sums(pooled)])
+    mean = sum(totals) / jnp.maximum(sum(counts), 1)
+    return 1 - (pooled.m - 1) * mean  # m gbar_j^2 / s_j is (m - 1) r_j
+
+
+def gradient_norm(gradients: PyTree) -> jax.Array:
+    r"""Length of the mean gradient.
+
+    .. math:: \Big\|\frac1m\sum_i g_i\Big\| \ge 0
+
+    In the units of the loss by those of the parameters. On m examples noise alone gives about the
+    examples' own root mean square length over the square root of m: a threshold below that is for
+    examples that are being fitted.
+
+    >>> float(gradient_norm({"w": jnp.array([[3.0, 0.0], [3.0, 8.0]])}))
+    5.0
+    """
+    return jnp.sqrt(one_set(gradients, "gradient_norm").squared_norm_of_mean)
+
+
+def _ratio_sums(pooled: Pooled) -> Iterator[tuple[KeyPath, jax.Array, jax.Array]]:
+    """`(path, sum of r_j, number of j)` of each leaf, over the parameters that an example moves."""
     leaves = zip(jax.tree.leaves_with_path(pooled.mean), jax.tree.leaves(pooled.second_moments))
-    return [(path, *_sums(_ratio(mean, square), square != 0)) for (path, mean), square in leaves]
+    for (path, mean), square in leaves:
+        yield path, *_sums(_ratio(mean, square), square != 0)
 
 
-def _ratio(mean, second_moment):
-    """0/0 is nan. Rounding may leave a variance of no size where all agree: that is taken for none."""
+def _ratio(mean: jax.Array, second_moment: jax.Array) -> jax.Array:
+    """r_j, nan for 0/0. Where all agree, rounding may leave a tiny variance: taken for none."""
     variance = second_moment - mean**2
     exact = variance <= 4 * jnp.finfo(variance.dtype).eps * second_moment
     return jnp.where(
@@ -110,10 +180,11 @@ def _ratio(mean, second_moment):
     )
 
 
-def _sums(ratios, moves):
-    """Both sums in one loop, row by row: two reductions would each write their operands to memory first."""
+def _sums(ratios: jax.Array, moves: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Both sums in one loop over rows: two reductions would each write their operands first."""
     rows = lambda x: x.reshape(x.shape[0] if x.ndim else 1, -1)
     operands = rows(jnp.where(moves, ratios, 0)), rows(moves.astype(jnp.int32))
     zeros = jnp.zeros((), ratios.dtype), jnp.zeros((), jnp.int32)
     by_row = jax.lax.reduce(operands, zeros, lambda a, b: (a[0] + b[0], a[1] + b[1]), (1,))
-    return tuple(jnp.sum(x) for x in jax.lax.optimization_barrier(by_row))
+    total, count = jax.lax.optimization_barrier(by_row)
+    return jnp.sum(total), jnp.sum(count)

@@ -1,17 +1,25 @@
-"""Stiffness: does a step that helps one example help another? From the inner products of pairs, [m, m]."""
+"""Stiffness, from the inner products of pairs: does a step that helps one example help another?"""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from coherence.gradients import reductions
+from coherence.trees import PyTree
 
 from .pooling import check_examples, check_size, group_numbers
 
+Kind = Literal["cosine", "sign"]
+
 
 class Stiffness(NamedTuple):
-    """Between and within groups. `matrix` [groups, groups], symmetric; `within` and `between` scalars. nan where there is no pair."""
+    """Between and within groups; nan where there is no pair.
+
+    matrix: [groups, groups], symmetric.
+    within, between: scalars, means over its diagonal and the rest.
+    """
 
     matrix: jax.Array
     within: jax.Array
@@ -19,7 +27,12 @@ class Stiffness(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Pairs of examples, each [m, m]: inner products, cosines, which pairs count (i != j, neither masked), and have directions, too."""
+    """Pairs of examples, [m, m].
+
+    products, cosines: g_i . g_j, and over both lengths.
+    counted: bool, the pairs of different examples, neither of them masked.
+    directed: bool, those of them where both gradients have a direction.
+    """
 
     products: jax.Array
     cosines: jax.Array
@@ -27,10 +40,11 @@ class Pairs(NamedTuple):
     directed: jax.Array
 
 
-def sign_stiffness(gradients):
-    r"""How many more pairs of examples help each other than hurt each other.
+def sign_stiffness(gradients: PyTree) -> jax.Array:
+    r"""Share of the pairs of examples that help each other, less the share that hurt each other.
 
-    .. math:: S_{\mathrm{sign}} = \frac{1}{|P|}\sum_{(i,j)\in P} \mathrm{sign}(g_i\cdot g_j) \in [-1, 1]
+    .. math:: S_{\mathrm{sign}} = \frac{1}{|P|}\sum_{(i,j)\in P} \mathrm{sign}(g_i\cdot g_j)
+              \in [-1, 1]
 
     over the pairs P of different examples. 1 when every small step on one example lowers the loss
     of every other, 0 when as many are hurt as helped (or all are orthogonal), -1 when all pairs
@@ -59,16 +73,16 @@ def sign_stiffness(gradients):
     return _mean(pairs(gradients, "sign_stiffness"), "sign")
 
 
-def cosine_stiffness(gradients):
-    r"""How far the gradients of two different examples point the same way.
+def cosine_stiffness(gradients: PyTree) -> jax.Array:
+    r"""Mean cosine between the gradients of two different examples.
 
-    .. math:: S_{\cos} = \frac{1}{|P|}\sum_{(i,j)\in P} \frac{g_i\cdot g_j}{\|g_i\|\,\|g_j\|} \in \Big[-\frac{1}{m-1}, 1\Big]
+    .. math:: S_{\cos} = \frac{1}{|P|}\sum_{(i,j)\in P} \frac{g_i\cdot g_j}{\|g_i\|\,\|g_j\|}
+              \in \Big[-\frac{1}{m-1}, 1\Big]
 
     over the pairs P of different examples. 1 when all are parallel, 0 when they are orthogonal.
-    Dimensionless, and without the floor
-    1/m of alpha, since no example meets itself: where all have the same length, :math:`\alpha_m = \frac1m + (1-\frac1m) S_{\cos}`.
-    Lengths do not count here: long and short, fitted and unfitted examples weigh the same, as they
-        do not in alpha.
+    Dimensionless, and without the floor 1/m of alpha, since no example meets itself: where all have
+    the same length, :math:`\alpha_m = \frac1m + (1-\frac1m) S_{\cos}`. Lengths do not count here:
+    long and short, fitted and unfitted examples weigh the same, as they do not in alpha.
 
     An example whose gradient is zero (in float32 also one shorter than about 1e-19, whose square
     is) has no direction: its pairs are left out.
@@ -81,10 +95,13 @@ def cosine_stiffness(gradients):
     return _mean(pairs(gradients, "cosine_stiffness"), "cosine")
 
 
-def stiffness_by_group(gradients, groups, *, num_groups=None, kind="cosine"):
-    r"""Which groups of examples help each other: the class stiffness matrix, and its means within and between groups.
+def stiffness_by_group(
+    gradients: PyTree, groups: ArrayLike, *, num_groups: int | None = None, kind: Kind = "cosine"
+) -> Stiffness:
+    r"""Stiffness between groups of examples: the class matrix, and its means within and between.
 
-    .. math:: C_{ab} = \frac{1}{|P_{ab}|}\sum_{(i,j)\in P_{ab}} s_{ij}, \qquad S_{\mathrm{within}} = \frac1G\sum_a C_{aa}, \qquad
+    .. math:: C_{ab} = \frac{1}{|P_{ab}|}\sum_{(i,j)\in P_{ab}} s_{ij}, \qquad
+              S_{\mathrm{within}} = \frac1G\sum_a C_{aa}, \qquad
               S_{\mathrm{between}} = \frac{1}{G(G-1)}\sum_{a\ne b} C_{ab}
 
     with s_ij the cosine or the sign of :math:`g_i\cdot g_j`, and P_ab the pairs of different
@@ -100,7 +117,7 @@ def stiffness_by_group(gradients, groups, *, num_groups=None, kind="cosine"):
     Args:
         gradients: as for `sign_stiffness`.
         groups: bool [m] (two groups, False first) or int [m] with `num_groups`; classes, for
-        example.
+            example.
         num_groups: how many groups an int `groups` holds (static); entries outside are in no group.
         kind: "cosine" or "sign".
 
@@ -113,39 +130,49 @@ def stiffness_by_group(gradients, groups, *, num_groups=None, kind="cosine"):
 
     >>> g = {"w": jnp.array([[1.0, 0.0], [3.0, 0.0], [0.0, 1.0], [-2.0, 0.0]])}
     >>> is_test = jnp.array([False, False, True, True])
-    >>> float(stiffness_by_group(g, is_test).matrix[0, 1])  # two test examples: one unmoved, one hurt
-    -0.5
+    >>> stiffness_by_group(g, is_test).matrix[0, 1]  # of two test examples one unmoved, one hurt
+    Array(-0.5, dtype=float32)
     """
     if kind not in ("cosine", "sign"):
         raise ValueError(f'stiffness_by_group(kind): "cosine" or "sign", got {kind!r}.')
-    of = pairs(gradients, "stiffness_by_group")
-    numbers, num_groups = group_numbers(groups, num_groups, len(of.products))
-    member = (numbers == jnp.arange(num_groups)[:, None]).astype(of.products.dtype)
-    count = member @ of.directed.astype(member.dtype) @ member.T
-    matrix = member @ _values(of, kind) @ member.T / count
+    every = pairs(gradients, "stiffness_by_group")
+    numbers, num_groups = group_numbers(groups, num_groups, len(every.products))
+    member = (numbers == jnp.arange(num_groups)[:, None]).astype(every.products.dtype)
+    count = member @ every.directed.astype(member.dtype) @ member.T
+    values = _values(every, kind)
+    # One nan must not reach other groups as 0 * nan: it is counted, and put where it belongs.
+    unknown = jnp.isnan(values)
+    total = member @ jnp.where(unknown, 0, values) @ member.T
+    spoiled = member @ unknown.astype(member.dtype) @ member.T > 0
+    matrix = jnp.where(spoiled, jnp.nan, total / count)
     some, own = count > 0, jnp.eye(num_groups, dtype=bool)
     mean = lambda where: jnp.sum(matrix, where=where) / jnp.sum(where)
     return Stiffness(matrix, mean(some & own), mean(some & ~own))
 
 
-def pairs(gradients, name):
-    """The `Pairs` of per-example gradients; `name` is who asks, for the error about a sample of one."""
+def pairs(gradients: PyTree, name: str) -> Pairs:
+    """The pairs of per-example gradients, asked for by the metric `name`.
+
+    Raises:
+        ValueError: one example only, or what is pooled.
+    """
     check_examples(gradients, name)
     check_size(gradients, name)
     products = reductions.gram(gradients)
     keep, different = reductions.mask(gradients), ~jnp.eye(len(products), dtype=bool)
     counted = different if keep is None else different & keep[:, None] & keep
-    lengths = jnp.sqrt(
-        jnp.maximum(jnp.diagonal(products), 0)
-    )  # rounding may leave a zero a little below
-    directed = counted & (lengths[:, None] != 0) & (lengths != 0)  # nan is not zero: it must show
+    # Rounding may leave a zero a little below; nan is not zero: it must show.
+    lengths = jnp.sqrt(jnp.maximum(jnp.diagonal(products), 0))
+    directed = counted & (lengths[:, None] != 0) & (lengths != 0)
     safe = jnp.where(lengths == 0, 1, lengths)
-    return Pairs(products, jnp.clip(products / safe[:, None] / safe, -1, 1), counted, directed)
+    cosines = jnp.clip(products / safe[:, None] / safe, -1, 1)
+    return Pairs(products, cosines, counted, directed)
 
 
-def _values(of, kind):
-    return jnp.where(of.directed, jnp.sign(of.products) if kind == "sign" else of.cosines, 0)
+def _values(pairs: Pairs, kind: Kind) -> jax.Array:
+    values = jnp.sign(pairs.products) if kind == "sign" else pairs.cosines
+    return jnp.where(pairs.directed, values, 0)
 
 
-def _mean(of, kind):
-    return jnp.sum(_values(of, kind)) / jnp.sum(of.directed)
+def _mean(pairs: Pairs, kind: Kind) -> jax.Array:
+    return jnp.sum(_values(pairs, kind)) / jnp.sum(pairs.directed)

@@ -1,7 +1,10 @@
 """Coherence of a whole data set, streaming, with error bars: memory does not depend on its size."""
 
+from __future__ import annotations
+
 import dataclasses
 import warnings
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,17 +14,22 @@ from tqdm import tqdm
 
 from coherence.gradients.reductions import dot, squared_norms
 from coherence.gradients.transform import per_example_value_and_grad
+from coherence.trees import LeafNames, Loss, PyTree
 
-from .coherence import Moments, leave_one_out, moments
+from .batching import Batch, Few, Groups, batches, take
+from .coherence import Moments, everything, leave_one_out, moments
 from .pooling import Pooled, pool
-from .sampling import Few, batches
 
-LOOKED_AT_TWICE = 2048  # examples of each group whose leave-one-out values make the interval: its length is then known to 2-3 %
-HEAVY = 12  # kurtosis of the norms above which intervals cover too little (`benchmarks/coverage.py`); of fewer than 300 examples 0.04 m
+# Examples of each group whose leave-one-out values make the interval: its length is then known to
+# 2 or 3 %.
+LOOKED_AT_TWICE = 2048
+# Kurtosis of the norms above which intervals cover too little (`benchmarks/coverage.py`); of fewer
+# than 300 examples 0.04 m.
+HEAVY = 12
 
 
 class UntrustworthyInterval(UserWarning):
-    """A few examples' gradients are so much longer than the others' that an interval covers less than it says."""
+    """Some gradients are so much longer than others that an interval covers less than it says."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +38,10 @@ class Measurement:
 
     value, low, high: a float; with groups an array [groups]; with `by` `{name: float or array}`.
     m: examples, an int or [groups].
-    by: the names, or `None`.  groups: how many, or `None`.  kurtosis: of the examples' gradient
-    norms (3 for normal ones, larger for heavy tails), a float or [groups].
+    by: the names, or `None`.
+    groups: how many, or `None`.
+    kurtosis: of the examples' gradient norms (3 for normal ones, larger for heavy tails), a float
+        or [groups].
     """
 
     value: Any
@@ -43,44 +53,49 @@ class Measurement:
     kurtosis: Any = None
 
     @property
-    def m_coherence(self):
+    def m_coherence(self) -> Measurement:
         """The same as m-coherence: m alpha, in examples helped."""
         return self._map(lambda alpha: self.m * alpha)
 
     @property
-    def alpha_unbiased(self):
+    def alpha_unbiased(self) -> Measurement:
         """The same without the floor 1/m: (m alpha - 1) / (m - 1)."""
-        pairs = np.where(np.asarray(self.m) > 1, np.asarray(self.m) - 1.0, np.nan)
-        return self._map(lambda alpha: (self.m * alpha - 1) / pairs)
+        others = np.where(np.asarray(self.m) > 1, np.asarray(self.m) - 1.0, np.nan)
+        return self._map(lambda alpha: (self.m * alpha - 1) / others)
 
-    def __str__(self):
-        """A line for each layer and group, as `hidden_0, group 1: alpha 0.00599 [0.00553, 0.00644], m = 13,472`."""
-        named = self.value if self.by is not None else {None: self.value}
-        lines = []
-        for name in named:
-            value, low, high = (
-                one if self.by is None else one[name] for one in (self.value, self.low, self.high)
-            )
-            for k, (alpha, *bounds) in enumerate(zip(*map(np.atleast_1d, (value, low, high)))):
-                where = [str(name)] * (name is not None) + [f"group {k}"] * (
-                    self.groups is not None
-                )
-                said = "{:.3g} [{:.3g}, {:.3g}]".format(alpha, *bounds)
-                lines.append(
-                    f"{', '.join(where)}{': ' if where else ''}alpha {said}, m = {np.atleast_1d(self.m)[k]:,}"
-                )
-        return "\n".join(lines)
+    def __str__(self) -> str:
+        """A line a layer and group: `output, group 1: alpha 0.05 [0.04, 0.06], m = 13,472`."""
+        return "\n".join(self._line(*row) for row in self._rows())
 
-    def _map(self, function):
-        changed = {
-            name: jax.tree.map(function, getattr(self, name)) for name in ("value", "low", "high")
-        }
-        return dataclasses.replace(self, **changed)
+    def _rows(self) -> Iterable[tuple[list[str], float, float, float, int]]:
+        for name in self.by or (None,):
+            ends = (self.value, self.low, self.high)
+            columns = [end if name is None else end[name] for end in ends]
+            for k, row in enumerate(zip(*map(np.atleast_1d, (*columns, self.m)))):
+                group = [] if self.groups is None else [f"group {k}"]
+                yield ([] if name is None else [str(name)]) + group, *row
+
+    @staticmethod
+    def _line(names: list[str], value: float, low: float, high: float, m: int) -> str:
+        label = f"{', '.join(names)}: " if names else ""
+        return f"{label}alpha {value:.3g} [{low:.3g}, {high:.3g}], m = {m:,}"
+
+    def _map(self, function: Callable[[Any], Any]) -> Measurement:
+        ends = {"value": self.value, "low": self.low, "high": self.high}
+        return dataclasses.replace(self, **jax.tree.map(function, ends))
 
 
 def measure(
-    loss, params, data, *, batch_size, by=None, groups=None, num_groups=None, progress=False
-):
+    loss: Loss,
+    params: PyTree,
+    data: PyTree,
+    *,
+    batch_size: int,
+    by: LeafNames | None = None,
+    groups: Groups = None,
+    num_groups: int | None = None,
+    progress: bool = False,
+) -> Measurement:
     r"""Alpha of a whole data set, pooled over batches, with a jackknife interval.
 
     .. math:: \alpha_m \pm t_{0.975}\sqrt{(m-1)\,\mathrm{Var}_i\,\alpha_{(i)}}
@@ -104,7 +119,7 @@ def measure(
         data: a pytree of arrays with a shared leading axis of examples (on the host or the device),
             or an iterable of such batches of any sizes, read once.
         batch_size: examples differentiated at a time. It bounds the memory and changes the result
-        by rounding only.
+            by rounding only.
         by: `coherence.layer`, `coherence.leaf`, or any function from a leaf's key path to a name.
         groups: bool [m] (False first) or int [m] with `num_groups`; where `data` is an iterable, a
             function from a batch to those. Entries outside of 0..num_groups-1 are left out.
@@ -123,87 +138,91 @@ def measure(
     >>> float(measured.value), float(measured.m_coherence.value), measured.m
     (0.25, 1.0, 4)
     """
-    many, source = batches(data, batch_size, groups, num_groups)
-    seen = stream(loss, params, source, few=LOOKED_AT_TWICE, progress=progress)
-    if not seen:
+    count, source = batches(data, batch_size, groups, num_groups)
+    passed = stream(loss, params, source, few=LOOKED_AT_TWICE, progress=progress)
+    if not passed:
         raise ValueError(
-            "data holds no examples: the iterable gave no batch. A generator that was read before gives nothing more."
+            "data holds no examples: the iterable gave no batch. A generator that was read before "
+            "gives nothing more."
         )
+    parts = [passed.get(group) for group in range(count)]
+    m = np.array([0 if part is None else int(part.pooled.m) for part in parts])
+    kurtosis = np.array([np.nan if part is None else part.norms.kurtosis for part in parts])
+    _warn(kurtosis, m, grouped=groups is not None)
     names = _names(params, by)
-    nothing = dict.fromkeys(names, (np.nan,) * 3)
-    found = [
-        _interval(loss, params, seen[k], batch_size, by) if k in seen else nothing
-        for k in range(many)
-    ]
-    counts = np.array([int(seen[k].pooled.m) if k in seen else 0 for k in range(many)])
-    kurtosis = np.array([seen[k].norms.kurtosis if k in seen else np.nan for k in range(many)])
-    _warn(kurtosis, counts, groups is not None)
-    shaped = (lambda x: x) if groups is not None else (lambda x: x[0].item())
-    parts = [
-        {name: shaped(np.array([one[name][i] for one in found])) for name in names}
-        for i in range(3)
-    ]
-    parts = [part if by is not None else part[None] for part in parts]
+    intervals = {name: np.full((3, count), np.nan) for name in names}
+    for group, part in enumerate(parts):
+        if part is not None:
+            for name, ends in _intervals(loss, params, part, batch_size, by).items():
+                intervals[name][:, group] = ends
+
+    def shaped(values):
+        return values if groups is not None else values[0].item()
+
+    def end(row):
+        named = {name: shaped(ends[row]) for name, ends in intervals.items()}
+        return named if by is not None else named[""]
+
     return Measurement(
-        *parts,
-        shaped(counts),
-        names if by is not None else None,
-        many if groups is not None else None,
-        shaped(kurtosis),
+        value=end(0),
+        low=end(1),
+        high=end(2),
+        m=shaped(m),
+        by=None if by is None else names,
+        groups=None if groups is None else count,
+        kurtosis=shaped(kurtosis),
     )
 
 
-class Seen(NamedTuple):
-    """What one pass leaves of one group."""
+class Pass(NamedTuple):
+    """What one pass over the data leaves of one group."""
 
     pooled: Pooled
-    norms: "Norms"
+    norms: Norms
     few: Few
 
 
-def stream(loss, params, source, *, few, progress=False):
-    """One pass over batches: `{group: Seen}`, with up to `few` examples kept of each group."""
-    seen: dict[int, Seen] = {}
-    behind = None  # the host works on one batch while the device works on the next
+def stream(
+    loss: Loss, params: PyTree, source: Iterable[Batch], *, few: int, progress: bool = False
+) -> dict[int, Pass]:
+    """One pass over batches, `{group: Pass}`, with up to `few` examples kept of each group."""
+    passed: dict[int, Pass] = {}
+    waiting = None  # the host works on one batch while the device works on the next
     for batch in tqdm(source, unit="batch", disable=not progress):
-        one, squared = _of_batch(params, batch.examples, batch.mask, loss=loss)
-        before = seen.get(batch.group)
-        seen[batch.group] = (
-            before._replace(pooled=_add(before.pooled, one))
-            if before
-            else Seen(one, Norms(), Few(few))
-        )
-        _note(seen, behind)
-        behind = batch, squared
-    _note(seen, behind)
-    return seen
+        pooled, norms = _of_batch(params, batch.examples, batch.mask, loss=loss)
+        before = passed.get(batch.group)
+        if before is None:
+            passed[batch.group] = Pass(pooled, Norms(), Few(few))
+        else:
+            passed[batch.group] = before._replace(pooled=_add(before.pooled, pooled))
+        _note(passed, waiting)
+        waiting = batch, norms
+    _note(passed, waiting)
+    return passed
 
 
-def _note(seen, behind):
-    if behind is not None:
-        batch, squared = behind
-        one = seen[batch.group]
-        one.norms.add(squared, batch.mask)
-        one.few.add(batch.examples, np.asarray(squared), batch.mask)
+def _note(passed: dict[int, Pass], waiting: tuple[Batch, jax.Array] | None) -> None:
+    if waiting is not None:
+        batch, norms = waiting[0], np.asarray(waiting[1])
+        passed[batch.group].norms.add(norms, batch.mask)
+        passed[batch.group].few.add(batch.examples, norms, batch.mask)
 
 
 class Norms:
     """Sums of the powers of the examples' gradient norms, in float64."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.powers = np.zeros(5)
 
-    def add(self, squared, mask=None):
+    def add(self, squared: np.ndarray, mask: np.ndarray | None = None) -> None:
         lengths = np.sqrt(np.asarray(squared, np.float64))
-        self.powers += [
-            np.sum(lengths[mask if mask is not None else slice(None)] ** k) for k in range(5)
-        ]
+        lengths = lengths if mask is None else lengths[mask]
+        self.powers += [np.sum(lengths**k) for k in range(5)]
 
     @property
-    def kurtosis(self):
+    def kurtosis(self) -> float:
         """Fourth central moment over the squared variance; nan where all norms are equal."""
-        m, one, two, three, four = self.powers
-        mean, second, third, fourth = one / m, two / m, three / m, four / m
+        mean, second, third, fourth = self.powers[1:] / self.powers[0]
         variance = second - mean**2
         if not variance > 1e-12 * second:
             return np.nan
@@ -217,8 +236,8 @@ def _of_batch(params, examples, mask, *, loss):
 
 
 @partial(jax.jit, donate_argnums=0)
-def _add(pooled, one):
-    return pooled + one
+def _add(pooled, other):
+    return pooled + other
 
 
 @partial(jax.jit, static_argnames=("loss", "by"))
@@ -227,33 +246,34 @@ def _norms_and_dots(params, examples, mask, mean, *, loss, by):
     return squared_norms(gradients, by=by), dot(gradients, mean, by=by)
 
 
-def _interval(loss, params, seen, batch_size, by):
-    """`{name: (alpha, low, high)}` of one group, from the leave-one-out values of a few of its examples, in float64."""
-    everything = by or _all
-    examples, weights = seen.few.examples_and_weights()
-    parts = []
+def _intervals(
+    loss: Loss, params: PyTree, part: Pass, batch_size: int, by: LeafNames | None
+) -> dict[str, tuple[float, float, float]]:
+    """`{name: (alpha, low, high)}` of one group, in float64.
+
+    From the leave-one-out values of a few of its examples.
+    """
+    names = by or everything
+    examples, weights = part.few.examples_and_weights()
+    batches_read = []
     for batch in batches(examples, batch_size)[1]:
-        pair = _norms_and_dots(
-            params, batch.examples, batch.mask, seen.pooled.mean, loss=loss, by=everything
+        both = _norms_and_dots(
+            params, batch.examples, batch.mask, part.pooled.mean, loss=loss, by=names
         )
-        keep = slice(None) if batch.mask is None else batch.mask
-        parts.append(jax.tree.map(lambda x, keep=keep: np.asarray(x, np.float64)[keep], pair))
-    norms, dots = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+        both = jax.tree.map(lambda x: np.asarray(x, np.float64), both)
+        batches_read.append(both if batch.mask is None else take(both, batch.mask))
+    norms, dots = jax.tree.map(lambda *parts: np.concatenate(parts), *batches_read)
     result = {}
-    for name, whole in moments(seen.pooled, by=everything).items():
-        whole = Moments(*(np.float64(x) for x in whole))
+    for name, sums in moments(part.pooled, by=names).items():
+        whole: Any = Moments._make(np.float64(x) for x in sums)
         with np.errstate(divide="ignore", invalid="ignore"):
             without = leave_one_out(whole, norms[name], dots[name])
             half = _half_width(without, weights / whole.m, whole.m) if whole.m > 1 else np.nan
-            result[None if by is None else name] = (
-                whole.alpha,
-                whole.alpha - half,
-                whole.alpha + half,
-            )
+            result[name] = whole.alpha, whole.alpha - half, whole.alpha + half
     return result
 
 
-def _half_width(without, shares, m):
+def _half_width(without: np.ndarray, shares: np.ndarray, m: float) -> float:
     """Of the 95 % interval, from leave-one-out values that stand for these shares of the examples.
 
     The variance of a heavy-tailed sample is uncertain itself: its degrees of freedom are
@@ -269,29 +289,23 @@ def _half_width(without, shares, m):
     return stats.t.ppf(0.975, freedom) * np.sqrt((m - 1) * second)
 
 
-def _all(path):
-    return None
+def _names(params: PyTree, by: LeafNames | None) -> tuple[str, ...]:
+    paths = [path for path, _ in jax.tree.leaves_with_path(params)]
+    return tuple(dict.fromkeys(map(by or everything, paths)))
 
 
-def _names(params, by):
-    return (
-        (None,)
-        if by is None
-        else tuple(dict.fromkeys(by(path) for path, _ in jax.tree.leaves_with_path(params)))
+def _warn(kurtosis: np.ndarray, counts: np.ndarray, *, grouped: bool) -> None:
+    heavy = kurtosis > np.minimum(HEAVY, np.maximum(5, 0.04 * counts))
+    if not heavy.any():
+        return
+    which = ", ".join(
+        (f"group {k}: " if grouped else "") + f"kurtosis {kurtosis[k]:.3g} of {counts[k]:,} norms"
+        for k in np.flatnonzero(heavy)
     )
-
-
-def _warn(kurtosis, counts, grouped):
-    heavy = [k for k, m in enumerate(counts) if kurtosis[k] > min(HEAVY, max(5, 0.04 * m))]
-    if heavy:
-        which = ", ".join(
-            (f"group {k}: " if grouped else "")
-            + f"kurtosis {kurtosis[k]:.3g} of {counts[k]:,} norms"
-            for k in heavy
-        )
-        warnings.warn(
-            f"the examples' gradient norms have heavy tails ({which}; 3 is normal): intervals of alpha cover less than they say. "
-            "A few examples decide the result: measure more, or look at who they are (coherence.metrics.contributions).",
-            UntrustworthyInterval,
-            stacklevel=3,
-        )
+    warnings.warn(
+        f"the examples' gradient norms have heavy tails ({which}; 3 is normal): intervals of alpha "
+        "cover less than they say. A few examples decide the result: measure more, or look at who "
+        "they are (coherence.metrics.contributions).",
+        UntrustworthyInterval,
+        stacklevel=3,
+    )

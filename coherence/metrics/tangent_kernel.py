@@ -1,15 +1,24 @@
 """The empirical tangent kernel, and how far it is aligned with the targets."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from coherence.gradients.arguments import check_batch
 from coherence.gradients.reductions import gram
 from coherence.gradients.transform import per_example_value_and_grad
+from coherence.trees import PyTree
 
 
-def tangent_kernel_alignment(outputs, params, inputs, targets):
-    r"""How far the directions in which the outputs move together are those in which the targets lie.
+def tangent_kernel_alignment(
+    outputs: Callable[[PyTree, PyTree], jax.Array],
+    params: PyTree,
+    inputs: PyTree,
+    targets: ArrayLike,
+) -> jax.Array:
+    r"""How far the directions in which the outputs move together are those of the targets.
 
     .. math:: A = \frac{y^\top K y}{\|K\|_F\,\|y\|^2} \in [0, 1], \qquad
               K_{ic,jd} = \nabla_w h_c(x_i)\cdot\nabla_w h_d(x_j)
@@ -47,28 +56,39 @@ def tangent_kernel_alignment(outputs, params, inputs, targets):
     0.7071067690849304
     """
     m = check_batch(inputs, None)
-    out = jax.eval_shape(
-        outputs, params, jax.eval_shape(lambda x: jax.tree.map(lambda leaf: leaf[0], x), inputs)
-    )
+    example = jax.eval_shape(lambda x: jax.tree.map(lambda leaf: leaf[0], x), inputs)
+    out = jax.eval_shape(outputs, params, example)
     if getattr(out, "ndim", 2) > 1:
         given = f"shape {out.shape}" if hasattr(out, "shape") else f"a {type(out).__name__}"
         raise ValueError(
-            f"outputs(params, x) must return a scalar or [C] for one input, got {given}. Write it for one input."
+            f"outputs(params, x) must return a scalar or [C] for one input, got {given}. "
+            "Write it for one input."
         )
     if jnp.shape(targets) != (m, *out.shape):
         raise ValueError(
-            f"targets must be {[m, *out.shape]}, one an output of each input, got {list(jnp.shape(targets))}."
+            f"targets must be {[m, *out.shape]}, one an output of each input, "
+            f"got {list(jnp.shape(targets))}."
         )
     kernel = _kernel(outputs, params, inputs, m, out.size)
     y = jnp.ravel(targets).astype(kernel.dtype)
+    kernel, y = _scaled(kernel), _scaled(y)  # their fourth powers must stay in range
     return jnp.vdot(y, kernel @ y) / (jnp.linalg.norm(kernel) * jnp.vdot(y, y))
 
 
-def _kernel(outputs, params, inputs, m, size):
+def _scaled(array: jax.Array) -> jax.Array:
+    return array / jnp.max(jnp.abs(array))
+
+
+def _kernel(
+    outputs: Callable[[PyTree, PyTree], jax.Array],
+    params: PyTree,
+    inputs: PyTree,
+    m: int,
+    count: int,
+) -> jax.Array:
     """[m C, m C]: every output of every input is an example of its own."""
-    repeated = jax.tree.map(lambda x: jnp.repeat(x, size, 0), inputs)
-    one = lambda p, pair: jnp.ravel(outputs(p, pair[0]))[pair[1]]
-    _, gradients = per_example_value_and_grad(one)(
-        params, (repeated, jnp.tile(jnp.arange(size), m))
-    )
+    repeated = jax.tree.map(lambda x: jnp.repeat(x, count, 0), inputs)
+    output = lambda params, pair: jnp.ravel(outputs(params, pair[0]))[pair[1]]
+    pairs = repeated, jnp.tile(jnp.arange(count), m)
+    _, gradients = per_example_value_and_grad(output)(params, pairs)
     return gram(gradients)

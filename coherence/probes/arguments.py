@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from coherence.metrics.sampling import group_array, is_iterable
+from coherence.metrics.batching import group_array, is_iterable
 
 
 def group_numbers(groups, num_groups, m):
@@ -16,7 +16,7 @@ def group_numbers(groups, num_groups, m):
     return numbers.astype(np.int32)
 
 
-def how_many(groups, num_groups):
+def count_groups(groups, num_groups):
     if groups is None:
         if num_groups is not None:
             raise ValueError(

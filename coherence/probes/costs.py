@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from coherence.gradients.arguments import check_params
-from coherence.metrics.sampling import length
+from coherence.metrics.batching import count_examples
 
 from . import reader as programs
 
@@ -37,7 +37,7 @@ def cost(probe, params):
     check_params(params)
     reader, sample = probe.reader, _shapes(probe.sample)
     params = _shapes(params)
-    m = length(sample.examples)
+    m = count_examples(sample.examples)
     size = min(reader.batch_size, m)
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), sample.examples

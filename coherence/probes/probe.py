@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from coherence.jax_internals import is_traced
-from coherence.metrics.sampling import length, take
+from coherence.metrics.batching import count_examples, take
 
-from .arguments import check, group_numbers, how_many
+from .arguments import check, count_groups, group_numbers
 from .presets import preset
 from .reader import Reader, Sample
 from .schedules import AtLoss, Log
@@ -70,7 +70,7 @@ class Probe:
     ):
         when = Log() if when is None else when
         check(loss, examples, name, when, batch_size, few)
-        m, many = length(examples), how_many(groups, num_groups)
+        m, many = count_examples(examples), count_groups(groups, num_groups)
         if group_names is not None and len(group_names) != many:
             raise ValueError(
                 f"group_names must be one name a group, {many}, got {list(group_names)}."

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from coherence.gradients.transform import per_example_value_and_grad
+from coherence.metrics.batching import batches, count_examples
 from coherence.metrics.pooling import pool
-from coherence.metrics.sampling import batches, length
 
 from .quantities import View, readings, view_of
 
@@ -49,8 +49,8 @@ class Reader:
 
     def fits(self, sample):
         """Whether the sample is no larger than a batch, and all of it the few."""
-        m = length(sample.examples)
-        return m <= self.batch_size and length(sample.few) == m
+        m = count_examples(sample.examples)
+        return m <= self.batch_size and count_examples(sample.few) == m
 
     def gradients(self, params, examples, mask=None):
         return per_example_value_and_grad(self.loss, only=self.only)(params, examples, mask)

@@ -172,7 +172,7 @@ def test_shares_are_the_papers_f_and_its_null_worlds_are_about_the_share_of_exam
     total, of = g.sum(0), lambda keep: g[keep].sum(0)
     expected = [total @ of(~corrupt) / (total @ total), total @ of(corrupt) / (total @ total)]
     np.testing.assert_allclose(metrics.shares(jnp.asarray(g), corrupt), expected, rtol=1e-4)
-    worlds = metrics.null_shares(jax.random.key(0), jnp.asarray(g), corrupt, worlds=400)
+    worlds = metrics.null_shares(jnp.asarray(g), corrupt, jax.random.key(0), permutations=400)
     np.testing.assert_allclose(worlds.sum(1), 1, rtol=1e-5)
     np.testing.assert_allclose(worlds.mean(0), [0.75, 0.25], atol=4 * np.std(worlds[:, 0]) / 20)
     assert np.std(worlds[:, 0]) > 0.005
@@ -209,5 +209,5 @@ def test_masked_examples_are_in_no_world_and_no_group():
     assert np.isnan(np.delete(without, kept)).all()
     # one group is everything that is kept: every world gives it the whole step
     alone = jnp.where(mask, 0, 1)
-    worlds = metrics.null_shares(jax.random.key(0), masked, alone, num_groups=2, worlds=5)
+    worlds = metrics.null_shares(masked, alone, jax.random.key(0), num_groups=2, permutations=5)
     np.testing.assert_allclose(worlds, [[1, 0]] * 5, atol=1e-5)

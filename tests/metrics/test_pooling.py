@@ -132,7 +132,7 @@ def test_pooling_is_compiled_into_the_step_and_forms_nothing():
         metrics.gradient_disparity,
         lambda g: metrics.shares(g, jnp.zeros(24, bool)),
         lambda g: metrics.pulls(g, jnp.zeros(24, bool)),
-        lambda g: metrics.null_shares(jax.random.key(0), g, jnp.zeros(24, bool)),
+        lambda g: metrics.null_shares(g, jnp.zeros(24, bool), jax.random.key(0)),
         lambda g: metrics.stiffness_by_group(g, jnp.zeros(24, bool)),
     ],
 )

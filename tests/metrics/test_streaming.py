@@ -8,7 +8,7 @@ from scipy import stats
 
 import coherence as co
 from coherence.metrics import UntrustworthyInterval, measure
-from coherence.metrics.sampling import Few, batches
+from coherence.metrics.batching import Few, batches
 from tests import reference, zoo
 
 tails_do_not_matter = pytest.mark.filterwarnings("ignore::coherence.metrics.UntrustworthyInterval")
