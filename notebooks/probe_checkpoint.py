@@ -64,8 +64,9 @@ with ocp.StandardCheckpointer() as checkpointer:
     for t in range(max(SAVED) + 1):
         if t in SAVED:
             checkpointer.save(FOLDER / f"step={t}", params)
-        batch = rng.choice(len(y), BATCH, replace=False)
-        params, state = step(params, state, x[batch], y[batch])
+        if t < max(SAVED):
+            batch = rng.choice(len(y), BATCH, replace=False)
+            params, state = step(params, state, x[batch], y[batch])
 
 # %% [markdown]
 # ## After the fact

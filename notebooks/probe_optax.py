@@ -103,7 +103,7 @@ def train(seed, y, probe=None, run=None):
     state = optimizer.init(params)
     for t in range(STEPS + 1):
         if probe is not None and probe.due(t, STEPS):  # probe
-            run.append({"step": t, **probe(params)})  # probe
+            probe.record(run, t, params)  # probe
         if t == STEPS:
             return params
         batch = rng.choice(len(y), BATCH, replace=False)
@@ -118,7 +118,6 @@ ends = []
 for seed in range(SEEDS):
     y, probe = probe_of(seed)
     with Run.open(RUNS / f"seed={seed}", SETTINGS, seed=seed) as run:  # probe
-        run.annotate(axes=probe.axes)  # probe
         ends.append(train(seed, y, probe, run))
         run.finish()
     if seed == 0:

@@ -1,7 +1,7 @@
 from .batch import batch_readings as batch_readings
 from .costs import Cost as Cost
 from .costs import cost as cost
-from .presets import preset as preset
+from .presets import select_quantities as select_quantities
 from .probe import Probe as Probe
 from .quantities import Quantity as Quantity
 from .quantities import View as View

@@ -1,24 +1,38 @@
-"""A training batch's own gradients, read inside the step that made them."""
+"""Readings of a training batch's own gradients, inside the step that made them."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from coherence.gradients import reductions
+from coherence.trees import PyTree
 
-from .presets import preset
+from .presets import Chosen, select_quantities
 from .quantities import readings, view_of
 
 
 def batch_readings(
-    losses, gradients, quantities="standard", *, name=None, groups=None, num_groups=None
-):
-    """Read quantities off a training batch's own gradients, inside the training step: no further pass.
+    losses: jax.Array,
+    gradients: PyTree,
+    quantities: Chosen | tuple[Chosen, ...] | list[Chosen] = "standard",
+    *,
+    name: str | None = None,
+    groups: ArrayLike | None = None,
+    num_groups: int | None = None,
+    params: PyTree = None,
+    examples: PyTree = None,
+    key: jax.Array | None = None,
+) -> dict[str, Any]:
+    """Quantities of a training batch's own gradients, inside the step: no further pass.
 
     Args:
         losses: [m]; gradients: of the same examples, from `per_example_value_and_grad`.
-        quantities: a preset's name ("light", "standard", "examples", "full") or a sequence of
-        `Quantity`.
+        quantities: as for `Probe`.
         name: what the readings' names start with, NAME/QUANTITY; `None` for the bare names.
         groups, num_groups: as for `coherence.alpha`.
+        params, examples, key: what quantities of your own read of a `View` besides gradients.
 
     Returns:
         `{name: value}`, arrays; pure and jit-able.
@@ -26,19 +40,23 @@ def batch_readings(
     Raises:
         ValueError: an unknown preset, unfit groups, losses that are not one an example.
     """
-    chosen, m = preset(quantities), reductions.size(gradients)
+    chosen, m = select_quantities(quantities), reductions.size(gradients)
     if jnp.shape(losses) != (m,):
         raise ValueError(
-            f"losses must be those of the {m} examples, [{m}], got shape {list(jnp.shape(losses))}. Both come from "
-            "per_example_value_and_grad(loss)(params, batch); a mean gradient has no examples to read."
+            f"losses must be those of the {m} examples, [{m}], got shape "
+            f"{list(jnp.shape(losses))}. Both come from per_example_value_and_grad(loss)(params, "
+            "batch); a mean gradient has no examples to read."
         )
-    second = any(quantity.second_moments for quantity in chosen)
-    found = readings(
-        chosen,
-        view_of(losses, gradients, groups=groups, num_groups=num_groups, second_moments=second),
+    view = view_of(
+        losses,
+        gradients,
+        groups=groups,
+        num_groups=num_groups,
+        second_moments=any(quantity.second_moments for quantity in chosen),
+        params=params,
+        examples=examples,
+        few_examples=examples,
+        key=key,
     )
-    return (
-        found
-        if name is None
-        else {f"{name}/{quantity}": value for quantity, value in found.items()}
-    )
+    prefix = "" if name is None else f"{name}/"
+    return {f"{prefix}{quantity}": value for quantity, value in readings(chosen, view).items()}

@@ -1,30 +1,38 @@
-"""What a probe will cost, known before anything of it is computed or allocated: its programs are compiled for shapes."""
+"""The cost of a probe, from its programs compiled for shapes: nothing is computed or allocated."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from coherence.gradients.arguments import check_params
 from coherence.metrics.batching import count_examples
+from coherence.trees import PyTree
 
 from . import reader as programs
+from .probe import Probe
 
 
 class Cost(NamedTuple):
-    """Of one reading: arithmetic in plain gradients of the mean loss over the sample, and in operations; memory in bytes."""
+    """Of one reading.
+
+    gradients: arithmetic, in plain gradients of the mean loss over the sample.
+    operations: arithmetic, in floating-point operations.
+    bytes: memory.
+    """
 
     gradients: float
     operations: float
     bytes: int
 
-    def __str__(self):
-        return f"a reading takes about {self.gradients:.2g} gradients of its sample and {self.bytes / 2**20:,.0f} MiB"
+    def __str__(self) -> str:
+        mebibytes = f"{self.bytes / 2**20:,.0f} MiB"
+        return f"a reading takes about {self.gradients:.2g} gradients of its sample and {mebibytes}"
 
 
-def cost(probe, params):
-    """What one reading of the probe costs at parameters of these shapes, besides the sample and the parameters themselves.
+def cost(probe: Probe, params: PyTree) -> Cost:
+    """The cost of a reading at parameters of these shapes, besides sample and parameters.
 
     Memory is the compiler's count. Arithmetic is the compiler's too, where the body of a loop
     counts once (convolutions by groups of examples, recurrences), so there it is a lower bound; it
@@ -33,40 +41,39 @@ def cost(probe, params):
 
     Args:
         params: the parameters, or their shapes (`jax.eval_shape`).
+
+    Raises:
+        TypeError: a parameter is not floating-point.
     """
     check_params(params)
-    reader, sample = probe.reader, _shapes(probe.sample)
-    params = _shapes(params)
+    reader, sample, params = probe.reader, _shapes(probe.sample), _shapes(params)
     m = count_examples(sample.examples)
     size = min(reader.batch_size, m)
-    batch = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), sample.examples
-    )
+    cut = lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
+    batch = jax.tree.map(cut, sample.examples)
     mean_loss = lambda params, batch: jnp.mean(jax.vmap(reader.loss, (None, 0))(params, batch))
-    plain = m / size * operations(jax.jit(jax.grad(mean_loss)).lower(params, batch))
+    gradient = m / size * operations(jax.jit(jax.grad(mean_loss)).lower(params, batch))
     if reader.fits(sample):
-        program = programs.at_once.lower(params, sample, reader=reader).compile()
-        return Cost(operations(program) / plain, operations(program), _bytes(program))
-    first = programs.of_batch.lower(params, batch, None, reader=reader)
-    parts = [first.out_info] * (reader.num_groups or 1)
-    first, last = (
-        first.compile(),
-        programs.read_parts.lower(params, sample, parts, reader=reader).compile(),
-    )
-    spent = m / size * operations(first) + operations(last)
+        program = programs.read_at_once.lower(params, sample, reader=reader).compile()
+        return Cost(operations(program) / gradient, operations(program), _bytes(program))
+    lowered = programs.pool_batch.lower(params, batch, None, reader=reader)
+    parts = [lowered.out_info] * (reader.num_groups or 1)
+    first = lowered.compile()
+    last = programs.read_parts.lower(params, sample, parts, reader=reader).compile()
+    total = m / size * operations(first) + operations(last)
     held = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(parts))
-    return Cost(spent / plain, spent, held + max(_bytes(first), _bytes(last)))
+    return Cost(total / gradient, total, held + max(_bytes(first), _bytes(last)))
 
 
-def _shapes(tree):
+def _shapes(tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), tree)
 
 
-def operations(program):
-    """What the compiler counts in a lowered or compiled program; nan where it does not say."""
+def operations(program: Any) -> float:
+    """The compiler's count for a lowered or compiled program; nan where it has none."""
     return float((program.cost_analysis() or {}).get("flops", math.nan))
 
 
-def _bytes(program):
+def _bytes(program: Any) -> int:
     memory = program.memory_analysis()
     return memory.temp_size_in_bytes + memory.output_size_in_bytes

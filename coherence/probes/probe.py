@@ -1,18 +1,35 @@
-"""A probe: quantities of a fixed sample at frozen parameters."""
+"""Probes: quantities of a fixed sample at frozen parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from coherence.jax_internals import is_traced
-from coherence.metrics.batching import count_examples, take
+from coherence.metrics.batching import count_examples, is_key, take
+from coherence.trees import LeafFilter, Loss, PyTree
 
 from .arguments import check, count_groups, group_numbers
-from .presets import preset
+from .presets import Chosen, select_quantities
 from .reader import Reader, Sample
-from .schedules import AtLoss, Log
+from .schedules import AtLoss, Log, Schedule
 
-_STREAM = 0xFE  # a stream of its own: with the seed alone the few would be those that anything else drew with that seed
+# A stream of its own: with the seed alone the few would be what anything else drew with that seed.
+_STREAM = 0xFE
+
+
+class Recorder(Protocol):
+    """What `Probe.record` writes to: a run (`coherence.lab.runs.Run`)."""
+
+    @property
+    def axes(self) -> Mapping[str, Any]: ...
+    def append(self, record: Mapping[str, Any]) -> None: ...
+    def save(self, name: str, /, **arrays: Any) -> None: ...
+    def annotate(self, **facts: Any) -> None: ...
 
 
 class Probe:
@@ -32,21 +49,22 @@ class Probe:
             example into the sample. Programs are compiled for each loss anew: make the function
             once, not once a seed.
         examples: the sample: a pytree of arrays with a shared leading axis.
-        quantities: "light", "standard", "examples", "full", or a sequence of `Quantity`.
+        quantities: names of presets ("light", "standard", "examples", "full") and of quantities
+            ("evidence"), `Quantity`s and functions of a `View`; one, or a sequence of them mixed.
         name: what the readings' names start with: NAME/QUANTITY.
         only: a function from a leaf's key path to whether its gradients count (`None`: all), as for
-        `per_example_value_and_grad`.
+            `per_example_value_and_grad`.
         when: a schedule: `Log`, `Every`, `Epochs`, `AtLoss`. Asked by `due`.
         groups: bool [m] (False first) or int [m] with `num_groups`: pristine and corrupt examples,
-        classes.
+            classes.
         group_names: what reports call them, as ("pristine", "corrupt").
         batch_size: examples differentiated at a time, which bounds the memory.
         few: how many examples pairwise and per-example quantities look at (all of a smaller
-        sample).
-        seed: which examples the few are.
+            sample).
+        seed: which examples the few are, and what quantities draw with `View.key`.
 
     Raises:
-        ValueError: an unknown preset, two quantities of one name, an empty sample, leaves or groups
+        ValueError: an unknown name, two quantities of one name, an empty sample, leaves or groups
             that disagree about the number of examples, a name, batch size or few that cannot be.
         TypeError: a loss that is no function, a schedule that is none, a sample that is no pytree
             of arrays.
@@ -54,48 +72,48 @@ class Probe:
 
     def __init__(
         self,
-        loss,
-        examples,
+        loss: Loss,
+        examples: PyTree,
         *,
-        quantities="standard",
-        name="train",
-        when=None,
-        only=None,
-        groups=None,
-        num_groups=None,
-        group_names=None,
-        batch_size=1000,
-        few=512,
-        seed=0,
+        quantities: Chosen | Iterable[Chosen] = "standard",
+        name: str = "train",
+        when: Schedule | None = None,
+        only: LeafFilter | None = None,
+        groups: ArrayLike | None = None,
+        num_groups: int | None = None,
+        group_names: Sequence[str] | None = None,
+        batch_size: int = 1000,
+        few: int = 512,
+        seed: int = 0,
     ):
         when = Log() if when is None else when
         check(loss, examples, name, when, batch_size, few)
-        m, many = count_examples(examples), count_groups(groups, num_groups)
-        if group_names is not None and len(group_names) != many:
+        m, count = count_examples(examples), count_groups(groups, num_groups)
+        if group_names is not None and len(group_names) != count:
             raise ValueError(
-                f"group_names must be one name a group, {many}, got {list(group_names)}."
+                f"group_names must be one name a group, {count}, got {list(group_names)}."
             )
-        self.name, self.when, self.quantities, self.group_names = (
-            name,
-            when,
-            preset(quantities),
-            group_names,
-        )
-        self.reader = Reader(loss, self.quantities, min(batch_size, m), many, only)
+        self.name, self.when, self.group_names = name, when, group_names
+        self.quantities = select_quantities(quantities)
+        self.reader = Reader(loss, self.quantities, min(batch_size, m), count, only)
         chosen = np.sort(np.random.default_rng([seed, _STREAM]).permutation(m)[:few])
         numbers = group_numbers(groups, num_groups, m)
         self.sample = Sample(
-            examples,
-            numbers,
-            take(examples, chosen),
-            None if numbers is None else numbers[chosen],
-            chosen.astype(np.int32),
+            examples=examples,
+            groups=numbers,
+            few=take(examples, chosen),
+            few_groups=None if numbers is None else numbers[chosen],
+            chosen=chosen.astype(np.int32),
+            seed=np.uint32(seed),
         )
-        self._schedule: tuple | None = None
+        self._schedule: tuple[Any, set[int]] | None = None
         self._losses: list[float] = []
+        self._run: Recorder | None = None
 
-    def __call__(self, params, sample=None):
-        """`{NAME/QUANTITY: number, nested list, or dict by layer}` at these parameters; nan and infinity stay what they are.
+    def __call__(self, params: PyTree, sample: Sample | None = None) -> dict[str, Any]:
+        """Readings at these parameters: `{NAME/QUANTITY: number, nested list, or dict by layer}`.
+
+        nan and infinity stay what they are.
 
         Args:
             params: what the loss takes.
@@ -104,22 +122,43 @@ class Probe:
         """
         if sample is not None and not isinstance(sample, Sample):
             raise TypeError(
-                f"sample must be another probe's, probe(params, other.sample), got {type(sample).__name__}."
+                "sample must be another probe's, probe(params, other.sample), got "
+                f"{type(sample).__name__}."
             )
         if any(is_traced(x) for x in jax.tree.leaves(params)):
             raise TypeError(
-                "a probe is called between steps, not inside jit: there read a batch's own gradients, batch_readings(losses, g)."
+                "a probe is called between steps, not inside jit: there read a batch's own "
+                "gradients, batch_readings(losses, g)."
             )
-        found = jax.device_get(self.reader.read(params, self.sample if sample is None else sample))
-        return {
-            f"{self.name}/{name}": jax.tree.map(lambda x: np.asarray(x).tolist(), value)
-            for name, value in found.items()
-        }
+        values = jax.device_get(self.reader.read(params, self.sample if sample is None else sample))
+        plain = lambda value: jax.tree.map(lambda x: np.asarray(x).tolist(), value)
+        return {f"{self.name}/{name}": plain(value) for name, value in values.items()}
+
+    def record(
+        self, run: Recorder, step: int, params: PyTree, more: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Read the probe and write one record of the step to a run; returns the readings.
+
+        The first call for a run also keeps the few as `examples-NAME` and says what the axes of the
+        readings are: reports then show the right examples and groups.
+
+        Args:
+            run: a `coherence.lab.runs.Run` that is open.
+            step: the number of steps done.
+            more: other numbers of the same step, by name; another probe's readings, for example.
+        """
+        readings = self(params)
+        if self._run is not run:
+            run.save(f"examples-{self.name}", **self.shown())
+            run.annotate(axes={**run.axes, **self.axes})
+            self._run = run
+        run.append({"step": int(step), **(more or {}), **readings})
+        return readings
 
     @property
-    def axes(self):
-        """What the axes of recorded values are, `{NAME/QUANTITY: ("group",)}`; numbers are left out."""
-        axes = {}
+    def axes(self) -> dict[str, tuple[str, ...]]:
+        """What the axes of recorded values are, `{NAME/QUANTITY: ("group",)}`, but for numbers."""
+        axes: dict[str, tuple[str, ...]] = {}
         for quantity in self.quantities:
             name = f"{self.name}/{quantity.name}"
             if isinstance(quantity.axes, dict):
@@ -128,8 +167,17 @@ class Probe:
                 axes[name] = quantity.axes
         return axes
 
-    def due(self, step, total=None, *, per_epoch=None, loss=None):
-        """Whether to measure now, in a loop of your own. Ask before every step and after the last: `for step in range(total + 1)`.
+    def due(
+        self,
+        step: int,
+        total: int | None = None,
+        *,
+        per_epoch: int | None = None,
+        loss: ArrayLike | None = None,
+    ) -> bool:
+        """Whether to measure now, in a loop of your own.
+
+        Ask before every step and once after the last.
 
         Args:
             step: the number of steps done; 0 before the first, where a new run begins.
@@ -141,52 +189,42 @@ class Probe:
         step = int(step)
         del self._losses[step:]
         if loss is not None and len(self._losses) < step:
-            self._losses.append(float(loss))
+            self._losses.append(float(loss))  # type: ignore[arg-type]  # a scalar
         horizon = total if total is not None else max(10 ** len(str(step)), 10)
         if self._schedule is None or self._schedule[0] != (horizon, per_epoch):
-            steps = set(self.when.steps(horizon, per_epoch)) - (
-                set() if total is not None else {horizon}
-            )
+            steps = set(self.when.steps(horizon, per_epoch))
+            if total is None:
+                steps.discard(horizon)
             self._schedule = (horizon, per_epoch), steps
-        return step in self._schedule[1] or (
-            isinstance(self.when, AtLoss) and self.when.due(self._losses)
-        )
+        if step in self._schedule[1]:
+            return True
+        return isinstance(self.when, AtLoss) and self.when.due(self._losses)
 
-    def shown(self):
-        """The few as arrays to keep beside the readings: pictures, labels, groups and what those are called, places in the sample."""
-        few = self.sample.few
-        named = (
-            few
-            if isinstance(few, dict)
-            else dict(zip(("inputs", "labels"), few))
-            if isinstance(few, tuple | list)
-            else {"inputs": few}
-        )
-        arrays = {str(name): _small(np.asarray(x)) for name, x in named.items() if _is_numbers(x)}
-        groups = (
-            {} if self.sample.few_groups is None else {"group": np.asarray(self.sample.few_groups)}
-        )
+    def shown(self) -> dict[str, np.ndarray]:
+        """The few as arrays to keep beside the readings.
+
+        Pictures, labels, groups and what these are called, and `index`, places in the sample.
+        """
+        few, groups = self.sample.few, self.sample.few_groups
+        if isinstance(few, tuple | list):
+            few = dict(zip(("inputs", "labels"), few))
+        elif not isinstance(few, dict):
+            few = {"inputs": few}
+        arrays = {str(name): _small(np.asarray(x)) for name, x in few.items() if _is_numbers(x)}
+        if groups is not None:
+            arrays["group"] = np.asarray(groups)
         if self.group_names is not None:
-            groups["group_names"] = np.array(self.group_names)
-        return {**arrays, **groups, "index": np.asarray(self.sample.chosen)}
+            arrays["group_names"] = np.array(self.group_names)
+        return {**arrays, "index": np.asarray(self.sample.chosen)}
 
 
-def _is_numbers(x):
-    return (
-        hasattr(x, "dtype")
-        and not jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-        and np.dtype(x.dtype).kind in "biuf"
-    )
+def _is_numbers(x: Any) -> bool:
+    return not is_key(x) and hasattr(x, "dtype") and np.dtype(x.dtype).kind in "biuf"
 
 
-def _small(array):
+def _small(array: np.ndarray) -> np.ndarray:
     """Pictures as bytes: what a report shows needs no more."""
-    if (
-        array.dtype.kind == "f"
-        and array.ndim > 1
-        and array.size
-        and array.min() >= 0
-        and array.max() <= 1
-    ):
+    shaped_like_pictures = array.dtype.kind == "f" and array.ndim > 1 and array.size
+    if shaped_like_pictures and array.min() >= 0 and array.max() <= 1:
         return np.round(array * 255).astype(np.uint8)
     return array

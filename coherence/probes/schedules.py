@@ -1,11 +1,19 @@
-"""When to measure: plain values that answer `steps(total)`, or watch the training loss."""
+"""Schedules: when to measure, as plain values that name steps or watch the training loss."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+
+
+class Schedule(Protocol):
+    """At which of so many steps to measure; `per_epoch` is the number of steps in an epoch."""
+
+    def steps(self, total: int, per_epoch: int | None = None) -> tuple[int, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -14,7 +22,7 @@ class Every:
 
     steps_apart: int = 100
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.steps_apart, int | np.integer) or self.steps_apart < 1:
             raise ValueError(
                 f"Every(steps_apart): a whole number of steps, at least 1, got {self.steps_apart}."
@@ -26,11 +34,11 @@ class Every:
 
 @dataclass(frozen=True)
 class Log:
-    """0, then about so many a decade of steps, and the last: training moves fastest at the start."""
+    """0, then about so many a decade of steps, and the last: training is fastest at the start."""
 
     per_decade: int = 8
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.per_decade < 1:
             raise ValueError(
                 f"Log(per_decade): at least 1 measurement a decade of steps, got {self.per_decade}."
@@ -50,11 +58,11 @@ class Log:
 
 @dataclass(frozen=True)
 class Epochs:
-    """0, at the end of every so many epochs (a fraction measures within them), and the last step."""
+    """0, the end of every so many epochs (a fraction measures within them), and the last step."""
 
     apart: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.apart > 0:
             raise ValueError(f"Epochs(apart): a positive number of epochs, got {self.apart}.")
 
@@ -82,7 +90,7 @@ class AtLoss:
     levels: tuple[float, ...] = (0.9, 0.75, 0.5, 0.25, 0.1)
     window: int = 10
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.levels, tuple):
             raise TypeError(
                 f"AtLoss(levels): a tuple of shares, as (0.5, 0.25), got {self.levels!r}."
@@ -97,8 +105,8 @@ class AtLoss:
     def steps(self, total: int, per_epoch: int | None = None) -> tuple[int, ...]:
         return 0, total
 
-    def crossed(self, losses) -> int:
-        """How many levels the losses of all training batches so far [steps] have reached: a pure function of them."""
+    def crossed(self, losses: Sequence[float] | np.ndarray) -> int:
+        """How many levels have been reached, from the losses of all batches so far [steps]."""
         losses = np.asarray(losses, np.float64)
         full = len(losses) // self.window * self.window
         if not full:
@@ -107,7 +115,7 @@ class AtLoss:
         lowest = np.min(np.where(np.isnan(means), np.inf, means))
         return sum(bool(lowest <= level * losses[0]) for level in self.levels)
 
-    def due(self, losses) -> bool:
+    def due(self, losses: Sequence[float] | np.ndarray) -> bool:
         """Whether the last window was the first at or below some level."""
         n = len(losses)
         return (

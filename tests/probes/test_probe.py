@@ -1,4 +1,4 @@
-"""Probes: what they read is what the metrics say of the whole sample, in one pass, and they change nothing."""
+"""Probes read what the metrics say of the whole sample, in one pass, and change nothing."""
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +8,9 @@ import pytest
 
 import coherence as co
 from coherence import metrics
+from coherence.lab.runs import Run
 from coherence.probes import AtLoss, Every, Log, Probe, Quantity, batch_readings, cost
-from coherence.probes.presets import PRESETS, preset
+from coherence.probes.presets import PRESETS, select_quantities
 from coherence.probes.settings import QUANTITIES
 from tests import zoo
 
@@ -141,6 +142,69 @@ def test_a_quantity_of_ones_own_is_a_name_and_a_function():
     )
 
 
+def main_share(view):
+    """Of the squared norm of the mean gradient, the share along the first principal direction."""
+    lengths, directions = jnp.linalg.eigh(co.gram(view.few))
+    parts = lengths.clip(min=0) * jnp.square(directions.sum(0))
+    return parts[-1] / parts.sum()
+
+
+def right_by_group(view):
+    x, y = view.examples
+    right = (jnp.tanh(x @ view.params["a"]["w"]) @ view.params["b"]["w"]).argmax(1) == y
+    return jax.ops.segment_sum(right.astype(int), view.example_groups, 3)
+
+
+def scaled_losses(view):
+    """Of the sample, from the loss itself."""
+    return 2 * jax.vmap(view.loss_function, (None, 0))(view.params, view.few_examples)
+
+
+def drawn(view):
+    return jax.random.uniform(view.key, (2,))
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_size": 7}], ids=["one batch", "batches"])
+def test_presets_names_quantities_and_functions_of_a_view_are_mixed(options):
+    params, (x, y) = problem()
+    spread = Quantity("spread", lambda few: jnp.std(co.squared_norms(few)), reads="few")
+    mixed = ("light", "evidence", spread, "m_coherence", main_share, right_by_group, drawn)
+    options = {"groups": y, "num_groups": 3, **options}
+    probe = Probe(loss, (x, y), quantities=(*mixed, scaled_losses), seed=5, **options)
+    found = {name.removeprefix("train/"): value for name, value in probe(params).items()}
+    losses, g = co.per_example_value_and_grad(loss)(params, (x, y))
+    names = ["loss", "m_coherence", "gradient_norm", "evidence", "spread", "main_share"]
+    assert set(found) == {*names, "right_by_group", "drawn", "scaled_losses"}
+    rows = np.concatenate(
+        [np.reshape(leaf, (M, -1)) for leaf in jax.tree.leaves(co.materialize(g))], 1
+    )
+    u, s, _ = np.linalg.svd(rows, full_matrices=False)
+    along = s[0] ** 2 * u[:, 0].sum() ** 2 / M**2
+    expected = {
+        "loss": losses.mean(),
+        "evidence": metrics.evidence(g),
+        "spread": np.std((rows**2).sum(1)),
+        "main_share": along / np.sum(rows.mean(0) ** 2),
+        "scaled_losses": 2 * losses,
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-3, err_msg=name)
+    guess = np.argmax(np.tanh(x @ params["a"]["w"]) @ params["b"]["w"], 1)
+    assert found["right_by_group"] == [int(np.sum((guess == y) & (y == k))) for k in range(3)]
+    assert found["drawn"] == probe(params)["train/drawn"]
+    assert found["drawn"] != Probe(loss, (x, y), quantities=drawn, seed=6)(params)["train/drawn"]
+
+
+def test_a_batch_gives_a_quantity_what_it_is_told():
+    params, batch = problem()
+    losses, g = co.per_example_value_and_grad(loss)(params, batch)
+    told = {"params": params, "examples": batch, "key": jax.random.key(5)}
+    weights = lambda view: jnp.sum(view.params["a"]["w"]) + jnp.sum(view.examples[0])
+    found = batch_readings(losses, g, [Quantity("sum", weights, "view"), drawn], **told)
+    assert found["sum"] == pytest.approx(float(params["a"]["w"].sum() + batch[0].sum()), rel=1e-4)
+    np.testing.assert_array_equal(found["drawn"], jax.random.uniform(jax.random.key(5), (2,)))
+
+
 def test_a_second_reading_compiles_nothing_and_other_seeds_samples_share_the_program():
     params, batch = problem()
     traced = []
@@ -218,6 +282,23 @@ def test_a_probe_says_what_the_axes_of_its_readings_are():
     assert said == {name: shape for name, shape in shapes.items() if shape}
 
 
+def test_a_recorded_reading_has_the_examples_and_axes_that_a_report_needs(tmp_path):
+    params, (x, y) = problem()
+    probe = Probe(loss, (x, y), quantities="examples", groups=y, num_groups=3, few=16)
+    with Run.open(tmp_path / "run", {}, seed=0) as run:
+        run.annotate(axes={"test/alpha_by_class": ["class"]})
+        read = probe.record(run, np.int64(0), params, {"train_loss": 2.5})
+        probe.record(run, 10, params)
+    records, run = run.records(), Run.read(tmp_path / "run")
+    assert records[0] == {"step": 0, "train_loss": 2.5, **probe(params)}
+    assert records[1] == {"step": 10, **read}
+    kept = run.load("examples-train")
+    for name, array in probe.shown().items():
+        np.testing.assert_array_equal(kept[name], array)
+    assert run.axes["train/contributions"] == ["example"]
+    assert run.axes["test/alpha_by_class"] == ["class"]
+
+
 def test_every_preset_runs_on_a_sequence_and_a_convolution():
     for make in (zoo.sequence, zoo.convolution):
         loss, params, batch = make()
@@ -277,19 +358,25 @@ def test_every_preset_is_known_to_the_settings_and_full_holds_them_all():
     assert set(PRESETS) == set(QUANTITIES)
     for quantities in PRESETS.values():
         assert {one.name for one in quantities} <= {one.name for one in PRESETS["full"]}
-        assert preset(quantities) == quantities
+        assert select_quantities(quantities) == quantities
 
 
 def test_bad_input_is_named():
     _, (x, y) = problem()
     with pytest.raises(
-        ValueError, match="there is no preset 'ful': there is light, standard, examples, full"
+        ValueError,
+        match="there is no preset or quantity 'ful': there are the presets light, standard, "
+        "examples, full, which hold loss, m_coherence",
     ):
         Probe(loss, (x, y), quantities="ful")
     with pytest.raises(
-        ValueError, match=r"quantities are a preset's name or a sequence of Quantity, got <function"
+        ValueError, match=r"alpha is a metric of gradients, not of a View: write Quantity\('alpha'"
     ):
         Probe(loss, (x, y), quantities=[co.alpha])
+    with pytest.raises(ValueError, match=r"has no name to be recorded under: write Quantity"):
+        Probe(loss, (x, y), quantities=["light", lambda view: view.loss])
+    with pytest.raises(TypeError, match=r"quantities are names, .* got 3\."):
+        Probe(loss, (x, y), quantities=["light", 3])
     with pytest.raises(
         ValueError, match="quantity mine: reads is one of pooled, groups, few, view, got 'all'"
     ):
@@ -350,7 +437,9 @@ def test_bad_input_is_named():
             "num_groups=3 counts groups, and there are none: give groups",
         ),
         (
-            lambda b: Probe(loss, b, quantities=[Quantity("a", co.alpha)] * 2),
+            lambda b: Probe(
+                loss, b, quantities=[Quantity("a", co.alpha), Quantity("a", co.m_coherence)]
+            ),
             ValueError,
             "quantities need names of their own, got 'a' twice",
         ),

@@ -41,7 +41,7 @@ def test_a_chunk_of_steps_and_the_probes_lower(aggregator, platform):
 def test_the_full_probe_lowers(platform):
     loss, params, batch = zoo.dense()
     probe = Probe(loss, batch, quantities="full", groups=np.arange(len(batch[0])) % 2 == 0)
-    assert export.export(programs.at_once, platforms=[platform])(
+    assert export.export(programs.read_at_once, platforms=[platform])(
         params, probe.sample, reader=probe.reader
     )
 
