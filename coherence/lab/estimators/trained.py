@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import tempfile
 from collections.abc import Callable
@@ -18,6 +17,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from coherence.lab.training.programs import PROGRAMS
+from coherence.lab.training.run_settings import initial_parameters, transformation
 from coherence.lab.training.samples import stream
 from coherence.optim.settings import Adam, AnyAggregator, AnyOptimizer, Average
 
@@ -32,9 +33,9 @@ _AT_ONCE = 1000  # examples, when predicting
 
 @dataclass(frozen=True)
 class Parts:
-    """What a family of networks brings to the loop: made once for equal settings, so that what was compiled for it is found again."""
+    """What a family of networks brings to the loop, made once for equal settings: its programs are shared."""
 
-    model: Any
+    model: Any  # a Flax module
     loss: Callable
     """`(params, example) -> scalar`; an example is `(x, y)`, with a key behind where the loss draws."""
     scores: Callable
@@ -95,7 +96,7 @@ class Trained(ClassifierMixin, BaseEstimator):
         raise NotImplementedError
 
     def _parts(self) -> Parts:
-        return network(self._settings(), len(self.classes_))
+        return PROGRAMS.get(network, self._settings(), len(self.classes_))
 
     def _accepts(self):
         """Which sparse matrices `fit` and `predict` take."""
@@ -142,9 +143,9 @@ class Trained(ClassifierMixin, BaseEstimator):
         probe = self._probe(parts, X, labels, corrupt, seed)
         problem = Problem(
             loss=parts.loss,
-            params=parts.model.init(jax.random.key(stream(seed, _PARAMS)), *start),
+            params=initial_parameters(parts.model, jax.random.key(stream(seed, _PARAMS)), *start),
             data={"train": (X, labels)},
-            optimizer=transformation(self.aggregator, self.optimizer),
+            optimizer=PROGRAMS.get(transformation, self.aggregator, self.optimizer),
             per_example=self.aggregator.per_example,
             probes=() if probe is None else (probe,),
             noise=jax.random.key(stream(seed, _NOISE)) if parts.draws else None,
@@ -198,7 +199,6 @@ class Trained(ClassifierMixin, BaseEstimator):
         )
 
 
-@functools.lru_cache(maxsize=64)
 def network(settings, outputs) -> Parts:
     """A network whose outputs are logits."""
     import jax
@@ -207,14 +207,6 @@ def network(settings, outputs) -> Parts:
 
     model = settings.build(outputs)
     return Parts(model, cross_entropy(model), jax.jit(model.apply))
-
-
-@functools.lru_cache(maxsize=64)
-def transformation(aggregator, optimizer):
-    """The two in a row: one object for equal settings."""
-    from coherence.optim.chaining import chain
-
-    return chain(aggregator.build(), optimizer.build())
 
 
 def _train(problem, seed, steps, batch_size):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from coherence.lab.models.settings import ConditionalVariational
+from coherence.lab.training.programs import PROGRAMS
 from coherence.lab.training.samples import stream
 from coherence.optim.settings import Adam, AnyOptimizer
 
@@ -65,7 +65,7 @@ class ConditionalVAEClassifier(Sampling, Trained):
         )
 
     def _parts(self):
-        return _network(self._settings(), 0.5 / self.variance)
+        return PROGRAMS.get(_network, self._settings(), 0.5 / self.variance)
 
     def _learn(self, X, labels, corrupt):
         self.class_log_prior_ = np.log(np.bincount(labels) / len(labels))
@@ -86,7 +86,6 @@ class ConditionalVAEClassifier(Sampling, Trained):
         return np.asarray(images).reshape(len(places), self.n_features_in_)
 
 
-@functools.lru_cache(maxsize=64)
 def _network(settings, factor) -> Parts:
     import jax
     import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""An autoencoder trained on images, of which some may be garbage: the settings of one run, and the problem they make.
+"""An autoencoder trained on images, of which some may be garbage: one run's settings and its problem.
 
 The settings are plain values (no JAX here); `build` imports what it needs.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -18,20 +18,22 @@ from coherence.lab.models.settings import (
     ConditionalVariational,
     Variational,
 )
-from coherence.optim.settings import Adam, AnyAggregator, AnyOptimizer, Average
-from coherence.probes.schedules import Log
-from coherence.probes.settings import Probing
+from coherence.optim.settings import Adam, AnyOptimizer
 
-from .samples import called, check_names, chosen, probe, stream
+from .programs import PROGRAMS
+from .run_settings import RunSettings, initial_parameters
+from .samples import make_probes, stream
 
-_PARAMS, _GARBAGE, _SAMPLE, _NOISE, _KEYS, _FRESH = range(
-    6
-)  # what a seed's separate random streams are for
+if TYPE_CHECKING:
+    from .problem import Problem
+
+# What a seed's separate random streams are for.
+_PARAMS, _GARBAGE, _SAMPLE, _NOISE, _KEYS, _FRESH = range(6)
 
 
-@dataclasses.dataclass(frozen=True)
-class Autoencoding:
-    """One run: images, network, objective, aggregator and optimizer, how long, and what is measured.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Autoencoding(RunSettings):
+    """One run: images, network, objective, aggregator and optimizer, length, and measurements.
 
     Recorded are the means over examples of `reconstruction`, `kl` (not of an `Autoencoder`) and
     `loss`, each as `train_...`, `test_...` and, where some images are garbage, `pristine_...`,
@@ -44,32 +46,28 @@ class Autoencoding:
     data: Circles | MNIST | Digits = Circles()
     """Folded into the shape of the model's images."""
     garbage: float = 0.0
-    """Share of the training images replaced by garbage; a larger share keeps the garbage of a smaller one. Labels stay."""
+    """Share of the training images replaced by garbage; a larger share keeps the garbage of a
+    smaller one. Labels stay. Probes know garbage as corrupt examples."""
     garbage_kind: Literal["noise", "shuffled"] = "noise"
-    """Uniform noise, or the image's own pixels in an order of its own: the same grey levels, and nothing in common but their mean."""
+    """Uniform noise, or the image's own pixels in an order of its own: the same grey levels, and
+    nothing in common but their mean."""
     model: AnyAutoencoder = Variational()
     factor: float = 1.0
     """What the reconstruction error is multiplied by, beside KL."""
     pixels: Literal["sum", "mean"] = "sum"
-    """How the errors of an image's pixels become one."""
+    """How the errors of an image's pixels are reduced."""
     error: Literal["squared", "cross_entropy"] = "squared"
     """Of a pixel; cross-entropy wants a model with a sigmoid."""
-    aggregator: AnyAggregator = Average()
     optimizer: AnyOptimizer = Adam(3e-4)
     batch_size: int = 32
     steps: int = 930
-    points_per_decade: int = 8
-    """How many measurements of the losses a decade of steps gets."""
-    probes: tuple[Probing, ...] = (Probing(),)
-    """What else is measured, on which samples, and when; corrupt examples are the garbage."""
-    track_batches: bool = True
-    """Record the norms of every batch's gradients: coherence at every step."""
 
     def __post_init__(self):
-        check_names(self.probes)
+        super().__post_init__()
         if not 0 <= self.garbage <= 1:
             raise ValueError(
-                f"Autoencoding(garbage): the share of images replaced by garbage is in [0, 1], got {self.garbage}."
+                "Autoencoding(garbage): the share of images replaced by garbage is in [0, 1], "
+                f"got {self.garbage}."
             )
         if self.garbage_kind not in ("noise", "shuffled"):
             raise ValueError(
@@ -80,99 +78,57 @@ class Autoencoding:
                 f"Autoencoding(factor): reconstruction counts at least 0 times, got {self.factor}."
             )
 
-    def describe(self):
+    def describe(self) -> str:
         """What was run, in a few words: `circles (1,000 examples), VAE 784-2048-2048-1`."""
         data = self._images()
         return f"{data.name} ({len(data.x_train):,} examples), {self.model.describe()}"
 
-    def schedule(self):
-        """The steps at which to measure."""
-        return Log(self.points_per_decade).steps(self.steps)
-
-    def build(self, seed):
+    def build(self, seed: int) -> Problem:
         """The `Problem` of one seed; its garbage is drawn here, once."""
         import jax
-        import jax.numpy as jnp
-
-        from coherence.lab.tasks.autoencoding import evaluate
-        from coherence.optim.chaining import chain
 
         from .problem import Problem
 
         data, model = self._images(), self.model.build()
-        x_train, corrupt = _with_garbage(
-            data.x_train,
-            self.garbage,
-            self.garbage_kind,
-            np.random.default_rng(stream(seed, _GARBAGE)),
+        rng = lambda purpose: np.random.default_rng(stream(seed, purpose))
+        images, corrupt = _with_garbage(
+            data.x_train, self.garbage, self.garbage_kind, rng(_GARBAGE)
         )
-        labels = {"train": data.y_train, "test": data.y_test}
         arrays = {
-            "train": self._inputs(x_train, data.y_train),
+            "train": self._inputs(images, data.y_train),
             "test": self._inputs(data.x_test, data.y_test),
             "corrupt": corrupt,
+            "keys": self._keys(seed, len(data.x_train), len(data.x_test)),
         }
         if self.garbage:
-            fresh = _garbage(
-                data.x_test, self.garbage_kind, np.random.default_rng(stream(seed, _FRESH))
-            )
+            fresh = _garbage(data.x_test, self.garbage_kind, rng(_FRESH))
             arrays["fresh"] = self._inputs(fresh, data.y_test)
-        arrays["keys"] = self._keys(seed, len(x_train), len(data.x_test))
-        params = model.init(
-            jax.random.key(stream(seed, _PARAMS)),
-            *(array[:1] for array in self._inputs(data.x_train, data.y_train)),
-        )
         terms = self._terms(model)
-        loss = lambda params, example: terms(params, example)["loss"]
-        rng = np.random.default_rng(stream(seed, _SAMPLE))
-        samples = {
-            probing: chosen(probing, corrupt, len(data.x_test), rng) for probing in self.probes
-        }
-        measured = {part: _measured(arrays, part) for part in ("train", "test")}
-        probes = [
-            probe(
-                probing, loss, measured, index, corrupt=corrupt, labels=labels, classes=data.outputs
-            )
-            for probing, index in samples.items()
-            if len(index) > 1
-        ]
-
-        def measure(params, arrays):
-            means, corrupt = evaluate(terms), arrays["corrupt"]
-            names = ("test", "fresh") if self.garbage else ("test",)
-            unseen = {
-                name: means(params, (*arrays[name], *arrays["keys"]["test"])) for name in names
-            }
-            sets = {"train": jnp.ones_like(corrupt)} | (
-                {"pristine": ~corrupt, "corrupt": corrupt} if self.garbage else {}
-            )
-            train = jax.vmap(means, (None, None, 0))(
-                params, _measured(arrays, "train"), jnp.stack(list(sets.values()))
-            )  # one pass
-            named = {
-                f"{name}_{term}": values[i]
-                for i, name in enumerate(sets)
-                for term, values in train.items()
-            }
-            return named | {
-                f"{name}_{term}": value
-                for name, values in unseen.items()
-                for term, value in values.items()
-            }
-
+        loss = PROGRAMS.get(_loss_of, terms)
+        probes, samples = make_probes(
+            self.probes,
+            loss,
+            {part: _with_keys(arrays, part) for part in ("train", "test")},
+            corrupt=corrupt,
+            labels={"train": data.y_train, "test": data.y_test},
+            classes=data.outputs,
+            rng=rng(_SAMPLE),
+        )
+        example = (array[:1] for array in self._inputs(data.x_train, data.y_train))
+        key = jax.random.key(stream(seed, _PARAMS))
         return Problem(
             loss=loss,
-            params=params,
+            params=initial_parameters(model, key, *example),
             data=arrays,
-            optimizer=chain(self.aggregator.build(), self.optimizer.build()),
+            optimizer=self._transformation(),
             per_example=self.aggregator.per_example,
-            measure=measure,
+            measure=PROGRAMS.get(_measuring, terms, self.garbage > 0),
             track_batches=self.track_batches,
             drawn={
                 "corrupt": corrupt,
-                **{f"sample-{called(one)}": index for one, index in samples.items()},
+                **{f"sample-{name}": index for name, index in samples.items()},
             },
-            probes=tuple(probes),
+            probes=probes,
             noise=jax.random.key(stream(seed, _NOISE)) if self._draws() else None,
         )
 
@@ -183,11 +139,13 @@ class Autoencoding:
             and len(data.classes) != self.model.classes
         ):
             raise ValueError(
-                f"ConditionalVariational(classes={self.model.classes}) is told one of so many labels; {data.name} has {len(data.classes)}."
+                f"ConditionalVariational(classes={self.model.classes}) is told one of so many "
+                f"labels; {data.name} has {len(data.classes)}."
             )
         if not data.classes and any(probing.groups == "class" for probing in self.probes):
             raise ValueError(
-                f"Probing(groups='class'): {data.name} has targets, not classes; groups is none or corrupt there."
+                f"Probing(groups='class'): {data.name} has targets, not classes; groups is none or "
+                "corrupt there."
             )
         return data
 
@@ -198,33 +156,81 @@ class Autoencoding:
         return not isinstance(self.model, Autoencoder)
 
     def _keys(self, seed, train, test):
-        """The fixed keys that examples are measured with; from two streams, so that either part may grow without changing the other."""
+        """The fixed keys that examples are measured with: {part: (keys,)}, () where nothing is drawn.
+
+        From two streams, so that either part may grow without changing the other.
+        """
         import jax
 
         if not self._draws():
             return {"train": (), "test": ()}
         base = jax.random.key(stream(seed, _KEYS))
+        sizes = {"train": train, "test": test}
         return {
             part: (jax.random.split(jax.random.fold_in(base, i), n),)
-            for i, (part, n) in enumerate({"train": train, "test": test}.items())
+            for i, (part, n) in enumerate(sizes.items())
         }
 
     def _terms(self, model):
         """`(params, example) -> {term: number}`; what is trained on is `loss`."""
-        from coherence.lab.tasks.autoencoding import elbo_terms, reconstruction_error
+        options = (self.factor, self.error, self.pixels)
+        return PROGRAMS.get(_drawn_terms if self._draws() else _plain_terms, model, *options)
 
-        if self._draws():
-            of = elbo_terms(model, factor=self.factor, error=self.error, pixels=self.pixels)
-            return lambda params, example: dict(
-                zip(("reconstruction", "kl", "loss"), of(params, example))
-            )
-        alone = reconstruction_error(model, error=self.error, pixels=self.pixels)
 
-        def terms(params, example):
-            error = alone(params, example)
-            return {"reconstruction": error, "loss": self.factor * error}
+def _drawn_terms(model, factor, error, pixels):
+    from coherence.lab.tasks.autoencoding import elbo_terms
 
-        return terms
+    elbo = elbo_terms(model, factor=factor, error=error, pixels=pixels)
+
+    def terms(params, example):
+        reconstruction, kl, total = elbo(params, example)
+        return {"reconstruction": reconstruction, "kl": kl, "loss": total}
+
+    return terms
+
+
+def _plain_terms(model, factor, error, pixels):
+    from coherence.lab.tasks.autoencoding import reconstruction_error
+
+    reconstruction = reconstruction_error(model, error=error, pixels=pixels)
+
+    def terms(params, example):
+        value = reconstruction(params, example)
+        return {"reconstruction": value, "loss": factor * value}
+
+    return terms
+
+
+def _loss_of(terms):
+    return lambda params, example: terms(params, example)["loss"]
+
+
+def _measuring(terms, garbage):
+    """`(params, data) -> {set_term: mean}`; all training sets are measured in one pass."""
+    import jax
+    import jax.numpy as jnp
+
+    from coherence.lab.tasks.autoencoding import evaluate
+
+    means = evaluate(terms)
+
+    def measure(params, data):
+        corrupt = data["corrupt"]
+        weights = {"train": jnp.ones_like(corrupt)}
+        if garbage:
+            weights |= {"pristine": ~corrupt, "corrupt": corrupt}
+        train = jax.vmap(means, (None, None, 0))(
+            params, _with_keys(data, "train"), jnp.stack(list(weights.values()))
+        )
+        measured = {}
+        for i, name in enumerate(weights):
+            measured |= {f"{name}_{term}": values[i] for term, values in train.items()}
+        for name in ("test", "fresh") if garbage else ("test",):
+            unseen = means(params, (*data[name], *data["keys"]["test"]))
+            measured |= {f"{name}_{term}": value for term, value in unseen.items()}
+        return measured
+
+    return measure
 
 
 @functools.lru_cache(maxsize=4)
@@ -240,7 +246,7 @@ def _load(data, shape):
     return dataclasses.replace(loaded, **folded)
 
 
-def _measured(arrays, part):
+def _with_keys(arrays, part):
     """A part's examples with their fixed keys."""
     return *arrays[part], *arrays["keys"][part]
 

@@ -7,19 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from coherence.lab.data.settings import MNIST, Digits, LabelNoise, Npz, SMSSpam
 from coherence.lab.models.settings import AnyModel, FullyConnected
-from coherence.optim.settings import (
-    SGD,
-    AnyAggregator,
-    AnyDecay,
-    AnyOptimizer,
-    Average,
-    SoftThreshold,
-)
+from coherence.optim.settings import AnyDecay, SoftThreshold
 from coherence.optim.stopping.settings import (
     AnyOf,
     Coherence,
@@ -29,48 +23,40 @@ from coherence.optim.stopping.settings import (
     Never,
     Patience,
 )
-from coherence.probes.schedules import Log
-from coherence.probes.settings import Probing
 
-from .samples import called, check_names, chosen, probe, stream
+from .programs import PROGRAMS
+from .run_settings import RunSettings, initial_parameters
+from .samples import make_probes, probe_name, stream
+
+if TYPE_CHECKING:
+    from .problem import Problem
 
 _PARAMS, _LABELS, _SAMPLE = range(3)  # what a seed's separate random streams are for
+_GRADIENT_QUANTITIES = ("m_coherence", "evidence", "gradient_norm")
 
 
-@dataclasses.dataclass(frozen=True)
-class Classification:
-    """One run: data and its noise, network, aggregator and optimizer, how long, and what is measured."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Classification(RunSettings):
+    """One run: data and its noise, network, aggregator and optimizer, length, and measurements.
+
+    Recorded are cross-entropy and accuracy on the training and the test examples, and accuracy on
+    the pristine and the corrupt training examples, against the labels that are trained on.
+    """
 
     data: Digits | MNIST | Npz | SMSSpam = Digits()
     noise: LabelNoise = LabelNoise()
     model: AnyModel = FullyConnected()
-    aggregator: AnyAggregator = Average()
-    optimizer: AnyOptimizer = SGD()
     decay: AnyDecay = None
-    """A background force toward zero: L1 and L2 pull in front of the optimizer, a soft threshold cuts behind it."""
-    batch_size: int = 100
-    steps: int = 2000
-    points_per_decade: int = 8
-    """How many measurements of loss and accuracy a decade of steps gets."""
-    probes: tuple[Probing, ...] = (Probing(),)
-    """What else is measured, on which samples, and when."""
-    track_batches: bool = True
-    """Record the norms of every batch's gradients: coherence at every step."""
+    """A pull toward zero: L1 and L2 in front of the optimizer, a soft threshold behind it."""
     stopping: Never | Patience | Evidence | Coherence | GradientNorm | MaxSteps | AnyOf = Never()
-    """When to stop early; asked at every measurement, of the first probe's training examples where it looks at gradients."""
+    """When to stop early. Rules are asked at every measurement; those about gradients look at the
+    sample of the first probe of training examples."""
 
-    def __post_init__(self):
-        check_names(self.probes)
-
-    def describe(self):
+    def describe(self) -> str:
         """What was run, in a few words: `digits (1,437 examples), MLP 64-256-10`."""
         data = _load(self.data)
         net = self.model.describe(int(data.x_train[0].size), data.outputs)
         return f"{data.name} ({len(data.y_train):,} examples), {net}"
-
-    def schedule(self):
-        """The steps at which to measure."""
-        return Log(self.points_per_decade).steps(self.steps)
 
     def _transformations(self):
         if self.decay is None:
@@ -79,109 +65,101 @@ class Classification:
             return self.aggregator, self.optimizer, self.decay
         return self.aggregator, self.decay, self.optimizer
 
-    def build(self, seed):
+    def build(self, seed: int) -> Problem:
         """The `Problem` of one seed; its label noise is drawn here, once."""
         import jax
 
-        from coherence import metrics
-        from coherence.gradients.transform import per_example_value_and_grad
-        from coherence.lab.tasks.classification import cross_entropy, evaluate
-        from coherence.optim.chaining import chain
+        from coherence.lab.tasks.classification import cross_entropy
 
         from .problem import Problem
 
         clean = _load(self.data)
         data, corrupt = self.noise.apply(clean, seed=stream(seed, _LABELS))
         model = self.model.build(data.outputs)
-        params = model.init(jax.random.key(stream(seed, _PARAMS)), clean.x_train[:1])
-        loss, score = cross_entropy(model), evaluate(model)
+        loss = PROGRAMS.get(cross_entropy, model)
         arrays = {
             "train": (clean.x_train, data.y_train),
             "test": (clean.x_test, clean.y_test),
             "corrupt": corrupt,
         }
-        rng = np.random.default_rng(stream(seed, _SAMPLE))
-        samples = {
-            probing: chosen(probing, corrupt, len(clean.y_test), rng) for probing in self.probes
-        }
-        labels = {"train": data.y_train, "test": clean.y_test}
-        probes = [
-            probe(
-                probing, loss, arrays, index, corrupt=corrupt, labels=labels, classes=data.outputs
-            )
-            for probing, index in samples.items()
-            if len(index) > 1
-        ]
-        stopping = self.stopping.build()
-        asked = {
-            name: f for name, f in _gradient_quantities(metrics).items() if name in _names(stopping)
-        }
-        if asked:
-            arrays["sample"] = _stopping_sample(samples)
-
-        def measure(params, arrays):
-            (x, y), corrupt = arrays["train"], arrays["corrupt"]
-            train, pristine, wrong, test = (
-                score(params, x, y),
-                score(params, x, y, ~corrupt),
-                score(params, x, y, corrupt),
-                score(params, *arrays["test"]),
-            )
-            found = {}
-            if asked:
-                _, gradients = per_example_value_and_grad(loss)(
-                    params, (x[arrays["sample"]], y[arrays["sample"]])
-                )
-                found = {name: quantity(gradients) for name, quantity in asked.items()}
-            return {
-                "train_loss": train.loss,
-                "train_accuracy": train.accuracy,
-                "test_loss": test.loss,
-                "test_accuracy": test.accuracy,
-                "pristine_accuracy": pristine.accuracy,
-                "corrupt_accuracy": wrong.accuracy,
-                **found,
-            }
-
+        probes, samples = make_probes(
+            self.probes,
+            loss,
+            arrays,
+            corrupt=corrupt,
+            labels={"train": data.y_train, "test": clean.y_test},
+            classes=data.outputs,
+            rng=np.random.default_rng(stream(seed, _SAMPLE)),
+        )
+        stopping = PROGRAMS.get(_built, self.stopping)
+        watched = tuple(name for name in _GRADIENT_QUANTITIES if name in _names(stopping))
+        if watched:
+            arrays["sample"] = self._stopping_sample(samples)
+        key = jax.random.key(stream(seed, _PARAMS))
         return Problem(
             loss=loss,
-            params=params,
+            params=initial_parameters(model, key, clean.x_train[:1]),
             data=arrays,
-            optimizer=chain(*(one.build() for one in self._transformations())),
+            optimizer=self._transformation(),
             per_example=self.aggregator.per_example,
-            measure=measure,
+            measure=PROGRAMS.get(_measuring, model, watched),
             track_batches=self.track_batches,
             stopping=stopping,
             drawn={
                 "labels": data.y_train,
                 "corrupt": corrupt,
-                **{f"sample-{called(one)}": index for one, index in samples.items()},
+                **{f"sample-{name}": index for name, index in samples.items()},
             },
-            probes=tuple(probes),
+            probes=probes,
         )
+
+    def _stopping_sample(self, samples):
+        """The first sample of training examples, pristine and corrupt ones as they come."""
+        for probing in self.probes:
+            if probing.of == "train":
+                return samples[probe_name(probing)]
+        raise ValueError(
+            "the stopping rule looks at gradients of training examples: add a probe of them, "
+            "Probing(of='train')."
+        )
+
+
+def _measuring(model, watched):
+    """`(params, data) -> {name: number}`: losses and accuracies, and `watched` of the gradients of a sample."""
+    from coherence import metrics
+    from coherence.gradients.transform import per_example_value_and_grad
+    from coherence.lab.tasks.classification import cross_entropy, evaluate
+
+    score, differentiate = evaluate(model), per_example_value_and_grad(cross_entropy(model))
+
+    def measure(params, data):
+        (x, y), corrupt = data["train"], data["corrupt"]
+        train, test = score(params, x, y), score(params, *data["test"])
+        measured = {
+            "train_loss": train.loss,
+            "train_accuracy": train.accuracy,
+            "test_loss": test.loss,
+            "test_accuracy": test.accuracy,
+            "pristine_accuracy": score(params, x, y, ~corrupt).accuracy,
+            "corrupt_accuracy": score(params, x, y, corrupt).accuracy,
+        }
+        if watched:
+            sample = data["sample"]
+            _, gradients = differentiate(params, (x[sample], y[sample]))
+            measured |= {name: getattr(metrics, name)(gradients) for name in watched}
+        return measured
+
+    return measure
+
+
+def _built(settings):
+    return settings.build()
 
 
 @functools.lru_cache(maxsize=4)
 def _load(data):
     """One copy of the arrays for all seeds: what they share is then held once on the device."""
     return data.build()
-
-
-def _stopping_sample(samples):
-    for probing, index in samples.items():
-        if probing.of == "train":
-            return index
-    raise ValueError(
-        "the stopping rule looks at gradients of training examples: add a probe of them, Probing(of='train')."
-    )
-
-
-def _gradient_quantities(metrics):
-    return {
-        "m_coherence": metrics.m_coherence,
-        "evidence": metrics.evidence,
-        "gradient_norm": metrics.gradient_norm,
-    }
 
 
 def _names(stopping):

@@ -10,14 +10,13 @@ import numpy as np
 
 from coherence.probes.costs import cost, operations
 
-from .appointments import Appointments
+from .agenda import Agenda
 from .checkpoints import from_arrays, to_arrays
 from .order import batches
 from .problem import check_watched, watched
+from .programs import PROGRAMS
 from .signals import leave, termination
-from .step import TRACKED, convolves, make_advance, make_step
-
-CHUNK = 200  # most steps between two looks of the host
+from .step import TRACKED, Steps, compiled_measure, flat_axes, initial_state
 
 
 def train(
@@ -74,28 +73,27 @@ def train(
             "vmapped: seeds with early stopping end at different steps and run in turn; leave it at None, or set it to False."
         )
     groups = [pending] if vmapped and len(pending) > 1 else [[pair] for pair in pending]
-    program = _Program(groups[0], batch_size, min(CHUNK, steps))
-    appointments = Appointments(pending[0][0].probes, schedule, steps, examples // batch_size)
-    if say is not None:
-        _announce(pending[0][0], appointments, steps, batch_size, say)
+    first = pending[0][0]
+    agenda = Agenda(first.probes, schedule, steps, examples // batch_size)
     with termination() as asked_to_end:
-        for group in groups:
+        for members in groups:
             if asked_to_end():
                 break
-            for problem, run in group:
+            for problem, run in members:
                 run.save("drawn", **problem.drawn)
                 for probe in problem.probes:
                     run.save(f"examples-{probe.name}", **probe.shown())
                 run.annotate(
                     device=jax.devices()[0].device_kind,
-                    seeds_side_by_side=[run.seed for _, run in group],
+                    seeds_side_by_side=[run.seed for _, run in members],
                     axes=functools.reduce(
                         operator.or_, (probe.axes for probe in problem.probes), problem.axes
                     ),
                 )
-            _Group(program, *zip(*group), steps, batch_size, appointments, progress).run(
-                checkpoint_seconds, asked_to_end
-            )
+            group = _Group(first, *zip(*members), steps, batch_size, agenda, progress)
+            if say is not None and members is groups[0]:
+                group.announce(say)
+            group.run(checkpoint_seconds, asked_to_end)
 
 
 def side_by_side(problem):
@@ -109,64 +107,43 @@ def side_by_side(problem):
     return problem.stopping is None and jax.default_backend() != "cpu"
 
 
-def _announce(problem, appointments, steps, batch_size, say):
-    """What probes cost against the training itself, from shapes."""
-    step = jax.jit(make_step(problem)).lower(
-        _initial(problem), problem.data, np.zeros(batch_size, np.int32)
-    )
-    for probe, times in zip(problem.probes, appointments.counts()):
-        price = cost(probe, problem.params)
-        share = price.operations * times / (operations(step) * steps)
-        say(
-            f"probe {probe.name}: {len(probe.quantities)} quantities at {times} of {steps:,} steps; {price}; {share:.1%} of the training"
-        )
-
-
-class _Program:
-    """The compiled functions that all groups share: the problems differ in values alone."""
-
-    def __init__(self, group, batch_size, chunk):
-        problems = [problem for problem, _ in group]
-        one, self.many = problems[0], len(problems) > 1
-        step = make_step(one)
-        slow_in_loops = jax.default_backend() == "cpu" and convolves(
-            step, _initial(one), one.data, np.zeros(batch_size, np.int32)
-        )
-        self.chunk = 1 if slow_in_loops else chunk
-        advance, measure = make_advance(step, self.chunk), one.measure
-        if self.many:
-            axes = _stack([problem.data for problem in problems])[1]
-            advance, measure = jax.vmap(advance, (0, axes, 0, None)), jax.vmap(measure, (0, axes))
-        self.advance, self.measure, self.probes = (
-            jax.jit(advance, donate_argnums=0),
-            jax.jit(measure),
-            one.probes,
-        )
-
-
 class _Group:
-    """Seeds that advance together."""
+    """Seeds that advance together, by programs that all groups share: their problems differ in values alone."""
 
-    def __init__(self, program, problems, runs, steps, batch_size, appointments, progress):
-        self.program, self.many, self.chunk = program, program.many, program.chunk
-        self.runs, self.steps, self.batch_size, self.appointments = (
-            runs,
-            steps,
-            batch_size,
-            appointments,
-        )
-        self.samples = [[probe.sample for probe in problem.probes] for problem in problems]
+    def __init__(self, first, problems, runs, steps, batch_size, agenda, progress):
+        self.first, self.runs, self.many = first, runs, len(runs) > 1
+        self.steps, self.batch_size, self.agenda = steps, batch_size, agenda
         self.progress = progress or (lambda n: None)
-        self.one = problems[0]
-        self.data = (
-            _stack([p.data for p in problems])[0]
-            if self.many
-            else jax.tree.map(jnp.asarray, self.one.data)
-        )
-        self.examples = jax.tree.leaves(self.one.data["train"])[0].shape[0]
-        states = [_initial(problem) for problem in problems]
-        self.state = jax.tree.map(lambda *x: jnp.stack(x), *states) if self.many else states[0]
+        self.samples = [[probe.sample for probe in problem.probes] for problem in problems]
+        self.examples = jax.tree.leaves(first.data["train"])[0].shape[0]
         self.tracked = np.full((len(runs), steps, len(TRACKED)), np.nan, np.float32)
+        states, axes, train_axes = [initial_state(problem) for problem in problems], None, None
+        if self.many:
+            self.data, axes = _stack([problem.data for problem in problems])
+            axes, train_axes = flat_axes(axes), flat_axes(axes["train"])
+            self.state = jax.tree.map(lambda *x: jnp.stack(x), *states)
+        else:
+            self.data = jax.tree.map(jnp.asarray, problems[0].data)
+            (self.state,) = states
+        program = PROGRAMS.get(Steps, first.recipe, train_axes)
+        self.chunk = program.chunk(states[0], problems[0].data["train"], batch_size)
+        self.advance = program.advance(self.chunk)
+        self.measure = PROGRAMS.get(compiled_measure, first.measure, axes)
+
+    def announce(self, say):
+        """Say what probes will cost against the training itself, from shapes."""
+        if not self.first.probes:
+            return
+        indices = np.zeros((len(self.runs), self.chunk, self.batch_size), np.int32)
+        lowered = self.advance.lower(*self._arguments(indices, 0))  # counts the body of a loop once
+        training = operations(lowered) / len(self.runs) * self.steps
+        for probe, times in zip(self.first.probes, self.agenda.counts()):
+            price = cost(probe, self.first.params)
+            say(
+                f"probe {probe.name}: {len(probe.quantities)} quantities at {times} of "
+                f"{self.steps:,} steps; {price}; "
+                f"{price.operations * times / training:.1%} of the training"
+            )
 
     def run(self, checkpoint_seconds, asked_to_end):
         position = self._resume()
@@ -178,8 +155,8 @@ class _Group:
                 self._checkpoint(position)
                 others = f" and {len(self.runs) - 1} more" if self.many else ""
                 leave(f"checkpoint of step {position:,} written to {self.runs[0].path}{others}")
-            goal = min(position + self.chunk, self.appointments.next(position))
-            self._advance(position, goal)
+            goal = min(position + self.chunk, self.agenda.next(position))
+            self._step_to(position, goal)
             self.progress((goal - position) * len(self.runs))
             position = goal
             self._record(position)
@@ -198,7 +175,7 @@ class _Group:
 
     def _keep_best(self, run):
         """With a stopping rule, its best parameters as `best_params.npz`; what there is to say about it at the end."""
-        if self.one.stopping is None:
+        if self.first.stopping is None:
             return {}
         stopping = self.state["stopping"]
         run.save("best_params", **to_arrays(stopping.best_params))
@@ -212,7 +189,7 @@ class _Group:
             else [tree]
         )
 
-    def _advance(self, position, goal):
+    def _step_to(self, position, goal):
         order = [
             batches(run.seed, position, goal, examples=self.examples, batch_size=self.batch_size)
             for run in self.runs
@@ -220,23 +197,24 @@ class _Group:
         indices = np.zeros((len(self.runs), self.chunk, self.batch_size), np.int32)
         indices[:, : goal - position] = order
         n = goal - position
-        self.state, tracked = self.program.advance(
-            self.state, self.data, indices if self.many else indices[0], n
-        )
+        self.state, tracked = self.advance(*self._arguments(indices, n))
         self.tracked[:, position:goal] = np.asarray(tracked).reshape(
             len(self.runs), self.chunk, -1
         )[:, :n]
 
+    def _arguments(self, indices, n):
+        return self.state, self.data["train"], indices if self.many else indices[0], n
+
     def _record(self, position):
         """One record of what is due at this step: the problem's measurements, its probes' readings."""
         records = self._read(position)
-        if position in self.appointments.schedule:
-            measured = jax.device_get(self.program.measure(self.state["params"], self.data))
+        if position in self.agenda.schedule:
+            measured = jax.device_get(self.measure(self.state["params"], self.data))
             for record, values in zip(records, self._each(measured)):
                 record |= {name: np.asarray(value).tolist() for name, value in values.items()}
-            if self.one.stopping is not None:
-                metric = watched(self.one.stopping, {**measured, "step": position})
-                self.state["stopping"] = self.one.stopping[0].update(
+            if self.first.stopping is not None:
+                metric = watched(self.first.stopping, {**measured, "step": position})
+                self.state["stopping"] = self.first.stopping[0].update(
                     self.state["stopping"], metric, self.state["params"]
                 )
         for run, record in zip(self.runs, records):
@@ -247,17 +225,17 @@ class _Group:
         """The readings of the probes that are due, a dict a seed."""
         records = [{} for _ in self.runs]
         losses = self.tracked[:, :position, TRACKED.index("loss")]
-        due = [self.appointments.of(position, one) for one in losses]
+        due = [self.agenda.due(position, one) for one in losses]
         if any(due):
             for record, params, samples, which in zip(
                 records, self._each(self.state["params"]), self.samples, due
             ):
                 for i in which:
-                    record |= self.program.probes[i](params, samples[i])
+                    record |= self.first.probes[i](params, samples[i])
         return records
 
     def _stopped(self):
-        return self.one.stopping is not None and bool(self.state["stopping"].should_stop)
+        return self.first.stopping is not None and bool(self.state["stopping"].should_stop)
 
     def _checkpoint(self, position):
         for i, (run, state) in enumerate(zip(self.runs, self._each(self.state))):
@@ -280,18 +258,6 @@ class _Group:
         self.state = jax.tree.map(lambda *x: jnp.stack(x), *states) if self.many else states[0]
         self.progress(position * len(self.runs))
         return position
-
-
-def _initial(problem):
-    params = jax.tree.map(
-        lambda x: jnp.array(x, copy=True), problem.params
-    )  # the state is donated, the problem is not
-    state = {"params": params, "opt_state": problem.optimizer.init(params)}
-    if problem.stopping is not None:
-        state["stopping"] = problem.stopping[0].init(params)
-    if problem.noise is not None:
-        state["noise"] = (jnp.array(problem.noise, copy=True), jnp.int32(0))
-    return state
 
 
 def _stack(trees):

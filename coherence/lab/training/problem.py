@@ -2,13 +2,23 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from coherence.probes.probe import Probe
+
+
+class Recipe(NamedTuple):
+    """What the program of a training step depends on, besides the shapes of its arguments."""
+
+    loss: Callable
+    optimizer: optax.GradientTransformation
+    per_example: bool
+    track_batches: bool
+    draws: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +74,49 @@ class Problem:
             raise TypeError(
                 f"noise puts a key at the end of every example: data['train'] is a tuple, (x,) or (x, y), got {kind}."
             )
+
+    @property
+    def recipe(self) -> Recipe:
+        """What its step is made of. Problems with equal recipes and shapes share one compiled program."""
+        return Recipe(
+            self.loss,
+            self.optimizer,
+            self.per_example,
+            self.track_batches,
+            self.noise is not None,
+        )
+
+    def extended(
+        self, *, measure: Callable | None = None, data: dict | None = None, **changes
+    ) -> "Problem":
+        """This problem, with more that is measured and more data.
+
+        Args:
+            measure: `(params, data) -> {name: array}`, recorded besides what is measured already.
+            data: further arrays, by name, which `measure` finds in its `data`.
+            **changes: other fields, replaced.
+
+        Raises:
+            ValueError: data of a name that there is already.
+        """
+        if taken := sorted(set(data or {}) & set(self.data)):
+            raise ValueError(
+                f"extended(data): the problem has {', '.join(taken)} already. Take another name, "
+                "or replace it: dataclasses.replace(problem, data=...)."
+            )
+        if measure is not None:
+            changes["measure"] = Measures((self.measure, measure))
+        return dataclasses.replace(self, data={**self.data, **(data or {})}, **changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Measures:
+    """Several `measure`s as one; equal where they are, so that their program is compiled once."""
+
+    parts: tuple[Callable, ...]
+
+    def __call__(self, params, data):
+        return {name: value for part in self.parts for name, value in part(params, data).items()}
 
 
 def watched(stopping, measured):

@@ -1,69 +1,78 @@
-"""What the settings of a run draw at random for a seed, and the probes of fixed samples that they ask for."""
+"""What a run draws at random for a seed, and the probes of fixed samples that its settings ask for."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from coherence.probes.settings import Probing
 
-def stream(seed, purpose):
-    """Independent integers for the purposes of one seed."""
+
+def stream(seed: int, purpose: int) -> int:
+    """A seed for one of the purposes that a run's seed serves, independent of the others."""
     return seed * 1000 + purpose
 
 
-def called(probing):
+def probe_name(probing: Probing) -> str:
     return probing.name or probing.of
 
 
-def check_names(probes):
-    names = [called(probing) for probing in probes]
-    if len(set(names)) < len(names):
-        raise ValueError(
-            f"probes need names of their own, got {', '.join(names)}: give them, Probing(of='train', name='early')."
-        )
+def make_probes(probings, loss, examples, *, corrupt, labels, classes, rng):
+    """The probes of a run, and which examples they look at: `(probes, {sample name: index})`.
 
-
-def chosen(probing, corrupt, tests, rng):
-    """Which examples a probe looks at: fewer than asked for where there are not so many pristine or corrupt ones."""
-    examples, available = np.arange(len(corrupt)), tests if probing.of == "test" else len(corrupt)
-    if probing.m > available:
-        raise ValueError(
-            f"Probing(m): of all {available} {'test' if probing.of == 'test' else 'training'} examples at most, got {probing.m}."
-        )
-    candidates = {
-        "train": examples,
-        "test": np.arange(tests),
-        "pristine": examples[~corrupt],
-        "corrupt": examples[corrupt],
-    }[probing.of]
-    return np.sort(rng.permutation(candidates)[: probing.m])
-
-
-def probe(probing, loss, examples, index, *, corrupt, labels, classes):
-    """The `Probe` of the examples at `index`: of the test ones, or of the training ones, of which some are corrupt.
+    A sample is smaller than asked for where there are not so many pristine or corrupt examples; a
+    probe with fewer than two is left out.
 
     Args:
         examples, labels: `{"train": ..., "test": ...}`: tuples of arrays that the loss takes;
         integers that tell classes apart.
         corrupt: bool, a training example each.
+
+    Raises:
+        ValueError: more examples are asked for than there are.
     """
+    probes, samples = [], {}
+    for probing in probings:
+        index = _sample(probing, corrupt, len(labels["test"]), rng)
+        samples[probe_name(probing)] = index
+        if len(index) > 1:
+            probes.append(_probe(probing, loss, examples, index, corrupt, labels, classes))
+    return tuple(probes), samples
+
+
+def _sample(probing, corrupt, tests, rng):
+    """Sorted indices of the examples of a probe, drawn without replacement."""
+    available = tests if probing.of == "test" else len(corrupt)
+    if probing.m > available:
+        part = "test" if probing.of == "test" else "training"
+        raise ValueError(
+            f"Probing(m): of all {available} {part} examples at most, got {probing.m}."
+        )
+    candidates = {
+        "train": np.arange(len(corrupt)),
+        "test": np.arange(tests),
+        "pristine": np.flatnonzero(~corrupt),
+        "corrupt": np.flatnonzero(corrupt),
+    }[probing.of]
+    return np.sort(rng.permutation(candidates)[: probing.m])
+
+
+def _probe(probing, loss, examples, index, corrupt, labels, classes):
     from coherence.probes.probe import Probe
 
     part = "test" if probing.of == "test" else "train"
-    options = {
+    wrong = np.zeros(len(index), bool) if part == "test" else corrupt[index]
+    groups = {
         "none": {},
-        "corrupt": {
-            "groups": np.zeros(len(index), bool) if part == "test" else corrupt[index],
-            "group_names": ("pristine", "corrupt"),
-        },
+        "corrupt": {"groups": wrong, "group_names": ("pristine", "corrupt")},
         "class": {"groups": labels[part][index], "num_groups": classes},
     }[probing.groups]
     return Probe(
         loss,
         tuple(array[index] for array in examples[part]),
         quantities=probing.quantities,
-        name=called(probing),
+        name=probe_name(probing),
         when=probing.when,
         batch_size=probing.batch_size,
         few=probing.few,
-        **options,
+        **groups,
     )

@@ -1,4 +1,4 @@
-"""One training step, and many of them in one compiled call."""
+"""One training step, many of them in one compiled call, and the programs that runs share."""
 
 import jax
 import jax.numpy as jnp
@@ -10,68 +10,119 @@ from coherence.jax_internals import contains
 from coherence.metrics.coherence import moments
 
 TRACKED = ("loss", "squared_norm_of_mean", "mean_squared_norm")
+CHUNK = 200  # most steps between two looks of the host
 
 
-def make_step(problem):
-    """`(state, data, indices [b]) -> (state, tracked [3])`: one optimizer step on the examples at `indices`.
+def make_step(recipe):
+    """`(state, examples, indices [b]) -> (state, tracked [3])`: an optimizer step on the examples at `indices`.
 
-    What is tracked of the batch is `TRACKED`; the norms are nan unless the problem tracks batches.
-    With noise every example ends with a key of its own, a function of the noise's key, the step and
-    the place in the batch.
+    What is tracked of the batch is `TRACKED`; the norms are nan unless batches are tracked. With
+    noise every example ends with a key of its own, a function of the noise's key, the step and the
+    place in the batch.
+
+    Args:
+        recipe: a `Problem`'s (`Problem.recipe`).
     """
 
-    def step(state, data, indices):
-        batch = jax.tree.map(lambda x: x[indices], data["train"])
-        if problem.noise is not None:
+    def step(state, examples, indices):
+        batch = jax.tree.map(lambda x: x[indices], examples)
+        if recipe.draws:
             key, done = state["noise"]
             batch = (*batch, jax.random.split(jax.random.fold_in(key, done), len(indices)))
             state = {**state, "noise": (key, done + 1)}
-        loss, gradients, norms = _gradients(problem, state["params"], batch)
-        updates, opt_state = problem.optimizer.update(
-            gradients, state["opt_state"], state["params"]
-        )
+        loss, gradients, norms = _gradients(recipe, state["params"], batch)
+        updates, opt_state = recipe.optimizer.update(gradients, state["opt_state"], state["params"])
         params = optax.apply_updates(state["params"], updates)
-        return {**state, "params": params, "opt_state": opt_state}, jnp.stack(
-            [loss, *norms]
-        ).astype(jnp.float32)
+        tracked = jnp.stack([loss, *norms]).astype(jnp.float32)
+        return {**state, "params": params, "opt_state": opt_state}, tracked
 
     return step
 
 
-def _gradients(problem, params, batch):
-    if not (problem.per_example or problem.track_batches):
-        mean_loss = lambda p: jnp.mean(jax.vmap(problem.loss, (None, 0))(p, batch))
+def _gradients(recipe, params, batch):
+    if not (recipe.per_example or recipe.track_batches):
+        mean_loss = lambda p: jnp.mean(jax.vmap(recipe.loss, (None, 0))(p, batch))
         return *jax.value_and_grad(mean_loss)(params), (jnp.nan, jnp.nan)
-    losses, gradients = per_example_value_and_grad(problem.loss)(params, batch)
-    norms = moments(gradients)[:2] if problem.track_batches else (jnp.nan, jnp.nan)
-    return jnp.mean(losses), gradients if problem.per_example else mean(gradients), norms
+    losses, gradients = per_example_value_and_grad(recipe.loss)(params, batch)
+    norms = moments(gradients)[:2] if recipe.track_batches else (jnp.nan, jnp.nan)
+    return jnp.mean(losses), gradients if recipe.per_example else mean(gradients), norms
 
 
 def make_advance(step, length):
-    """`(state, data, indices [length, b], n) -> (state, tracked [length, 3])`: n <= length steps.
+    """`(state, examples, indices [length, b], n) -> (state, tracked [length, 3])`: n <= length steps.
 
     n is dynamic, so that one program serves chunks of any length. With `length` 1 there is no loop:
     on CPU, XLA computes a convolution's gradient inside a loop body some forty times slower than
     outside (jax issue 12868).
     """
 
-    def advance(state, data, indices, n):
+    def advance(state, examples, indices, n):
         if length == 1:
-            state, tracked = step(state, data, indices[0])
+            state, tracked = step(state, examples, indices[0])
             return state, tracked[None]
 
         def body(i, carry):
-            state, tracked = carry
-            state, one = step(state, data, indices[i])
-            return state, tracked.at[i].set(one)
+            state, history = carry
+            state, tracked = step(state, examples, indices[i])
+            return state, history.at[i].set(tracked)
 
-        return jax.lax.fori_loop(
-            0, n, body, (state, jnp.full((length, len(TRACKED)), jnp.nan, jnp.float32))
-        )
+        history = jnp.full((length, len(TRACKED)), jnp.nan, jnp.float32)
+        return jax.lax.fori_loop(0, n, body, (state, history))
 
     return advance
 
 
-def convolves(step, *args):
-    """Whether the step contains a convolution."""
-    return contains(jax.make_jaxpr(step)(*args).jaxpr, "conv_general_dilated")
+def initial_state(problem):
+    """What a run starts with. All of it is copied: the state is donated, what the problem holds is not."""
+    state = {"params": problem.params, "opt_state": problem.optimizer.init(problem.params)}
+    if problem.stopping is not None:
+        state["stopping"] = problem.stopping[0].init(problem.params)
+    if problem.noise is not None:
+        state["noise"] = (problem.noise, jnp.int32(0))
+    return jax.tree.map(lambda x: jnp.array(x, copy=True), state)
+
+
+class Steps:
+    """The compiled steps of problems that differ in values alone. They are traced once for each set of shapes.
+
+    Args:
+        recipe: the problems'.
+        axes: of seeds computed side by side, which leaves of `data["train"]` are stacked: a tree of
+            0 and `None` (shared), flattened by `flat_axes`; `None` for a single seed.
+    """
+
+    def __init__(self, recipe, axes=None):
+        self.axes, self.step, self._advances = axes, jax.jit(make_step(recipe)), {}
+
+    def chunk(self, state, examples, batch_size):
+        """How many steps one call takes: 1 where a loop would be slow, with a convolution on CPU."""
+        if jax.default_backend() != "cpu":
+            return CHUNK
+        indices = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
+        jaxpr = self.step.trace(state, examples, indices).jaxpr
+        return 1 if contains(jaxpr.jaxpr, "conv_general_dilated") else CHUNK
+
+    def advance(self, length):
+        """`make_advance` of the step, compiled; the state is donated."""
+        if length not in self._advances:
+            advance = make_advance(self.step, length)
+            if self.axes is not None:
+                advance = jax.vmap(advance, (0, tree_of(self.axes), 0, None))
+            self._advances[length] = jax.jit(advance, donate_argnums=0)
+        return self._advances[length]
+
+
+def compiled_measure(measure, axes=None):
+    """A problem's `measure`, compiled; `axes` as for `Steps`, of all the data."""
+    return jax.jit(measure if axes is None else jax.vmap(measure, (0, tree_of(axes))))
+
+
+def flat_axes(axes):
+    """A tree of 0 and `None` as something that can be compared: its structure and its leaves."""
+    leaves, treedef = jax.tree.flatten(axes, is_leaf=lambda x: x is None)
+    return treedef, tuple(leaves)
+
+
+def tree_of(axes):
+    treedef, leaves = axes
+    return treedef.unflatten(leaves)

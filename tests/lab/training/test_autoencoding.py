@@ -17,15 +17,15 @@ from coherence.lab.models.settings import (
     Variational,
 )
 from coherence.lab.runs import Run
-from coherence.lab.training import Autoencoding, loop, train
-from coherence.lab.training.step import make_step
+from coherence.lab.training import Autoencoding, train
+from coherence.lab.training.step import initial_state, make_step
 from coherence.optim.settings import SGD, Adam, Winsorize
 from coherence.probes import Every, Probing
 
 SMALL = {"width": 8, "depth": 1, "latents": 2}
 IMAGE = {"shape": (8, 8, 1)}
 CIRCLES = Autoencoding(
-    Circles(40, 10),
+    data=Circles(40, 10),
     model=Variational(**SMALL),
     optimizer=Adam(3e-3),
     batch_size=8,
@@ -196,8 +196,8 @@ def test_convolutions_are_trained_by_the_same_settings():
     problem = changed(
         CIRCLES, model=ConvolutionalVariational(width=2, latents=2), garbage=0.5, track_batches=True
     ).build(0)
-    state, indices = loop._initial(problem), np.arange(8)
-    trained, _ = jax.eval_shape(make_step(problem), state, problem.data, indices)
+    state, indices = initial_state(problem), np.arange(8)
+    trained, _ = jax.eval_shape(make_step(problem.recipe), state, problem.data["train"], indices)
     assert jax.tree.map(np.shape, trained) == jax.tree.map(np.shape, state)
     assert len(jax.eval_shape(problem.measure, problem.params, problem.data)) == 5 * 3
 

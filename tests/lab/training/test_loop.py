@@ -21,7 +21,7 @@ from coherence.lab.analysis import at_loss_levels, stacked
 from coherence.lab.data.settings import LabelNoise
 from coherence.lab.models.settings import FullyConnected
 from coherence.lab.runs import Run
-from coherence.lab.training import Classification, Problem, loop, train
+from coherence.lab.training import Classification, Problem, step, train
 from coherence.lab.training.checkpoints import from_arrays, to_arrays
 from coherence.lab.training.order import batches
 from coherence.optim.settings import SGD, Adam, L1Decay, L2Decay, SoftThreshold
@@ -113,7 +113,7 @@ def test_probes_never_change_the_run(tmp_path):
 
 def test_the_chunk_length_never_changes_the_run(tmp_path, monkeypatch):
     (many,) = learn(tmp_path / "a")
-    monkeypatch.setattr(loop, "CHUNK", 7)
+    monkeypatch.setattr(step, "CHUNK", 7)
     (few,) = learn(tmp_path / "b")
     assert same_bits(many, few)
 
@@ -280,7 +280,7 @@ def test_divergence_is_data(tmp_path, capsys):
     assert last["test_accuracy"] == 0
     assert np.isnan(run.load("batches")["loss"][-1])
     assert np.isnan(run.load("params")["params/output/kernel"]).any()
-    assert np.isnan(at_loss_levels(run, (0.5,), 5)).all()
+    assert np.isnan(at_loss_levels([run], (0.5,), 5)).all()
     assert np.isnan(stacked([run], "train_loss")["train_loss"][0, -1])
     cli.main(["show", str(tmp_path)])
     assert "nan" in capsys.readouterr().out
@@ -442,10 +442,11 @@ def test_on_digits_with_wrong_labels_it_stops_before_they_are_memorized(tmp_path
 def test_a_convolution_on_the_cpu_gets_no_loop():
     loss, params, batch = zoo.convolution()
     convolution = Problem(loss=loss, params=params, data={"train": batch}, optimizer=optax.sgd(0.1))
-    assert loop._Program([(convolution, None)], 2, 4).chunk == (
-        1 if jax.default_backend() == "cpu" else 4
+    chunk = lambda one: step.Steps(one.recipe).chunk(
+        step.initial_state(one), one.data["train"], batch_size=2
     )
-    assert loop._Program([(problem(0), None)], 2, 4).chunk == 4
+    assert chunk(convolution) == (1 if jax.default_backend() == "cpu" else step.CHUNK)
+    assert chunk(problem(0)) == step.CHUNK
 
 
 def test_every_epoch_is_a_permutation_and_position_is_just_the_step():

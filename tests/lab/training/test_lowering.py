@@ -13,8 +13,7 @@ from coherence.lab.data.settings import Digits, LabelNoise
 from coherence.lab.models.settings import FullyConnected
 from coherence.lab.runs import Run
 from coherence.lab.training import Classification, train
-from coherence.lab.training.loop import _initial
-from coherence.lab.training.step import make_advance, make_step
+from coherence.lab.training.step import initial_state, make_advance, make_step
 from coherence.optim.settings import AnyAggregator, Average, Median, Winsorize
 from coherence.optim.stopping import Evidence
 from coherence.probes import Probe, Probing
@@ -29,9 +28,11 @@ def test_a_chunk_of_steps_and_the_probes_lower(aggregator, platform):
         model=FullyConnected(16, 1), noise=LabelNoise(0.5), aggregator=aggregator, batch_size=20
     )
     problem = settings.build(0)
-    advance = jax.jit(make_advance(make_step(problem), 5))
+    advance = jax.jit(make_advance(make_step(problem.recipe), 5))
     indices = np.zeros((5, 20), np.int32)
-    assert export.export(advance, platforms=[platform])(_initial(problem), problem.data, indices, 5)
+    assert export.export(advance, platforms=[platform])(
+        initial_state(problem), problem.data["train"], indices, 5
+    )
     assert export.export(jax.jit(problem.measure), platforms=[platform])(
         problem.params, problem.data
     )

@@ -9,9 +9,8 @@ import optax
 import pytest
 
 from coherence.lab.runs import Run
-from coherence.lab.training import Problem, loop, train
+from coherence.lab.training import Problem, step, train
 from coherence.lab.training.order import batches
-from coherence.lab.training.step import make_step
 from coherence.probes import Every, Probe
 from tests import zoo
 
@@ -67,10 +66,11 @@ def test_every_step_and_example_draws_from_another_key():
     one = problem(
         0, loss=drawing, params=start, data={"train": examples}, optimizer=optax.sgd(-BATCH)
     )
-    step, state, drawn = jax.jit(make_step(one)), loop._initial(one), []
+    state, drawn = step.initial_state(one), []
+    advance = jax.jit(step.make_step(one.recipe))
     for _ in range(20):
         before = state["params"]["w"]
-        state, _ = step(state, one.data, np.arange(BATCH))
+        state, _ = advance(state, examples, np.arange(BATCH))
         drawn.append(state["params"]["w"] - before)
     drawn = np.concatenate(drawn)
     assert len(np.unique(np.round(drawn, 3), axis=0)) == 20 * BATCH
@@ -112,7 +112,7 @@ def test_an_interrupted_run_ends_at_the_same_bits(tmp_path, vmapped):
 
 def test_a_seed_is_a_run_and_chunks_do_not_matter(tmp_path, monkeypatch):
     one, other = learn(tmp_path / "a", (0, 1))
-    monkeypatch.setattr(loop, "CHUNK", 7)
+    monkeypatch.setattr(step, "CHUNK", 7)
     (again,) = learn(tmp_path / "b")
     assert_same_bits(one, again)
     assert not np.array_equal(one.load("params")["w"], other.load("params")["w"])
@@ -168,7 +168,7 @@ def test_a_probe_reads_a_sample_with_keys_of_its_own(tmp_path):
 
 
 def test_without_noise_the_state_holds_no_key():
-    assert set(loop._initial(problem(0, noise=None))) == {"params", "opt_state"}
+    assert set(step.initial_state(problem(0, noise=None))) == {"params", "opt_state"}
 
 
 def test_examples_that_cannot_end_with_a_key_are_refused():

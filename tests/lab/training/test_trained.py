@@ -17,7 +17,7 @@ IMAGES = np.random.default_rng(0).random((3, 28, 28, 1), np.float32)
 @pytest.mark.parametrize("network", [Autoencoder(width=4), Variational(width=4, latents=2)])
 def test_a_run_encodes_and_decodes_as_its_last_parameters_do(tmp_path, network):
     settings = Autoencoding(
-        Circles(16, 2),
+        data=Circles(16, 2),
         model=network,
         steps=2,
         batch_size=8,

@@ -1,0 +1,49 @@
+"""The steps at which a run is measured, and by which of its probes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from coherence.probes.probe import Probe
+from coherence.probes.schedules import AtLoss
+
+
+class Agenda:
+    """The steps at which `measure` is recorded, and those at which each probe is read.
+
+    Where a probe waits for a loss, the host looks at the losses every `window` steps, from step 0
+    on: a pure function of them, so a resumed run is measured where the uninterrupted one was.
+    """
+
+    def __init__(
+        self, probes: Sequence[Probe], schedule: Iterable[int], steps: int, per_epoch: int
+    ):
+        self.schedule, self.total = set(schedule), steps
+        self.of_probes = [set(probe.when.steps(steps, per_epoch)) for probe in probes]
+        self.waiting = {
+            i: probe.when for i, probe in enumerate(probes) if isinstance(probe.when, AtLoss)
+        }
+        self.fixed = sorted({steps}.union(self.schedule, *self.of_probes))
+
+    def next(self, position: int) -> int:
+        """The first step after `position` at which the host must look."""
+        fixed = next((step for step in self.fixed if step > position), self.total)
+        windows = [(position // when.window + 1) * when.window for when in self.waiting.values()]
+        return min(fixed, self.total, *windows)
+
+    def due(self, position: int, losses: np.ndarray) -> list[int]:
+        """Which probes are read at `position`, in a run whose batches so far had these losses."""
+        return [
+            i
+            for i, steps in enumerate(self.of_probes)
+            if position in steps or (i in self.waiting and self.waiting[i].due(losses))
+        ]
+
+    def counts(self) -> list[int]:
+        """How often each probe is read, at most."""
+        return [
+            len(steps) + (len(self.waiting[i].levels) if i in self.waiting else 0)
+            for i, steps in enumerate(self.of_probes)
+        ]

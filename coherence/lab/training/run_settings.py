@@ -1,0 +1,77 @@
+"""What the settings of every trained run have: how it steps, how long, and what is measured."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from coherence.optim.settings import SGD, AnyAggregator, AnyOptimizer, Average
+from coherence.probes.schedules import Log
+from coherence.probes.settings import Probing
+
+from .programs import PROGRAMS
+from .samples import probe_name
+
+if TYPE_CHECKING:
+    from .problem import Problem
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """Aggregator, optimizer, length and measurements of a run; what is trained on what, subclasses say."""
+
+    aggregator: AnyAggregator = Average()
+    optimizer: AnyOptimizer = SGD()
+    batch_size: int = 100
+    steps: int = 2000
+    points_per_decade: int = 8
+    """How many measurements of losses and accuracies a decade of steps gets."""
+    probes: tuple[Probing, ...] = (Probing(),)
+    """What else is measured, on which samples, and when."""
+    track_batches: bool = True
+    """Record the norms of every batch's gradients: coherence at every step."""
+
+    def __post_init__(self):
+        names = [probe_name(probing) for probing in self.probes]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"probes need names of their own, got {', '.join(names)}: give them, "
+                "Probing(of='train', name='early')."
+            )
+
+    def describe(self) -> str:
+        """What is trained on what, in a few words."""
+        raise NotImplementedError
+
+    def schedule(self) -> tuple[int, ...]:
+        """The steps at which to measure."""
+        return Log(self.points_per_decade).steps(self.steps)
+
+    def build(self, seed: int) -> Problem:
+        """The `Problem` of one seed."""
+        raise NotImplementedError
+
+    def _transformation(self):
+        """The aggregator and what follows it, as one optax transformation: the same for equal settings."""
+        return PROGRAMS.get(transformation, *self._transformations())
+
+    def _transformations(self):
+        return self.aggregator, self.optimizer
+
+
+def transformation(*settings):
+    """An aggregator and what follows it, from their settings."""
+    from coherence.optim.chaining import chain
+
+    return chain(*(part.build() for part in settings))
+
+
+def initial_parameters(model, key, *example):
+    """`model.init(key, *example)` as one compiled program."""
+    return PROGRAMS.get(_compiled_init, model)(key, *example)
+
+
+def _compiled_init(model):
+    import jax
+
+    return jax.jit(model.init)
