@@ -5,10 +5,12 @@ Nothing else in the package reads an equation's parameters, binds a primitive or
 release moves it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import Literal, jaxprs_in_params
 
 # A call with one of these names means the same inlined into its caller. The custom derivative rules
@@ -26,7 +28,8 @@ CUSTOM_DERIVATIVES = ("custom_jvp_call", "custom_vjp_call")
 # Where collectives keep the names of their axes. An axis's index or a change of type reduces
 # nothing.
 _AXIS_PARAMETERS = ("axes", "axis_name")
-_NO_REDUCTIONS = frozenset({"axis_index", "pvary", "pcast", "pbroadcast"})
+_RETYPING = frozenset({"pvary", "pcast", "pbroadcast"})
+_NO_REDUCTIONS = _RETYPING | {"axis_index"}
 
 
 def is_traced(value: Any) -> bool:
@@ -45,6 +48,32 @@ def automatic_axes() -> tuple[str, ...]:
     return () if mesh.empty or not mesh.are_all_axes_auto else tuple(mesh.axis_names)
 
 
+def varying_axes(value: Any) -> frozenset[str]:
+    """The mesh axes over which a value differs from device to device; empty outside of `shard_map`."""
+    typed = value if isinstance(value, jax.ShapeDtypeStruct) else jax.typeof(value)
+    kind = getattr(typed, "manual_axis_type", None)
+    return frozenset() if kind is None else frozenset(kind.varying)
+
+
+def as_varying(value: jax.Array, axes: Iterable[str]) -> jax.Array:
+    """The value typed as differing over these axes, too: an addition to it then has a gradient of its own on each device."""
+    missing = tuple(sorted(set(axes) - varying_axes(value)))
+    return jax.lax.pcast(value, missing, to="varying") if missing else value
+
+
+def zeros_like(value: Any) -> jax.Array:
+    """Zeros of a value's (or a `ShapeDtypeStruct`'s) shape and dtype that vary over the same axes."""
+    return as_varying(jnp.zeros(value.shape, value.dtype), varying_axes(value))
+
+
+def struct_like(value: Any, shape: Sequence[int]) -> jax.ShapeDtypeStruct:
+    """Another shape, of the value's dtype, that varies over the same axes."""
+    if not varying_axes(value):
+        return jax.ShapeDtypeStruct(tuple(shape), value.dtype)
+    number = lambda x: jnp.sum(x, dtype=x.dtype)
+    return jax.eval_shape(lambda x: jax.lax.broadcast(number(x), tuple(shape)), value)
+
+
 def unbound_axis(error: NameError) -> str | None:
     """The named axis that nothing binds, `None` where the error is about something else."""
     _, found, rest = str(error).partition("unbound axis name:")
@@ -60,9 +89,25 @@ def evaluate(equation: Any, operands: Sequence[Any]) -> list[Any]:
 
 
 def bind(primitive: Any, operands: Sequence[Any], parameters: dict[str, Any]) -> list[Any]:
-    """What a primitive makes of its operands, as JAX's own interpreter asks it."""
+    """What a primitive makes of its operands, as JAX's own interpreter asks it.
+
+    `jax.numpy` would make operands vary over the same axes; a primitive expects that they do.
+    """
+    if primitive.name in CUSTOM_DERIVATIVES:  # whose code may index what it is given
+        operands = [jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in operands]
+    axes = frozenset().union(*map(varying_axes, operands))
+    if axes and primitive.name not in _RETYPING:
+        operands = [as_varying(x, axes) for x in operands]
     out = primitive.bind(*operands, **primitive.get_bind_params(parameters))
     return list(out) if primitive.multiple_results else [out]
+
+
+def evaluate_now(equation: Any, operands: Sequence[Any]) -> list[Any]:
+    """The outputs of an equation of known operands, known too, whatever is traced around it."""
+    if equation.primitive.name in _RETYPING:
+        return list(operands)
+    with jax.ensure_compile_time_eval():
+        return evaluate(equation, operands)
 
 
 def open_jaxpr(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
@@ -140,6 +185,15 @@ def reshaping(shape: Sequence[int]) -> Operation:
     return Operation(jax.lax.reshape_p, parameters)
 
 
+def slicing(starts: Sequence[int], stops: Sequence[int]) -> Operation:
+    parameters = (
+        ("limit_indices", tuple(stops)),
+        ("start_indices", tuple(starts)),
+        ("strides", None),
+    )
+    return Operation(jax.lax.slice_p, parameters)
+
+
 def permutation(transpose: Operation) -> tuple[int, ...]:
     """The axes of a transposition."""
     return dict(transpose.parameters)["permutation"]
@@ -177,8 +231,14 @@ def branches(equation: Any) -> Sequence[Any]:
 
 
 def joined_axis(equation: Any) -> int:
-    """The axis of a `concatenate`."""
-    return equation.params["dimension"]
+    """The axis of a `concatenate` or a `stack`."""
+    p = equation.params
+    return p["dimension"] if "dimension" in p else p["axis"]
+
+
+def parts(equation: Any) -> tuple[tuple[int, ...], int]:
+    """The sizes of the parts of a `split`, and its axis."""
+    return tuple(map(int, equation.params["sizes"])), equation.params["axis"]
 
 
 def summed_axes(equation: Any) -> tuple[int, ...]:
@@ -243,6 +303,17 @@ def gather(equation: Any) -> Gather:
     return Gather(p["dimension_numbers"], p["slice_sizes"], p["mode"])
 
 
+def is_inside(equation: Any, indices: Any) -> bool:
+    """Whether all slices that a `gather` at known indices looks up lie within its operand."""
+    numbers, sizes, _ = gather(equation)
+    if numbers.operand_batching_dims:
+        return False
+    starts = np.asarray(indices, np.int64).reshape(-1, len(numbers.start_index_map))
+    shape = equation.invars[0].aval.shape
+    last = [shape[axis] - sizes[axis] for axis in numbers.start_index_map]
+    return bool(((starts >= 0) & (starts <= last)).all())
+
+
 def slice_sizes(equation: Any) -> tuple[int, ...]:
     """The size of what a `dynamic_slice` cuts out."""
     return equation.params["slice_sizes"]
@@ -256,6 +327,7 @@ __all__ = [
     "Literal",
     "Operation",
     "Scan",
+    "as_varying",
     "automatic_axes",
     "bind",
     "branches",
@@ -263,22 +335,29 @@ __all__ = [
     "contraction",
     "convolution",
     "evaluate",
+    "evaluate_now",
     "gather",
     "inlined",
     "inner_jaxprs",
     "is_container",
+    "is_inside",
     "is_traced",
     "joined_axis",
     "layer_scope",
     "mesh_axis_names",
     "open_jaxpr",
     "operation",
+    "parts",
     "permutation",
     "reduced_axis_names",
     "reshaping",
     "scan",
     "slice_sizes",
+    "slicing",
+    "struct_like",
     "summed_axes",
     "transposition",
     "unbound_axis",
+    "varying_axes",
+    "zeros_like",
 ]

@@ -55,6 +55,34 @@ def test_axes_the_compiler_may_divide_are_named():
         assert jax_internals.automatic_axes() == ()
 
 
+def test_values_know_over_which_axes_they_vary():
+    def inside(x, y):
+        assert jax_internals.varying_axes(x) == frozenset({"d"})
+        assert jax_internals.varying_axes(y) == frozenset()
+        assert jax_internals.varying_axes(jax_internals.as_varying(y, "d")) == {"d"}
+        struct = jax_internals.struct_like(x, (4, 2))
+        assert (struct.shape, struct.dtype) == ((4, 2), x.dtype)
+        assert jax_internals.varying_axes(struct) == {"d"}
+        zeros = jax_internals.zeros_like(struct)
+        assert jax_internals.varying_axes(zeros) == {"d"}
+        (total,) = jax_internals.bind(jax.lax.add_p, (x, y), {})  # JAX alone would refuse
+        return total + zeros.sum()
+
+    specs = PartitionSpec("d"), PartitionSpec()
+    split = jax.shard_map(inside, mesh=mesh(AxisType.Auto), in_specs=specs, out_specs=specs[0])
+    np.testing.assert_array_equal(split(jnp.ones(3), jnp.ones(3)), 2 * np.ones(3))
+    assert jax_internals.varying_axes(1.0) == frozenset()
+    assert jax_internals.struct_like(jnp.ones(3), (2,)) == jax.ShapeDtypeStruct((2,), jnp.float32)
+
+
+def test_known_values_are_computed_whatever_is_traced():
+    equation = only("sin", jnp.sin, 1.0)
+    seen = []
+    jax.jit(lambda x: seen.extend(jax_internals.evaluate_now(equation, [np.float32(2.0)])))(1.0)
+    assert not jax_internals.is_traced(seen[0])
+    np.testing.assert_allclose(seen[0], np.sin(2.0), rtol=1e-6)
+
+
 def test_an_axis_nobody_binds_is_named():
     with pytest.raises(NameError) as error:
         jax.make_jaxpr(lambda x: jax.lax.psum(x, "nowhere"))(1.0)
@@ -105,6 +133,7 @@ def test_an_operation_is_applied_to_other_operands_and_hashable():
     assert jax_internals.reshaping((3, 2)).name == "reshape"
     slices = only("slice", lambda x: jax.lax.slice(x, (1, 0), (2, 2)), x)
     np.testing.assert_array_equal(jax_internals.operation(slices)(x), x[1:2, :2])
+    assert jax_internals.operation(slices) == jax_internals.slicing((1, 0), (2, 2))
 
 
 def test_a_scan_says_what_is_constant_carried_and_scanned():
@@ -131,8 +160,10 @@ def test_a_cond_has_branches():
     ]
 
 
-def test_concatenations_and_sums_name_their_axes():
+def test_concatenations_parts_and_sums_name_their_axes():
     x = jnp.ones((2, 3))
+    assert jax_internals.joined_axis(only("stack", lambda x: jnp.stack([x, x], 1), x)) == 1
+    assert jax_internals.parts(only("split", lambda x: jnp.split(x, [1], 1), x)) == ((1, 2), 1)
     assert jax_internals.joined_axis(only("concatenate", lambda x: jnp.hstack([x, x]), x)) == 1
     assert jax_internals.summed_axes(only("reduce_sum", lambda x: x.sum((0, 1)), x)) == (0, 1)
 
@@ -173,6 +204,10 @@ def test_a_gather_says_what_it_looks_up_and_how():
     assert gather.numbers.operand_batching_dims == ()
     assert gather.slice_sizes == (1, 3)
     assert gather.mode == jax.lax.GatherScatterMode.CLIP
+    inside = only("gather", take, jnp.ones((5, 3)), jnp.ones(4, int))
+    assert jax_internals.is_inside(inside, np.array([[0], [4]]))
+    assert not jax_internals.is_inside(inside, np.array([[0], [5]]))
+    assert not jax_internals.is_inside(inside, np.array([[-1]]))
     row = lambda t, i: jax.lax.dynamic_index_in_dim(t, i)
     equation = only("dynamic_slice", row, jnp.ones((5, 3)), 2)
     assert jax_internals.slice_sizes(equation) == (1, 3)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from coherence import jax_internals
 from coherence.trees import leaf as leaf_name
 
 
@@ -44,6 +45,13 @@ def check_batch(batch, mask):
             f"mask must be bool [{m}], one entry an example, got {jnp.result_type(mask)} {list(jnp.shape(mask))}."
         )
     return m
+
+
+def varying_with(params, data):
+    """The parameters, under `shard_map` typed as differing between devices where the data do: else gradients are summed over devices."""
+    axes: frozenset[str] = frozenset()
+    axes = axes.union(*map(jax_internals.varying_axes, jax.tree.leaves(data)))
+    return jax.tree.map(lambda x: jax_internals.as_varying(x, axes), params)
 
 
 def check_loss_output(out, has_aux):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from coherence.trees import leaf as leaf_name
 
-from .arguments import check_params
+from .arguments import check_params, varying_with
 from .factors import accumulator
 
 _UNROLLED = 32  # probes up to which the loop is unrolled: on CPU, convolutions inside a loop body take a path 200 times slower
@@ -117,7 +117,7 @@ def squared_norm_total(losses, params, batch, key, probes):
     (m,), dtype = out.shape, accumulator(out.dtype)
     population = max(2, 1 << (m - 1).bit_length())
     signs = _orthogonal_signs(key, m, population, min(probes, population)).astype(out.dtype)
-    _, pull_back = jax.vjp(of_params, params)
+    _, pull_back = jax.vjp(of_params, varying_with(params, batch))
 
     def probe(s):
         (gradient,) = pull_back(s)

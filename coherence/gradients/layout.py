@@ -1,22 +1,25 @@
-"""How a parameter reaches the place where it meets data: a chain of linear steps, and the way back for gradients.
+"""Layouts: the linear steps by which a parameter becomes the operand that meets data, and back.
 
 A layout is a tuple of steps, hashable and comparable, so that it can be static in a pytree. Applied
-forward it turns a parameter into the operand of a meeting; transposed it turns a gradient of that
-operand into a gradient of the parameter.
+forward it turns a parameter into the operand; transposed it turns a gradient of the operand into a
+gradient of the parameter. Steps know no dtype: casts between floats are no step, and a gradient is
+pulled back in the dtype it is given in.
 """
 
+import hashlib
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from coherence import jax_internals
 from coherence.jax_internals import Operation
 
-# Pure rearrangements, and embeddings when transposed: they keep the norm of a gradient on its way
-# back.
-_ISOMETRIES = frozenset(
+# Rearrangements, and embeddings when transposed: a gradient keeps its norm on its way back.
+_REARRANGEMENTS = frozenset(
     {
         "transpose",
         "reshape",
@@ -25,120 +28,206 @@ _ISOMETRIES = frozenset(
         "rev",
         "slice",
         "dynamic_slice",
-        "convert_element_type",
-        "copy",
     }
 )
-_SCALINGS = {"neg": lambda: -1.0, "mul": lambda c: c, "div": lambda c: 1.0 / c}
-STEPS = _ISOMETRIES | _SCALINGS.keys() | {"broadcast_in_dim"}
+# What leaves a real parameter as it is but for its precision or its place in a machine.
+IDENTITIES = frozenset(
+    {
+        "convert_element_type",
+        "copy",
+        "optimization_barrier",
+        "pvary",
+        "reduce_precision",
+        "sharding_constraint",
+    }
+)
+_SCALINGS = frozenset({"neg", "mul", "div"})
+
+
+class Constant:
+    """An array that can be compared and hashed."""
+
+    def __init__(self, value: Any):
+        self.value = np.asarray(value)
+        digest = hashlib.blake2b(np.ascontiguousarray(self.value).tobytes()).digest()
+        self._key = self.value.shape, str(self.value.dtype), digest
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Constant) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __repr__(self) -> str:
+        return f"Constant({self.value.dtype}{list(self.value.shape)})"
 
 
 class Step(NamedTuple):
-    """One primitive of one tensor; `literals` are its other operands, `None` marks the tensor's own place."""
+    """A rearrangement; `operands` are its constants, `None` marks the tensor's own place."""
 
     operation: Operation
-    literals: tuple = (None,)
-
-    def __call__(self, x):
-        return self.operation(*(x if c is None else np.asarray(*c) for c in self.literals))
+    operands: tuple[Constant | None, ...] = (None,)
 
     @property
-    def name(self):
+    def name(self) -> str:
         return self.operation.name
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.operation(*(x if c is None else c.value for c in self.operands))
+
+    @property
+    def is_rearrangement(self) -> bool:
+        """Whether each coordinate of the operand is a coordinate of its own of the tensor."""
+        if self.name != "gather":
+            return self.name in _REARRANGEMENTS
+        indices = self.operands[1]
+        assert indices is not None
+        rows = indices.value.reshape(-1, indices.value.shape[-1])
+        return len(np.unique(rows, axis=0)) == len(rows)
+
+
+class Scaling(NamedTuple):
+    """A product with a constant: a number, or an array of the tensor's shape."""
+
+    factor: float | Constant
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        factor = self.factor.value if isinstance(self.factor, Constant) else self.factor
+        return x * jnp.asarray(factor, x.dtype)
 
 
 class Mapped(NamedTuple):
     """A layout of each slice of a stacked parameter, one a step of a scan, the slices joined along the first dimension."""
 
-    layout: tuple
+    layout: tuple[Any, ...]
 
-    def __call__(self, x):
-        y = jax.vmap(lambda one: forward(self.layout, one))(x)
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = jax.vmap(lambda slice: forward(self.layout, slice))(x)
         return y.reshape(-1, *y.shape[2:])
 
 
-def step(operation, literals, shape, size):
-    """A `Step` from a tensor of `size` to one of `shape` where the primitive is linear in the tensor, else `None`."""
-    name, place = operation.name, literals.index(None)
-    if name not in STEPS or (name == "div" and place == 1):
+Layout: TypeAlias = tuple[Step | Scaling | Mapped, ...]
+
+
+def step(equation: Any, operands: Sequence[Any]) -> Layout | None:
+    """The steps an equation takes a tensor by, where it is linear in the tensor, else `None`.
+
+    `operands` are the equation's: `None` in the tensor's own place, else known numbers or arrays.
+    """
+    name, place = equation.primitive.name, operands.index(None)
+    tensor, out = equation.invars[place].aval, equation.outvars[0].aval
+    others = [x for x in operands if x is not None]
+    if name in IDENTITIES:
+        return () if not others and jnp.issubdtype(out.dtype, jnp.inexact) else None
+    if name in _SCALINGS:
+        return _scaling(name, place, others, out.shape == tensor.shape)
+    if name == "broadcast_in_dim":
+        if math.prod(out.shape) == tensor.size:
+            return (reshaping(out.shape),)
+    elif name == "gather":
+        if place or not jax_internals.is_inside(equation, others[0]):
+            return None
+    elif name not in _REARRANGEMENTS:
         return None
-    if name == "broadcast_in_dim" and math.prod(shape) == size:
-        return reshaping(shape)
-    return Step(operation, literals)
+    constants = tuple(None if x is None else Constant(x) for x in operands)
+    return (Step(jax_internals.operation(equation), constants),)
 
 
-def transposition(axes):
+def _scaling(name: str, place: int, others: list[Any], keeps_shape: bool) -> Layout | None:
+    if (name == "div" and place == 1) or not keeps_shape:
+        return None
+    if not others:
+        return (Scaling(-1.0),)
+    (other,) = others
+    if np.iscomplexobj(other):
+        return None
+    factor = np.asarray(other, np.float64)
+    factor = 1 / factor if name == "div" else factor
+    if factor.ndim == 0:
+        return (Scaling(float(factor)),)
+    return (Scaling(Constant(factor.astype(jnp.promote_types(other.dtype, np.float32)))),)
+
+
+def transposition(axes: Sequence[int]) -> Step:
     return Step(jax_internals.transposition(axes))
 
 
-def reshaping(shape):
+def reshaping(shape: Sequence[int]) -> Step:
     return Step(jax_internals.reshaping(shape))
 
 
-def forward(layout, x):
+def slicing(start: int, stop: int, axis: int, shape: Sequence[int]) -> Step:
+    """The part of a tensor of `shape` from `start` to `stop` along one axis."""
+    starts = [start if i == axis else 0 for i in range(len(shape))]
+    stops = [stop if i == axis else size for i, size in enumerate(shape)]
+    return Step(jax_internals.slicing(starts, stops))
+
+
+def forward(layout: Layout, x: jax.Array) -> jax.Array:
     """The operand that the parameter `x` becomes."""
-    for one in layout:
-        x = one(x)
+    for step in layout:
+        x = step(x)
     return x
 
 
-def pull_back(layout, parameter, gradient):
-    """The parameter's gradient from its operand's; `parameter` gives shape and dtype (a `ShapeDtypeStruct` will do)."""
+def pull_back(layout: Layout, parameter: Any, gradient: jax.Array) -> jax.Array:
+    """The parameter's gradient from its operand's, in the dtype of `gradient`.
+
+    Args:
+        parameter: an array or `ShapeDtypeStruct`, of which only the shape is read.
+    """
     if not layout:
         return gradient
-    operand = jax.eval_shape(lambda x: forward(layout, x), parameter)
-    (result,) = jax.linear_transpose(lambda x: forward(layout, x), parameter)(
-        gradient.astype(operand.dtype)
-    )
+    struct = jax_internals.struct_like(gradient, parameter.shape)
+    (result,) = jax.linear_transpose(lambda x: forward(layout, x), struct)(gradient)
     return result
 
 
-def scale(layout):
+def scale(layout: Layout) -> float | None:
     """The factor by which `pull_back` stretches every gradient's norm, `None` where that depends on the gradient."""
     factor = 1.0
-    for one in layout:
-        if isinstance(one, Mapped):
-            inner = scale(one.layout)
+    for step in layout:
+        if isinstance(step, Mapped):
+            inner = scale(step.layout)
             if inner is None:
                 return None
             factor *= inner
-            continue
-        constants = [float(np.asarray(*c)) for c in one.literals if c is not None]
-        if one.name in _SCALINGS:
-            factor *= abs(_SCALINGS[one.name](*constants))
-        elif one.name == "broadcast_in_dim":
+        elif isinstance(step, Scaling):
+            if isinstance(step.factor, Constant):
+                return None
+            factor *= abs(step.factor)
+        elif not step.is_rearrangement:
             return None
     return factor
 
 
-def is_rearrangement(layout):
-    """True where every coordinate of the parameter's gradient is one coordinate of the operand's, or zero for all examples."""
+def is_rearrangement(layout: Layout) -> bool:
+    """Whether every coordinate of the parameter's gradient is one of the operand's, or zero for all examples."""
     return all(
-        is_rearrangement(one.layout) if isinstance(one, Mapped) else one.name in _ISOMETRIES
-        for one in layout
+        is_rearrangement(step.layout)
+        if isinstance(step, Mapped)
+        else isinstance(step, Step) and step.is_rearrangement
+        for step in layout
     )
 
 
-def is_transposed(layout, shape):
+def is_transposed(layout: Layout, shape: Sequence[int]) -> bool | None:
     """Whether the operand lists the entries of a matrix row by row (False) or column by column (True), up to dimensions of size 1.
 
     `None` where it does neither, or is no rearrangement of a matrix.
     """
     if len(shape) != 2 or 1 in shape or not is_rearrangement(layout):
         return None
-    x, axes = (
-        jax.ShapeDtypeStruct(shape, np.float32),
-        [0, 1],
-    )  # of each dimension of x larger than 1, which axis it was
-    for one in layout:
-        if isinstance(one, Mapped) or one.name == "rev":
+    x: Any = jax.ShapeDtypeStruct(shape, np.float32)
+    axes = [0, 1]  # of each dimension of x larger than 1, which axis it was
+    for step in layout:
+        if not isinstance(step, Step) or step.name in ("rev", "gather"):
             return None
-        moved = jax.eval_shape(lambda x, one=one: one(x), x)
-        if one.name == "transpose":
+        moved = jax.eval_shape(lambda x, step=step: step(x), x)
+        if step.name == "transpose":
             sizes = [i for i, n in enumerate(x.shape) if n > 1]
-            axes = [
-                axes[sizes.index(i)] for i in jax_internals.permutation(one.operation) if i in sizes
-            ]
+            permutation = jax_internals.permutation(step.operation)
+            axes = [axes[sizes.index(i)] for i in permutation if i in sizes]
         elif [n for n in moved.shape if n > 1] != [n for n in x.shape if n > 1]:
             return None
         x = moved

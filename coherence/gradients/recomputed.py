@@ -9,7 +9,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from coherence.jax_internals import contains
+from coherence.jax_internals import contains, zeros_like
 
 from .factors import accumulator
 
@@ -103,7 +103,7 @@ def _summed(group, weights, part, size):
     whole = one.m - one.m % size
     head = jax.tree.map(lambda x: x[:whole].reshape(-1, size, *x.shape[1:]), everything)
     zeros = jax.tree.map(
-        lambda x: jnp.zeros(x.shape, x.dtype),
+        zeros_like,
         jax.eval_shape(part, *jax.tree.map(lambda x: x[0], head)),
     )
     add = lambda carry, few: (jax.tree.map(jnp.add, carry, part(*few)), None)

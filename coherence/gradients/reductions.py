@@ -4,12 +4,12 @@ Every function takes a tree of `Factored`, `Stacked` and `Recomputed` nodes, or 
 leaves have a leading example axis. Sums are kept in at least float32.
 """
 
-import dataclasses
 import math
 
 import jax
 import jax.numpy as jnp
 
+from coherence.jax_internals import zeros_like
 from coherence.trees import leaf as leaf_name
 
 from . import layout, recomputed
@@ -227,13 +227,14 @@ def _leaf_weighted_sum_of(node, weights, function):
     )
     if isinstance(node, Stacked):
         return rows(node.values)
+    if not node.terms:
+        return jnp.zeros(node.shape, dtype)
     parameter = jax.ShapeDtypeStruct(node.shape, dtype)
     if len(node.terms) != 1 or not layout.is_rearrangement(node.terms[0].layout):
-        add = lambda carry, pair: (
-            carry + pair[1] * function(_formed_one(node, pair[0]).astype(dtype)),
-            None,
-        )
-        return jax.lax.scan(add, jnp.zeros(node.shape, dtype), (node.terms, w))[0]
+        weighted = lambda terms, weight: weight * function(_formed_one(node, terms))
+        first = jax.eval_shape(weighted, *jax.tree.map(lambda x: x[0], (node.terms, w)))
+        add = lambda carry, pair: (carry + weighted(*pair), None)
+        return jax.lax.scan(add, zeros_like(first), (node.terms, w))[0]
     (term,) = node.terms
     if isinstance(term, Outer) and term.dims[2] == 1:
         inputs, cotangents = (
@@ -262,7 +263,7 @@ def _leaf_squared_norms(node):
         return term.squared_norms() * layout.scale(term.layout) ** 2
     if (inner := _inner_of_tied(node)) is not None:
         return sum(term.squared_norms() for term in node.terms) + 2 * inner
-    return _streamed(node, lambda g: jnp.sum(jnp.square(g.astype(dtype))))
+    return _streamed(node, lambda g: jnp.sum(jnp.square(g)))
 
 
 def _leaf_dot(node, vector):
@@ -270,8 +271,7 @@ def _leaf_dot(node, vector):
     if isinstance(node, Stacked):
         return node.values.reshape(node.m, -1).astype(dtype) @ jnp.ravel(vector).astype(dtype)
     parts = [
-        term.dot(layout.forward(term.layout, jnp.asarray(vector, node.dtype)))
-        for term in node.terms
+        term.dot(layout.forward(term.layout, jnp.asarray(vector, dtype))) for term in node.terms
     ]
     return sum(parts, jnp.zeros(node.m, dtype))
 
@@ -324,19 +324,17 @@ def _streamed(node, reduce):
 
 
 def _formed_one(node, terms):
-    """One example's gradient from its own part of the terms."""
-    return _form(
-        dataclasses.replace(node, terms=jax.tree.map(lambda x: x[None], terms), mask=None, m=1)
-    )[0]
+    """One example's gradient from its own part of the terms, in at least float32."""
+    parameter = jax.ShapeDtypeStruct(node.shape, accumulator(node.dtype))
+    terms = jax.tree.map(lambda x: x[None], terms)
+    return sum(term.rows(parameter)[0] for term in terms)
 
 
 def _form(node):
     if isinstance(node, Stacked):
         return node.values
-    return sum(
-        (term.rows(node.parameter) for term in node.terms),
-        jnp.zeros((node.m, *node.shape), node.dtype),
-    )
+    rows = [term.rows(node.parameter) for term in node.terms]
+    return sum(rows[1:], rows[0]) if rows else jnp.zeros((node.m, *node.shape), node.dtype)
 
 
 def _take(node, index):

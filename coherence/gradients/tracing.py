@@ -1,12 +1,14 @@
 """Walk the jaxpr of one example's loss and find where each parameter meets data.
 
-A parameter is followed through layout-only steps as a `Tracked` value. Where a primitive with a
-rule joins it with data, the walk adds a perturbation to the output: the loss's derivative there is
-the cotangent the rule asks for. A small parameter that runs into anything else is perturbed itself:
-its rows are then the cotangents. A large one is given up, and recomputed, exactly, elsewhere.
+A parameter is followed through linear steps as a `Tracked` value. Where a primitive with a rule
+joins it with data, the walk adds a perturbation to the output: the loss's derivative there is the
+cotangent the rule asks for. A small parameter that runs into anything else is perturbed itself: its
+rows are then the cotangents. A large one is given up, and recomputed, exactly, elsewhere.
 """
 
-import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -15,14 +17,81 @@ import numpy as np
 
 from coherence import jax_internals
 
-from . import layout
-from .meetings import Fixed, Joined, Meeting, Share, Tracked, constant, is_number, value_of
-from .rules import RULES
-from .rules.dot_general import dot_general_of_parts
+from . import layout as layouts
+from .layout import Layout
+from .rules import RULES, Factors, dot_general_of_parts
 from .terms import Outer, Term
 
 _SHIFTS = ("add", "add_any", "sub")
 ROWS = 4096  # numbers of a parameter whose gradient may be formed for each example where no rule applies: vectors, not matrices
+_KNOWN = 2**22  # numbers of a constant that may be part of a layout
+
+
+@dataclasses.dataclass(frozen=True)
+class Tracked:
+    """The value a parameter leaf has become by linear steps.
+
+    `is_zero`: a tangent in the parameter's place, which is zero whatever the steps.
+    """
+
+    leaf: Any
+    layout: Layout
+    value: Any
+    is_zero: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Fixed:
+    """A value that no example has a part in: constants, and what is computed from constants and parameters alone.
+
+    `compute` gives the value while tracing where it is made of constants alone, so that it can be
+    part of a layout.
+    """
+
+    value: Any
+    compute: Callable[[], Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Joined:
+    """Parameters concatenated along one axis: a fused projection, the gates of a recurrent cell."""
+
+    parts: tuple[Tracked | Fixed, ...]
+    axis: int
+    value: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """A leaf's part in a meeting: `factors(data, cotangent)` make its gradient, through `layout`.
+
+    `formed`: a parameter perturbed itself, whose cotangent is its row.
+    """
+
+    leaf: Any
+    layout: Layout
+    factors: Factors
+    formed: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Meeting:
+    """A place where parameters meet data: what each gets from it, and the shape of the perturbation."""
+
+    shares: tuple[Share, ...]
+    output: jax.ShapeDtypeStruct
+
+
+def constant(value: Any) -> Fixed:
+    return Fixed(value, None if jax_internals.is_traced(value) else lambda: value)
+
+
+def _value(x: Any) -> Any:
+    return x.value if isinstance(x, Tracked | Joined | Fixed) else x
+
+
+def _is_large(x: Any) -> bool:
+    return np.size(x.value) > ROWS
 
 
 class Walk:
@@ -36,110 +105,106 @@ class Walk:
     order of the walk, and `given_up` is `{leaf: primitive name}` of the leaves without a rule.
     """
 
-    def __init__(self, perturbations=None):
+    def __init__(self, perturbations: Sequence[jax.Array] | None = None):
         self.perturbations = perturbations
         self.meetings: list[Meeting] = []
         self.operands: list[Any] = []
         self.given_up: dict[Any, str] = {}
 
-    def run(self, jaxpr, consts, args):
+    def run(self, jaxpr: Any, consts: Iterable[Any], args: Sequence[Any]) -> list[Any]:
         """Outputs of the jaxpr; `Tracked` arguments are the parameters."""
-        return [
-            self._plain(out, "return") for out in self._jaxpr(jaxpr, map(constant, consts), args)
-        ]
+        outputs = self._jaxpr(jaxpr, map(constant, consts), args)
+        return [self._plain(out, "return") for out in outputs]
 
     def _jaxpr(self, jaxpr, consts, args):
         values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args)))
         read = lambda v: constant(v.val) if isinstance(v, jax_internals.Literal) else values[v]
         for equation in jaxpr.eqns:
-            values.update(
-                zip(equation.outvars, self._equation(equation, [read(v) for v in equation.invars]))
-            )
+            outputs = self._equation(equation, [read(v) for v in equation.invars])
+            values.update(zip(equation.outvars, outputs))
         return [read(v) for v in jaxpr.outvars]
 
     def _equation(self, equation, operands):
-        without_data = all(isinstance(x, Fixed | Tracked) for x in operands)
-        folded = _is_foldable(equation, operands)
-        mark = (constant if folded else Fixed) if without_data else lambda x: x
+        """The outputs of one equation, `Tracked` where it only moves a parameter."""
+        name = equation.primitive.name
         places = [i for i, x in enumerate(operands) if isinstance(x, Tracked | Joined)]
         if not places:
-            with jax.ensure_compile_time_eval() if folded else contextlib.nullcontext():
-                return [
-                    mark(out) for out in jax_internals.evaluate(equation, map(value_of, operands))
-                ]
-        if (called := jax_internals.inlined(equation)) is not None:
-            return self._jaxpr(called[0], map(constant, called[1]), operands)
-        name = equation.primitive.name
-        if name == "stop_gradient" or not any(
-            jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in equation.outvars
-        ):
-            return [
-                mark(out) for out in jax_internals.evaluate(equation, map(value_of, operands))
-            ]  # nothing to differentiate
+            return _without_parameters(equation, operands)
+        if (call := jax_internals.inlined(equation)) is not None:
+            return self._jaxpr(call[0], map(constant, call[1]), operands)
+        is_inexact = (jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in equation.outvars)
+        if name == "stop_gradient" or not any(is_inexact):  # nothing to differentiate
+            outputs = jax_internals.evaluate(equation, [_value(x) for x in operands])
+            return [Fixed(x) for x in outputs] if _have_no_data(operands) else outputs
         if name == "scan":
             return self._scan(equation, operands)
         if name == "cond" and 0 not in places:
             return self._cond(equation, operands)
-        if (
-            name in jax_internals.CUSTOM_DERIVATIVES
-            and (outs := self._custom(equation, operands)) is not None
-        ):
-            return outs
-        if name == "concatenate" and all(
-            isinstance(x, Tracked) and np.size(x.value) > ROWS for x in operands
-        ):
-            return [
-                Joined(
-                    tuple(operands),
-                    jax_internals.joined_axis(equation),
-                    *jax_internals.evaluate(equation, [x.value for x in operands]),
-                )
-            ]
-        if len(places) == 1:
-            (place,) = places
-            x = operands[place]
-            plain = [value_of(y) for y in operands]
-            if (
-                isinstance(x, Tracked)
-                and (moved := self._move(equation, operands, place)) is not None
-            ):
-                return [Tracked(x.leaf, moved, *jax_internals.evaluate(equation, plain))]
-            if not _only_scaled(equation, without_data) and (shares := _shares(equation, place, x)):
-                (out,) = jax_internals.evaluate(equation, plain)
-                return [self._meet(out, plain[1 - place], shares)]
-        return [
-            mark(out)
-            for out in jax_internals.evaluate(equation, [self._plain(x, name) for x in operands])
-        ]
+        if name in jax_internals.CUSTOM_DERIVATIVES:
+            outputs = self._custom(equation, operands)
+        elif name in ("concatenate", "stack"):
+            outputs = _join(equation, operands)
+        elif len(places) == 1:
+            outputs = self._move(equation, operands, *places) or self._met(
+                equation, operands, *places
+            )
+        else:
+            outputs = None
+        if outputs is None:
+            plain = [self._plain(x, name) for x in operands]
+            outputs = jax_internals.evaluate(equation, plain)
+            return [Fixed(x) for x in outputs] if _have_no_data(operands) else outputs
+        return outputs
 
     def _move(self, equation, operands, place):
-        """The layout after this equation where it moves the parameter linearly without meeting data, else `None`."""
-        name, tracked = equation.primitive.name, operands[place]
+        """The outputs where the equation moves the parameter linearly without meeting data, else `None`."""
+        name, x = equation.primitive.name, operands[place]
+        values = lambda: jax_internals.evaluate(equation, [_value(y) for y in operands])
+        if isinstance(x, Joined):
+            return _move_joined(equation, x, values)
+        if name == "split":
+            return _split(equation, x, values())
         aval, out = equation.invars[place].aval, equation.outvars[0].aval
-        others = [x for i, x in enumerate(operands) if i != place]
-        if name in _SHIFTS and (place, name) != (
-            1,
-            "sub",
-        ):  # a shift by what no example has a part in leaves the gradient alone
-            return (
-                tracked.layout if isinstance(others[0], Fixed) and out.shape == aval.shape else None
-            )
-        if not all(map(is_number, others)) or len(equation.outvars) != 1:
+        others = [y for i, y in enumerate(operands) if i != place]
+        if name in _SHIFTS and (place, name) != (1, "sub"):
+            # A shift by what no example has a part in leaves the gradient alone.
+            if isinstance(others[0], Fixed) and out.shape == aval.shape:
+                return [dataclasses.replace(x, value=values()[0])]
             return None
-        literals = tuple(
-            None
-            if i == place
-            else (np.asarray(value_of(x)).item(), str(jnp.result_type(value_of(x))))
-            for i, x in enumerate(operands)
-        )
-        step = layout.step(jax_internals.operation(equation), literals, out.shape, aval.size)
-        return None if step is None else (*tracked.layout, step)
+        if len(equation.outvars) != 1 or not all(isinstance(y, Fixed) for y in others):
+            return None
+        if name in RULES and not all(y.compute is not None for y in others):
+            return None
+        known = [None if y is x else _known(y) for y in operands]
+        if any(v is None for i, v in enumerate(known) if i != place):
+            return None
+        steps = layouts.step(equation, known)
+        if steps is None:
+            return None
+        return [dataclasses.replace(x, layout=(*x.layout, *steps), value=values()[0])]
+
+    def _met(self, equation, operands, place):
+        """The perturbed output where a rule says what the parameter gets from this equation, else `None`."""
+        if _have_no_data(operands) and equation.primitive.name in ("mul", "dot_general"):
+            return None  # scaled or projected by constants alone: rows would be formed for nothing
+        x = operands[place]
+        shares = _shares(equation, place, x)
+        if not shares:
+            return None
+        plain = [_value(y) for y in operands]
+        if isinstance(x, Tracked) and x.is_zero and equation.primitive.name != "add":
+            aval = equation.outvars[0].aval
+            axes = frozenset().union(*map(jax_internals.varying_axes, plain))
+            out = jax_internals.as_varying(jnp.zeros(aval.shape, aval.dtype), axes)
+        else:
+            (out,) = jax_internals.evaluate(equation, plain)
+        return [self._meet(out, plain[1 - place], shares)]
 
     def _meet(self, out, data, shares):
         """`out` perturbed, and the meeting noted."""
         if self.perturbations is not None:
             out = out + self.perturbations[len(self.meetings)]
-        self._note(Meeting(shares, jax.ShapeDtypeStruct(out.shape, out.dtype)), data)
+        self._note(Meeting(shares, jax_internals.struct_like(out, out.shape)), data)
         return out
 
     def _note(self, meeting, data):
@@ -151,20 +216,22 @@ class Walk:
         if isinstance(x, Joined):
             return jnp.concatenate([self._plain(part, name) for part in x.parts], x.axis)
         if not isinstance(x, Tracked):
-            return value_of(x)
-        size = np.size(x.value)
-        if size > ROWS:
+            return _value(x)
+        if _is_large(x):
             self.given_up.setdefault(x.leaf, name)
             return x.value
-        row = lambda _, cotangent: (
-            jnp.ones((1, 1, 1), cotangent.dtype),
-            cotangent.reshape(1, 1, size),
-        )
-        return self._meet(
-            x.value,
-            None,
-            (Share(x.leaf, (*x.layout, layout.reshaping((1, 1, size))), row, formed=True),),
-        )
+        return self._formed(x)
+
+    def _formed(self, x):
+        """A parameter perturbed itself."""
+        size = np.size(x.value)
+
+        def row(_, cotangent):
+            ones = jnp.ones((1, 1, 1), cotangent.real.dtype)
+            return Outer(ones, cotangent.reshape(1, 1, size))
+
+        steps = (*x.layout, layouts.reshaping((1, 1, size)))
+        return self._meet(x.value, None, (Share(x.leaf, steps, _real(row), formed=True),))
 
     def _custom(self, equation, operands):
         """A large parameter inside a function with a derivative of its own: followed through the tangent map of that derivative.
@@ -173,15 +240,11 @@ class Walk:
         meets the data that its derivative is made of. `None` where no parameter is large, or the
         derivative (of a `custom_vjp`) is not linear in the cotangent.
         """
-        places = [
-            i for i, x in enumerate(operands) if isinstance(x, Tracked) and np.size(x.value) > ROWS
-        ]
+        places = [i for i, x in enumerate(operands) if isinstance(x, Tracked) and _is_large(x)]
         if not places:
             return None
-        rest = [
-            None if i in places else self._plain(x, equation.primitive.name)
-            for i, x in enumerate(operands)
-        ]
+        name = equation.primitive.name
+        rest = [None if i in places else self._plain(x, name) for i, x in enumerate(operands)]
         values = [operands[i].value for i in places]
 
         def function(*values):
@@ -190,108 +253,258 @@ class Walk:
 
         outs, pull_back = jax.vjp(function, *values)
         try:
-            closed = jax.make_jaxpr(
-                jax.linear_transpose(lambda *cotangents: pull_back(list(cotangents)), *outs)
-            )(tuple(values))
+            tangents_of = jax.linear_transpose(lambda *cts: pull_back(list(cts)), *outs)
+            closed = jax.make_jaxpr(tangents_of)(tuple(values))
         except (NotImplementedError, TypeError, ValueError, AssertionError):
             return None
         data = any(i not in places and not isinstance(x, Fixed) for i, x in enumerate(operands))
-        consts = [x if data else Fixed(x) for x in jax.lax.stop_gradient(closed.consts)]
+        consts = [x if data else Fixed(x) for x in closed.consts]
         zeros = [
-            Tracked(operands[i].leaf, operands[i].layout, jnp.zeros_like(x))
+            dataclasses.replace(operands[i], value=jax_internals.zeros_like(x), is_zero=True)
             for i, x in zip(places, values)
         ]
         tangents = self._jaxpr(closed.jaxpr, consts, zeros)
         return [
-            Tracked(t.leaf, t.layout, out)
+            dataclasses.replace(t, value=out, is_zero=operands[places[0]].is_zero)
             if isinstance(t, Tracked)
-            else out + self._plain(t, equation.primitive.name)
+            else out + self._plain(t, name)
             for out, t in zip(outs, tangents)
         ]
 
     def _cond(self, equation, operands):
-        """Every branch is walked, as under `vmap`, and the outputs selected: meetings of the others get zero cotangents."""
+        """One branch where the choice is known, else each with perturbations of its own: those of the others get zero cotangents."""
         index, *rest = operands
-        outputs = [
-            [
-                self._plain(out, "cond")
-                for out in self._jaxpr(*jax_internals.open_jaxpr(branch), rest)
-            ]
-            for branch in jax_internals.branches(equation)
-        ]
-        return [jax.lax.select_n(value_of(index), *outs) for outs in zip(*outputs)]
+        branches = jax_internals.branches(equation)
+        if isinstance(index, Fixed) and (known := _known(index)) is not None:
+            jaxpr, consts = jax_internals.open_jaxpr(branches[np.clip(known, 0, len(branches) - 1)])
+            return self._jaxpr(jaxpr, map(constant, consts), rest)
+        rest = [self._unjoined(x, "cond") for x in rest]
+        bodies = [_Body(branch, rest) for branch in branches]
+        start = len(self.meetings)
+        functions = []
+        for k, body in enumerate(bodies):
+            stop = start + len(body.meetings)
+            functions.append(functools.partial(_branch, bodies, k, self._own(start, stop)))
+            start = stop
+        outputs, data = jax.lax.switch(_value(index), functions, [_value(x) for x in rest])
+        for body, met in zip(bodies, data):
+            self._note_body(body, met)
+        return outputs
+
+    def _own(self, start, stop):
+        """The perturbations of some of the meetings."""
+        return None if self.perturbations is None else list(self.perturbations[start:stop])
+
+    def _unjoined(self, x, name):
+        return self._plain(x, name) if isinstance(x, Joined) else x
+
+    def _note_body(self, body, data):
+        """The meetings of a part of the walk, as those of the leaves themselves."""
+        for meeting, met in zip(body.meetings, data):
+            shares = tuple(
+                dataclasses.replace(
+                    share,
+                    leaf=body.operands[share.leaf].leaf,
+                    layout=(*body.operands[share.leaf].layout, *share.layout),
+                )
+                for share in meeting.shares
+            )
+            self._note(Meeting(shares, meeting.output), met)
+        for i, name in body.given_up.items():
+            self.given_up.setdefault(body.operands[i].leaf, name)
 
     def _scan(self, equation, operands):
         """A parameter the steps share (time) has one more sum over positions, one they divide (layers) one more batch dimension."""
         scan = jax_internals.scan(equation)
+        if scan.length == 0:  # there is no step to look at
+            stacked = (v.aval for v in equation.outvars[scan.carries :])
+            empty = [jnp.zeros(aval.shape, aval.dtype) for aval in stacked]
+            return [*(operands[i] for i in scan.carried), *empty]
         rest = [
-            x if isinstance(x, Tracked) and i not in scan.carried else self._plain(x, "scan")
+            self._plain(x, "scan") if i in scan.carried or isinstance(x, Joined) else x
             for i, x in enumerate(operands)
         ]
-        found = _meetings_of_a_step(scan, rest)
+        step = _Step(scan, rest)
         # Rows formed at every step would be as many as steps; perturbed out here, the backward pass
         # adds them up.
         early = {
             share.leaf
-            for meeting in found.meetings
+            for meeting in step.meetings
             for share in meeting.shares
             if share.formed and share.leaf < scan.constants
         }
         if early:
             rest = [self._plain(x, "scan") if i in early else x for i, x in enumerate(rest)]
-            found = _meetings_of_a_step(scan, rest)
+            step = _Step(scan, rest)
         start = len(self.meetings)
-        perturbations = (
-            None
-            if self.perturbations is None
-            else list(self.perturbations[start : start + len(found.meetings)])
-        )
+        perturbations = self._own(start, start + len(step.meetings))
 
-        def step(carry, xs):
-            walk, carry, outputs = _step_of_scan(scan, rest, xs[0], carry, xs[1])
+        def body(carry, xs):
+            walk, carry, outputs = step.run(xs[0], carry, xs[1])
             return carry, (outputs, walk.operands)
 
-        scanned = [value_of(x) for x in rest[scan.carried.stop :]]
-        init = [rest[i] for i in scan.carried]
-        carry, (outputs, met) = jax.lax.scan(
-            step, init, (perturbations, scanned), scan.length, scan.reverse, scan.unroll
+        scanned = [_value(x) for x in rest[scan.carried.stop :]]
+        init = [_value(rest[i]) for i in scan.carried]
+        carry, (outputs, data) = jax.lax.scan(
+            body, init, (perturbations, scanned), scan.length, scan.reverse, scan.unroll
         )
-        for meeting, data in zip(found.meetings, met):
+        for meeting, met in zip(step.meetings, data):
             shares = tuple(
                 _repeated(share, rest[share.leaf], stacked=share.leaf >= scan.carried.stop)
                 for share in meeting.shares
             )
-            output = jax.ShapeDtypeStruct(
-                (scan.length, *meeting.output.shape), meeting.output.dtype
-            )
-            self._note(Meeting(shares, output), data)
-        for i, name in found.given_up.items():
+            shape = (scan.length, *meeting.output.shape)
+            output = jax_internals.struct_like(meeting.output, shape)
+            self._note(Meeting(shares, output), met)
+        for i, name in step.given_up.items():
             self.given_up.setdefault(rest[i].leaf, name)
         return [*carry, *outputs]
 
 
-def _meetings_of_a_step(scan, rest):
-    """An abstract walk of one step of a scan."""
-    walks: list[Walk] = []
-    slices = [jax.eval_shape(lambda x: x[0], value_of(x)) for x in rest[scan.carried.stop :]]
-    jax.eval_shape(
-        lambda c, s: walks.append(_step_of_scan(scan, rest, None, c, s)[0]),
-        [rest[i] for i in scan.carried],
-        slices,
+class _Part:
+    """A jaxpr walked by itself, its parameters numbered by their place among `operands`; its meetings, found abstractly."""
+
+    def __init__(self, closed, operands):
+        self.jaxpr, self.consts = jax_internals.open_jaxpr(closed)
+        self.operands = operands
+
+    def _find(self, run, *args):
+        def find(*args):
+            walk, *_ = run(*args)
+            self.meetings, self.given_up = walk.meetings, walk.given_up
+            return walk.operands
+
+        self.data = jax.eval_shape(find, *args)
+
+    def _walk(self, perturbations, values):
+        walk = Walk(perturbations)
+        args = []
+        for i, (x, value) in enumerate(zip(self.operands, values)):
+            if isinstance(x, Tracked):
+                args.append(Tracked(i, (), value, x.is_zero))
+            else:
+                args.append(Fixed(value, x.compute) if isinstance(x, Fixed) else value)
+        return walk, walk.run(self.jaxpr, self.consts, args)
+
+
+class _Body(_Part):
+    """A branch."""
+
+    def __init__(self, closed, operands):
+        super().__init__(closed, operands)
+        self._find(functools.partial(self._walk, None), [_value(x) for x in operands])
+
+    def run(self, perturbations, values):
+        """(walk, outputs)."""
+        return self._walk(perturbations, values)
+
+
+class _Step(_Part):
+    """A step of a scan."""
+
+    def __init__(self, scan, operands):
+        super().__init__(scan.jaxpr, operands)
+        self.scan = scan
+        slices = [jax.eval_shape(lambda x: x[0], _value(x)) for x in operands[scan.carried.stop :]]
+        init = [_value(operands[i]) for i in scan.carried]
+        self._find(functools.partial(self.run, None), init, slices)
+
+    def run(self, perturbations, carry, scanned):
+        """(walk, carry, outputs)."""
+        constants = [_value(x) for x in self.operands[: self.scan.constants]]
+        walk, outputs = self._walk(perturbations, [*constants, *carry, *scanned])
+        return walk, outputs[: self.scan.carries], outputs[self.scan.carries :]
+
+
+def _branch(bodies, chosen, perturbations, values):
+    """Outputs of one branch and the data met in all, which are zero in the others."""
+    walk, outputs = bodies[chosen].run(perturbations, values)
+    data = [jax.tree.map(jax_internals.zeros_like, body.data) for body in bodies]
+    data[chosen] = walk.operands
+    return outputs, data
+
+
+def _without_parameters(equation, operands):
+    values = jax_internals.evaluate(equation, [_value(x) for x in operands])
+    if not all(isinstance(x, Fixed) for x in operands):
+        return values
+    if any(x.compute is None for x in operands):
+        return [Fixed(x) for x in values]
+
+    @functools.cache
+    def compute():
+        return jax_internals.evaluate_now(equation, [x.compute() for x in operands])
+
+    return [Fixed(x, lambda i=i: compute()[i]) for i, x in enumerate(values)]
+
+
+def _known(x):
+    """The value of a constant as numpy, `None` where it is not known while tracing, or too large to be part of a layout."""
+    if not isinstance(x, Fixed) or x.compute is None or np.size(x.value) > _KNOWN:
+        return None
+    value = x.compute()
+    return None if jax_internals.is_traced(value) else np.asarray(value)
+
+
+def _have_no_data(operands):
+    return all(isinstance(x, Fixed | Tracked | Joined) for x in operands)
+
+
+def _join(equation, operands):
+    """Parameters and constants concatenated or stacked, where one of them is large; else `None`."""
+    tracked = [x for x in operands if isinstance(x, Tracked)]
+    if not any(map(_is_large, tracked)) or not _have_no_data(operands):
+        return None
+    if any(isinstance(x, Joined) for x in operands):
+        return None
+    axis = jax_internals.joined_axis(equation)
+    if equation.primitive.name == "stack":
+        operands = [_expanded(x, axis) for x in operands]
+    (value,) = (
+        jax_internals.evaluate(equation, [_value(x) for x in operands])
+        if equation.primitive.name == "concatenate"
+        else (jnp.concatenate([_value(x) for x in operands], axis),)
     )
-    return walks[0]
+    return [Joined(tuple(operands), axis, value)]
 
 
-def _step_of_scan(scan, rest, perturbations, carry, scanned):
-    """(walk, carry, outputs) of one step; its parameters are numbered by their place among the scan's operands, `rest`."""
-    walk = Walk(perturbations)
-    values = [*map(value_of, rest[: scan.constants]), *carry, *scanned]
-    args = [
-        Tracked(i, (), value) if isinstance(rest[i], Tracked) else value
-        for i, value in enumerate(values)
-    ]
-    outputs = walk.run(*jax_internals.open_jaxpr(scan.jaxpr), args)
-    return walk, outputs[: scan.carries], outputs[scan.carries :]
+def _expanded(x, axis):
+    """A part of a stack, with the new axis of size 1."""
+    value = jnp.expand_dims(x.value, axis)
+    if isinstance(x, Fixed):
+        return Fixed(value)
+    return dataclasses.replace(x, layout=(*x.layout, layouts.reshaping(value.shape)), value=value)
+
+
+def _move_joined(equation, x, values):
+    """Joined parameters cast or transposed, else `None`."""
+    name = equation.primitive.name
+    if name in layouts.IDENTITIES and len(equation.outvars) == 1:
+        (value,) = values()
+        return [dataclasses.replace(x, value=value)] if jnp.isrealobj(value) else None
+    if name != "transpose":
+        return None
+    axes = jax_internals.permutation(jax_internals.operation(equation))
+    parts = []
+    for part in x.parts:
+        value = part.value.transpose(axes)
+        if isinstance(part, Fixed):
+            parts.append(Fixed(value))
+        else:
+            steps = (*part.layout, layouts.transposition(axes))
+            parts.append(dataclasses.replace(part, layout=steps, value=value))
+    return [Joined(tuple(parts), axes.index(x.axis), *values())]
+
+
+def _split(equation, x, values):
+    """The parts of a parameter."""
+    sizes, axis = jax_internals.parts(equation)
+    shape, start, outputs = np.shape(x.value), 0, []
+    for size, value in zip(sizes, values):
+        step = layouts.slicing(start, start + size, axis, shape)
+        outputs.append(dataclasses.replace(x, layout=(*x.layout, step), value=value))
+        start += size
+    return outputs
 
 
 def _shares(equation, place, x):
@@ -302,34 +515,25 @@ def _shares(equation, place, x):
         sizes = [np.shape(part.value)[x.axis] for part in x.parts]
         parts = dot_general_of_parts(equation, place, x.axis, sizes)
         return tuple(
-            Share(part.leaf, (*part.layout, *steps), factors)
+            Share(part.leaf, (*part.layout, *steps), _real(factors))
             for part, (steps, factors) in zip(x.parts, parts)
+            if isinstance(part, Tracked)
         )
     rule = RULES.get(equation.primitive.name)
     met = rule(equation, place) if rule is not None else None
-    return () if met is None else (Share(x.leaf, (*x.layout, *met[0]), met[1]),)
+    return () if met is None else (Share(x.leaf, (*x.layout, *met[0]), _real(met[1])),)
+
+
+def _real(factors: Factors) -> Factors:
+    """Parameters are real, whatever they meet."""
+    return lambda data, cotangent: factors(data, cotangent).real()
 
 
 def _repeated(share, tracked, *, stacked):
     """A leaf's share in a meeting that all steps of a scan repeat; data and cotangents have a leading axis of its length."""
 
-    def factors(data, cotangent):
-        met = jax.vmap(share.factors)(data, cotangent)
-        return (met if isinstance(met, Term) else Outer(*met)).of_steps(stacked=stacked)
+    def factors(data, cotangent) -> Term:
+        return jax.vmap(share.factors)(data, cotangent).of_steps(stacked=stacked)
 
-    steps = (layout.Mapped(share.layout),) if stacked else share.layout
+    steps = (layouts.Mapped(share.layout),) if stacked else share.layout
     return Share(tracked.leaf, (*tracked.layout, *steps), factors)
-
-
-def _is_foldable(equation, operands):
-    """Scalars made of known scalars, such as sqrt(1 / fan_in), are computed while tracing: layouts hold numbers."""
-    return (
-        bool(operands)
-        and all(map(is_number, operands))
-        and all(v.aval.shape == () for v in equation.outvars)
-    )
-
-
-def _only_scaled(equation, without_data):
-    """A parameter that constants alone scale or project has met no data: its rows would be formed for nothing."""
-    return without_data and equation.primitive.name in ("mul", "dot_general")

@@ -6,14 +6,14 @@ import warnings
 import jax
 import jax.numpy as jnp
 
+from coherence import jax_internals
 from coherence.trees import leaf as leaf_name
 
 from . import batch_statistics
-from .arguments import check_batch, check_loss_output, check_params
+from .arguments import check_batch, check_loss_output, check_params, varying_with
 from .factors import Recomputed, node
-from .meetings import Fixed, Tracked
-from .terms import Outer, Term
-from .tracing import Walk
+from .terms import Term
+from .tracing import Fixed, Tracked, Walk
 
 
 class RecomputedWarning(UserWarning):
@@ -81,6 +81,7 @@ def per_example_value_and_grad(
     def value_and_grad(params, batch, mask=None):
         check_params(params)
         m = check_batch(batch, mask)
+        params = varying_with(params, (batch, mask))
         trace = _Trace(loss, has_aux, only, allow_batch_statistics, params, batch)
         if mask is not None:
             batch = _without_masked(batch, mask)
@@ -111,12 +112,13 @@ class _Trace:
         if not allow_batch_statistics:
             batch_statistics.refuse(self.closed, len(self.paths))
         self.measured = [only is None or bool(only(path)) for path, _ in self.paths]
-        walk = Walk()
-        jax.eval_shape(
-            lambda p, e: self.outputs(walk, p, e), [leaf for _, leaf in self.paths], example
-        )
-        self.given_up = walk.given_up
-        self.meetings = walk.meetings
+
+        def find_meetings(leaves, example):
+            walk = Walk()
+            self.outputs(walk, leaves, example)
+            self.given_up, self.meetings = walk.given_up, walk.meetings
+
+        jax.eval_shape(find_meetings, [leaf for _, leaf in self.paths], example)
         if self.given_up:
             reasons = {leaf_name(self.paths[i][0]): why for i, why in sorted(self.given_up.items())}
             warnings.warn(RecomputedWarning(reasons), stacklevel=4)
@@ -140,7 +142,7 @@ class _Trace:
             value = value if keep is None else jnp.where(keep, value, 0)
             return value, (value, aux, walk.operands)
 
-        zeros = [jnp.zeros(meeting.output.shape, meeting.output.dtype) for meeting in self.meetings]
+        zeros = [jax_internals.zeros_like(meeting.output) for meeting in self.meetings]
         cotangents, (value, aux, operands) = jax.grad(perturbed, has_aux=True)(zeros)
         factors = {}
         for i, meeting in enumerate(self.meetings):
@@ -159,8 +161,7 @@ class _Trace:
         terms: dict[int, list[Term]] = {i: [] for i in range(len(self.paths))}
         for (i, j), met in factors.items():
             share = self.meetings[i].shares[j]
-            term = met if isinstance(met, Term) else Outer(*met)
-            terms[share.leaf].append(dataclasses.replace(term, layout=share.layout))
+            terms[share.leaf].append(dataclasses.replace(met, layout=share.layout))
         nodes = [
             recomputed(i)
             if i in self.given_up

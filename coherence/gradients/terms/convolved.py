@@ -8,6 +8,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from coherence.jax_internals import struct_like
+
 from .outer import pairs_are_cheaper
 from .term import Term, by_examples, static
 
@@ -94,20 +96,15 @@ class Convolved(Term):
         _, _, t, k, n = self.dims
         if pairs_are_cheaper(t, k, n):
             return self._squared_norms_by_pairs()
-        return self._each_formed(
-            lambda g: jnp.sum(jnp.square(g.astype(self.dtype)), (1, 2, 3)), self.cotangents
-        )
+        return self._each_formed(lambda g: jnp.sum(jnp.square(g), (1, 2, 3)), self.cotangents)
 
     def weighted_sum(self, weights):
         """The plain gradient of a convolution whose cotangents are weighted."""
         _, b, _, k, n = self.dims
-        weighted = (
-            self.cotangents * weights[:, None, None, None].astype(self.cotangents.dtype)
-        ).astype(self.dtype)
+        weighted = self.weighted_cotangents(weights)
         images = self.inputs.reshape(-1, *self.inputs.shape[2:]).astype(self.dtype)
-        kernel = jax.ShapeDtypeStruct(
-            (*self.window.shape, k // math.prod(self.window.shape), b * n), self.dtype
-        )
+        shape = (*self.window.shape, k // math.prod(self.window.shape), b * n)
+        kernel = struct_like(weighted, shape)
         convolve = lambda x: self.window.convolve(images, x, b)
         outputs = jnp.moveaxis(weighted, 1, 2).reshape(jax.eval_shape(convolve, kernel).shape)
         return self._to_groups(jax.linear_transpose(convolve, kernel)(outputs)[0])
@@ -144,6 +141,7 @@ class Convolved(Term):
         places = math.prod(self.window.shape)
 
         def few(images, d):
+            images, d = images.astype(self.dtype), d.astype(self.dtype)
             patches = self.window.patches(images).reshape(-1, t, places, b, k // places)
             patches = jnp.moveaxis(patches, 3, 1).reshape(-1, b, t, k)
             return reduce(jnp.einsum("mbtn,mbtk->mbnk", d, patches).swapaxes(2, 3))

@@ -29,7 +29,8 @@ class Looked(Term):
 
     def form(self, cotangents=None):
         m, b, _, k, _ = self.dims
-        ids, d = self._of_one_table(self.cotangents if cotangents is None else cotangents)
+        d = self.cotangents if cotangents is None else cotangents
+        ids, d = self._of_one_table(d.astype(self.dtype))
         return jax.vmap(lambda ids, d: _scattered(ids, d, b * k))(ids, d).reshape(m, b, k, -1)
 
     def squared_norms(self):
@@ -45,9 +46,8 @@ class Looked(Term):
     def weighted_sum(self, weights):
         _, b, _, k, n = self.dims
         ids, d = self._of_one_table(self.cotangents.astype(self.dtype))
-        return _scattered(
-            ids.ravel(), (d * weights[:, None, None].astype(self.dtype)).reshape(-1, n), b * k
-        ).reshape(b, k, n)
+        weighted = d * weights[:, None, None].astype(self.dtype)
+        return _scattered(ids.ravel(), weighted.reshape(-1, n), b * k).reshape(b, k, n)
 
     def dot(self, vector):
         ids, d = self._of_one_table(self.cotangents.astype(self.dtype))

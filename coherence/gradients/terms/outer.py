@@ -25,9 +25,10 @@ class Outer(Term):
         return self.dims[1] == self.dims[2] == 1
 
     def form(self, cotangents=None):
-        return jnp.einsum(
-            "mbtk,mbtn->mbkn", self.inputs, self.cotangents if cotangents is None else cotangents
-        )
+        d = self.cotangents if cotangents is None else cotangents
+        if d.dtype == self.inputs.dtype:  # products of half precision, summed in more
+            return jnp.einsum("mbtk,mbtn->mbkn", self.inputs, d, preferred_element_type=self.dtype)
+        return jnp.einsum("mbtk,mbtn->mbkn", self.inputs.astype(self.dtype), d.astype(self.dtype))
 
     def squared_norms(self):
         """||a^T d||^2 = sum_{t,u} (a_t . a_u)(d_t . d_u), by T x T Gram matrices where that is cheaper than forming a^T d."""
@@ -46,22 +47,18 @@ class Outer(Term):
         return by_examples(square, (a, d), a[0].size + k * n)
 
     def weighted_sum(self, weights):
-        weighted = self.cotangents * weights[:, None, None, None].astype(
-            self.cotangents.dtype
-        )  # the smaller side of most layers
+        a = self.inputs.astype(self.dtype)
+        # The cotangents are weighted: they are the smaller side of most layers. Not in half
+        # precision, where 1/m may be nothing.
+        d = self.weighted_cotangents(weights)
         if self.dims[1] == 1:  # one product of matrices: XLA copies to reorder dimensions of size 1
-            a, d = (x.reshape(-1, x.shape[-1]) for x in (self.inputs, weighted))
-            return jnp.einsum("ik,in->kn", a, d, preferred_element_type=self.dtype)[None]
-        return jnp.einsum(
-            "mbtk,mbtn->bkn", self.inputs, weighted, preferred_element_type=self.dtype
-        )
+            a, d = (x.reshape(-1, x.shape[-1]) for x in (a, d))
+            return jnp.einsum("ik,in->kn", a, d)[None]
+        return jnp.einsum("mbtk,mbtn->bkn", a, d)
 
     def dot(self, vector):
-        vector = vector.astype(self.inputs.dtype)
-        each = (self.inputs, vector, self.cotangents)
-        return jnp.einsum(
-            "mbtk,bkn,mbtn->m", *each, preferred_element_type=self.dtype, optimize="optimal"
-        )
+        each = (x.astype(self.dtype) for x in (self.inputs, vector, self.cotangents))
+        return jnp.einsum("mbtk,bkn,mbtn->m", *each, optimize="optimal")
 
     def gram(self):
         if self.dims[2] > 1:

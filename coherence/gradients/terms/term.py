@@ -47,7 +47,7 @@ class Term(abc.ABC):
 
     @abc.abstractmethod
     def form(self, cotangents=None):
-        """G [m, B, K, N], or the columns of it that belong to a slab of the cotangents [m, B, T, q]."""
+        """G [m, B, K, N], or its columns that belong to a slab of the cotangents [m, B, T, q]; in the accumulator's dtype."""
 
     @abc.abstractmethod
     def squared_norms(self):
@@ -61,11 +61,15 @@ class Term(abc.ABC):
     def dot(self, vector):
         """G_i . v for v [B, K, N]: [m], in the accumulator's dtype."""
 
+    def weighted_cotangents(self, weights):
+        """w_i d_i, in the accumulator's dtype."""
+        return self.cotangents.astype(self.dtype) * weights[:, None, None, None].astype(self.dtype)
+
     def gram(self):
         """G_i . G_j: [m, m], a slab of columns formed at a time."""
 
         def slab(cotangents):
-            rows = self.form(cotangents).reshape(self.dims[0], -1).astype(self.dtype)
+            rows = self.form(cotangents).reshape(self.dims[0], -1)
             return rows @ rows.T
 
         slabs = self.slabs(_SLAB)
@@ -107,6 +111,18 @@ class Term(abc.ABC):
         return dataclasses.replace(
             terms[0], inputs=join("inputs", inputs), cotangents=join("cotangents", cotangents)
         )
+
+    def real(self):
+        """One example's term of a real parameter that met complex numbers: x dy has the real part Re x Re dy - Im x Im dy."""
+        if not jnp.iscomplexobj(self.cotangents):
+            return self
+        parts = [(self.inputs.real, self.cotangents.real)]
+        if jnp.iscomplexobj(self.inputs):
+            parts.append((-self.inputs.imag, self.cotangents.imag))
+        inputs, cotangents = (
+            jnp.concatenate(side, axis) for side, axis in zip(zip(*parts), self.positions)
+        )
+        return dataclasses.replace(self, inputs=inputs, cotangents=cotangents)
 
     def of_steps(self, *, stacked):
         """One example's term of all steps of a scan, from one whose arrays have a leading axis of its length.
