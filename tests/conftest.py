@@ -1,15 +1,41 @@
-"""What holds for every test: property tests are not timed (the machine may be busy), and draw the same examples every time.
+"""What holds for every test: where compiled programs go, and how property tests draw.
 
 Most of the suite's time is compilation. LLVM's expensive passes change neither what a program
 computes nor the memory XLA plans for it, so tests go without them;
-`JAX_DISABLE_MOST_OPTIMIZATIONS=0` runs them with.
+`JAX_DISABLE_MOST_OPTIMIZATIONS=0` runs them with. What is compiled is kept on disk, for the other
+workers and the next time (`COHERENCE_COMPILATION_CACHE=off`: it is not), and dropped from memory
+after each module.
+
+Property tests are not timed, since the machine may be busy, and draw the same examples every time.
 """
 
 import os
+import sys
 
 import hypothesis
+import pytest
+
+from coherence.lab.training import compilation_cache
+from coherence.lab.training.programs import PROGRAMS
 
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if (folder := compilation_cache.folder()) is not None:
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("house")
+
+
+def pytest_sessionstart(session):
+    if folder is not None and folder.is_dir() and not hasattr(session.config, "workerinput"):
+        compilation_cache.prune(folder, compilation_cache.MOST_BYTES)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs_end_with_their_module():
+    """A worker that kept them all would need several GB."""
+    yield
+    PROGRAMS.clear()
+    if jax := sys.modules.get("jax"):
+        jax.clear_caches()

@@ -217,6 +217,8 @@ def perform(experiment: Experiment, settings: Any, folder: Path) -> dict[str, An
     """
     from tqdm import tqdm
 
+    from .training import compilation_cache
+
     arms = experiment.arms(settings)
     finished: dict[str, list[runs.Run]] = {}
     announced: set[str] = set()
@@ -241,6 +243,7 @@ def perform(experiment: Experiment, settings: Any, folder: Path) -> dict[str, An
             ]
             bar.update(sum(run.done for run in opened) * _steps(arm))
             if not all(run.done for run in opened):
+                compilation_cache.switch_on()
                 (_compute if _is_computed(arm) else _train)(arm, opened, bar.update, say)
             finished[name] = opened
     recorded = {

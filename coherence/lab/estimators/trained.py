@@ -136,8 +136,10 @@ class Trained(ClassifierMixin, BaseEstimator):
     def _learn(self, X, labels, corrupt):
         import jax
 
+        from coherence.lab.training import compilation_cache
         from coherence.lab.training.problem import Problem
 
+        compilation_cache.switch_on()
         parts, seed = self._parts(), self._seed()
         start = (X[:1], labels[:1]) if parts.draws else (X[:1],)
         probe = self._probe(parts, X, labels, corrupt, seed)

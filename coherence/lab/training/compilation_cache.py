@@ -1,0 +1,72 @@
+"""Compiled programs kept on disk between processes: JAX's persistent compilation cache, bounded.
+
+Nothing here happens on import. The command and the classifiers switch it on, unless JAX was told
+otherwise already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+MOST_BYTES = 2**30
+
+
+def folder() -> Path | None:
+    """Where compiled programs are kept: `compiled` in the folder of downloads, or `None` for nowhere.
+
+    `COHERENCE_COMPILATION_CACHE` names another folder, or says `off`.
+    """
+    wish = os.environ.get("COHERENCE_COMPILATION_CACHE", "")
+    if wish.lower() == "off":
+        return None
+    if wish:
+        return Path(wish).expanduser()
+    from coherence.lab.data.fetching import cache
+
+    return cache() / "compiled"
+
+
+def switch_on(most_bytes: int = MOST_BYTES) -> Path | None:
+    """Keep what JAX compiles in `folder()`; the folder, or `None` where nothing was changed.
+
+    JAX's own settings win: a cache folder that was set, or a cache that was disabled, stays so. A
+    folder that cannot be written to is not used. Of what earlier processes left, what was used last
+    is kept, up to `most_bytes`.
+    """
+    import jax
+
+    path = folder()
+    if path is None or jax.config.jax_compilation_cache_dir is not None:
+        return None
+    if not jax.config.jax_enable_compilation_cache:
+        return None
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    if not os.access(path, os.W_OK | os.X_OK):
+        return None
+    prune(path, most_bytes)
+    jax.config.update("jax_compilation_cache_dir", str(path))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # small ones add up
+    return path
+
+
+def prune(path: Path, most_bytes: int) -> None:
+    """Delete the files that were not used for longest until the others have at most `most_bytes`."""
+    used = []
+    with os.scandir(path) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # another process prunes, too
+                status = entry.stat()
+                used.append((max(status.st_atime, status.st_mtime), status.st_size, entry.path))
+    total = sum(size for _, size, _ in used)
+    for _, size, file in sorted(used):
+        if total <= most_bytes:
+            break
+        with contextlib.suppress(OSError):
+            os.unlink(file)
+        total -= size

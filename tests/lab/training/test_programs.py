@@ -1,0 +1,155 @@
+"""Programs are compiled once for equal settings and shapes, and kept in a bounded cache."""
+
+import gc
+import weakref
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coherence.lab.data.settings import LabelNoise
+from coherence.lab.estimators import ConditionalVAEClassifier, MLPClassifier
+from coherence.lab.models.settings import FullyConnected
+from coherence.lab.runs import Run
+from coherence.lab.training import Classification, train
+from coherence.lab.training.programs import PROGRAMS, Programs
+from coherence.optim.settings import SGD, Adam, MedianOfMeans, Winsorize
+from coherence.probes import Probing
+from tests import zoo
+
+TRACED, COMPILED = (
+    "/jax/core/compile/jaxpr_trace_duration",
+    "/jax/core/compile/backend_compile_duration",
+)
+
+
+@pytest.fixture
+def events():
+    """The names of what JAX does while compiling, as it happens."""
+    names = []
+    listener = lambda name, seconds, **_: names.append(name)
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listener)
+
+
+def test_equal_values_get_what_was_made_once():
+    programs, made = Programs(), []
+
+    def make(*values):
+        made.append(values)
+        return object()
+
+    first = programs.get(make, SGD(0.1), 3)
+    assert programs.get(make, SGD(0.1), 3) is first
+    assert programs.get(make, SGD(0.2), 3) is not first
+    assert programs.get(make, SGD(0.1), 3.0) is not first
+    assert programs.get(lambda *values: make(*values), SGD(0.1), 3) is not first
+    assert len(made) == len(programs) == 4
+
+
+def test_what_has_no_hash_is_made_anew():
+    programs = Programs()
+    assert programs.get(list, [1, 2]) == [1, 2]
+    assert programs.get(list, [1, 2]) is not programs.get(list, [1, 2])
+    assert len(programs) == 0
+
+
+def test_what_was_not_used_for_longest_is_dropped_first():
+    programs = Programs(2)
+    one, two = programs.get(Programs, 1), programs.get(Programs, 2)
+    assert programs.get(Programs, 1) is one
+    programs.get(Programs, 3)
+    assert len(programs) == 2
+    assert programs.get(Programs, 1) is one
+    assert programs.get(Programs, 2) is not two
+    programs.clear()
+    assert programs.get(Programs, 1) is not one
+
+
+def test_what_is_dropped_is_freed():
+    programs = Programs()
+    function = weakref.ref(programs.get(_compiled, 1))
+    function()(jnp.ones(3))
+    assert function() is not None
+    programs.clear()
+    gc.collect()
+    assert function() is None
+
+
+def _compiled(_):
+    return jax.jit(lambda x: x + 1)
+
+
+def test_a_cache_holds_something():
+    with pytest.raises(ValueError, match=r"Programs\(size\): at least 1 entry, got 0"):
+        Programs(0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (MLPClassifier, {"aggregator": Winsorize(20.0), "optimizer": Adam(0.01)}),
+        (MLPClassifier, {"aggregator": MedianOfMeans(2, seed=0)}),
+        (MLPClassifier, {"measure_coherence": 6}),
+        (ConditionalVAEClassifier, {"latents": 2, "draws": 2}),
+    ],
+)
+def test_a_second_fit_traces_and_compiles_nothing(kind, options, events):
+    x, y = np.asarray(zoo.normal(0, 12, 5)), np.arange(12) % 2
+    make = lambda seed: kind(width=4, steps=3, batch_size=6, random_state=seed, **options)
+    first = make(0).fit(x, y).predict_proba(x)
+    assert {TRACED, COMPILED} <= set(events)
+    events.clear()
+    second = make(1).fit(x[::-1], y)
+    second.predict_proba(x)
+    assert events == []
+    np.testing.assert_array_equal(make(0).fit(x, y).predict_proba(x), first)
+
+
+def test_arms_that_differ_in_data_alone_share_their_programs(tmp_path, events):
+    def learn(name, **changes):
+        events.clear()
+        settings = Classification(
+            **{
+                "model": FullyConnected(width=3, depth=1),
+                "aggregator": Winsorize(10.0),
+                "probes": (Probing(m=20, quantities="light"),),
+                "batch_size": 10,
+                "steps": 3,
+                **changes,
+            }
+        )
+        with Run.open(tmp_path / name, {"batch_size": 10}, seed=len(name)) as run:
+            problem = settings.build(run.seed)
+            train([problem], [run], steps=3, batch_size=10, schedule=(0, 3), say=lambda _: None)
+        return [name for name in events if name == COMPILED]
+
+    assert learn("first")
+    assert learn("another", noise=LabelNoise(0.5)) == []
+    assert learn("wider", model=FullyConnected(width=4, depth=1))
+
+
+def test_a_step_is_traced_once_also_where_its_price_is_told(tmp_path):
+    traces = []
+    problem = Classification(
+        model=FullyConnected(width=3, depth=1),
+        probes=(Probing(m=20, quantities="light"),),
+        batch_size=10,
+        steps=3,
+    ).build(0)
+
+    def update(*arguments, **options):
+        traces.append(1)
+        return problem.optimizer.update(*arguments, **options)
+
+    counting = problem.extended(optimizer=problem.optimizer._replace(update=update))
+    for name in ("a", "b"):
+        with Run.open(tmp_path / name, {}, seed=0) as run:
+            train([counting], [run], steps=3, batch_size=10, schedule=(0,), say=lambda _: None)
+    assert len(traces) == 1
+
+
+def test_the_labs_own_cache_is_bounded():
+    assert len(PROGRAMS) <= PROGRAMS.size == 128
