@@ -22,7 +22,8 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from coherence.lab.runs import Run
-from coherence.probes import Every, Probing
+from coherence.lab.settings import Probing
+from coherence.probes import Every
 
 STEPS, EVERY = 3000, 10
 FILES = ("params.npz", "metrics.jsonl", "batches.npz", "drawn.npz")
@@ -30,13 +31,12 @@ FILES = ("params.npz", "metrics.jsonl", "batches.npz", "drawn.npz")
 
 def work(folder):
     """Train in `folder`, or go on there; says when it has opened the run and when it is done."""
-    from coherence.lab.data.settings import LabelNoise
-    from coherence.lab.models.settings import FullyConnected
+    from coherence.lab.settings import MLP, label_noise
     from coherence.lab.training import Classification, train
 
     probes = (Probing(m=100, when=Every(EVERY)),)
     settings = Classification(
-        noise=LabelNoise(0.25), model=FullyConnected(width=64, depth=2), probes=probes, steps=STEPS
+        noise=label_noise(0.25), model=MLP(width=64, depth=2), probes=probes, steps=STEPS
     )
     problem, schedule = settings.build(0), range(0, STEPS + 1, EVERY)
     run = Run.open(folder, {"batch_size": settings.batch_size}, seed=0)

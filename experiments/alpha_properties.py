@@ -12,9 +12,8 @@ import numpy as np
 
 from coherence.lab.analysis import stacked
 from coherence.lab.claims import Source, above, exactly
-from coherence.lab.data.settings import MNIST, Digits, Npz
-from coherence.lab.models.settings import FullyConnected
 from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.settings import MLP, digits, mnist, npz
 
 COPIES = (1, 2, 4, 8, 16, 32)
 DIRECTIONS = 64  # examples of which COPIES share a direction
@@ -27,8 +26,8 @@ EXACT, DRAWN = 1e-4, 0.05  # float32 sums over a thousand examples; means over d
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    data: Digits | MNIST | Npz = Digits()
-    model: FullyConnected = FullyConnected(width=64, depth=2)
+    data: digits | mnist | npz = digits()
+    model: MLP = MLP(width=64, depth=2)
     learning_rate: float = 0.1
     batch_size: int = 100
     steps: int = 300
@@ -44,7 +43,7 @@ class Settings:
 
 PRESETS = {
     "smoke": Settings(
-        model=FullyConnected(width=16),
+        model=MLP(width=16),
         steps=30,
         alphas=(0.1,),
         dimension=60,
@@ -53,7 +52,7 @@ PRESETS = {
         seeds=2,
     ),
     "cpu": Settings(),
-    "paper": Settings(data=MNIST(), model=FullyConnected(width=2048), steps=1000, drawn=65536),
+    "paper": Settings(data=mnist(), model=MLP(width=2048), steps=1000, drawn=65536),
 }
 SOURCE_PRESET = "any"
 
@@ -189,20 +188,20 @@ class Gradients:
 class Network(Gradients):
     """A network's gradients, while it trains."""
 
-    data: Digits | MNIST | Npz = Digits()
-    model: FullyConnected = FullyConnected()
+    data: digits | mnist | npz = digits()
+    model: MLP = MLP()
     learning_rate: float = 0.1
 
     def describe(self):
         data = self.data.build()
-        net = self.model.describe(int(data.x_train[0].size), data.outputs)
+        net = self.model.build(data.outputs).describe(data.x_train[0].size)
         return f"{self.sample:,} examples of {data.name}, {net}; Gaussian vectors"
 
     def build(self, seed):
         import jax
 
+        from coherence.lab.settings import sgd
         from coherence.lab.tasks.classification import cross_entropy
-        from coherence.optim.settings import SGD
 
         data = self.data.build()
         model = self.model.build(data.outputs)
@@ -212,7 +211,7 @@ class Network(Gradients):
             params,
             (data.x_train, data.y_train),
             seed,
-            SGD(self.learning_rate).build(),
+            sgd(self.learning_rate).build(),
         )
 
 

@@ -15,12 +15,10 @@ import numpy as np
 
 from coherence.lab.analysis import first_at, stacked
 from coherence.lab.claims import Source, above, below
-from coherence.lab.data.settings import MNIST, Circles
 from coherence.lab.experiment import all_arms
-from coherence.lab.models.settings import Autoencoder, ConvolutionalVariational, Variational
 from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.settings import AE, VAE, ConvVAE, Datasets, adam, circles, mnist
 from coherence.lab.training.autoencoding import Autoencoding
-from coherence.optim.settings import Adam
 
 TERMS = ("reconstruction", "kl", "loss")
 PARTS = ("encoder", "decoder", "whole", "convolutions", "dense layers")
@@ -31,8 +29,8 @@ MEAN, LATE = 1.1, 0.7  # unexplained variance: the mean image is learned, the co
 @dataclasses.dataclass(frozen=True)
 class Settings:
     networks: tuple[str, ...] = NETWORKS
-    circles: Circles = Circles(1000, 200)
-    digits: MNIST = MNIST(examples=1000)
+    circles: Datasets = circles(1000, 200)
+    digits: mnist = mnist(examples=1000)
     width: int = 256
     """Units in each of the dense networks' hidden layers, two before the code and two behind it."""
     channels: int = 8
@@ -55,7 +53,7 @@ class Settings:
 PRESETS = {
     "smoke": Settings(
         ("circles-vae",),
-        Circles(60, 10),
+        circles(60, 10),
         width=8,
         batch_size=16,
         steps=6,
@@ -65,7 +63,7 @@ PRESETS = {
     ),
     "cpu": Settings(),
     "paper": Settings(
-        digits=MNIST(),
+        digits=mnist(),
         width=2048,
         channels=32,
         factor=1.0,
@@ -201,11 +199,9 @@ def arms(settings):
             data=data,
             model=model,
             factor=settings.factor,
-            optimizer=Adam(settings.learning_rate),
+            optimizer=adam(settings.learning_rate),
             batch_size=settings.batch_size,
-            steps=settings.conv_steps
-            if isinstance(model, ConvolutionalVariational)
-            else settings.steps,
+            steps=settings.conv_steps if isinstance(model, ConvVAE) else settings.steps,
             points_per_decade=settings.points_per_decade,
             probes=(),
             track_batches=False,
@@ -214,11 +210,11 @@ def arms(settings):
 
     wide = {"width": settings.width, "latents": settings.latents}
     models = {
-        "circles-ae": Autoencoder(settings.width),
-        "circles-vae": Variational(settings.width),
-        "digits-ae": Autoencoder(**wide),
-        "digits-vae": Variational(**wide),
-        "circles-conv_vae": ConvolutionalVariational(settings.channels),
+        "circles-ae": AE(settings.width),
+        "circles-vae": VAE(settings.width),
+        "digits-ae": AE(**wide),
+        "digits-vae": VAE(**wide),
+        "circles-conv_vae": ConvVAE(settings.channels),
     }
     return {
         name: one(getattr(settings, name.split("-")[0]), models[name]) for name in settings.networks

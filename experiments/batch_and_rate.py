@@ -18,19 +18,28 @@ import numpy as np
 
 from coherence.lab.analysis import first_at, stacked
 from coherence.lab.claims import Source, above, below, exactly
-from coherence.lab.data.settings import MNIST, Digits, LabelNoise, Npz
-from coherence.lab.models.settings import Convolutional, FullyConnected
 from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.settings import (
+    CNN,
+    MLP,
+    adagrad,
+    adam,
+    digits,
+    label_noise,
+    mnist,
+    npz,
+    rmsprop,
+    sgd,
+)
 from coherence.lab.training.classification import Classification
-from coherence.optim.settings import SGD, AdaGrad, Adam, RMSProp
 
 FITTED = 0.1  # nats of training loss at which what was learned is compared
 LEARNING = (1.5, 1.0, 0.5)  # nats between which the loss falls, where coherence is compared
 OTHERS = {
-    "momentum": SGD(0.02, 0.9),
-    "AdaGrad": AdaGrad(0.02),
-    "RMSProp": RMSProp(0.002),
-    "Adam": Adam(0.002),
+    "momentum": sgd(0.02, 0.9),
+    "AdaGrad": adagrad(0.02),
+    "RMSProp": rmsprop(0.002),
+    "Adam": adam(0.002),
 }
 SIZES, GAPS = ("large", "small"), ("loss", "accuracy")
 TRUE = ("SGD", "Adam")  # of which it is asked whether true labels are more coherent
@@ -39,11 +48,11 @@ CHECKPOINTS = (1, 10, 100, 1000)  # steps after which batches are drawn again an
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    data: Digits | MNIST | Npz = Digits()
+    data: digits | mnist | npz = digits()
     examples: int = 500
     """For training; the last of `batches` should be all of them."""
     tests: int = 1200
-    model: FullyConnected | Convolutional = FullyConnected(width=64, depth=1)
+    model: MLP | CNN = MLP(width=64, depth=1)
     batches: tuple[int, ...] = (10, 100, 500)
     learning_rate: float = 0.1
     smaller: float = 5.0
@@ -65,7 +74,7 @@ PRESETS = {
     "smoke": Settings(
         examples=100,
         tests=500,
-        model=FullyConnected(width=16),
+        model=MLP(width=16),
         batches=(10, 100),
         steps=60,
         random=(),
@@ -76,10 +85,10 @@ PRESETS = {
     ),
     "cpu": Settings(),
     "paper": Settings(
-        data=MNIST(),
+        data=mnist(),
         examples=10_000,
         tests=10_000,
-        model=FullyConnected(width=2048),
+        model=MLP(width=2048),
         batches=(10, 100, 10_000),
         steps=100_000,
         random_steps=400_000,
@@ -191,7 +200,7 @@ CLAIMS = (
 class Drawn:
     """Training and test examples drawn by seed from all examples of a data set."""
 
-    data: Digits | MNIST | Npz
+    data: digits | mnist | npz
     examples: int
     tests: int
     seed: int
@@ -227,7 +236,7 @@ class Learner(Classification):
 
     def describe(self):
         whole = _whole(self.data)
-        net = self.model.describe(int(whole.x_train[0].size), whole.outputs)
+        net = self.model.build(whole.outputs).describe(whole.x_train[0].size)
         return f"{whole.name} ({self.examples:,} examples, drawn by seed), {net}"
 
     def build(self, seed):
@@ -322,13 +331,13 @@ def arms(settings):
         "track_batches": False,
     }
     small = {
-        "optimizer": SGD(settings.learning_rate / settings.smaller),
+        "optimizer": sgd(settings.learning_rate / settings.smaller),
         "steps": round(settings.steps * settings.smaller),
     }
-    large = {"optimizer": SGD(settings.learning_rate), "steps": settings.steps}
+    large = {"optimizer": sgd(settings.learning_rate), "steps": settings.steps}
     seen = {**common, "batch_size": _middle(settings), "coherent": True}
     checkpoints = tuple(step for step in CHECKPOINTS if step <= settings.steps)
-    rules = {"SGD": SGD(settings.learning_rate), **OTHERS}
+    rules = {"SGD": sgd(settings.learning_rate), **OTHERS}
     return {
         **{
             f"b={b},large": Learner(
@@ -343,7 +352,7 @@ def arms(settings):
         },
         **{
             f"{name},random": Learner(
-                **seen, optimizer=rules[name], noise=LabelNoise(1.0), steps=settings.random_steps
+                **seen, optimizer=rules[name], noise=label_noise(1.0), steps=settings.random_steps
             )
             for name in settings.random
         },

@@ -14,12 +14,10 @@ import numpy as np
 
 from coherence.lab.analysis import stacked
 from coherence.lab.claims import Source, above, below, exactly
-from coherence.lab.data.settings import Circles
 from coherence.lab.experiment import all_arms
-from coherence.lab.models.settings import Autoencoder, Variational
 from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.settings import AE, VAE, adam, circles
 from coherence.lab.training.autoencoding import Autoencoding
-from coherence.optim.settings import Adam
 
 # An untrained network's losses of a batch of 32, as the tutorial's notebook prints them: mean and
 # sum over pixels, by mean and sum over it.
@@ -181,8 +179,8 @@ class Swept(Autoencoding):
 class Untrained:
     """Losses and gradients of one batch at initial weights."""
 
-    data: Circles
-    model: Variational
+    data: circles
+    model: VAE
     batch_size: int
 
     def describe(self):
@@ -231,13 +229,13 @@ class Untrained:
 
 
 def arms(settings):
-    data = Circles(settings.examples, settings.tests)
+    data = circles(settings.examples, settings.tests)
 
     def one(model, **options):
         return Swept(
             data=data,
             model=model,
-            optimizer=Adam(settings.learning_rate),
+            optimizer=adam(settings.learning_rate),
             batch_size=settings.batch_size,
             steps=settings.steps,
             points_per_decade=1,
@@ -248,9 +246,7 @@ def arms(settings):
         )
 
     swept = {
-        called(kind, factor): one(
-            Variational(settings.width, sigmoid=sigmoid), factor=factor, error=error
-        )
+        called(kind, factor): one(VAE(settings.width, sigmoid=sigmoid), factor=factor, error=error)
         for kind, (sigmoid, error) in KINDS.items()
         for factor in settings.factors
     }
@@ -261,13 +257,13 @@ def arms(settings):
     )
     return swept | {
         "longer": longer,
-        "AE": one(Autoencoder(settings.width), pixels="sum"),
-        "untrained": Untrained(data, Variational(settings.width), settings.batch_size),
+        "AE": one(AE(settings.width), pixels="sum"),
+        "untrained": Untrained(data, VAE(settings.width), settings.batch_size),
     }
 
 
 def record(settings, runs):
-    from coherence.lab.data.circle_comparisons import every_circle, nearest
+    from coherence.lab.data import every_circle, nearest
     from coherence.lab.training.trained import autoencoders
 
     trained, (_, circles) = arms(settings), every_circle()
@@ -310,7 +306,7 @@ def study(network, data, circles):
     """What a trained network makes of z, as pixels (`at_z`), and `STUDIED`, from the means of test circles' z and from drawn z."""
     from scipy import stats
 
-    from coherence.lab.data.circle_comparisons import nearest
+    from coherence.lab.data import nearest
 
     encode, decode = network
     codes, draws = encode(data.x_test)[:, 0], np.random.default_rng(1).normal(size=DRAWS)

@@ -14,12 +14,10 @@ import numpy as np
 
 from coherence.lab.analysis import stacked
 from coherence.lab.claims import Source, above
-from coherence.lab.data.settings import Circles
 from coherence.lab.experiment import all_arms
-from coherence.lab.models.settings import Autoencoder, ConvolutionalVariational, Variational
 from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.settings import AE, VAE, ConvVAE, adam, circles
 from coherence.lab.training.autoencoding import Autoencoding
-from coherence.optim.settings import Adam
 from coherence.probes.schedules import Epochs, Log
 
 # Losses of a batch of 32, means over an epoch, as the tutorial prints them: epoch, lowest, highest
@@ -191,9 +189,9 @@ class Watched(Autoencoding):
 def arms(settings):
     def one(model, epochs, **options):
         return Watched(
-            data=Circles(settings.examples, settings.tests),
+            data=circles(settings.examples, settings.tests),
             model=model,
-            optimizer=Adam(settings.learning_rate),
+            optimizer=adam(settings.learning_rate),
             batch_size=settings.batch_size,
             steps=epochs * (settings.examples // settings.batch_size),
             probes=(),
@@ -202,22 +200,20 @@ def arms(settings):
         )
 
     return {
-        "AE": one(
-            Autoencoder(settings.width), settings.epochs // 3, pixels="mean", track_batches=False
-        ),
-        "VAE": one(Variational(settings.width), settings.epochs, track_batches=False),
+        "AE": one(AE(settings.width), settings.epochs // 3, pixels="mean", track_batches=False),
+        "VAE": one(VAE(settings.width), settings.epochs, track_batches=False),
         "ConvVAE": one(
-            ConvolutionalVariational(settings.channels), settings.epochs, track_batches=True
+            ConvVAE(settings.channels), settings.epochs, track_batches=True
         ),  # on CPU faster than without
     }
 
 
 def record(settings, runs):
-    from coherence.lab.data.circle_comparisons import every_circle, nearest, no_circles
+    from coherence.lab.data import every_circle, nearest, no_circles
     from coherence.lab.training.trained import autoencoders
 
-    data, (radii, circles), strange = (
-        Circles(settings.examples, settings.tests).build(),
+    data, (radii, every), strange = (
+        circles(settings.examples, settings.tests).build(),
         every_circle(),
         no_circles(),
     )
@@ -232,8 +228,8 @@ def record(settings, runs):
         "anomalies": _pixels(strange),
         "z": np.array(Z),
         "tutorial_kl": np.array(TUTORIAL_KL),
-        "floor": nearest(data.x_test, circles)[0].mean(),
-        "mean_and_blank": nearest(np.stack([of_mean, np.ones_like(of_mean)]), circles)[0],
+        "floor": nearest(data.x_test, every)[0].mean(),
+        "mean_and_blank": nearest(np.stack([of_mean, np.ones_like(of_mean)]), every)[0],
         "mean_image/anomaly": np.log2(
             _errors(strange, of_mean) / np.quantile(_errors(data.x_test, of_mean), 0.99)
         ),
@@ -249,7 +245,7 @@ def record(settings, runs):
         ]
         arrays[f"{arm}/loss"] = np.stack(losses) * (1 if arm == "AE" else settings.batch_size)
         studied = [
-            study(network, data, strange, radii, circles)
+            study(network, data, strange, radii, every)
             for network in autoencoders(one.model, runs[arm])
         ]
         first, statistics = studied[0][0], [one for _, one in studied]
@@ -264,7 +260,7 @@ def study(network, data, strange, radii, circles):
     """What is shown of a trained network, and what is known of it: `({name: array}, {name: statistic})`."""
     from scipy import stats
 
-    from coherence.lab.data.circle_comparisons import nearest
+    from coherence.lab.data import nearest
 
     encode, decode = network
     codes, of_strange, of_training = np.split(

@@ -178,7 +178,7 @@ CLAIMS = (
 def every_row():
     """The catalogue's rows, then variants of some."""
     from coherence.lab.estimators import catalogue
-    from coherence.optim.settings import MedianOfMeans
+    from coherence.lab.settings import median_of_means
 
     rows = {row.name: row for row in catalogue((8, 8, 1))}
 
@@ -190,7 +190,7 @@ def every_row():
 
     variant("knn", "one_neighbour", "1 nearest neighbour", model__n_neighbors=1)
     variant("tree", "large_leaves", "tree, 10 or more a leaf", min_samples_leaf=10)
-    variant("mlp", "mlp_m3", "MLP, median of 3 means", model__aggregator=MedianOfMeans(3))
+    variant("mlp", "mlp_m3", "MLP, median of 3 means", model__aggregator=median_of_means(3))
     for name, steps in STOPPED.items():
         variant("mlp", name, f"MLP, {steps} steps", model__steps=steps)
     return rows

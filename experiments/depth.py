@@ -15,11 +15,19 @@ import numpy as np
 
 from coherence.lab.analysis import at_losses, first_at, stacked
 from coherence.lab.claims import Source, above, below, exactly
-from coherence.lab.data.settings import MNIST, Digits, LabelNoise, Learnable, Npz
-from coherence.lab.models.settings import Diagonal, FullyConnected, LinearNetwork
 from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.settings import (
+    MLP,
+    DeepLinear,
+    DiagonalChain,
+    digits,
+    label_noise,
+    learnable,
+    mnist,
+    npz,
+    sgd,
+)
 from coherence.lab.training.classification import Classification
-from coherence.optim.settings import SGD
 from coherence.probes.schedules import Every
 
 EXAMPLES = 4
@@ -40,7 +48,7 @@ class Settings:
     """Every weight of a chain at first."""
     chain_learning_rate: float = 0.001
     chain_steps: int = 20_000
-    data: Digits | MNIST | Npz = Digits()
+    data: digits | mnist | npz = digits()
     noise: float = 0.2
     width: int = 64
     mlp_depths: tuple[int, ...] = (1, 2, 3, 4)
@@ -73,7 +81,7 @@ PRESETS = {
     ),
     "cpu": Settings(),
     "paper": Settings(
-        data=MNIST(),
+        data=mnist(),
         width=512,
         mlp_depths=(1, 2, 3, 4, 6),
         linear_depths=(0, 1, 2, 4, 6),
@@ -187,7 +195,7 @@ CLAIMS = (
 class Chain:
     """Full-batch gradient descent on the six-feature set, by a chain of factors."""
 
-    model: Diagonal = Diagonal()
+    model: DiagonalChain = DiagonalChain()
     learning_rate: float = 0.001
     steps: int = 20_000
     batch_size: int = EXAMPLES
@@ -206,7 +214,7 @@ class Chain:
         from coherence.lab.tasks.regression import evaluate, half_squared_error
         from coherence.lab.training.problem import Problem
 
-        data = Learnable().build()
+        data = learnable().build()
         model = self.model.build(data.outputs)
         loss, score = half_squared_error(model), evaluate(model)
 
@@ -225,7 +233,7 @@ class Chain:
             loss=loss,
             params=model.init(jax.random.key(seed), data.x_train[:1]),
             data={"train": (data.x_train, data.y_train), "test": (data.x_test, data.y_test)},
-            optimizer=SGD(self.learning_rate).build(),
+            optimizer=sgd(self.learning_rate).build(),
             measure=measure,
         )
 
@@ -274,16 +282,16 @@ def main_share(gram):
 def arms(settings):
     common = {
         "data": settings.data,
-        "noise": LabelNoise(settings.noise),
+        "noise": label_noise(settings.noise),
         "batch_size": settings.batch_size,
         "points_per_decade": 16,
         "probes": (),
         "sample": settings.sample,
     }
-    small = {**common, "optimizer": SGD(settings.learning_rate), "steps": settings.steps}
-    large = {**common, "optimizer": SGD(settings.large_learning_rate)}
-    mlp = lambda depth: FullyConnected(settings.width, depth)
-    linear = lambda depth: LinearNetwork(settings.width, depth)
+    small = {**common, "optimizer": sgd(settings.learning_rate), "steps": settings.steps}
+    large = {**common, "optimizer": sgd(settings.large_learning_rate)}
+    mlp = lambda depth: MLP(settings.width, depth)
+    linear = lambda depth: DeepLinear(settings.width, depth)
     ends = lambda depths: (depths[0], depths[-1])
     chain = {"learning_rate": settings.chain_learning_rate, "steps": settings.chain_steps}
     return {
@@ -301,7 +309,7 @@ def arms(settings):
             for d in ends(settings.linear_depths)
         },
         **{
-            f"chain-{depth}": Chain(Diagonal(depth, settings.initial), **chain)
+            f"chain-{depth}": Chain(DiagonalChain(depth, initial=settings.initial), **chain)
             for depth in settings.chains
         },
     }

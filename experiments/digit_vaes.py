@@ -15,12 +15,10 @@ import zlib
 import numpy as np
 
 from coherence.lab.claims import Source, above, below
-from coherence.lab.data.settings import MNIST, Digits
 from coherence.lab.experiment import all_arms
-from coherence.lab.models.settings import ConditionalVariational, Variational
 from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.settings import VAE, ConditionalVAE, adam, digits, mnist
 from coherence.lab.training.autoencoding import Autoencoding
-from coherence.optim.settings import Adam
 
 KINDS = ("beta=1", "conditional")  # alike but for the label
 PARTS = ("encoder", "decoder")
@@ -33,7 +31,7 @@ ROWS, SIDE, FRAMES, SHOWN, LEVELS = 8, 12, 40, 1200, 16  # of the pictures
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    data: MNIST | Digits = MNIST(examples=10_000)
+    data: mnist | digits = mnist(examples=10_000)
     width: int = 256
     latents: int = 10
     betas: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0)
@@ -52,7 +50,7 @@ class Settings:
 
 PRESETS = {
     "smoke": Settings(
-        Digits(),
+        digits(),
         width=16,
         latents=4,
         betas=(0.1, 1.0),
@@ -64,7 +62,7 @@ PRESETS = {
     ),
     "cpu": Settings(),
     "paper": Settings(
-        MNIST(),
+        mnist(),
         width=512,
         learning_rate=1e-3,
         batch_size=100,
@@ -169,14 +167,14 @@ class Unmeasured(Autoencoding):
 
 def arms(settings):
     """The one with beta 1 first, which verdicts name; the one told the label and the one of two latents have beta 1, too."""
-    shape = (28, 28, 1) if isinstance(settings.data, MNIST) else (8, 8, 1)
+    shape = (28, 28, 1) if isinstance(settings.data, mnist) else (8, 8, 1)
     network = lambda kind, latents: kind(settings.width, latents=latents, shape=shape, sigmoid=True)
     run = lambda model, beta=1.0: Unmeasured(
         data=settings.data,
         model=model,
         factor=1 / beta,
         error="cross_entropy",
-        optimizer=Adam(settings.learning_rate),
+        optimizer=adam(settings.learning_rate),
         batch_size=settings.batch_size,
         steps=settings.steps,
         probes=(),
@@ -184,9 +182,9 @@ def arms(settings):
     )
     swept = sorted(settings.betas, key=lambda beta: abs(np.log(beta)))
     return {
-        **{f"beta={beta:g}": run(network(Variational, settings.latents), beta) for beta in swept},
-        "conditional": run(network(ConditionalVariational, settings.latents)),
-        "plane": run(network(Variational, 2)),
+        **{f"beta={beta:g}": run(network(VAE, settings.latents), beta) for beta in swept},
+        "conditional": run(network(ConditionalVAE, settings.latents)),
+        "plane": run(network(VAE, 2)),
     }
 
 

@@ -16,13 +16,10 @@ import numpy as np
 
 from coherence.lab.analysis import first_at, stacked
 from coherence.lab.claims import Source, above
-from coherence.lab.data.settings import MNIST, Digits, Npz
-from coherence.lab.models.settings import Convolutional, FullyConnected
 from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.settings import CNN, MLP, Probing, digits, mnist, npz, sgd
 from coherence.lab.training.classification import Classification
-from coherence.optim.settings import SGD
 from coherence.probes.schedules import Log
-from coherence.probes.settings import Probing
 
 KINDS = ("easy", "random", "hard")
 FITTED = 0.02  # nats: training loss at which parts are compared
@@ -42,8 +39,8 @@ CURVES = (
 class Brief:
     """A pool of examples, and a brief training on all of it from several initializations."""
 
-    data: Digits | MNIST | Npz = MNIST()
-    model: FullyConnected | Convolutional = FullyConnected(width=128)
+    data: digits | mnist | npz = mnist()
+    model: MLP | CNN = MLP(width=128)
     pool: int = 30_000
     """Drawn from the training examples, anew for every seed."""
     learning_rate: float = 0.01
@@ -72,8 +69,8 @@ class Settings:
 PRESETS = {
     "smoke": Settings(
         brief=Brief(
-            Digits(),
-            FullyConnected(width=64),
+            digits(),
+            MLP(width=64),
             pool=1400,
             learning_rate=0.05,
             steps=40,
@@ -91,7 +88,7 @@ PRESETS = {
     # ImageNet (500,000 and 100,000 of each kind) with a ResNet-18 is out of reach: as many of MNIST
     # as there are.
     "paper": Settings(
-        brief=Brief(model=FullyConnected(width=2048), pool=60_000),
+        brief=Brief(model=MLP(width=2048), pool=60_000),
         train=2000,
         test=1000,
         steps=20_000,
@@ -355,7 +352,7 @@ def arms(settings):
         kind: OnPart(
             data=Part(settings.brief, kind, settings.train, settings.test),
             model=settings.brief.model,
-            optimizer=SGD(settings.learning_rate),
+            optimizer=sgd(settings.learning_rate),
             batch_size=settings.batch_size,
             steps=settings.steps,
             points_per_decade=settings.points_per_decade,

@@ -13,12 +13,10 @@ import numpy as np
 
 from coherence.lab.analysis import stacked
 from coherence.lab.claims import Source, above, below, exactly
-from coherence.lab.data.settings import MNIST, LabelNoise
 from coherence.lab.experiment import all_arms
-from coherence.lab.models.settings import Convolutional, FullyConnected
 from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.settings import CNN, MLP, label_noise, mnist, sgd
 from coherence.lab.training.classification import Classification
-from coherence.optim.settings import SGD
 
 TRANSIENT = 25  # steps
 WINDOW = 3  # neighbouring points whose median is a point of a smoothed curve
@@ -36,7 +34,7 @@ class FewDigits:
     examples: int = 1000
 
     def build(self):
-        from coherence.lab.data.bundled import digits
+        from coherence.lab.data import digits
 
         every = digits()
         return dataclasses.replace(
@@ -46,9 +44,9 @@ class FewDigits:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    data: FewDigits | MNIST = FewDigits()
-    cnn: Convolutional = Convolutional(width=8, depth=3, shape=(8, 8, 1))
-    mlp: FullyConnected = FullyConnected(width=64, depth=2)
+    data: FewDigits | mnist = FewDigits()
+    cnn: CNN = CNN(width=8, depth=3, shape=(8, 8, 1))
+    mlp: MLP = MLP(width=64, depth=2)
     noise: tuple[float, ...] = (0.0, 0.5, 1.0)
     """Shares of the training labels that are permuted."""
     learning_rate: float = 0.03
@@ -66,8 +64,8 @@ class Settings:
 PRESETS = {
     "smoke": Settings(
         FewDigits(200),
-        Convolutional(2, 1, (8, 8, 1)),
-        FullyConnected(16, 1),
+        CNN(2, 1, shape=(8, 8, 1)),
+        MLP(16, 1),
         (1.0,),
         steps=60,
         small_steps=60,
@@ -76,9 +74,9 @@ PRESETS = {
     ),
     "cpu": Settings(),
     "paper": Settings(
-        data=MNIST(),
-        cnn=Convolutional(width=32, depth=4, shape=(28, 28, 1)),
-        mlp=FullyConnected(width=512, depth=3),
+        data=mnist(),
+        cnn=CNN(width=32, depth=4, shape=(28, 28, 1)),
+        mlp=MLP(width=512, depth=3),
         steps=100_000,
         small_steps=300_000,
         sample=10_000,
@@ -226,9 +224,9 @@ def arms(settings):
     def one(model, noise, steps, divisor=1):
         return ByLayer(
             data=settings.data,
-            noise=LabelNoise(noise),
+            noise=label_noise(noise),
             model=model,
-            optimizer=SGD(settings.learning_rate / divisor, settings.momentum),
+            optimizer=sgd(settings.learning_rate / divisor, settings.momentum),
             batch_size=settings.batch_size,
             steps=steps,
             points_per_decade=settings.points_per_decade,

@@ -16,11 +16,9 @@ import numpy as np
 
 from coherence.lab.analysis import first_at, stacked
 from coherence.lab.claims import Source, above, below
-from coherence.lab.data.settings import MNIST, Digits, LabelNoise, Npz
-from coherence.lab.models.settings import Convolutional, FullyConnected
 from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.settings import CNN, MLP, digits, label_noise, mnist, npz, sgd
 from coherence.lab.training.classification import Classification
-from coherence.optim.settings import SGD
 
 LEVELS = (1.5, 1.0, 0.5, 0.2)  # training loss in nats
 LAST = LEVELS[-1]
@@ -41,8 +39,8 @@ MEASURED = (
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    data: Digits | MNIST | Npz = MNIST(examples=1000)
-    model: FullyConnected | Convolutional = FullyConnected(width=128, depth=1)
+    data: digits | mnist | npz = mnist(examples=1000)
+    model: MLP | CNN = MLP(width=128, depth=1)
     noise: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     """Shares of the labels that are drawn anew, in training and held-out examples alike."""
     learning_rate: float = 0.05
@@ -58,8 +56,8 @@ class Settings:
 
 PRESETS = {
     "smoke": Settings(
-        data=Digits(),
-        model=FullyConnected(width=32),
+        data=digits(),
+        model=MLP(width=32),
         noise=(0.0, 1.0),
         steps=200,
         held=200,
@@ -68,8 +66,8 @@ PRESETS = {
     ),
     "cpu": Settings(),
     "paper": Settings(
-        data=MNIST(),
-        model=FullyConnected(width=2048, depth=1),
+        data=mnist(),
+        model=MLP(width=2048, depth=1),
         learning_rate=0.1,
         steps=100_000,
         held=5000,
@@ -234,10 +232,10 @@ def arms(settings):
         "probes": (),
         "track_batches": False,
     }
-    optimizer = SGD(settings.learning_rate)
+    optimizer = sgd(settings.learning_rate)
     return {
         f"noise={noise:g}": Sampled(
-            noise=LabelNoise(noise, "redraw"), optimizer=optimizer, **common
+            noise=label_noise(noise, "redraw"), optimizer=optimizer, **common
         )
         for noise in settings.noise
     }

@@ -15,21 +15,29 @@ import numpy as np
 
 from coherence.lab.analysis import first_at, stacked
 from coherence.lab.claims import Source, above, below
-from coherence.lab.data.settings import MNIST, Digits
-from coherence.lab.models.settings import Autoencoder
 from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.settings import (
+    AE,
+    adam,
+    average,
+    digits,
+    median,
+    median_of_means,
+    mnist,
+    sgd,
+    winsorize,
+)
 from coherence.lab.training.autoencoding import Autoencoding
-from coherence.optim.settings import SGD, Adam, Average, Median, MedianOfMeans, Winsorize
 
 CURVES = ("pristine", "test", "corrupt", "fresh")
 METHODS = {
-    "sgd": Average(),
-    "c=2": Winsorize(2),
-    "c=10": Winsorize(10),
-    "m3": MedianOfMeans(3),
-    "median": Median(),
+    "sgd": average(),
+    "c=2": winsorize(2),
+    "c=10": winsorize(10),
+    "m3": median_of_means(3),
+    "median": median(),
 }
-ADAM = {"adam": Average(), "adam,c=10": Winsorize(10)}
+ADAM = {"adam": average(), "adam,c=10": winsorize(10)}
 KINDS = ("shuffled", "noise")
 MEMORIZED = 0.2
 SLOW = 0.1  # the share of the learning rate of which a claim is
@@ -39,8 +47,8 @@ PICTURES = 3  # of each kind
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    data: Digits | MNIST = Digits()
-    model: Autoencoder = Autoencoder(width=128, depth=1, latents=32, shape=(8, 8, 1))
+    data: digits | mnist = digits()
+    model: AE = AE(width=128, depth=1, latents=32, shape=(8, 8, 1))
     kinds: tuple[str, ...] = KINDS
     """Of garbage: images with shuffled pixels, uniform noise."""
     garbage: float = 0.25
@@ -58,8 +66,8 @@ class Settings:
     seeds: int = 8
 
 
-_TINY = Autoencoder(width=16, depth=1, latents=4, shape=(8, 8, 1))
-_LARGE = Autoencoder(width=1024, depth=1, latents=128)
+_TINY = AE(width=16, depth=1, latents=4, shape=(8, 8, 1))
+_LARGE = AE(width=1024, depth=1, latents=128)
 PRESETS = {
     "smoke": Settings(
         model=_TINY,
@@ -72,7 +80,7 @@ PRESETS = {
         seeds=2,
     ),
     "cpu": Settings(),
-    "paper": Settings(data=MNIST(), model=_LARGE, batch_size=100, steps=60_000),
+    "paper": Settings(data=mnist(), model=_LARGE, batch_size=100, steps=60_000),
 }
 
 # What was fixed when: statistics and thresholds before any run of eight seeds; none was moved
@@ -187,16 +195,16 @@ def arms(settings):
             name for name in settings.methods if kind == "shuffled" or name not in ("c=2", "median")
         ]
         found |= {
-            f"{kind},{name}": one(kind, METHODS[name], SGD(settings.learning_rate))
+            f"{kind},{name}": one(kind, METHODS[name], sgd(settings.learning_rate))
             for name in methods
         }
         found |= {
-            f"{kind},slower={share:g}": one(kind, Average(), SGD(share * settings.learning_rate))
+            f"{kind},slower={share:g}": one(kind, average(), sgd(share * settings.learning_rate))
             for share in settings.slower
         }
     if settings.adam:
         found |= {
-            f"shuffled,{name}": one("shuffled", aggregator, Adam(settings.adam))
+            f"shuffled,{name}": one("shuffled", aggregator, adam(settings.adam))
             for name, aggregator in ADAM.items()
         }
     return found

@@ -166,9 +166,9 @@ def examples_of(name):
 
 def _small_mnist():
     """7 x 7 pixels, each the mean of 16: a covariance of 784 would make every fit slow."""
-    from coherence.lab.data.settings import MNIST
+    from coherence.lab.settings import mnist
 
-    data = MNIST().build()
+    data = mnist().build()
     return np.asarray(data.x_train, float).reshape(-1, 7, 4, 7, 4).mean((2, 4)).reshape(
         -1, 49
     ), data.y_train

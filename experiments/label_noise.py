@@ -18,13 +18,10 @@ import numpy as np
 
 from coherence.lab.analysis import first_at, stacked
 from coherence.lab.claims import Source, above, interval
-from coherence.lab.data.settings import MNIST, Digits, LabelNoise, Npz
-from coherence.lab.models.settings import Convolutional, FullyConnected
 from coherence.lab.report.tables import aligned
+from coherence.lab.settings import CNN, MLP, Probing, digits, label_noise, mnist, npz, sgd
 from coherence.lab.training.classification import Classification
-from coherence.optim.settings import SGD
 from coherence.probes.schedules import Log
-from coherence.probes.settings import Probing
 
 CURVES = ("train_accuracy", "test_accuracy", "pristine_accuracy", "corrupt_accuracy")
 LEVELS = (0.5, 0.9)  # training accuracies to be reached
@@ -35,8 +32,8 @@ NULL = (0.025, 0.975)  # quantiles of the null worlds
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    data: Digits | MNIST | Npz = MNIST(examples=2000)
-    model: FullyConnected | Convolutional = FullyConnected(width=256, depth=1)
+    data: digits | mnist | npz = mnist(examples=2000)
+    model: MLP | CNN = MLP(width=256, depth=1)
     noise: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     """Shares of the training labels that are permuted."""
     learning_rate: float = 0.1
@@ -52,8 +49,8 @@ class Settings:
 
 PRESETS = {
     "smoke": Settings(
-        data=Digits(),
-        model=FullyConnected(width=32),
+        data=digits(),
+        model=MLP(width=32),
         noise=(0.0, 0.5, 1.0),
         steps=200,
         sample=200,
@@ -61,9 +58,7 @@ PRESETS = {
         seeds=2,
     ),
     "cpu": Settings(),
-    "paper": Settings(
-        data=MNIST(), model=FullyConnected(width=2048, depth=1), steps=100_000, sample=10_000
-    ),
+    "paper": Settings(data=mnist(), model=MLP(width=2048, depth=1), steps=100_000, sample=10_000),
 }
 SOURCE_PRESET = "paper"
 
@@ -161,9 +156,9 @@ def arms(settings):
     return {
         f"noise={noise:g}": Classification(
             data=settings.data,
-            noise=LabelNoise(noise),
+            noise=label_noise(noise),
             model=settings.model,
-            optimizer=SGD(settings.learning_rate),
+            optimizer=sgd(settings.learning_rate),
             batch_size=settings.batch_size,
             steps=settings.steps,
             points_per_decade=settings.points_per_decade,

@@ -14,13 +14,28 @@ import numpy as np
 
 from coherence.lab.analysis import first_at, stacked
 from coherence.lab.claims import Source, above, below
-from coherence.lab.data.settings import MNIST, Digits, LabelNoise, Npz
-from coherence.lab.models.settings import Convolutional, FullyConnected
 from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.settings import (
+    CNN,
+    MLP,
+    average,
+    digits,
+    label_noise,
+    median_of_means,
+    mnist,
+    npz,
+    rolling_mean,
+    rolling_median,
+    sgd,
+)
 from coherence.lab.training.classification import Classification
-from coherence.optim.settings import SGD, Average, MedianOfMeans, RollingMean, RollingMedian
 
-METHODS = {"SGD": Average(), "M3": MedianOfMeans(3), "RM3": RollingMedian(3), "RA3": RollingMean(3)}
+METHODS = {
+    "SGD": average(),
+    "M3": median_of_means(3),
+    "RM3": rolling_median(3),
+    "RA3": rolling_mean(3),
+}
 MEDIANS = ("M3", "RM3")
 CURVES = ("train_accuracy", "test_accuracy", "pristine_accuracy", "corrupt_accuracy")
 MEMORIZED, FITTED = 0.9, 0.99  # by SGD: corrupt examples under noise; all examples without
@@ -29,8 +44,8 @@ MUCH, LITTLE = 0.1, 0.02
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    data: Digits | MNIST | Npz = MNIST(examples=1000)
-    model: FullyConnected | Convolutional = FullyConnected(width=64, depth=1)
+    data: digits | mnist | npz = mnist(examples=1000)
+    model: MLP | CNN = MLP(width=64, depth=1)
     noise: float = 0.5
     """Share of the training labels that are permuted."""
     batch_sizes: tuple[int, ...] = (3, 12, 96)
@@ -51,8 +66,8 @@ class Settings:
 
 PRESETS = {
     "smoke": Settings(
-        data=Digits(),
-        model=FullyConnected(width=16),
+        data=digits(),
+        model=MLP(width=16),
         batch_sizes=(3,),
         steps=(200,),
         clean=False,
@@ -63,8 +78,8 @@ PRESETS = {
     # ImageNet with a ResNet-18 is out of reach: batch and learning rate are the source's, data and
     # network are not.
     "paper": Settings(
-        data=MNIST(),
-        model=FullyConnected(width=256, depth=3),
+        data=mnist(),
+        model=MLP(width=256, depth=3),
         batch_sizes=(3, 12, 256),
         steps=(1_000_000, 500_000, 60_000),
         learning_rate=0.1,
@@ -161,10 +176,10 @@ def arms(settings):
     return {
         f"{_cell(size, noise)}/{name}": Classification(
             data=settings.data,
-            noise=LabelNoise(noise),
+            noise=label_noise(noise),
             model=settings.model,
             aggregator=method,
-            optimizer=SGD(
+            optimizer=sgd(
                 settings.learning_rate
             ),  # without momentum, for all: the source found it unstable with RM3
             batch_size=size,

@@ -15,11 +15,9 @@ import numpy as np
 
 from coherence.lab.analysis import first_at, stacked
 from coherence.lab.claims import Source, above, below, exactly, interval
-from coherence.lab.data.settings import MNIST, Digits, LabelNoise, Npz
-from coherence.lab.models.settings import Convolutional, FullyConnected
 from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.settings import CNN, MLP, digits, label_noise, mnist, npz, sgd
 from coherence.lab.training.classification import Classification
-from coherence.optim.settings import SGD
 
 LEVELS = (
     2.0,
@@ -74,8 +72,8 @@ UNCLAIMED = ("m_coherence", "between")  # judged level by level; nothing is expe
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    data: Digits | MNIST | Npz = MNIST(examples=1000)
-    model: FullyConnected | Convolutional = FullyConnected(width=128, depth=1)
+    data: digits | mnist | npz = mnist(examples=1000)
+    model: MLP | CNN = MLP(width=128, depth=1)
     learning_rate: float = 0.05
     batch_size: int = 100
     steps: int = 3600
@@ -89,8 +87,8 @@ class Settings:
 
 PRESETS = {
     "smoke": Settings(
-        data=Digits(),
-        model=FullyConnected(width=32),
+        data=digits(),
+        model=MLP(width=32),
         steps=150,
         points_per_decade=4,
         sample=100,
@@ -99,8 +97,8 @@ PRESETS = {
     ),
     "cpu": Settings(),
     "paper": Settings(
-        data=MNIST(),
-        model=FullyConnected(width=2048, depth=1),
+        data=mnist(),
+        model=MLP(width=2048, depth=1),
         learning_rate=0.1,
         steps=100_000,
         sample=1000,
@@ -274,9 +272,9 @@ def arms(settings):
     return {
         name: Compared(
             data=settings.data,
-            noise=LabelNoise(noise),
+            noise=label_noise(noise),
             model=settings.model,
-            optimizer=SGD(settings.learning_rate),
+            optimizer=sgd(settings.learning_rate),
             batch_size=settings.batch_size,
             steps=settings.steps,
             points_per_decade=settings.points_per_decade,

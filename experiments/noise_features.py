@@ -14,10 +14,9 @@ import numpy as np
 
 from coherence.lab.analysis import first_at, stacked
 from coherence.lab.claims import Source, above
-from coherence.lab.models.settings import FullyConnected
 from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.settings import MLP, sgd, soft_threshold
 from coherence.lab.training.classification import Classification
-from coherence.optim.settings import SGD, SoftThreshold
 
 PIXELS = 64
 LEVELS = (2.0, 1.5, 1.0, 0.7, 0.5, 0.4, 0.3, 0.25, 0.2)  # nats; log 10 = 2.3 at chance
@@ -37,7 +36,7 @@ class NoisyDigits:
     seed: int = 0
 
     def build(self):
-        from coherence.lab.data.bundled import digits
+        from coherence.lab.data import digits
 
         every = digits()
         test = (
@@ -203,8 +202,8 @@ def arms(settings):
     def one(features, decay):
         return Sifting(
             data=NoisyDigits(features, settings.examples, settings.held_out),
-            model=FullyConnected(settings.width),
-            optimizer=SGD(settings.learning_rate),
+            model=MLP(settings.width),
+            optimizer=sgd(settings.learning_rate),
             decay=decay,
             batch_size=settings.batch_size,
             steps=settings.steps,
@@ -214,7 +213,7 @@ def arms(settings):
             sample=settings.sample,
         )
 
-    force = SoftThreshold(settings.l1 * settings.learning_rate)
+    force = soft_threshold(settings.l1 * settings.learning_rate)
     none = {f"features={features}": one(features, None) for features in settings.features}
     return none | {
         f"features={features},l1": one(features, force) for features in _ends(settings.features)

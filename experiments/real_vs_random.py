@@ -15,12 +15,20 @@ import numpy as np
 
 from coherence.lab.analysis import at_loss_levels, pooled_windows, stacked
 from coherence.lab.claims import Source, above
-from coherence.lab.data.settings import MNIST, Digits, LabelNoise, Npz
-from coherence.lab.models.settings import Convolutional, FullyConnected
 from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.settings import (
+    CNN,
+    MLP,
+    Probing,
+    average,
+    digits,
+    label_noise,
+    mnist,
+    npz,
+    sgd,
+    winsorize,
+)
 from coherence.lab.training.classification import Classification
-from coherence.optim.settings import SGD, Average, Winsorize
-from coherence.probes.settings import Probing
 
 LEVELS = (0.75, 0.5, 0.25)
 GRID = np.geomspace(1, 0.01, 21)  # shares of the initial loss
@@ -29,13 +37,13 @@ STRETCH = (0.5, 0.05)  # of the initial loss: where single steps are looked at
 EXCERPT = 200
 FITTED = 0.95
 CURVES = ("train_loss", "train_accuracy", "test_accuracy", "train/m_coherence")
-LABELS = {"real": LabelNoise(0.0), "random": LabelNoise(1.0)}
+LABELS = {"real": label_noise(0.0), "random": label_noise(1.0)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    data: Digits | MNIST | Npz = Digits()
-    model: FullyConnected | Convolutional = FullyConnected(width=64, depth=3)
+    data: digits | mnist | npz = digits()
+    model: MLP | CNN = MLP(width=64, depth=3)
     learning_rates: tuple[float, ...] = (0.1,)
     """Step sizes, the largest first; the claims without "small step" are about the first, the others about the last."""
     steps: tuple[int, ...] = (5000,)
@@ -57,7 +65,7 @@ class Settings:
 PRESETS = {
     "demo": Settings(),
     "smoke": Settings(
-        model=FullyConnected(width=32, depth=1),
+        model=MLP(width=32, depth=1),
         learning_rates=(0.1, 0.05),
         steps=(200, 300),
         sample=100,
@@ -65,8 +73,8 @@ PRESETS = {
         seeds=2,
     ),
     "cpu": Settings(
-        data=MNIST(examples=2000),
-        model=FullyConnected(width=256, depth=1),
+        data=mnist(examples=2000),
+        model=MLP(width=256, depth=1),
         learning_rates=(0.1, 0.02),
         steps=(3000, 15_000),
         sample=1000,
@@ -74,24 +82,24 @@ PRESETS = {
         seeds=8,
     ),
     "wide": Settings(
-        data=MNIST(examples=1000),
-        model=FullyConnected(width=2048, depth=1),
+        data=mnist(examples=1000),
+        model=MLP(width=2048, depth=1),
         learning_rates=(0.1, 0.02),
         steps=(1500, 7500),
         c=None,
         seeds=8,
     ),
     "cnn": Settings(
-        data=Npz("cifar10-jpeg/cifar10_jpeg_12k.npz", examples=500),
-        model=Convolutional(width=8, depth=3),
+        data=npz("cifar10-jpeg/cifar10_jpeg_12k.npz", examples=500),
+        model=CNN(width=8, depth=3),
         steps=(400,),
         sample=200,
         c=None,
         seeds=8,
     ),
     "paper": Settings(
-        data=MNIST(),
-        model=FullyConnected(width=2048, depth=1),
+        data=mnist(),
+        model=MLP(width=2048, depth=1),
         steps=(100_000,),
         sample=10_000,
         c=None,
@@ -166,18 +174,18 @@ def arms(settings):
     """True and random labels, with SGD at each step size, and winsorized at the first."""
     first = settings.learning_rates[0]
     methods = {
-        f"rate={rate:g}": (Average(), rate, steps)
+        f"rate={rate:g}": (average(), rate, steps)
         for rate, steps in zip(settings.learning_rates, settings.steps)
     }
     if settings.c is not None:
-        methods["winsorized"] = (Winsorize(settings.c), first, settings.steps[0])
+        methods["winsorized"] = (winsorize(settings.c), first, settings.steps[0])
     return {
         f"{label},{method}": Classification(
             data=settings.data,
             noise=noise,
             model=settings.model,
             aggregator=aggregator,
-            optimizer=SGD(rate),
+            optimizer=sgd(rate),
             batch_size=settings.batch_size,
             steps=steps,
             probes=(Probing(m=settings.sample),),

@@ -19,12 +19,25 @@ import numpy as np
 
 from coherence.lab.analysis import first_at, stacked
 from coherence.lab.claims import Source, above, below, exactly
-from coherence.lab.data.settings import MNIST, Digits, LabelNoise, Learnable, Memorizable, Npz
-from coherence.lab.models.settings import Convolutional, FullyConnected
 from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.settings import (
+    CNN,
+    MLP,
+    coherence,
+    digits,
+    evidence,
+    gradient_norm,
+    l2_decay,
+    label_noise,
+    learnable,
+    memorizable,
+    mnist,
+    npz,
+    patience,
+    sgd,
+    soft_threshold,
+)
 from coherence.lab.training.classification import Classification
-from coherence.optim.settings import SGD, L2Decay, SoftThreshold
-from coherence.optim.stopping.settings import Coherence, Evidence, GradientNorm, Patience
 from coherence.probes.schedules import Every
 
 EXAMPLES = 4
@@ -32,11 +45,11 @@ HALF = 0.5  # share of the corrupt (or pristine) examples fitted without penalty
 LEVELS = (0.7, 0.8, 0.9)  # pristine accuracies at which penalties and early stopping are compared
 MEMORIZED = 0.95
 RULES = {
-    "patience, loss": Patience(watch="validation_loss"),
-    "patience, accuracy": Patience(watch="validation_accuracy", mode="max"),
-    "evidence": Evidence(),
-    "coherence": Coherence(),
-    "gradient norm": GradientNorm(),
+    "patience, loss": patience(watch="validation_loss"),
+    "patience, accuracy": patience(watch="validation_accuracy", mode="max"),
+    "evidence": evidence(),
+    "coherence": coherence(),
+    "gradient norm": gradient_norm(),
 }
 TAKEOVER, BUDGET, NEVER = "takeover by the corrupt", "another seed's best step", "never"
 WATCHED = (
@@ -56,10 +69,10 @@ class Settings:
     toy_rates: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5)
     """Penalties on the six-feature sets; 1/4 is the strongest pull of what one of four examples wants alone."""
     toy_steps: int = 400
-    data: Digits | MNIST | Npz = MNIST(examples=1500)
+    data: digits | mnist | npz = mnist(examples=1500)
     validation: int = 500
     """Training examples set aside."""
-    model: FullyConnected | Convolutional = FullyConnected(width=128, depth=1)
+    model: MLP | CNN = MLP(width=128, depth=1)
     noise: tuple[float, ...] = (0.0, 0.5)
     """Shares of permuted labels, of the validation part, too; the penalties are tried at the last."""
     l1: tuple[float, ...] = (
@@ -90,9 +103,9 @@ class Settings:
 PRESETS = {
     "smoke": Settings(
         toy_rates=(0.1, 0.3),
-        data=Digits(),
+        data=digits(),
         validation=400,
-        model=FullyConnected(width=32),
+        model=MLP(width=32),
         noise=(0.5,),
         l1=(1e-3,),
         l2=(1e-2,),
@@ -102,7 +115,7 @@ PRESETS = {
     ),
     "cpu": Settings(),
     "paper": Settings(
-        data=MNIST(), validation=10_000, model=FullyConnected(width=2048), steps=100_000, every=500
+        data=mnist(), validation=10_000, model=MLP(width=2048), steps=100_000, every=500
     ),
 }
 
@@ -228,7 +241,7 @@ CLAIMS = (
 class Toy:
     """Full-batch gradient descent on the six-feature set, one linear model from zero for every penalty and rate."""
 
-    data: Learnable | Memorizable = Learnable()
+    data: learnable | memorizable = learnable()
     rates: tuple[float, ...] = (0.1,)
     learning_rate: float = 0.5
     steps: int = 400
@@ -252,13 +265,13 @@ class Toy:
         data = self.data.build()
         model = Linear(data.outputs)
         loss, score = half_squared_error(model), evaluate(model)
-        step = SGD(self.learning_rate).build()
+        step = sgd(self.learning_rate).build()
         penalties = {
-            f"l1={rate:g}": optax.chain(step, SoftThreshold(self.learning_rate * rate).build())
+            f"l1={rate:g}": optax.chain(step, soft_threshold(self.learning_rate * rate).build())
             for rate in self.rates
         }
         penalties |= {
-            f"l2={rate:g}": optax.chain(L2Decay(rate).build(), step) for rate in self.rates
+            f"l2={rate:g}": optax.chain(l2_decay(rate).build(), step) for rate in self.rates
         }
         start = model.init(jax.random.key(seed), data.x_train[:1])
 
@@ -338,7 +351,7 @@ def arms(settings):
     plain = Noisy(
         data=settings.data,
         model=settings.model,
-        optimizer=SGD(settings.learning_rate),
+        optimizer=sgd(settings.learning_rate),
         batch_size=settings.batch_size,
         steps=settings.steps,
         validation=settings.validation,
@@ -347,22 +360,23 @@ def arms(settings):
         track_batches=False,
     )
     pulled = dataclasses.replace(
-        plain, noise=LabelNoise(settings.noise[-1]), every=settings.steps, gradients=False
+        plain, noise=label_noise(settings.noise[-1]), every=settings.steps, gradients=False
     )
-    toy = {"learnable": Learnable(), "memorizable": Memorizable()}
+    toy = {"learnable": learnable(), "memorizable": memorizable()}
     return {
         **{
-            f"noise={noise:g}": dataclasses.replace(plain, noise=LabelNoise(noise))
+            f"noise={noise:g}": dataclasses.replace(plain, noise=label_noise(noise))
             for noise in settings.noise
         },
         **{
             f"l1={rate:g}": dataclasses.replace(
-                pulled, decay=SoftThreshold(settings.learning_rate * rate)
+                pulled, decay=soft_threshold(settings.learning_rate * rate)
             )
             for rate in settings.l1
         },
         **{
-            f"l2={rate:g}": dataclasses.replace(pulled, decay=L2Decay(rate)) for rate in settings.l2
+            f"l2={rate:g}": dataclasses.replace(pulled, decay=l2_decay(rate))
+            for rate in settings.l2
         },
         **{
             name: Toy(data, settings.toy_rates, steps=settings.toy_steps)
@@ -432,8 +446,8 @@ def stops(paths):
 
 
 def _of(setting, paths):
-    rule, watched = setting.build()
-    return rule, paths[watched]
+    rule = setting.build()
+    return rule, paths[rule.watch]
 
 
 def outcome(rule, metrics, step):

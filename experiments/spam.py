@@ -13,11 +13,10 @@ import numpy as np
 
 from coherence.lab.analysis import first_at, stacked
 from coherence.lab.claims import Source, above, below
-from coherence.lab.data.settings import LabelNoise, SMSSpam
 from coherence.lab.experiment import all_arms
 from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.settings import average, label_noise, sgd, sms_spam, winsorize
 from coherence.lab.training.classification import Classification
-from coherence.optim.settings import SGD, Average, Winsorize
 
 EQUAL = 0.1  # nats: the training loss at which runs are compared; knowing the share of spam alone gives 0.38
 NOISE = 0.5  # share of permuted labels where memorization is asked about
@@ -246,7 +245,7 @@ def word_sums(x, delta):
 class NaiveBayes:
     """The library's models of the same messages: log-odds of words, learning curves, and permuted labels fitted."""
 
-    data: SMSSpam = SMSSpam()
+    data: sms_spam = sms_spam()
     smoothing: tuple[float, ...] = (1.0,)
     sizes: tuple[int, ...] = (100,)
 
@@ -258,7 +257,7 @@ class NaiveBayes:
 
         setting = dataclasses.replace(self.data, seed=seed)
         data = setting.build()
-        noisy, corrupt = LabelNoise(NOISE).apply(data, seed=seed)
+        noisy, corrupt = label_noise(NOISE).build()(data, seed)
         clean = [
             MultinomialNB(alpha=one).fit(data.x_train, data.y_train).feature_log_prob_
             for one in self.smoothing
@@ -275,7 +274,7 @@ class NaiveBayes:
         )
         return {
             "log_odds": np.array([of[1] - of[0] for of in clean], np.float32),
-            "vocabulary": np.array(setting.vocabulary()),
+            "vocabulary": np.array(data.features),
             "fitted": fitted,
             "recalls": np.array(
                 [
@@ -301,15 +300,15 @@ class NaiveBayes:
 
 
 def arms(settings):
-    data = SMSSpam(settings.words, examples=settings.messages)
+    data = sms_spam(settings.words, examples=settings.messages)
 
     def one(noise, c, steps):
         return Filter(
             data=data,
-            noise=LabelNoise(noise),
+            noise=label_noise(noise),
             model=FromZero(),
-            aggregator=Winsorize(c) if c else Average(),
-            optimizer=SGD(settings.learning_rate),
+            aggregator=winsorize(c) if c else average(),
+            optimizer=sgd(settings.learning_rate),
             batch_size=settings.batch_size,
             steps=steps,
             points_per_decade=6,

@@ -12,9 +12,8 @@ import numpy as np
 
 from coherence.lab.analysis import stacked
 from coherence.lab.claims import Source, exactly
-from coherence.lab.data.settings import Learnable, Memorizable
 from coherence.lab.report.tables import aligned
-from coherence.optim.settings import SGD, Average, Median
+from coherence.lab.settings import average, learnable, median, memorizable, sgd
 
 EXAMPLES = 4
 CURVES = ("train_loss", "test_loss", "weights", "mean_gradient", "gradients", "alpha")
@@ -33,8 +32,8 @@ class Settings:
 class Toy:
     """One run: full-batch gradient descent on a linear model without bias that starts at zero."""
 
-    data: Learnable | Memorizable = Learnable()
-    aggregator: Average | Median = Average()
+    data: learnable | memorizable = learnable()
+    aggregator: average | median = average()
     learning_rate: float = 0.1
     steps: int = 300
     batch_size: int = EXAMPLES
@@ -54,7 +53,7 @@ class Toy:
         from coherence.lab.training.problem import Problem
         from coherence.optim.chaining import chain
 
-        data = self.data.build()
+        data, aggregator = self.data.build(), self.aggregator.build()
         model = Linear(data.outputs)
         loss, score = half_squared_error(model), evaluate(model)
         params = model.init(jax.random.key(seed), data.x_train[:1])
@@ -75,8 +74,8 @@ class Toy:
             loss=loss,
             params=params,
             data={"train": (data.x_train, data.y_train), "test": (data.x_test, data.y_test)},
-            optimizer=chain(self.aggregator.build(), SGD(self.learning_rate).build()),
-            per_example=self.aggregator.per_example,
+            optimizer=chain(aggregator, sgd(self.learning_rate).build()),
+            per_example=not aggregator.takes_batch_gradient,
             measure=measure,
         )
 
@@ -131,8 +130,8 @@ def arms(settings):
     """Both sets, each by the mean and by the median of the gradients."""
     return {
         f"{name}-{method}": Toy(data, aggregator, settings.learning_rate, settings.steps)
-        for name, data in {"learnable": Learnable(), "memorizable": Memorizable()}.items()
-        for method, aggregator in {"mean": Average(), "median": Median()}.items()
+        for name, data in {"learnable": learnable(), "memorizable": memorizable()}.items()
+        for method, aggregator in {"mean": average(), "median": median()}.items()
     }
 
 

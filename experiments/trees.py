@@ -15,12 +15,10 @@ import numpy as np
 
 from coherence.lab.analysis import at_losses, first_at, stacked
 from coherence.lab.claims import Source, above
-from coherence.lab.data.settings import Digits, LabelNoise
 from coherence.lab.experiment import all_arms
-from coherence.lab.models.settings import FullyConnected
 from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.settings import MLP, average, digits, label_noise, sgd, winsorize
 from coherence.lab.training.classification import Classification
-from coherence.optim.settings import SGD, Average, Winsorize
 
 LEVELS = (
     2.0,
@@ -176,7 +174,7 @@ class SomeDigits:
     seed: int = 0
 
     def build(self):
-        data = Digits().build()
+        data = digits().build()
         chosen = np.random.default_rng([self.seed, 0x7EF]).permutation(len(data.y_train))[
             : self.examples
         ]
@@ -277,10 +275,10 @@ def arms(settings):
     def one(noise, c):
         return Network(
             data=SomeDigits(settings.examples),
-            noise=LabelNoise(noise),
-            model=FullyConnected(settings.width, settings.layers),
-            aggregator=Winsorize(c) if c else Average(),
-            optimizer=SGD(settings.learning_rate, settings.momentum),
+            noise=label_noise(noise),
+            model=MLP(settings.width, settings.layers),
+            aggregator=winsorize(c) if c else average(),
+            optimizer=sgd(settings.learning_rate, settings.momentum),
             batch_size=settings.batch_size,
             steps=settings.steps,
             probes=(),

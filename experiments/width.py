@@ -8,17 +8,16 @@ to the same level.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 
 from coherence.lab.analysis import at_losses, first_at, stacked
 from coherence.lab.claims import Source, above
-from coherence.lab.data.settings import MNIST, Digits, LabelNoise
 from coherence.lab.experiment import all_arms
-from coherence.lab.models.settings import Parametrized
 from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.settings import MLP, MuMLP, digits, label_noise, mnist, sgd
 from coherence.lab.training.classification import Classification
-from coherence.optim.settings import SGD
 
 LEVELS = (2.0, 1.8, 1.5, 1.2, 1.0, 0.8, 0.65, 0.5, 0.35, 0.2, 0.1)  # nats; log 10 = 2.3 at chance
 EARLY, LATE, FITTED = (
@@ -34,7 +33,7 @@ NAMES = {"standard": "standard parametrization", "mu": "maximal update"}
 class HeldOut:
     """The training examples of a data set, their last fifth in place of its test examples: to tune on."""
 
-    of: Digits | MNIST = Digits()
+    of: digits | mnist = digits()
 
     def build(self):
         every = self.of.build()
@@ -48,7 +47,7 @@ class HeldOut:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    data: Digits | MNIST | HeldOut = Digits()
+    data: digits | mnist | HeldOut = digits()
     noise: float = 0.2
     depth: int = 2
     widths: tuple[int, ...] = (32, 128, 512)
@@ -83,7 +82,7 @@ PRESETS = {
         seeds=2,
     ),
     "cpu": Settings(),
-    "paper": Settings(data=MNIST(), widths=(64, 256, 1024), base_width=256, steps=60_000),
+    "paper": Settings(data=mnist(), widths=(64, 256, 1024), base_width=256, steps=60_000),
 }
 scale = all_arms
 
@@ -132,12 +131,17 @@ CLAIMS = tuple(
 
 
 def arms(settings):
+    networks = {
+        "standard": functools.partial(MLP, initializer="he"),
+        "mu": functools.partial(MuMLP, base_width=settings.base_width),
+    }
+
     def one(how, width, rate):
         return Classification(
             data=settings.data,
-            noise=LabelNoise(settings.noise),
-            model=Parametrized(width, settings.depth, how, settings.base_width),
-            optimizer=SGD(rate),
+            noise=label_noise(settings.noise),
+            model=networks[how](width, settings.depth),
+            optimizer=sgd(rate),
             batch_size=settings.batch_size,
             steps=settings.steps,
             points_per_decade=16,

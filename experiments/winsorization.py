@@ -13,11 +13,19 @@ import numpy as np
 
 from coherence.lab.analysis import first_at, stacked
 from coherence.lab.claims import Source, above, below, interval
-from coherence.lab.data.settings import MNIST, Digits, LabelNoise, Npz
-from coherence.lab.models.settings import Convolutional, FullyConnected
 from coherence.lab.report.tables import aligned
+from coherence.lab.settings import (
+    CNN,
+    MLP,
+    average,
+    digits,
+    label_noise,
+    mnist,
+    npz,
+    sgd,
+    winsorize,
+)
 from coherence.lab.training.classification import Classification
-from coherence.optim.settings import SGD, Average, Winsorize
 
 CURVES = ("train_accuracy", "test_accuracy", "pristine_accuracy", "corrupt_accuracy")
 NOISE, C = 0.5, 2.0  # where the claims are judged
@@ -26,8 +34,8 @@ MEMORIZED = 0.9
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    data: Digits | MNIST | Npz = MNIST(examples=2000)
-    model: FullyConnected | Convolutional = FullyConnected(width=64, depth=2)
+    data: digits | mnist | npz = mnist(examples=2000)
+    model: MLP | CNN = MLP(width=64, depth=2)
     noise: tuple[float, ...] = (0.0, 0.5)
     """Shares of the training labels that are permuted."""
     c: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0, 8.0)
@@ -41,11 +49,11 @@ class Settings:
     seeds: int = 8
 
 
-_NETWORK = {"data": MNIST(), "model": FullyConnected(width=256, depth=3)}
+_NETWORK = {"data": mnist(), "model": MLP(width=256, depth=3)}
 PRESETS = {
     "smoke": Settings(
-        data=Digits(),
-        model=FullyConnected(width=24, depth=1),
+        data=digits(),
+        model=MLP(width=24, depth=1),
         c=(0.0, 2.0),
         slower=(0.5,),
         steps=200,
@@ -118,10 +126,10 @@ def arms(settings):
     def one(noise, aggregator, learning_rate):
         return Classification(
             data=settings.data,
-            noise=LabelNoise(noise),
+            noise=label_noise(noise),
             model=settings.model,
             aggregator=aggregator,
-            optimizer=SGD(learning_rate),
+            optimizer=sgd(learning_rate),
             batch_size=settings.batch_size,
             steps=settings.steps,
             points_per_decade=settings.points_per_decade,
@@ -131,13 +139,13 @@ def arms(settings):
 
     winsorized = {
         f"noise={noise:g},c={c:g}": one(
-            noise, Winsorize(c) if c else Average(), settings.learning_rate
+            noise, winsorize(c) if c else average(), settings.learning_rate
         )
         for noise in settings.noise
         for c in settings.c
     }
     slower = {
-        f"slower={share:g}": one(NOISE, Average(), share * settings.learning_rate)
+        f"slower={share:g}": one(NOISE, average(), share * settings.learning_rate)
         for share in settings.slower
     }
     return {**winsorized, **slower}

@@ -19,12 +19,12 @@ CORE = [
     {"lab"},
 ]
 LAB = [
-    {"runs", "claims"},
-    {"data", "models"},
+    {"runs", "claims", "settings"},
+    {"data", "models", "optimizers"},
     {"tasks"},
     {"training", "experiment", "report"},
     {"analysis"},
-    {"running", "fields", "gallery", "findings", "estimators"},
+    {"running", "gallery", "findings", "estimators"},
     {"cli"},
     {"__main__"},
 ]

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from . import claims, runs
+from .settings import plain
 
 REQUIRED = ("CLAIMS", "PRESETS", "arms", "record", "judge", "table")
 """Names that a module needs to be an experiment, besides a docstring that begins with the claim."""
@@ -172,41 +173,6 @@ def collect(module: ModuleType) -> Experiment:
         **optional,
         doc=module.__doc__.strip(),
     )
-
-
-def plain(settings: Any) -> Any:
-    """Settings as JSON-able values; every dataclass names itself, to tell a choice from another."""
-    if dataclasses.is_dataclass(settings):
-        values = {f.name: plain(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
-        return {"kind": type(settings).__name__, **values}
-    if isinstance(settings, tuple | list):
-        return [plain(x) for x in settings]
-    return settings
-
-
-def variant(preset: str, settings: Any, default: Any) -> str:
-    """A folder's name for a preset with changed fields: `cpu`, `cpu,run.steps=100`."""
-    changes = []
-
-    def compare(a, b, path):
-        if dataclasses.is_dataclass(a) and type(a) is type(b):
-            for f in dataclasses.fields(a):
-                if not (path == () and f.name == "seeds"):
-                    compare(getattr(a, f.name), getattr(b, f.name), (*path, f.name))
-        elif a != b:
-            changes.append(f"{'.'.join(path)}={_slug(a)}")
-
-    compare(settings, default, ())
-    return ",".join([preset, *changes])
-
-
-def _slug(value: Any) -> str:
-    if dataclasses.is_dataclass(value):
-        inner = "-".join(_slug(getattr(value, f.name)) for f in dataclasses.fields(value))
-        return f"{type(value).__name__.lower()}{'-' + inner if inner else ''}"
-    if isinstance(value, tuple | list):
-        return "+".join(_slug(x) for x in value)
-    return "".join(c if c.isalnum() or c in "._+" else "-" for c in str(value))
 
 
 def perform(experiment: Experiment, settings: Any, folder: Path) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import claims, fields, gallery, runs
-from .experiment import Experiment, perform, variant
+from . import claims, gallery, runs
+from .experiment import Experiment, perform
 from .findings import run_id
+from .settings import Setting, apply_flags, check, explain, variant
 
 DEFAULT_PRESET = "cpu"
 COMMIT_LIMIT = 100_000  # bytes of recorded arrays a repository should carry for one figure
@@ -35,12 +36,14 @@ def main(experiment: Experiment, arguments: Sequence[str]) -> None:
     if {"-h", "--help"} & set(words):
         print(
             f"presets: {', '.join(experiment.presets)} (--preset, {DEFAULT_PRESET} if not given); "
-            f"below, the values of {preset}.\n"
+            f"below, the values of {preset}.\n\nTo choose from:\n{explain(type(default))}\n"
         )
-    settings = fields.parse(
+    settings = apply_flags(
         default, qualified(default, words), f"{experiment.name} --preset {preset}"
     )
     folder = runs.root() / experiment.name / variant(preset, settings, default)
+    if not folder.exists():
+        check(settings)
     print(f"{experiment.name} -> {folder}", flush=True)
     recorded = perform(experiment, settings, folder)
     judgements = experiment.judgements(
@@ -60,7 +63,8 @@ def qualified(settings: Any, arguments: Sequence[str]) -> list[str]:
     own = {field.name for field in dataclasses.fields(settings)}
     nested: dict[str, list[str]] = {}
     for name in own:
-        if dataclasses.is_dataclass(part := getattr(settings, name)):
+        part = getattr(settings, name)
+        if dataclasses.is_dataclass(part) and not isinstance(part, Setting):
             for field in dataclasses.fields(part):
                 nested.setdefault(field.name, []).append(f"{name}.{field.name}")
 

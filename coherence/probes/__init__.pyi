@@ -10,4 +10,3 @@ from .schedules import AtLoss as AtLoss
 from .schedules import Epochs as Epochs
 from .schedules import Every as Every
 from .schedules import Log as Log
-from .settings import Probing as Probing

@@ -1,6 +1,5 @@
 """The command: what it prints, and that every mistake ends in one line with the way out."""
 
-import json
 import os
 import subprocess
 import sys
@@ -11,10 +10,7 @@ import numpy as np
 import pytest
 
 from coherence.lab import cli, findings, gallery, running, runs
-from coherence.lab.data.settings import MNIST, Digits
-from coherence.lab.experiment import collect, load, plain, variant
-from coherence.lab.fields import parse, read
-from coherence.lab.models.settings import Convolutional, FullyConnected
+from coherence.lab.experiment import collect, load
 from tests.lab.report import recorded
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -127,30 +123,10 @@ def test_an_unwritable_runs_folder_is_said(capsys, here, monkeypatch):
     assert "COHERENCE_RUNS" in fails(capsys, "run", "toy", "--preset", "smoke")
 
 
-def test_fields_are_read_as_they_print():
-    kinds = (FullyConnected, Convolutional)
-    assert read("fullyconnected(width=64, depth=2)", kinds) == FullyConnected(64, 2)
-    assert read(repr(FullyConnected(3, 1)), kinds) == FullyConnected(3, 1)
-    for wrong in ("Perceptron", "FullyConnected(64)", "FullyConnected(colour=1)", "1 +"):
-        with pytest.raises(
-            ValueError,
-            match=r"is none of FullyConnected\(width, depth\), Convolutional\(width, depth, shape\)",
-        ):
-            read(wrong, kinds)
-
-
-def test_a_choice_is_a_field_like_any_other():
-    settings = load(ROOT / "experiments" / "real_vs_random.py").PRESETS["smoke"]
-    changed = parse(settings, ["--data", "MNIST(examples=100)", "--steps", "7", "8"], "test")
-    assert changed.data == MNIST(examples=100)
-    assert changed.steps == (7, 8)
-    assert variant("smoke", changed, settings) == "smoke,data=mnist-100,steps=7+8"
-    assert plain(Digits()) == {"kind": "Digits"}
-    assert json.loads(json.dumps(plain(changed)))["model"] == {
-        "kind": "FullyConnected",
-        "width": 32,
-        "depth": 1,
-    }
+def test_a_value_is_refused_before_any_folder_is_made(capsys, here):
+    words = fails(capsys, "run", "width", "--preset", "smoke", "--data", "mnist(examples=0)")
+    assert words.startswith("coherence: data=mnist(examples=0): mnist(examples): between 1 and ")
+    assert not (here / "runs").exists()
 
 
 @pytest.mark.parametrize("name", gallery.names(ROOT))

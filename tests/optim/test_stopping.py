@@ -170,30 +170,6 @@ def test_any_of_keeps_what_the_rule_that_spoke_first_kept():
 
 
 @pytest.mark.parametrize(
-    ("settings", "rule", "names"),
-    [
-        (
-            stopping.Patience(3, "train_loss", 0.5, "max"),
-            patience(3, "train_loss", 0.5, "max"),
-            "train_loss",
-        ),
-        (stopping.Evidence(2), stopping.evidence(2), "evidence"),
-        (stopping.Coherence(), stopping.coherence(), "m_coherence"),
-        (stopping.GradientNorm(0.1), stopping.gradient_norm(0.1), "gradient_norm"),
-        (stopping.MaxSteps(7), max_steps(7), "step"),
-        (
-            stopping.AnyOf((stopping.Patience(), stopping.MaxSteps(7))),
-            any_of(patience(5), max_steps(7)),
-            ("test_loss", "step"),
-        ),
-    ],
-)
-def test_settings_make_the_rule_and_name_what_it_watches(settings, rule, names):
-    assert settings.build() == (rule, names)
-    assert rule.watch == names
-
-
-@pytest.mark.parametrize(
     ("rule", "same", "watch"),
     [
         (stopping.evidence(2), above(0.0, "evidence", checks=2), "evidence"),
@@ -213,10 +189,6 @@ def test_a_rule_knows_what_it_watches_and_is_a_value(rule, same, watch):
     assert rule == same
     assert rule.watch == watch
     assert isinstance(rule, stopping.Rule)
-
-
-def test_never_is_no_rule():
-    assert stopping.Never().build() is None
 
 
 @pytest.mark.parametrize(
@@ -270,10 +242,6 @@ def test_impossible_patience_is_refused(arguments, message):
         (
             lambda: any_of(),
             r"any_of\(\*rules\): one or more rules, such as patience\(3\), max_steps\(100\), got none\.",
-        ),
-        (
-            lambda: stopping.AnyOf(()).build(),
-            r"any_of\(\*rules\): one or more rules, .*, got none\.",
         ),
         (lambda: any_of(3), r"any_of\(\*rules\): one or more rules, .*, got 3\."),
     ],

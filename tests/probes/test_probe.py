@@ -9,9 +9,9 @@ import pytest
 import coherence as co
 from coherence import metrics
 from coherence.lab.runs import Run
+from coherence.lab.settings.probing import QUANTITIES
 from coherence.probes import AtLoss, Every, Log, Probe, Quantity, batch_readings, cost
 from coherence.probes.presets import PRESETS, select_quantities
-from coherence.probes.settings import QUANTITIES
 from tests import zoo
 
 M = 40

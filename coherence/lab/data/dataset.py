@@ -21,6 +21,8 @@ class Dataset:
     x_test: np.ndarray
     y_test: np.ndarray
     classes: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    """What each number of an example is, where that has a name: the words of a bag of words."""
 
     def __post_init__(self):
         for part in ("train", "test"):

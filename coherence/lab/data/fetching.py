@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 # Data sets that `coherence data fetch NAME` can download: name -> module with a `fetch()`.
-FETCHABLE = {"mnist": "coherence.lab.data.idx", "sms-spam": "coherence.lab.data.sms"}
+FETCHABLE = {"mnist": "coherence.lab.data.handwritten_digits", "sms-spam": "coherence.lab.data.sms"}
 
 
 def fetch(name: str) -> list[Path]:

@@ -2,7 +2,42 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+from typing import Literal
+
 import numpy as np
+
+from coherence.lab.data.dataset import Dataset
+
+LabelNoise = Callable[[Dataset, int], tuple[Dataset, np.ndarray]]
+
+
+def label_noise(fraction: float = 0.0, how: Literal["permute", "redraw"] = "permute") -> LabelNoise:
+    """Random labels for a fraction of the training examples; test labels stay clean.
+
+    Args:
+        fraction: of the examples chosen, in [0, 1].
+        how: permute labels among the chosen examples, or redraw them uniformly.
+
+    Returns:
+        A function of a data set and a seed, which gives the data set with noisy training labels and
+        which training examples are corrupt (bool `[n]`): see `corrupt_labels`.
+    """
+    _check(fraction, how)
+
+    def add_noise(dataset: Dataset, seed: int) -> tuple[Dataset, np.ndarray]:
+        if not dataset.classes:
+            raise ValueError(
+                f"label_noise: {dataset.name} has targets, not classes; "
+                "only class labels can be made noisy."
+            )
+        noisy, corrupt = corrupt_labels(
+            dataset.y_train, fraction, seed=seed, how=how, classes=len(dataset.classes)
+        )
+        return dataclasses.replace(dataset, y_train=noisy), corrupt
+
+    return add_noise
 
 
 def corrupt_labels(
@@ -43,12 +78,7 @@ def corrupt_labels(
         raise ValueError(
             f"corrupt_labels(labels): labels are integers of shape [n], got {labels.dtype} of shape {labels.shape}."
         )
-    if not 0 <= fraction <= 1:
-        raise ValueError(
-            f"corrupt_labels(fraction): the fraction of examples given random labels is in [0, 1], got {fraction}."
-        )
-    if how not in ("permute", "redraw"):
-        raise ValueError(f'corrupt_labels(how): how is "permute" or "redraw", got {how!r}.')
+    _check(fraction, how)
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(labels))[: round(fraction * len(labels))]
     noisy = labels.copy()
@@ -61,3 +91,13 @@ def corrupt_labels(
             dtype=labels.dtype,
         )
     return noisy, noisy != labels
+
+
+def _check(fraction, how):
+    if not 0 <= fraction <= 1:
+        raise ValueError(
+            "label_noise(fraction): the fraction of examples given random labels is in [0, 1], "
+            f"got {fraction}."
+        )
+    if how not in ("permute", "redraw"):
+        raise ValueError(f'label_noise(how): "permute" or "redraw", got {how!r}.')

@@ -36,17 +36,23 @@ def sms_spam(
 
     A `seed` is a split: first the `tests` messages are drawn, then the `examples` (None: the rest),
     so that fewer are some of more. The words are the most frequent ones of the training part, at
-    most so many (None: all), lower case, of two letters or more, in alphabetical order:
-    `sms_vocabulary`, with the same arguments. Words of test messages that are not among them are
-    left out.
+    most so many (None: all), lower case, of two letters or more, in alphabetical order: the
+    `features` of the data set. Words of test messages that are not among them are left out.
 
     The file, or UCI's archive that holds it, comes from `COHERENCE_DATA/sms-spam/`, the cache, or a
     download into the cache, whichever has it first; its checksum is verified every time.
 
+    Args:
+        words: the most frequent words of the training messages, at most so many (None: all).
+        counts: how often a word occurs, instead of whether.
+        examples: training messages (None: all that are not for testing).
+        tests: test messages.
+        seed: of the split.
+
     Almeida & Hidalgo, SMS Spam Collection (UCI, 2012).
     """
     (train, test), y = _split(examples, tests, seed)
-    bags, _ = _bags(train, test, words, counts)
+    bags, vocabulary = _bags(train, test, words, counts)
     return Dataset(
         "sms-spam",
         bags[: len(train)],
@@ -54,19 +60,8 @@ def sms_spam(
         bags[len(train) :],
         y[len(train) :],
         CLASSES,
+        vocabulary,
     )
-
-
-def sms_vocabulary(
-    words: int | None = 2000,
-    *,
-    counts: bool = False,
-    examples: int | None = None,
-    tests: int = 1000,
-    seed: int = 0,
-) -> tuple[str, ...]:
-    """The word behind each feature of `sms_spam`, which takes the same arguments."""
-    return _bags(*_split(examples, tests, seed)[0], words, counts)[1]
 
 
 def sms_messages() -> tuple[tuple[str, ...], np.ndarray]:

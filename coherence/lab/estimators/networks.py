@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coherence.lab.models.settings import Convolutional, FullyConnected, Recurrent
-from coherence.optim.settings import Adam, AnyOptimizer
+from coherence.lab.settings import CNN, LSTM, MLP, RNN, Optimizers, adam
 
 from .trained import Trained
 
@@ -18,7 +17,7 @@ class SoftmaxRegression(Trained):
         made dense: n x features floats.
     """
 
-    optimizer: AnyOptimizer = Adam(1e-2)
+    optimizer: Optimizers = adam(1e-2)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -29,7 +28,7 @@ class SoftmaxRegression(Trained):
         return "csr"
 
     def _settings(self):
-        return FullyConnected(depth=0)
+        return MLP(depth=0)
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -40,10 +39,10 @@ class MLPClassifier(Trained):
     """Units in each hidden layer."""
     depth: int = 1
     """Number of hidden layers."""
-    optimizer: AnyOptimizer = Adam(3e-3)
+    optimizer: Optimizers = adam(3e-3)
 
     def _settings(self):
-        return FullyConnected(self.width, self.depth)
+        return MLP(self.width, self.depth)
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -56,11 +55,11 @@ class CNNClassifier(Trained):
     """Channels of the first convolution; those that follow have twice as many."""
     depth: int = 2
     """Number of convolutions."""
-    optimizer: AnyOptimizer = Adam(3e-3)
+    optimizer: Optimizers = adam(3e-3)
 
     def _settings(self):
         self._check_folding(self.shape)
-        return Convolutional(self.width, self.depth, tuple(self.shape))
+        return CNN(self.width, self.depth, shape=self.shape)
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -69,14 +68,14 @@ class RNNClassifier(Trained):
 
     shape: tuple[int, int] = (8, 8)
     """Positions and features at each: the height of an image and the numbers in a row."""
-    hidden: int = 64
+    width: int = 64
     """Units in each layer."""
     depth: int = 1
     """Number of recurrent layers."""
     gated: bool = False
     """Long short-term memory; False: plain tanh units."""
-    optimizer: AnyOptimizer = Adam(3e-3)
+    optimizer: Optimizers = adam(3e-3)
 
     def _settings(self):
         self._check_folding(self.shape)
-        return Recurrent(self.hidden, self.depth, self.gated, tuple(self.shape))
+        return (LSTM if self.gated else RNN)(self.width, self.depth, shape=self.shape)

@@ -17,10 +17,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from coherence.lab.settings import Aggregators, Optimizers, Setting, adam, average, parse
 from coherence.lab.training.programs import PROGRAMS
 from coherence.lab.training.run_settings import initial_parameters, transformation
 from coherence.lab.training.samples import stream
-from coherence.optim.settings import Adam, AnyAggregator, AnyOptimizer, Average
 
 _PARAMS, _SAMPLE, _NOISE, _KEYS = (
     0,
@@ -48,10 +48,10 @@ class Parts:
 class Trained(ClassifierMixin, BaseEstimator):
     """A classifier trained step by step, from per-example gradients if its aggregator wants them. Not for use by itself."""
 
-    aggregator: AnyAggregator = Average()
-    """What a batch's gradients become: settings of `coherence.optim`, as `Winsorize(c=2)`."""
-    optimizer: AnyOptimizer = Adam()
-    """What follows the aggregator: settings, as `SGD(0.1)`."""
+    aggregator: Aggregators = average()
+    """What a batch's gradients become: `coherence.winsorize(2)`, its setting, or `"winsorize(c=2)"`."""
+    optimizer: Optimizers = adam()
+    """What follows the aggregator: `optax.sgd(0.1)`, the setting `sgd(0.1)`, or `"sgd(0.1)"`."""
     batch_size: int = 100
     """Examples a step; all of a smaller training set."""
     steps: int = 1000
@@ -104,11 +104,6 @@ class Trained(ClassifierMixin, BaseEstimator):
 
     def _check(self):
         who = type(self).__name__
-        for name, example in {"aggregator": "Winsorize(c=2)", "optimizer": "SGD(0.1)"}.items():
-            if isinstance(given := getattr(self, name), type) or not hasattr(given, "build"):
-                raise TypeError(
-                    f"{who}({name}): settings of coherence.optim, as {example}, got {given!r}."
-                )
         if self.steps < 1 or self.batch_size < 1:
             raise ValueError(
                 f"{who}: steps and batch_size are at least 1, got steps={self.steps}, batch_size={self.batch_size}."
@@ -117,6 +112,20 @@ class Trained(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"{who}(measure_coherence): 0, or 2 examples at least, got {self.measure_coherence}."
             )
+
+    def _choice(self, name, kind, made, example):
+        """The setting of this name, or what is made already."""
+        given = getattr(self, name)
+        try:
+            choice = parse(given, kind) if isinstance(given, str) else given
+        except ValueError as error:
+            raise ValueError(f"{type(self).__name__}({name}): {error}") from None
+        if not isinstance(choice, Setting | made):
+            raise TypeError(
+                f"{type(self).__name__}({name}): what coherence or optax makes, its setting, or "
+                f'the text "{example}"; got {given!r}.'
+            )
+        return choice
 
     def _check_folding(self, shape):
         who, held = type(self).__name__, math.prod(shape)
@@ -135,10 +144,17 @@ class Trained(ClassifierMixin, BaseEstimator):
 
     def _learn(self, X, labels, corrupt):
         import jax
+        import optax
 
         from coherence.lab.training import compilation_cache
         from coherence.lab.training.problem import Problem
+        from coherence.optim.aggregation import Aggregator
 
+        optimizer = PROGRAMS.get(
+            transformation,
+            self._choice("aggregator", Aggregators, Aggregator, "winsorize(c=2)"),
+            self._choice("optimizer", Optimizers, optax.GradientTransformation, "sgd(0.1)"),
+        )
         compilation_cache.switch_on()
         parts, seed = self._parts(), self._seed()
         start = (X[:1], labels[:1]) if parts.draws else (X[:1],)
@@ -147,8 +163,8 @@ class Trained(ClassifierMixin, BaseEstimator):
             loss=parts.loss,
             params=initial_parameters(parts.model, jax.random.key(stream(seed, _PARAMS)), *start),
             data={"train": (X, labels)},
-            optimizer=PROGRAMS.get(transformation, self.aggregator, self.optimizer),
-            per_example=self.aggregator.per_example,
+            optimizer=optimizer,
+            per_example=not optimizer.takes_batch_gradient,
             probes=() if probe is None else (probe,),
             noise=jax.random.key(stream(seed, _NOISE)) if parts.draws else None,
         )

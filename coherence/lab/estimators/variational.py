@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from coherence.lab.models.settings import ConditionalVariational
+from coherence.lab.settings import ConditionalVAE, Optimizers, adam
 from coherence.lab.training.programs import PROGRAMS
 from coherence.lab.training.samples import stream
-from coherence.optim.settings import Adam, AnyOptimizer
 
 from .sampling import Sampling
 from .trained import Parts, Trained
@@ -40,7 +39,7 @@ class ConditionalVAEClassifier(Sampling, Trained):
     variance: float = 0.05
     """v, of a pixel around its mean; features are of about unit scale."""
     draws: int = 16
-    optimizer: AnyOptimizer = Adam(3e-3)
+    optimizer: Optimizers = adam(3e-3)
 
     def sample(self, y, random_state=None):
         """The mean image of a z drawn from N(0, I) for each of the labels `y` [m]: `[m, features]`.
@@ -60,7 +59,7 @@ class ConditionalVAEClassifier(Sampling, Trained):
     def _settings(self):
         shape = (1, 1, self.n_features_in_) if self.shape is None else tuple(self.shape)
         self._check_folding(shape)
-        return ConditionalVariational(
+        return ConditionalVAE(
             self.width, self.depth, self.latents, shape, False, len(self.classes_)
         )
 

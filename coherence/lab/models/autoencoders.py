@@ -8,14 +8,29 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from coherence.lab.models.initializers import uniform_init
+from coherence.lab.models.network import at_least, chain_of, check_shape, flat, uniform_init
 
 SLOPE = 0.01
 """Of the leaky rectifiers, below 0."""
 
 
-class Decoding(nn.Module):
+class Autoencoder(nn.Module):
     """What all autoencoders share: a decoder, and perhaps a sigmoid behind it. Not for use by itself."""
+
+    def __post_init__(self) -> None:
+        self.check()
+        super().__post_init__()
+
+    @nn.nowrap
+    def check(self) -> None:
+        """Refuse impossible sizes, with a ValueError."""
+        at_least(self, width=1, latents=1)
+        check_shape(self, ("height", "width", "channels"), (28, 28, 1))
+
+    @nn.nowrap
+    def describe(self) -> str:
+        """The network in a few words: `VAE 784-2048-2048-1`."""
+        raise NotImplementedError
 
     def logits(self, z: jax.Array, *labels: jax.Array) -> jax.Array:
         """The decoder's outputs, before the sigmoid of networks that have one. Labels, integers, only where the network has classes."""
@@ -29,18 +44,37 @@ class Decoding(nn.Module):
         return nn.sigmoid(outputs) if self.sigmoid else outputs
 
 
-class AE(Decoding):
+class DenseAutoencoder(Autoencoder):
+    """An autoencoder of dense layers. Not for use by itself."""
+
+    width: int = 2048
+    """Units in each hidden layer."""
+    depth: int = 2
+    """Hidden layers of the encoder, and of the decoder."""
+    latents: int = 1
+    """Numbers in the middle."""
+    shape: tuple[int, ...] = (28, 28, 1)
+    """Height, width and channels of an image."""
+    sigmoid: bool = False
+    """Grey levels through a sigmoid, in [0, 1]."""
+
+    @nn.nowrap
+    def check(self) -> None:
+        super().check()
+        at_least(self, depth=0)
+
+    @nn.nowrap
+    def describe(self) -> str:
+        sizes = chain_of(math.prod(self.shape), *[self.width] * self.depth, self.latents)
+        return f"{type(self).__name__} {sizes}"
+
+
+class AE(DenseAutoencoder):
     """Image to z and back, each by `depth` hidden layers of one width with leaky ReLU; no distribution anywhere.
 
     Takes one image or a batch, flat or folded; `shape` is that of a decoded one. Starts from
     PyTorch's defaults (`uniform_init`). The tutorial's is `AE()`.
     """
-
-    width: int = 2048
-    depth: int = 2
-    latents: int = 1
-    shape: tuple[int, ...] = (28, 28, 1)
-    sigmoid: bool = False
 
     def setup(self):
         self.encoder = Encoder(self.width, self.depth, self.latents, ("z",))
@@ -48,21 +82,15 @@ class AE(Decoding):
 
     def encode(self, x: jax.Array) -> jax.Array:
         """z, `[latents]` or `[m, latents]`."""
-        return self.encoder(_flat(x))[0]
+        return self.encoder(flat(x))[0]
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """The reconstruction."""
         return self.decode(self.encode(x))
 
 
-class VAE(Decoding):
+class VAE(DenseAutoencoder):
     """An `AE` whose encoder puts out a normal distribution of z: its mean and the logarithm of its variance, each from a linear layer."""
-
-    width: int = 2048
-    depth: int = 2
-    latents: int = 1
-    shape: tuple[int, ...] = (28, 28, 1)
-    sigmoid: bool = False
 
     def setup(self):
         self.encoder = Encoder(self.width, self.depth, self.latents, ("mu", "log_var"))
@@ -70,22 +98,28 @@ class VAE(Decoding):
 
     def encode(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """`(mu, log_var)`, each `[latents]` or `[m, latents]`."""
-        return self.encoder(_flat(x))
+        return self.encoder(flat(x))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """The reconstruction from the mean of z: nothing is drawn."""
         return self.decode(self.encode(x)[0])
 
 
-class ConditionalVAE(Decoding):
+class ConditionalVAE(DenseAutoencoder):
     """A `VAE` that is told the label, one-hot, beside the image and again beside z: it can draw images *of* a class."""
 
-    width: int = 2048
-    depth: int = 2
-    latents: int = 1
-    shape: tuple[int, ...] = (28, 28, 1)
-    sigmoid: bool = False
     classes: int = 10
+    """Number of labels."""
+
+    @nn.nowrap
+    def check(self) -> None:
+        super().check()
+        at_least(self, classes=1)
+
+    @nn.nowrap
+    def describe(self) -> str:
+        words = super().describe().replace("ConditionalVAE", "conditional VAE")
+        return f"{words}, {self.classes} classes"
 
     def setup(self):
         self.encoder = Encoder(self.width, self.depth, self.latents, ("mu", "log_var"))
@@ -93,7 +127,7 @@ class ConditionalVAE(Decoding):
 
     def encode(self, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
         """`(mu, log_var)` of images with integer labels y, `[]` or `[m]`."""
-        return self.encoder(jnp.concatenate([_flat(x), jax.nn.one_hot(y, self.classes)], -1))
+        return self.encoder(jnp.concatenate([flat(x), jax.nn.one_hot(y, self.classes)], -1))
 
     def __call__(self, x: jax.Array, y: jax.Array) -> jax.Array:
         """The reconstruction from the mean of z: nothing is drawn."""
@@ -134,7 +168,3 @@ def dense(features: int, inputs: int, name: str) -> nn.Dense:
     """A dense layer that starts from PyTorch's defaults."""
     start = uniform_init(inputs)
     return nn.Dense(features, kernel_init=start, bias_init=start, name=name)
-
-
-def _flat(x):
-    return x.reshape(*x.shape[:-3], -1) if x.ndim >= 3 else x

@@ -5,10 +5,10 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
-from coherence.lab.models.folding import images
+from coherence.lab.models.network import Network, at_least, chain_of, check_shape, images
 
 
-class CNN(nn.Module):
+class CNN(Network):
     """3 x 3 convolutions with ReLU, each after the first halving the image by its stride, then a linear layer to the logits.
 
     The first has `width` channels and each of the `depth` - 1 that follow twice as many: `CNN()` is
@@ -18,9 +18,21 @@ class CNN(nn.Module):
     """
 
     width: int = 32
+    """Channels of the first convolution; those that follow have twice as many."""
     depth: int = 3
+    """Number of convolutions; each after the first halves the image."""
     outputs: int = 10
     shape: tuple[int, ...] | None = None
+    """Height, width and channels to fold flat examples into (None: examples are images already)."""
+
+    @nn.nowrap
+    def check(self) -> None:
+        at_least(self, width=1, depth=1)
+        check_shape(self, ("height", "width", "channels"), (28, 28, 1))
+
+    @nn.nowrap
+    def describe(self, inputs: int) -> str:
+        return f"CNN {chain_of(self.width, *[2 * self.width] * (self.depth - 1))}"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

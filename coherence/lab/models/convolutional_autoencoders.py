@@ -5,14 +5,13 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
-from coherence.lab.models.autoencoders import SLOPE, Decoding, dense
-from coherence.lab.models.folding import images
-from coherence.lab.models.initializers import uniform_init
+from coherence.lab.models.autoencoders import SLOPE, Autoencoder, dense
+from coherence.lab.models.network import chain_of, images, uniform_init
 
 WINDOW = (3, 3)
 
 
-class ConvVAE(Decoding):
+class ConvVAE(Autoencoder):
     """A `VAE` of four 3 x 3 convolutions, of which two halve the image, and four transposed ones back, of which two double it.
 
     Channels are `width`, then twice as many: `ConvVAE()` is 1-32-64-64-64 over 28, 14, 7 and 7
@@ -23,15 +22,28 @@ class ConvVAE(Decoding):
     """
 
     width: int = 32
+    """Channels of the first convolution; the next three have twice as many."""
     latents: int = 1
+    """Numbers in the middle."""
     shape: tuple[int, ...] = (28, 28, 1)
+    """Height, width and channels of an image; height and width are multiples of 4."""
     sigmoid: bool = True
+    """Grey levels through a sigmoid, in [0, 1]."""
 
-    def setup(self):
+    @nn.nowrap
+    def check(self) -> None:
+        super().check()
         if any(side % 4 for side in self.shape[:2]):
             raise ValueError(
-                f"ConvVAE(shape): height and width are halved twice, so multiples of 4; got {tuple(self.shape)}."
+                "ConvVAE(shape): height and width are halved twice, so multiples of 4; "
+                f"got {tuple(self.shape)}."
             )
+
+    @nn.nowrap
+    def describe(self) -> str:
+        return f"convolutional VAE {chain_of(self.width, *[2 * self.width] * 3, self.latents)}"
+
+    def setup(self):
         self.encoder = ConvEncoder(self.width, self.latents)
         self.decoder = ConvDecoder(self.width, self.shape)
 

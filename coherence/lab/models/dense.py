@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-paper_init = nn.initializers.variance_scaling(2.0, "fan_avg", "normal")
-r"""Normal with standard deviation :math:`2 / \sqrt{n_{in} + n_{out}}`: the square root of 2 times Glorot's.
+from coherence.lab.models.network import Network, at_least, chain_of, flat, he_init, paper_init
 
-From the authors' code for Coherent Gradients (arXiv:2002.10657); the paper's text says Xavier.
-Biases start at 0.
-"""
-
-he_init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
-r"""Normal with variance :math:`2 / n_{in}`: what is usually called the standard parametrization."""
+INITIALIZERS = {"paper": paper_init, "he": he_init}
 
 
-class MLP(nn.Module):
+class _Dense(Network):
+    width: int = 256
+    """Units in each hidden layer."""
+    depth: int = 1
+    """Number of hidden layers; 0 is a linear model."""
+    outputs: int = 10
+
+    @nn.nowrap
+    def check(self) -> None:
+        at_least(self, width=1, depth=0)
+
+    @nn.nowrap
+    def describe(self, inputs: int) -> str:
+        return f"MLP {chain_of(inputs, *[self.width] * self.depth, self.outputs)}"
+
+
+class MLP(_Dense):
     """Hidden layers of one width with ReLU, then a linear layer to the logits.
 
     Takes one example or a batch: flat `[features]` or `[m, features]`; images `[h, w, c]` or `[m,
@@ -28,23 +39,34 @@ class MLP(nn.Module):
     depth=3)`.
     """
 
-    width: int = 256
-    depth: int = 1
-    outputs: int = 10
-    initializer: Callable = paper_init
+    initializer: Literal["paper", "he"] | Callable = "paper"
+    """Of the weights: `paper_init`, `he_init`, or a function like these. Biases start at 0."""
+
+    @nn.nowrap
+    def check(self) -> None:
+        super().check()
+        if not (callable(self.initializer) or self.initializer in INITIALIZERS):
+            names = " or ".join(INITIALIZERS)
+            raise ValueError(
+                f"MLP: initializer is {names} or a function, got {self.initializer!r}."
+            )
+
+    @nn.nowrap
+    def describe(self, inputs: int) -> str:
+        kind = " (standard)" if self.initializer == "he" else ""
+        return super().describe(inputs) + kind
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        if x.ndim >= 3:
-            x = x.reshape(*x.shape[:-3], -1)
+        start = self.initializer
+        start = INITIALIZERS[start] if isinstance(start, str) else start
+        x = flat(x)
         for layer in range(self.depth):
-            x = nn.relu(
-                nn.Dense(self.width, kernel_init=self.initializer, name=f"hidden_{layer}")(x)
-            )
-        return nn.Dense(self.outputs, kernel_init=self.initializer, name="output")(x)
+            x = nn.relu(nn.Dense(self.width, kernel_init=start, name=f"hidden_{layer}")(x))
+        return nn.Dense(self.outputs, kernel_init=start, name="output")(x)
 
 
-class MuMLP(nn.Module):
+class MuMLP(_Dense):
     r"""An `MLP` in the maximal update parametrization: every layer learns features at every width, at one learning rate of SGD.
 
     .. math:: h_1 = \phi(s(W_1 x + b_1)), \qquad h_{l+1} = \phi(W_{l+1} h_l + s\,b_{l+1}), \qquad
@@ -54,7 +76,7 @@ class MuMLP(nn.Module):
     those of the first layer over s^2. So preactivations start alike at every width and logits as
     :math:`1/\sqrt n`, and one step of SGD moves both by about the same at every width, where in the
     standard parametrization the logits' step grows as n. At n = n_0 it is `MLP(n_0, depth, outputs,
-    he_init)`: same function, same steps. (`paper_init` is no standard parametrization in this
+    "he")`: same function, same steps. (`paper_init` is no standard parametrization in this
     sense: with one hidden layer far wider than the input, both layers' variances are in 1/n, and as
     ReLU lets s cancel, it is maximal by itself.)
 
@@ -63,27 +85,32 @@ class MuMLP(nn.Module):
     are SGD's: Adam needs others.
     """
 
-    width: int = 256
-    depth: int = 1
-    outputs: int = 10
     base_width: int = 64
+    """The width at which this is the MLP in its standard parametrization."""
+
+    @nn.nowrap
+    def check(self) -> None:
+        at_least(self, width=1, depth=0, base_width=1)
+
+    @nn.nowrap
+    def describe(self, inputs: int) -> str:
+        return f"{super().describe(inputs)} (mu, base width {self.base_width})"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        if x.ndim >= 3:
-            x = x.reshape(*x.shape[:-3], -1)
+        x = flat(x)
         s = math.sqrt(self.width / self.base_width) if self.depth else 1.0
         for layer in range(self.depth):
             scale = s if layer == 0 else 1.0
             x = nn.relu(
-                Scaled(
+                ScaledDense(
                     self.width, math.sqrt(2 / x.shape[-1]) / scale, scale, s, name=f"hidden_{layer}"
                 )(x)
             )
-        return Scaled(self.outputs, math.sqrt(2 / x.shape[-1]), 1 / s, 1.0, name="output")(x)
+        return ScaledDense(self.outputs, math.sqrt(2 / x.shape[-1]), 1 / s, 1.0, name="output")(x)
 
 
-class Scaled(nn.Module):
+class ScaledDense(nn.Module):
     """A dense layer with a factor in front of its weights and one in front of its biases."""
 
     features: int

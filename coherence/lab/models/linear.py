@@ -5,14 +5,20 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
+from coherence.lab.models.network import Network, at_least, chain_of, flat
 
-class Linear(nn.Module):
+
+class Linear(Network):
     """A linear map without bias that starts at zero: the model of the six-feature sets.
 
     `[features]` to `[outputs]`, `[m, features]` to `[m, outputs]`.
     """
 
     outputs: int = 1
+
+    @nn.nowrap
+    def describe(self, inputs: int) -> str:
+        return f"linear map {chain_of(inputs, self.outputs)}"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -21,7 +27,7 @@ class Linear(nn.Module):
         )(x)
 
 
-class DeepLinear(nn.Module):
+class DeepLinear(Network):
     r"""Layers of one width without nonlinearity or bias: a product of matrices.
 
     .. math:: f(x) = W_{depth} \cdots W_1 W_0 x
@@ -32,12 +38,22 @@ class DeepLinear(nn.Module):
     """
 
     width: int = 256
+    """Units in each hidden layer."""
     depth: int = 1
+    """Number of hidden layers: one less than there are matrices."""
     outputs: int = 10
+
+    @nn.nowrap
+    def check(self) -> None:
+        at_least(self, width=1, depth=0)
+
+    @nn.nowrap
+    def describe(self, inputs: int) -> str:
+        return f"linear network {chain_of(inputs, *[self.width] * self.depth, self.outputs)}"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = _flat(x)
+        x = flat(x)
         for layer in range(self.depth):
             x = self._dense(self.width, f"hidden_{layer}")(x)
         return self._dense(self.outputs, "output")(x)
@@ -48,7 +64,7 @@ class DeepLinear(nn.Module):
         )
 
 
-class DiagonalChain(nn.Module):
+class DiagonalChain(Network):
     r"""A linear map whose every weight is a product of `depth` factors: the smallest model in which depth amplifies coherence.
 
     .. math:: f(x) = \sum_j u_j x_j, \qquad u_j = \prod_{l=1}^{depth} w_j^{(l)}
@@ -67,19 +83,27 @@ class DiagonalChain(nn.Module):
     """
 
     depth: int = 2
+    """Number of factors; 1 is a linear map."""
     outputs: int = 1
     initial: float = 0.01
+    """Every weight at first, above 0; the smaller, the more depth favours what is shared."""
+
+    @nn.nowrap
+    def check(self) -> None:
+        at_least(self, depth=1)
+        if not self.initial > 0:
+            raise ValueError(f"DiagonalChain: initial is above 0, got {self.initial}.")
+
+    @nn.nowrap
+    def describe(self, inputs: int) -> str:
+        return f"diagonal chain {chain_of(inputs, self.outputs)} of {self.depth} factors"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = _flat(x)[..., None]
+        x = flat(x)[..., None]
         start = nn.initializers.constant(self.initial ** (1 / self.depth))
         for layer in range(self.depth):
             # Data first: the factors never meet each other, so each has per-example gradients from
             # a rule.
             x = x * self.param(f"factor_{layer}", start, (x.shape[-2], self.outputs))
         return x.sum(-2)
-
-
-def _flat(x):
-    return x.reshape(*x.shape[:-3], -1) if x.ndim >= 3 else x

@@ -6,14 +6,26 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from coherence.lab.models.folding import folded
+from coherence.lab.models.network import Network, at_least, chain_of, check_shape, folded
 
 
-class _Recurrent(nn.Module):
+class _Recurrent(Network):
     width: int = 128
+    """Units in each layer."""
     depth: int = 1
+    """Number of recurrent layers."""
     outputs: int = 10
     shape: tuple[int, ...] | None = None
+    """Positions and features to fold flat examples into (None: examples are sequences already)."""
+
+    @nn.nowrap
+    def check(self) -> None:
+        at_least(self, width=1, depth=1)
+        check_shape(self, ("positions", "features"), (28, 28))
+
+    @nn.nowrap
+    def describe(self, inputs: int) -> str:
+        return f"{type(self).__name__} {chain_of(*[self.width] * self.depth)}"
 
     def cell(self, layer: int) -> nn.RNNCellBase:
         raise NotImplementedError

@@ -5,12 +5,12 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
-from coherence.lab.models.folding import images
+from coherence.lab.models.network import Network, at_least, check_shape, images
 
 MOST_GROUPS = 32  # of group norm, as in Wu & He, arXiv:1803.08494
 
 
-class ResNet(nn.Module):
+class ResNet(Network):
     """A residual network for small images (He et al., arXiv:1512.03385) with group norm: an example has a gradient of its own.
 
     `depth` are the residual blocks of a stage, two 3 x 3 convolutions each; each of the `stages`
@@ -22,10 +22,24 @@ class ResNet(nn.Module):
     """
 
     width: int = 64
+    """Channels of the first stage; each stage that follows has twice those of the one before."""
     depth: int = 2
+    """Residual blocks of a stage, two convolutions each."""
     outputs: int = 10
     stages: int = 4
+    """Each after the first halves the image."""
     shape: tuple[int, ...] | None = None
+    """Height, width and channels to fold flat examples into (None: examples are images already)."""
+
+    @nn.nowrap
+    def check(self) -> None:
+        at_least(self, width=1, depth=1, stages=1)
+        check_shape(self, ("height", "width", "channels"), (28, 28, 1))
+
+    @nn.nowrap
+    def describe(self, inputs: int) -> str:
+        # Named, as usual, by its convolutions and the last layer.
+        return f"ResNet-{2 * self.stages * self.depth + 2} of width {self.width}"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

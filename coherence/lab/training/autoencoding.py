@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from coherence.lab.data.settings import MNIST, Circles, Digits
-from coherence.lab.models.settings import (
-    AnyAutoencoder,
-    Autoencoder,
-    ConditionalVariational,
-    Variational,
+from coherence.lab.settings import (
+    AE,
+    VAE,
+    Autoencoders,
+    ConditionalVAE,
+    Optimizers,
+    adam,
+    circles,
+    digits,
+    mnist,
 )
-from coherence.optim.settings import Adam, AnyOptimizer
 
 from .programs import PROGRAMS
 from .run_settings import RunSettings, initial_parameters
@@ -35,7 +38,7 @@ _PARAMS, _GARBAGE, _SAMPLE, _NOISE, _KEYS, _FRESH = range(6)
 class Autoencoding(RunSettings):
     """One run: images, network, objective, aggregator and optimizer, length, and measurements.
 
-    Recorded are the means over examples of `reconstruction`, `kl` (not of an `Autoencoder`) and
+    Recorded are the means over examples of `reconstruction`, `kl` (not of an `AE`) and
     `loss`, each as `train_...`, `test_...` and, where some images are garbage, `pristine_...`,
     `corrupt_...` and `fresh_...`: the test images all made garbage in the same way. What a network
     reconstructs worse of fresh garbage than of that it was trained on, it has memorized. Every
@@ -43,7 +46,7 @@ class Autoencoding(RunSettings):
     run; training draws fresh ones at every step.
     """
 
-    data: Circles | MNIST | Digits = Circles()
+    data: circles | mnist | digits = circles()
     """Folded into the shape of the model's images."""
     garbage: float = 0.0
     """Share of the training images replaced by garbage; a larger share keeps the garbage of a
@@ -51,14 +54,14 @@ class Autoencoding(RunSettings):
     garbage_kind: Literal["noise", "shuffled"] = "noise"
     """Uniform noise, or the image's own pixels in an order of its own: the same grey levels, and
     nothing in common but their mean."""
-    model: AnyAutoencoder = Variational()
+    model: Autoencoders = VAE()
     factor: float = 1.0
     """What the reconstruction error is multiplied by, beside KL."""
     pixels: Literal["sum", "mean"] = "sum"
     """How the errors of an image's pixels are reduced."""
     error: Literal["squared", "cross_entropy"] = "squared"
     """Of a pixel; cross-entropy wants a model with a sigmoid."""
-    optimizer: AnyOptimizer = Adam(3e-4)
+    optimizer: Optimizers = adam(3e-4)
     batch_size: int = 32
     steps: int = 930
 
@@ -81,7 +84,7 @@ class Autoencoding(RunSettings):
     def describe(self) -> str:
         """What was run, in a few words: `circles (1,000 examples), VAE 784-2048-2048-1`."""
         data = self._images()
-        return f"{data.name} ({len(data.x_train):,} examples), {self.model.describe()}"
+        return f"{data.name} ({len(data.x_train):,} examples), {self.model.build().describe()}"
 
     def build(self, seed: int) -> Problem:
         """The `Problem` of one seed; its garbage is drawn here, once."""
@@ -116,12 +119,13 @@ class Autoencoding(RunSettings):
         )
         example = (array[:1] for array in self._inputs(data.x_train, data.y_train))
         key = jax.random.key(stream(seed, _PARAMS))
+        optimizer = self._transformation()
         return Problem(
             loss=loss,
             params=initial_parameters(model, key, *example),
             data=arrays,
-            optimizer=self._transformation(),
-            per_example=self.aggregator.per_example,
+            optimizer=optimizer,
+            per_example=not optimizer.takes_batch_gradient,
             measure=PROGRAMS.get(_measuring, terms, self.garbage > 0),
             track_batches=self.track_batches,
             drawn={
@@ -134,12 +138,9 @@ class Autoencoding(RunSettings):
 
     def _images(self):
         data = _load(self.data, tuple(self.model.shape))
-        if (
-            isinstance(self.model, ConditionalVariational)
-            and len(data.classes) != self.model.classes
-        ):
+        if isinstance(self.model, ConditionalVAE) and len(data.classes) != self.model.classes:
             raise ValueError(
-                f"ConditionalVariational(classes={self.model.classes}) is told one of so many "
+                f"ConditionalVAE(classes={self.model.classes}) is told one of so many "
                 f"labels; {data.name} has {len(data.classes)}."
             )
         if not data.classes and any(probing.groups == "class" for probing in self.probes):
@@ -150,10 +151,10 @@ class Autoencoding(RunSettings):
         return data
 
     def _inputs(self, x, y):
-        return (x, y) if isinstance(self.model, ConditionalVariational) else (x,)
+        return (x, y) if isinstance(self.model, ConditionalVAE) else (x,)
 
     def _draws(self):
-        return not isinstance(self.model, Autoencoder)
+        return not isinstance(self.model, AE)
 
     def _keys(self, seed, train, test):
         """The fixed keys that examples are measured with: {part: (keys,)}, () where nothing is drawn.

@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coherence.lab.data.settings import MNIST, Digits, LabelNoise, Npz, SMSSpam
-from coherence.lab.models.settings import AnyModel, FullyConnected
-from coherence.optim.settings import AnyDecay, SoftThreshold
-from coherence.optim.stopping.settings import (
-    AnyOf,
-    Coherence,
-    Evidence,
-    GradientNorm,
-    MaxSteps,
-    Never,
-    Patience,
+from coherence.lab.settings import (
+    MLP,
+    Datasets,
+    Decays,
+    LabelNoises,
+    Networks,
+    StoppingRules,
+    digits,
+    label_noise,
+    soft_threshold,
 )
 
 from .programs import PROGRAMS
@@ -43,25 +42,25 @@ class Classification(RunSettings):
     the pristine and the corrupt training examples, against the labels that are trained on.
     """
 
-    data: Digits | MNIST | Npz | SMSSpam = Digits()
-    noise: LabelNoise = LabelNoise()
-    model: AnyModel = FullyConnected()
-    decay: AnyDecay = None
+    data: Datasets = digits()
+    noise: LabelNoises = label_noise()
+    model: Networks = MLP()
+    decay: Decays | None = None
     """A pull toward zero: L1 and L2 in front of the optimizer, a soft threshold behind it."""
-    stopping: Never | Patience | Evidence | Coherence | GradientNorm | MaxSteps | AnyOf = Never()
+    stopping: StoppingRules | None = None
     """When to stop early. Rules are asked at every measurement; those about gradients look at the
     sample of the first probe of training examples."""
 
     def describe(self) -> str:
         """What was run, in a few words: `digits (1,437 examples), MLP 64-256-10`."""
         data = _load(self.data)
-        net = self.model.describe(int(data.x_train[0].size), data.outputs)
+        net = self.model.build(data.outputs).describe(data.x_train[0].size)
         return f"{data.name} ({len(data.y_train):,} examples), {net}"
 
     def _transformations(self):
         if self.decay is None:
             return self.aggregator, self.optimizer
-        if isinstance(self.decay, SoftThreshold):
+        if isinstance(self.decay, soft_threshold):
             return self.aggregator, self.optimizer, self.decay
         return self.aggregator, self.decay, self.optimizer
 
@@ -74,7 +73,7 @@ class Classification(RunSettings):
         from .problem import Problem
 
         clean = _load(self.data)
-        data, corrupt = self.noise.apply(clean, seed=stream(seed, _LABELS))
+        data, corrupt = self.noise.build()(clean, stream(seed, _LABELS))
         model = self.model.build(data.outputs)
         loss = PROGRAMS.get(cross_entropy, model)
         arrays = {
@@ -91,20 +90,22 @@ class Classification(RunSettings):
             classes=data.outputs,
             rng=np.random.default_rng(stream(seed, _SAMPLE)),
         )
-        stopping = PROGRAMS.get(_built, self.stopping)
-        watched = tuple(name for name in _GRADIENT_QUANTITIES if name in _names(stopping))
+        rule = None if self.stopping is None else self.stopping.build()
+        names = () if rule is None else jax.tree.leaves(rule.watch)
+        watched = tuple(name for name in _GRADIENT_QUANTITIES if name in names)
         if watched:
             arrays["sample"] = self._stopping_sample(samples)
         key = jax.random.key(stream(seed, _PARAMS))
+        optimizer = self._transformation()
         return Problem(
             loss=loss,
             params=initial_parameters(model, key, clean.x_train[:1]),
             data=arrays,
-            optimizer=self._transformation(),
-            per_example=self.aggregator.per_example,
+            optimizer=optimizer,
+            per_example=not optimizer.takes_batch_gradient,
             measure=PROGRAMS.get(_measuring, model, watched),
             track_batches=self.track_batches,
-            stopping=stopping,
+            stopping=None if rule is None else (rule, rule.watch),
             drawn={
                 "labels": data.y_train,
                 "corrupt": corrupt,
@@ -152,17 +153,7 @@ def _measuring(model, watched):
     return measure
 
 
-def _built(settings):
-    return settings.build()
-
-
 @functools.lru_cache(maxsize=4)
 def _load(data):
     """One copy of the arrays for all seeds: what they share is then held once on the device."""
     return data.build()
-
-
-def _names(stopping):
-    """The quantities a rule watches: those that cost something are measured only then."""
-    names = () if stopping is None else stopping[1]
-    return names if isinstance(names, tuple) else (names,)

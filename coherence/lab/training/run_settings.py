@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from coherence.optim.settings import SGD, AnyAggregator, AnyOptimizer, Average
+from coherence.lab.settings import Aggregators, Optimizers, Probing, Setting, average, sgd
 from coherence.probes.schedules import Log
-from coherence.probes.settings import Probing
 
 from .programs import PROGRAMS
 from .samples import probe_name
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
 class RunSettings:
     """Aggregator, optimizer, length and measurements of a run; what is trained on what, subclasses say."""
 
-    aggregator: AnyAggregator = Average()
-    optimizer: AnyOptimizer = SGD()
+    aggregator: Aggregators = average()
+    optimizer: Optimizers = sgd()
     batch_size: int = 100
     steps: int = 2000
     points_per_decade: int = 8
@@ -59,11 +58,11 @@ class RunSettings:
         return self.aggregator, self.optimizer
 
 
-def transformation(*settings):
-    """An aggregator and what follows it, from their settings."""
+def transformation(*parts):
+    """An aggregator and what follows it, from their settings or made already."""
     from coherence.optim.chaining import chain
 
-    return chain(*(part.build() for part in settings))
+    return chain(*(part.build() if isinstance(part, Setting) else part for part in parts))
 
 
 def initial_parameters(model, key, *example):

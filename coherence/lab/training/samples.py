@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from coherence.probes.settings import Probing
+from coherence.lab.settings import Probing
 
 
 def stream(seed: int, purpose: int) -> int:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from coherence.lab.models.settings import AnyAutoencoder
+from coherence.lab.settings import Autoencoders
 
 
-def autoencoders(settings: AnyAutoencoder, runs: Iterable) -> Iterator[tuple[Callable, Callable]]:
+def autoencoders(settings: Autoencoders, runs: Iterable) -> Iterator[tuple[Callable, Callable]]:
     """`(encode, decode)` of each run: images [m, ...] to z [m, latents], which is its mean where z is drawn, and back; numpy arrays.
 
     Programs are compiled once for all runs, anew for each m.

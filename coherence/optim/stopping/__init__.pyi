@@ -8,10 +8,3 @@ from .rules import evidence as evidence
 from .rules import gradient_norm as gradient_norm
 from .rules import max_steps as max_steps
 from .rules import patience as patience
-from .settings import AnyOf as AnyOf
-from .settings import Coherence as Coherence
-from .settings import Evidence as Evidence
-from .settings import GradientNorm as GradientNorm
-from .settings import MaxSteps as MaxSteps
-from .settings import Never as Never
-from .settings import Patience as Patience

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from coherence.lab import data
-from coherence.lab.data import Circles
+from coherence.lab.data import every_circle, nearest, no_circles
 
-CIRCLES = data.circle_images(400, 100)
+CIRCLES = data.circles(400, 100)
 PARAMETERS = data.circle_parameters(400, 100)
 
 
@@ -75,10 +75,10 @@ def test_radii_and_centres_are_uniform_in_their_ranges():
 
 
 def test_a_seed_gives_the_same_circles_and_the_parts_do_not_depend_on_each_others_size():
-    few, other = data.circle_images(5, 3), data.circle_images(5, 3, seed=1)
-    assert data.circle_images(5, 3) is few  # drawn once
-    np.testing.assert_array_equal(data.circle_images(7, 3).x_test, few.x_test)
-    np.testing.assert_array_equal(data.circle_images(5, 4).x_train, few.x_train)
+    few, other = data.circles(5, 3), data.circles(5, 3, seed=1)
+    assert data.circles(5, 3) is few  # drawn once
+    np.testing.assert_array_equal(data.circles(7, 3).x_test, few.x_test)
+    np.testing.assert_array_equal(data.circles(5, 4).x_train, few.x_train)
     assert not np.isin(few.y_test, few.y_train).any()
     assert not np.isin(other.y_train, few.y_train).any()
     with pytest.raises(ValueError, match="read-only"):
@@ -88,23 +88,56 @@ def test_a_seed_gives_the_same_circles_and_the_parts_do_not_depend_on_each_other
 def test_one_circle_is_drawn_as_in_the_set():
     radii, centres = PARAMETERS[0]
     np.testing.assert_array_equal(data.draw_circle(radii[3], centres[3]), CIRCLES.x_train[3])
-    nearest = [
+    differences = [
         np.square(data.draw_circle(radius) - data.draw_circle(0.3)).sum()
         for radius in (0.1, 0.2, 0.3, 0.4)
     ]
-    assert nearest[2] == 0 < min(nearest[:2] + nearest[3:])
+    assert differences[2] == 0 < min(differences[:2] + differences[3:])
 
 
-def test_settings_build_a_regression():
-    built = Circles(6, 2, seed=4).build()
-    assert (built.name, built.classes, built.outputs) == ("circles", (), 1)
-    assert built is Circles(6, 2, seed=4).build()
-    assert Circles() == Circles(1000, 1000, 0)
+def test_they_are_a_regression_and_drawn_once():
+    few = data.circles(6, 2, seed=4)
+    assert (few.name, few.classes, few.outputs) == ("circles", (), 1)
+    assert few is data.circles(6, 2, seed=4)
 
 
 def test_no_circles_are_refused():
     with pytest.raises(
         ValueError,
-        match=r"circle_images\(examples, tests\): at least one circle each, got examples=0, tests=1000",
+        match=r"circles\(examples, tests\): at least one circle each, got examples=0, tests=1000",
     ):
-        Circles(0).build()
+        data.circles(0)
+
+
+def test_every_circle_has_a_near_one_of_nearly_its_radius_among_those_of_the_grid():
+    radii, images = every_circle()
+    circles = data.circles(1, 50)
+    distance, which = nearest(circles.x_test, images)
+    assert len(radii) == len(images) == 89 * 16
+    assert distance.max() < 0.05
+    np.testing.assert_allclose(radii[which], circles.y_test, atol=0.005)
+
+
+def test_the_nearest_is_found_as_by_a_loop_and_an_image_is_0_from_itself():
+    rng = np.random.default_rng(0)
+    images, known = rng.random((4, 5, 5, 1)), rng.random((6, 5, 5, 1))
+    distance, which = nearest(images, known)
+    for image, far, index in zip(images, distance, which):
+        each = [np.sqrt(np.mean((image - one) ** 2)) for one in known]
+        assert index == np.argmin(each)
+        assert far == pytest.approx(min(each))
+    assert nearest(known, known)[0] == pytest.approx(np.zeros(6))
+    assert nearest(np.ones((1, 3)), np.zeros((1, 3)))[0] == pytest.approx([1])  # grey levels
+
+
+def test_what_is_no_circle_is_farther_from_all_circles_than_any_circle():
+    _, images = every_circle()
+    strange = no_circles()
+    assert strange.shape == (4, 28, 28, 1)
+    assert (strange.min() >= 0) & (strange.max() <= 1)
+    assert nearest(strange, images)[0].min() > 0.1
+    square, circle = (1 - one[..., 0] for one in (strange[0], data.draw_circle(0.3)))  # ink
+    for axis in (0, 1):
+        ends = [np.flatnonzero(ink.sum(axis) > 0.3)[[0, -1]] for ink in (square, circle)]
+        np.testing.assert_allclose(ends[0], ends[1], atol=1)
+    assert square.sum() == pytest.approx(8 * 6.5 * 0.92, rel=0.1)  # a line's length times its width

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coherence.lab.data import corrupt_labels
+from coherence.lab.data import corrupt_labels, digits, label_noise, learnable
 
 LABELS = np.random.default_rng(0).integers(0, 10, 2000).astype(np.int32)
 HOW = pytest.mark.parametrize("how", ["permute", "redraw"])
@@ -62,14 +62,34 @@ def test_no_noise_changes_nothing_and_the_given_labels_are_left_alone(how):
 @pytest.mark.parametrize("fraction", [-0.1, 1.1, 50, float("nan")])
 def test_a_fraction_is_no_percentage(fraction):
     with pytest.raises(
-        ValueError, match=r"corrupt_labels\(fraction\): the fraction .* is in \[0, 1\], got"
+        ValueError, match=r"label_noise\(fraction\): the fraction .* is in \[0, 1\], got"
     ):
         corrupt_labels(LABELS, fraction, seed=0)
+    with pytest.raises(ValueError, match=r"label_noise\(fraction\)"):
+        label_noise(fraction)  # before anything is loaded
+
+
+def test_label_noise_touches_training_labels_only():
+    clean = digits()
+    noisy, corrupt = label_noise(0.5)(clean, 3)
+    labels, same = corrupt_labels(clean.y_train, 0.5, seed=3)
+    np.testing.assert_array_equal(noisy.y_train, labels)
+    np.testing.assert_array_equal(corrupt, same)
+    assert corrupt.mean() == pytest.approx(0.45, abs=0.03)
+    assert noisy.x_train is clean.x_train
+    assert noisy.y_test is clean.y_test
+    drawn, _ = label_noise(1.0, "redraw")(clean, 3)
+    assert (np.bincount(drawn.y_train) != np.bincount(clean.y_train)).any()
+
+
+def test_targets_cannot_be_made_noisy():
+    with pytest.raises(ValueError, match="label_noise: learnable has targets, not classes"):
+        label_noise(0.5)(learnable(), 0)
 
 
 def test_other_ways_are_refused():
     with pytest.raises(
-        ValueError, match=r'corrupt_labels\(how\): how is "permute" or "redraw", got \'shuffle\''
+        ValueError, match=r'label_noise\(how\): "permute" or "redraw", got \'shuffle\''
     ):
         corrupt_labels(LABELS, 0.5, seed=0, how="shuffle")
 

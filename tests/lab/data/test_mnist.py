@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from coherence.lab import data
-from coherence.lab.data import idx
+from coherence.lab.data import handwritten_digits
 
 IMAGES = np.arange(5 * 28 * 28, dtype=np.uint8).reshape(5, 28, 28)
 LABELS = np.array([5, 0, 4, 1, 9], np.uint8)
@@ -33,13 +33,13 @@ def tiny(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "source" / "mnist"
     folder.mkdir(parents=True)
     sums = {}
-    for name in idx.FILES:
+    for name in handwritten_digits.FILES:
         content = idx_bytes(IMAGES if "images" in name else LABELS)
         sums[name] = hashlib.md5(content).hexdigest()
         (folder / name).write_bytes(gzip.compress(content))
-    monkeypatch.setattr(idx, "FILES", sums)
+    monkeypatch.setattr(handwritten_digits, "FILES", sums)
     monkeypatch.setattr(
-        idx, "MIRRORS", ("http://127.0.0.1:9/",)
+        handwritten_digits, "MIRRORS", ("http://127.0.0.1:9/",)
     )  # the discard port: refused at once
     monkeypatch.setenv("COHERENCE_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("COHERENCE_DATA", raising=False)
@@ -99,11 +99,13 @@ def test_without_the_files_and_without_a_network_the_error_says_what_to_do(tiny)
 
 
 def test_a_download_goes_to_the_cache_once(tiny, mirror, monkeypatch, tmp_path):
-    monkeypatch.setattr(idx, "MIRRORS", ("http://127.0.0.1:9/", mirror))  # the first mirror is down
+    monkeypatch.setattr(
+        handwritten_digits, "MIRRORS", ("http://127.0.0.1:9/", mirror)
+    )  # the first mirror is down
     files = data.fetch("mnist")
     assert [file.parent for file in files] == [tmp_path / "cache" / "mnist"] * 4
-    assert sorted(os.listdir(tmp_path / "cache" / "mnist")) == sorted(idx.FILES)
-    monkeypatch.setattr(idx, "MIRRORS", ())
+    assert sorted(os.listdir(tmp_path / "cache" / "mnist")) == sorted(handwritten_digits.FILES)
+    monkeypatch.setattr(handwritten_digits, "MIRRORS", ())
     np.testing.assert_array_equal(data.mnist().y_train, LABELS)
 
 
@@ -113,7 +115,7 @@ def test_a_mirror_with_something_else_is_passed_over_and_leaves_nothing(
     (tiny / "train-images-idx3-ubyte.gz").write_bytes(
         b"<html>Please sign in to the hotel's network</html>"
     )
-    monkeypatch.setattr(idx, "MIRRORS", (mirror,))
+    monkeypatch.setattr(handwritten_digits, "MIRRORS", (mirror,))
     with pytest.raises(FileNotFoundError, match=r"no mirror gave it \(.*not a whole gzip file"):
         data.mnist()
     assert os.listdir(tmp_path / "cache" / "mnist") == []
@@ -137,7 +139,7 @@ def test_a_mirror_with_something_else_is_passed_over_and_leaves_nothing(
 def test_a_damaged_file_is_named_with_what_was_expected_and_never_replaced_in_silence(
     tiny, mirror, monkeypatch, damage, said
 ):
-    monkeypatch.setattr(idx, "MIRRORS", (mirror,))
+    monkeypatch.setattr(handwritten_digits, "MIRRORS", (mirror,))
     monkeypatch.setenv("COHERENCE_DATA", str(tiny.parent))
     file = tiny / "t10k-images-idx3-ubyte.gz"
     file.write_bytes(damage(file.read_bytes()))
@@ -153,7 +155,7 @@ def test_a_damaged_file_is_named_with_what_was_expected_and_never_replaced_in_si
 
 
 def test_fetching_replaces_a_damaged_file_in_the_cache(tiny, mirror, monkeypatch, tmp_path):
-    monkeypatch.setattr(idx, "MIRRORS", (mirror,))
+    monkeypatch.setattr(handwritten_digits, "MIRRORS", (mirror,))
     data.fetch("mnist")
     file = tmp_path / "cache" / "mnist" / "train-labels-idx1-ubyte.gz"
     file.write_bytes(file.read_bytes()[:20])

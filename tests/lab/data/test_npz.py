@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from coherence.lab import data
-from coherence.lab.data import settings
 
 ARRAYS = {
     "x_train": np.full((4, 2, 2, 3), 255, np.uint8),
@@ -44,7 +43,7 @@ def test_the_first_examples_are_enough_if_one_says_so(write):
     path = write()
     few = data.npz(path, examples=3)
     assert (few.y_train.tolist(), len(few.y_test), few.outputs) == ([0, 1, 2], 1, 3)
-    assert len(settings.Npz(str(path), examples=2).build().y_train) == 2
+    assert len(data.npz(str(path), examples=2).y_train) == 2
     with pytest.raises(
         ValueError,
         match=r"mine\.npz: examples is between 1 and the file's 4 training examples, or None for all; got 5\.",

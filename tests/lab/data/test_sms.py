@@ -1,10 +1,8 @@
 """Messages are the original's, wherever they come from; bags of words know the training part alone."""
 
-import dataclasses
 import functools
 import hashlib
 import http.server
-import json
 import os
 import threading
 import zipfile
@@ -15,7 +13,7 @@ import pytest
 
 from coherence.lab import data
 from coherence.lab.cli import main
-from coherence.lab.data import SMSSpam, sms
+from coherence.lab.data import sms
 
 LINES = [
     "ham\tSee you at home",
@@ -77,12 +75,11 @@ def packed(path, member=sms.FILE, content=CONTENT):
         archive.writestr(member, content)
 
 
-def words(settings):
-    """The words of every message, training ones first, by the vocabulary."""
-    built, vocabulary = settings.build(), settings.vocabulary()
+def words(messages):
+    """The words of every message, training ones first, by the names of the features."""
     return [
-        {word: int(n) for word, n in zip(vocabulary, row) if n}
-        for row in (*built.x_train, *built.x_test)
+        {word: int(n) for word, n in zip(messages.features, row) if n}
+        for row in (*messages.x_train, *messages.x_test)
     ]
 
 
@@ -110,18 +107,18 @@ def test_the_vocabulary_names_the_features_and_knows_training_messages_alone(own
         "prize": {"free", "prize", "call", "now"},
     }
     for seed in range(5):
-        settings = SMSSpam(None, tests=2, seed=seed)
-        found = words(settings)
-        known = set(settings.vocabulary())
+        messages = data.sms_spam(None, tests=2, seed=seed)
+        found = words(messages)
+        known = set(messages.features)
         assert known == set().union(*found[:3])
         assert all(set(bag) <= known for bag in found[3:])
         assert any(set(bag) == bags["free"] for bag in found[:3]) == ("cash" in known)
-        assert list(settings.vocabulary()) == sorted(known)
+        assert list(messages.features) == sorted(known)
 
 
 def test_words_are_present_or_counted(own):
     texts = [
-        words(SMSSpam(None, counts=counts, tests=1, seed=seed))
+        words(data.sms_spam(None, counts=counts, tests=1, seed=seed))
         for counts in (False, True)
         for seed in range(4)
     ]
@@ -131,11 +128,11 @@ def test_words_are_present_or_counted(own):
 
 def test_fewer_words_are_the_most_frequent_and_fewer_messages_some_of_more(own):
     counts = data.sms_spam(None, tests=1, seed=3)
-    frequency = dict(zip(SMSSpam(None, tests=1, seed=3).vocabulary(), counts.x_train.sum(0)))
-    (chosen,) = SMSSpam(1, tests=1, seed=3).vocabulary()
+    frequency = dict(zip(counts.features, counts.x_train.sum(0)))
+    (chosen,) = data.sms_spam(1, tests=1, seed=3).features
     assert frequency[chosen] == max(frequency.values())
-    some = words(SMSSpam(None, examples=2, tests=1, seed=3))
-    assert some[:2] == words(SMSSpam(None, tests=1, seed=3))[:2]
+    some = words(data.sms_spam(None, examples=2, tests=1, seed=3))
+    assert some[:2] == words(data.sms_spam(None, tests=1, seed=3))[:2]
     np.testing.assert_array_equal(
         data.sms_spam(None, examples=2, tests=1, seed=3).y_test, counts.y_test
     )
@@ -227,15 +224,10 @@ def test_a_damaged_file_is_named_and_never_replaced_in_silence(own, mirror):
 def test_the_real_messages_are_the_originals():
     texts, labels = data.sms_messages()
     assert (len(texts), labels.sum(), len(set(texts))) == (5574, 747, 5171)
-    built = SMSSpam(words=100).build()
+    built = data.sms_spam(words=100)
     assert (built.x_train.shape, built.x_test.shape, set(np.unique(built.x_train))) == (
         (4171, 100),
         (1000, 100),
         {0.0, 1.0},
     )
-    assert "free" in SMSSpam(words=200).vocabulary()
-
-
-def test_settings_survive_json_and_compare():
-    settings = SMSSpam(words=None, counts=True, examples=7, tests=3, seed=4)
-    assert SMSSpam(**json.loads(json.dumps(dataclasses.asdict(settings)))) == settings
+    assert "free" in data.sms_spam(words=200).features

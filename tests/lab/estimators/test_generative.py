@@ -6,7 +6,7 @@ from scipy.stats import multivariate_normal
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from coherence.lab.data.bundled import digits
+from coherence.lab.data import digits
 from coherence.lab.estimators import BernoulliNB, GaussianNB, MultinomialNB, NormalBayes
 
 RNG = np.random.default_rng(0)

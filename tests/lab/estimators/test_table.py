@@ -11,7 +11,7 @@ from sklearn.datasets import load_iris
 from sklearn.preprocessing import MinMaxScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from coherence.lab.data.bundled import digits
+from coherence.lab.data import digits
 from coherence.lab.estimators import BernoulliNB, MLPClassifier, Scaled, catalogue
 
 DATA = digits()

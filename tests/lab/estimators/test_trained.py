@@ -5,13 +5,15 @@ import tempfile
 
 import jax
 import numpy as np
+import optax
 import pytest
 from scipy import sparse
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import coherence as co
-from coherence.lab.data.bundled import digits
+from coherence.lab.data import digits
 from coherence.lab.estimators import (
     CNNClassifier,
     ConditionalVAEClassifier,
@@ -20,20 +22,19 @@ from coherence.lab.estimators import (
     SoftmaxRegression,
     catalogue,
 )
-from coherence.lab.models import FullyConnected
 from coherence.lab.runs import Run
+from coherence.lab.settings import MLP, adam, sgd, winsorize
 from coherence.lab.tasks import cross_entropy
 from coherence.lab.tasks.autoencoding import elbo_terms
 from coherence.lab.training import Classification, train
 from coherence.lab.training.samples import stream
-from coherence.optim import SGD, Adam, Winsorize
 from tests import reference
 
 DATA = digits()
 X, Y = DATA.x_train[:200], DATA.y_train[:200]
-SMALL = {"width": 16, "optimizer": SGD(0.1), "batch_size": 10, "steps": 20}
+SMALL = {"width": 16, "optimizer": sgd(0.1), "batch_size": 10, "steps": 20}
 
-TINY = {"steps": 30, "optimizer": Adam(0.1)}
+TINY = {"steps": 30, "optimizer": adam(0.1)}
 CHECKED = [SoftmaxRegression(**TINY), MLPClassifier(width=16, **TINY)]
 EXPECTED = {
     "check_parameters_default_constructible": "defaults may be frozen settings: they cannot change under anybody's hands"
@@ -58,13 +59,13 @@ def test_it_keeps_what_scikit_learn_asks_of_classifiers(estimator, check):
 
 
 def test_a_winsorized_classifier_ends_at_the_bits_of_the_loop(tmp_path):
-    ours = MLPClassifier(aggregator=Winsorize(c=10), random_state=3, **SMALL).fit(
+    ours = MLPClassifier(aggregator=winsorize(c=10), random_state=3, **SMALL).fit(
         DATA.x_train, DATA.y_train
     )
     settings = Classification(
-        model=FullyConnected(16, 1),
-        aggregator=Winsorize(c=10),
-        optimizer=SGD(0.1),
+        model=MLP(16, 1),
+        aggregator=winsorize(c=10),
+        optimizer=sgd(0.1),
         batch_size=10,
         steps=20,
         probes=(),
@@ -105,6 +106,20 @@ def test_coherence_is_measured_on_the_way_and_changes_nothing():
     assert not hasattr(bare, "coherence_")
     jax.tree.map(np.testing.assert_array_equal, bare.params_, measured.params_)
     assert not np.array_equal(bare.predict_proba(X), other.predict_proba(X))
+
+
+def test_an_object_its_setting_and_its_text_are_the_same_choice():
+    fits = []
+    for aggregator, optimizer in [
+        (winsorize(c=10), sgd(0.1)),
+        (co.winsorize(10), optax.sgd(0.1)),
+        ("winsorize(c=10)", "SGD(learning_rate=0.1)"),
+    ]:
+        model = MLPClassifier(**{**SMALL, "optimizer": optimizer}, aggregator=aggregator)
+        assert clone(model).get_params()["aggregator"] == aggregator
+        fits.append(clone(model).fit(X, Y).params_)
+    jax.tree.map(np.testing.assert_array_equal, fits[0], fits[1])
+    jax.tree.map(np.testing.assert_array_equal, fits[0], fits[2])
 
 
 def test_a_seed_is_a_number_or_drawn_from_a_state_as_scikit_learn_has_it():
@@ -162,7 +177,7 @@ def test_a_perceptron_learns_and_and_or_but_not_xor(truth, right):
 
 def test_one_hidden_layer_learns_xor():
     assert (
-        MLPClassifier(width=16, steps=300, optimizer=Adam(0.03))
+        MLPClassifier(width=16, steps=300, optimizer=adam(0.03))
         .fit(CORNERS, [0, 1, 1, 0])
         .score(CORNERS, [0, 1, 1, 0])
         == 1
@@ -194,14 +209,21 @@ def test_a_conditional_vae_classifies_by_the_evidence_bound():
             "MLPClassifier(measure_coherence): 0, or 2 examples at least, got 1.",
         ),
         (
-            SoftmaxRegression(aggregator=Winsorize),
+            SoftmaxRegression(aggregator=winsorize),
             TypeError,
-            "SoftmaxRegression(aggregator): settings of coherence.optim, as Winsorize(c=2), got <class",
+            "SoftmaxRegression(aggregator): what coherence or optax makes, its setting, or the text "
+            '"winsorize(c=2)"; got <class',
         ),
         (
-            MLPClassifier(optimizer="adam"),
+            MLPClassifier(optimizer=0.1),
             TypeError,
-            "MLPClassifier(optimizer): settings of coherence.optim, as SGD(0.1), got 'adam'.",
+            "MLPClassifier(optimizer): what coherence or optax makes, its setting, or the text "
+            '"sgd(0.1)"; got 0.1.',
+        ),
+        (
+            MLPClassifier(optimizer="addam"),
+            ValueError,
+            "MLPClassifier(optimizer): 'addam' is none of sgd(learning_rate, momentum), adam(",
         ),
         (
             CNNClassifier(shape=(28, 28, 1)),
@@ -221,7 +243,7 @@ def test_a_conditional_vae_classifies_by_the_evidence_bound():
         (
             MLPClassifier(width=0),
             ValueError,
-            "FullyConnected: width is at least 1 and depth at least 0, got width=0, depth=1.",
+            "MLP: width is at least 1, depth is at least 0; got width=0, depth=1.",
         ),
     ],
 )

@@ -144,7 +144,7 @@ def test_kl_collapses_by_the_doublings_between_its_lowest_and_the_less_of_before
 @pytest.fixture(scope="module")
 def material():
     """Circles, what is none, and all that there are, few of each."""
-    some = data.circle_images(40, 30)
+    some = data.circles(40, 30)
     return some, some.x_train[:4] * 0.5, some.y_train, some.x_train
 
 
@@ -263,7 +263,7 @@ def test_a_claim_of_the_sweeps_that_the_numbers_contradict_is_not_reproduced(cha
 
 
 def test_an_encoder_that_says_nothing_is_as_far_from_normal_as_can_be():
-    some = data.circle_images(1, 20)
+    some = data.circles(1, 20)
     network = (lambda x: np.zeros((len(x), 1))), (lambda z: np.repeat(some.x_test[:1], len(z), 0))
     found = sweeps.study(network, some, some.x_test)
     assert found["from_normal"] == 1

@@ -7,9 +7,8 @@ import pytest
 
 from coherence import metrics
 from coherence.lab import gallery
-from coherence.lab.data.settings import Digits, LabelNoise
 from coherence.lab.experiment import collect, load, perform
-from coherence.lab.models.settings import FullyConnected
+from coherence.lab.settings import MLP, digits, label_noise
 
 ROOT = Path(__file__).resolve().parents[3]
 gap_bound = load(ROOT / "experiments" / "gap_bound.py")
@@ -155,9 +154,9 @@ def test_what_is_at_a_loss_is_where_it_was_first_reached():
 def test_the_held_out_labels_are_as_noisy_as_the_training_labels_and_follow_the_seed():
     clean, noisy, again, other = (
         gap_bound.Sampled(
-            data=Digits(),
-            noise=LabelNoise(share, "redraw"),
-            model=FullyConnected(8),
+            data=digits(),
+            noise=label_noise(share, "redraw"),
+            model=MLP(8),
             held=300,
             probes=(),
         )

@@ -182,10 +182,10 @@ def test_frequencies_without_words_of_one_class_do_not_count():
 
 @pytest.mark.slow
 def test_the_smoke_preset_trains_counts_and_draws(tmp_path):
-    from coherence.lab.data import SMSSpam
+    from coherence.lab.settings import sms_spam
 
     try:
-        SMSSpam().build()
+        sms_spam().build()
     except FileNotFoundError:
         pytest.skip(
             "the messages are neither in COHERENCE_DATA nor in the cache, and cannot be downloaded"

@@ -79,7 +79,7 @@ def test_a_loss_that_one_seed_never_reaches_decides_nothing():
 
 
 def test_what_tuning_looks_at_is_neither_trained_on_nor_the_test_set():
-    every, held = width.Digits().build(), width.HeldOut().build()
+    every, held = width.digits().build(), width.HeldOut().build()
     assert len(held.y_train) + len(held.y_test) == len(every.y_train)
     assert np.array_equal(np.vstack([held.x_train, held.x_test]), every.x_train)
 

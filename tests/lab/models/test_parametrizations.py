@@ -9,20 +9,24 @@ import numpy as np
 import pytest
 
 import coherence as co
-from coherence.lab.models import MLP, FullyConnected, MuMLP, Parametrized, he_init, paper_init
+from coherence.lab.models import MLP, MuMLP, he_init, paper_init
 from coherence.lab.tasks import cross_entropy
 
 INPUTS, EXAMPLES = 32, 16
 X = jax.random.uniform(jax.random.key(0), (EXAMPLES, INPUTS))
 Y = jnp.arange(EXAMPLES) % 10
 BASE, NARROW, WIDE = 32, 128, 1024
+NETWORKS = {
+    "standard": functools.partial(MLP, initializer="he"),
+    "mu": functools.partial(MuMLP, base_width=BASE),
+}
 
 
 @functools.cache
 def first_step(parametrization, width):
     """Root mean square of the logits at first, of their change by a step of gradient descent, and of the change of the last hidden
     layer's preactivations; mean over 2 seeds."""
-    model = Parametrized(width, 2, parametrization, base_width=BASE).build(10)
+    model = NETWORKS[parametrization](width, 2)
 
     def seen(params):
         logits, state = model.apply(params, X, capture_intermediates=True)
@@ -49,9 +53,7 @@ def growth(parametrization):
 
 
 def test_at_its_base_width_it_is_the_standard_network():
-    standard, maximal = (
-        Parametrized(BASE, 2, how, base_width=BASE).build(10) for how in ("standard", "mu")
-    )
+    standard, maximal = (NETWORKS[how](BASE, 2) for how in ("standard", "mu"))
     params = standard.init(jax.random.key(1), X[:1])
     np.testing.assert_allclose(
         maximal.apply(params, X), standard.apply(params, X), rtol=1e-5, atol=1e-6
@@ -91,29 +93,7 @@ def test_its_examples_keep_factors_and_nothing_is_recomputed():
     assert list(co.squared_norms(gradients, by=co.layer)) == ["hidden_0", "hidden_1", "output"]
 
 
-def test_settings_build_the_network_they_describe():
-    mu, standard = Parametrized(128, 2, base_width=16), Parametrized(128, 2, "standard")
-    assert mu.build(10) == MuMLP(128, 2, 10, 16)
-    assert mu.describe(64, 10) == "MLP 64-128-128-10 (mu, base width 16)"
-    assert standard.build(10) == MLP(128, 2, 10, he_init)
-    assert standard.describe(64, 10) == "MLP 64-128-128-10 (standard)"
-    assert FullyConnected(128, 2).build(10) == MLP(128, 2, 10, paper_init)  # as ever
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (
-            {"base_width": 0},
-            "Parametrized: parametrization is standard or mu and base_width at least 1, got parametrization='mu', base_w",
-        ),
-        ({"parametrization": "ntk"}, "got parametrization='ntk', base_width=64"),
-        (
-            {"width": 0},
-            "Parametrized: width is at least 1 and depth at least 0, got width=0, depth=1",
-        ),
-    ],
-)
-def test_impossible_settings_are_refused(given, said):
-    with pytest.raises(ValueError, match=said):
-        Parametrized(**given)
+@pytest.mark.parametrize(("name", "function"), [("he", he_init), ("paper", paper_init)])
+def test_an_initializer_is_named_or_given(name, function):
+    one, other = (MLP(8, 1, 3, x).init(jax.random.key(0), X[:1]) for x in (name, function))
+    jax.tree.map(np.testing.assert_array_equal, one, other)

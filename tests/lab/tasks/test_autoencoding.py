@@ -183,7 +183,7 @@ def test_an_examples_noise_is_its_keys():
 
 def test_untrained_losses_are_the_tutorials_in_all_four_reductions():
     """Mean or sum over pixels, then mean or sum over a batch of 32; over circles and initial weights (a width does not matter)."""
-    x = jnp.asarray(data.circle_images(320, 1).x_train)
+    x = jnp.asarray(data.circles(320, 1).x_train)
     model = VAE(width=256)
     keys = jax.random.split(jax.random.key(0), len(x))
 

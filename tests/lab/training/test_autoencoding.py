@@ -8,33 +8,37 @@ import jax
 import numpy as np
 import pytest
 
-from coherence.lab.data.settings import Circles, Digits
 from coherence.lab.experiment import plain
-from coherence.lab.models.settings import (
-    Autoencoder,
-    ConditionalVariational,
-    ConvolutionalVariational,
-    Variational,
-)
 from coherence.lab.runs import Run
+from coherence.lab.settings import (
+    AE,
+    VAE,
+    ConditionalVAE,
+    ConvVAE,
+    Probing,
+    adam,
+    circles,
+    digits,
+    sgd,
+    winsorize,
+)
 from coherence.lab.training import Autoencoding, train
 from coherence.lab.training.step import initial_state, make_step
-from coherence.optim.settings import SGD, Adam, Winsorize
-from coherence.probes import Every, Probing
+from coherence.probes import Every
 
 SMALL = {"width": 8, "depth": 1, "latents": 2}
 IMAGE = {"shape": (8, 8, 1)}
 CIRCLES = Autoencoding(
-    data=Circles(40, 10),
-    model=Variational(**SMALL),
-    optimizer=Adam(3e-3),
+    data=circles(40, 10),
+    model=VAE(**SMALL),
+    optimizer=adam(3e-3),
     batch_size=8,
     steps=40,
     points_per_decade=1,
     probes=(),
     track_batches=False,
 )
-DIGITS = dataclasses.replace(CIRCLES, data=Digits(), model=Variational(**SMALL, **IMAGE))
+DIGITS = dataclasses.replace(CIRCLES, data=digits(), model=VAE(**SMALL, **IMAGE))
 
 
 def learn(folder, settings, seeds=(0,), measure=True):
@@ -169,11 +173,11 @@ def test_fresh_garbage_is_the_test_images_made_garbage_and_what_training_did_not
 
 
 def test_robust_aggregators_get_per_example_gradients_of_the_same_noise(tmp_path):
-    sgd = changed(CIRCLES, optimizer=SGD(1e-4), steps=10)
-    robust = changed(sgd, aggregator=Winsorize(0))  # nothing pulled in: the mean
-    assert [one.build(0).per_example for one in (sgd, robust)] == [False, True]
+    plain = changed(CIRCLES, optimizer=sgd(1e-4), steps=10)
+    robust = changed(plain, aggregator=winsorize(0))  # nothing pulled in: the mean
+    assert [one.build(0).per_example for one in (plain, robust)] == [False, True]
     (mean,), (none,) = (
-        learn(tmp_path / "a", sgd, measure=False),
+        learn(tmp_path / "a", plain, measure=False),
         learn(tmp_path / "b", robust, measure=False),
     )
     for x, y in zip(mean.load("params").values(), none.load("params").values(), strict=True):
@@ -181,20 +185,20 @@ def test_robust_aggregators_get_per_example_gradients_of_the_same_noise(tmp_path
 
 
 def test_a_network_that_is_told_labels_gets_them(tmp_path):
-    model = ConditionalVariational(**SMALL, **IMAGE, sigmoid=True)
+    model = ConditionalVAE(**SMALL, **IMAGE, sigmoid=True)
     settings = changed(
         DIGITS, model=model, error="cross_entropy", pixels="mean", steps=3, track_batches=True
     )
     (run,) = learn(tmp_path, settings, measure=False)
     images, labels = settings.build(0).data["train"]
     assert images.shape == (1437, 8, 8, 1)
-    np.testing.assert_array_equal(labels, Digits().build().y_train)
+    np.testing.assert_array_equal(labels, digits().build().y_train)
     assert all(np.isfinite(values).all() for values in run.load("batches").values())
 
 
 def test_convolutions_are_trained_by_the_same_settings():
     problem = changed(
-        CIRCLES, model=ConvolutionalVariational(width=2, latents=2), garbage=0.5, track_batches=True
+        CIRCLES, model=ConvVAE(width=2, latents=2), garbage=0.5, track_batches=True
     ).build(0)
     state, indices = initial_state(problem), np.arange(8)
     trained, _ = jax.eval_shape(make_step(problem.recipe), state, problem.data["train"], indices)
@@ -203,7 +207,7 @@ def test_convolutions_are_trained_by_the_same_settings():
 
 
 def test_an_autoencoder_draws_nothing_and_its_loss_is_its_error(tmp_path):
-    settings = changed(CIRCLES, model=Autoencoder(**SMALL), factor=2.0, pixels="mean")
+    settings = changed(CIRCLES, model=AE(**SMALL), factor=2.0, pixels="mean")
     assert settings.build(0).noise is None
     (run,) = learn(tmp_path, settings)
     first, *_, last = run.records()
@@ -221,8 +225,8 @@ def test_an_autoencoder_draws_nothing_and_its_loss_is_its_error(tmp_path):
 def test_settings_are_plain_values():
     values = json.loads(json.dumps(plain(changed(CIRCLES, probes=(Probing(),)))))
     assert values["kind"] == "Autoencoding"
-    assert values["model"]["kind"] == "Variational"
-    assert values["optimizer"] == {"kind": "Adam", "learning_rate": 3e-3, "b1": 0.9, "b2": 0.999}
+    assert values["model"]["kind"] == "VAE"
+    assert values["optimizer"] == {"kind": "adam", "learning_rate": 3e-3, "b1": 0.9, "b2": 0.999}
     assert hash(CIRCLES) == hash(changed(CIRCLES))
 
 
@@ -239,11 +243,11 @@ def test_settings_are_plain_values():
             r"Autoencoding\(factor\): reconstruction counts at least 0 times, got -1.0",
         ),
         (
-            {"model": ConditionalVariational(**SMALL)},
-            r"ConditionalVariational\(classes=10\) is told one of so many labels; circles has 0",
+            {"model": ConditionalVAE(**SMALL)},
+            r"ConditionalVAE\(classes=10\) is told one of so many labels; circles has 0",
         ),
         (
-            {"model": Variational(**SMALL, **IMAGE)},
+            {"model": VAE(**SMALL, **IMAGE)},
             r"circles's images have 784 pixels and the model's 64: its shape \(8, 8, 1\) has to be",
         ),
         (

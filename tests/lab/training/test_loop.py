@@ -18,14 +18,24 @@ import pytest
 import coherence as co
 from coherence.lab import cli
 from coherence.lab.analysis import at_loss_levels, stacked
-from coherence.lab.data.settings import LabelNoise
-from coherence.lab.models.settings import FullyConnected
 from coherence.lab.runs import Run
+from coherence.lab.settings import (
+    MLP,
+    Probing,
+    adam,
+    any_of,
+    coherence,
+    evidence,
+    gradient_norm,
+    l1_decay,
+    l2_decay,
+    label_noise,
+    sgd,
+    soft_threshold,
+)
 from coherence.lab.training import Classification, Problem, step, train
 from coherence.lab.training.checkpoints import from_arrays, to_arrays
 from coherence.lab.training.order import batches
-from coherence.optim.settings import SGD, Adam, L1Decay, L2Decay, SoftThreshold
-from coherence.probes import Probing
 from tests import zoo
 
 
@@ -231,7 +241,7 @@ def test_tracked_batches_are_the_moments_of_each_step(tmp_path):
 def test_a_background_force_pulls_before_the_optimizer_and_a_threshold_cuts_behind_it():
     def after_one_step(decay, optimizer=None):
         problem = Classification(
-            model=FullyConnected(width=2), decay=decay, optimizer=optimizer or SGD(0.5), probes=()
+            model=MLP(width=2), decay=decay, optimizer=optimizer or sgd(0.5), probes=()
         ).build(0)
         nothing = jax.tree.map(jnp.zeros_like, problem.params)
         ones = jax.tree.map(jnp.ones_like, problem.params)
@@ -243,17 +253,17 @@ def test_a_background_force_pulls_before_the_optimizer_and_a_threshold_cuts_behi
         ).tolist()
 
     assert after_one_step(None) == [1]
-    assert after_one_step(L1Decay(0.5)) == after_one_step(L2Decay(0.5)) == [0.75]
-    assert after_one_step(SoftThreshold(0.25)) == [0.75]
+    assert after_one_step(l1_decay(0.5)) == after_one_step(l2_decay(0.5)) == [0.75]
+    assert after_one_step(soft_threshold(0.25)) == [0.75]
     np.testing.assert_allclose(
-        after_one_step(L1Decay(100.0), Adam(0.5)), [0.5], rtol=1e-5
+        after_one_step(l1_decay(100.0), adam(0.5)), [0.5], rtol=1e-5
     )  # Adam takes the pull for a gradient
 
 
 def test_divergence_is_data(tmp_path, capsys):
     """Trained, recorded, resumed, shown and summed up like any other run."""
     settings = Classification(
-        model=FullyConnected(width=8), optimizer=SGD(1e30), steps=20, probes=(Probing(m=50),)
+        model=MLP(width=8), optimizer=sgd(1e30), steps=20, probes=(Probing(m=50),)
     )
 
     def diverge(folder, **kwargs):
@@ -408,18 +418,18 @@ def test_seeds_with_early_stopping_run_in_turn(tmp_path):
         learn(tmp_path / "b", (0, 1), make=stopping_problem, vmapped=True)
 
 
-@pytest.mark.parametrize("rule", [co.stopping.Evidence(checks=2), co.stopping.Coherence()])
+@pytest.mark.parametrize("rule", [evidence(checks=2), coherence()])
 def test_on_digits_with_wrong_labels_it_stops_before_they_are_memorized(tmp_path, rule):
     """At a small step size: with large steps and small batches neither rule spoke in trial runs."""
     settings = Classification(
-        noise=LabelNoise(0.5),
-        model=FullyConnected(width=64),
+        noise=label_noise(0.5),
+        model=MLP(width=64),
         batch_size=1437,
         steps=2000,
         probes=(Probing(m=1000),),
         points_per_decade=20,
         track_batches=False,
-        stopping=co.stopping.AnyOf((rule, co.stopping.GradientNorm(1e-6))),
+        stopping=any_of(rule, gradient_norm(1e-6)),
     )
     run = Run.open(tmp_path, {"batch_size": settings.batch_size}, seed=0)
     train(
@@ -434,9 +444,7 @@ def test_on_digits_with_wrong_labels_it_stops_before_they_are_memorized(tmp_path
     assert last["step"] < 400
     assert last["pristine_accuracy"] > 0.75
     assert last["corrupt_accuracy"] < 0.1
-    assert ("evidence" in last) == isinstance(
-        rule, co.stopping.Evidence
-    )  # measured where it is watched
+    assert ("evidence" in last) == isinstance(rule, evidence)  # measured where it is watched
 
 
 def test_a_convolution_on_the_cpu_gets_no_loop():

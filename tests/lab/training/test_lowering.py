@@ -9,23 +9,30 @@ import pytest
 from jax import export
 
 from coherence import per_example_value_and_grad
-from coherence.lab.data.settings import Digits, LabelNoise
-from coherence.lab.models.settings import FullyConnected
 from coherence.lab.runs import Run
+from coherence.lab.settings import (
+    MLP,
+    Aggregators,
+    Probing,
+    average,
+    digits,
+    evidence,
+    label_noise,
+    median,
+    winsorize,
+)
 from coherence.lab.training import Classification, train
 from coherence.lab.training.step import initial_state, make_advance, make_step
-from coherence.optim.settings import AnyAggregator, Average, Median, Winsorize
-from coherence.optim.stopping import Evidence
-from coherence.probes import Probe, Probing
+from coherence.probes import Probe
 from coherence.probes import reader as programs
 from tests import zoo
 
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
-@pytest.mark.parametrize("aggregator", [Average(), Winsorize(2.0), Median()], ids=repr)
+@pytest.mark.parametrize("aggregator", [average(), winsorize(2.0), median()], ids=repr)
 def test_a_chunk_of_steps_and_the_probes_lower(aggregator, platform):
     settings = Classification(
-        model=FullyConnected(16, 1), noise=LabelNoise(0.5), aggregator=aggregator, batch_size=20
+        model=MLP(16, 1), noise=label_noise(0.5), aggregator=aggregator, batch_size=20
     )
     problem = settings.build(0)
     advance = jax.jit(make_advance(make_step(problem.recipe), 5))
@@ -51,8 +58,8 @@ def test_the_full_probe_lowers(platform):
     "setting",
     [
         setting
-        for setting in typing.get_args(AnyAggregator)
-        if setting not in (Average, Winsorize, Median)
+        for setting in typing.get_args(Aggregators)
+        if setting not in (average, winsorize, median)
     ],
 )
 def test_every_aggregator_lowers(setting):
@@ -68,9 +75,7 @@ def test_every_aggregator_lowers(setting):
 
 
 def test_every_seed_draws_its_own_noise_once_and_shares_the_images():
-    settings = Classification(
-        model=FullyConnected(16, 1), noise=LabelNoise(0.5), probes=(Probing(m=50),)
-    )
+    settings = Classification(model=MLP(16, 1), noise=label_noise(0.5), probes=(Probing(m=50),))
     one, again, other = (settings.build(seed) for seed in (0, 0, 1))
     assert one.data["train"][0] is other.data["train"][0]
     np.testing.assert_array_equal(one.data["train"][1], again.data["train"][1])
@@ -80,14 +85,14 @@ def test_every_seed_draws_its_own_noise_once_and_shares_the_images():
 
 def test_the_noisy_labels_are_kept_with_the_run(tmp_path):
     settings = Classification(
-        model=FullyConnected(8, 1), noise=LabelNoise(0.5), probes=(Probing(m=50),), steps=1
+        model=MLP(8, 1), noise=label_noise(0.5), probes=(Probing(m=50),), steps=1
     )
     problem = settings.build(3)
     with Run.open(tmp_path, {}, seed=3) as run:
         train([problem], [run], steps=1, batch_size=100, schedule=(0, 1))
     kept = Run.read(tmp_path).load("drawn")
     np.testing.assert_array_equal(kept["labels"], problem.data["train"][1])
-    np.testing.assert_array_equal(kept["corrupt"], kept["labels"] != Digits().build().y_train)
+    np.testing.assert_array_equal(kept["corrupt"], kept["labels"] != digits().build().y_train)
 
 
 def test_samples_that_cannot_be_are_refused():
@@ -103,4 +108,4 @@ def test_samples_that_cannot_be_are_refused():
         ValueError,
         match="the stopping rule looks at gradients of training examples: add a probe of them",
     ):
-        Classification(probes=(), stopping=Evidence()).build(0)
+        Classification(probes=(), stopping=evidence()).build(0)

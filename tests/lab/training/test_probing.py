@@ -8,11 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from coherence.lab.data.settings import LabelNoise
-from coherence.lab.models.settings import FullyConnected
 from coherence.lab.runs import Run
+from coherence.lab.settings import MLP, Probing, label_noise
 from coherence.lab.training import Classification, Problem, train
-from coherence.probes import AtLoss, Epochs, Every, Log, Probe, Probing
+from coherence.probes import AtLoss, Epochs, Every, Log, Probe
 from tests import zoo
 
 LOSS = lambda p, e: 0.5 * jnp.sum((jnp.tanh(e[0] @ p["w"] + p["b"]) - e[1]) ** 2)
@@ -170,9 +169,7 @@ def test_a_classifier_is_probed_on_the_sets_its_settings_name(tmp_path):
         Probing("pristine", 40, "light", "none", Every(20)),
         Probing("corrupt", 40, "light", "none", Every(20), name="wrong"),
     )
-    settings = Classification(
-        model=FullyConnected(8), noise=LabelNoise(0.5), steps=28, probes=probes
-    )
+    settings = Classification(model=MLP(8), noise=label_noise(0.5), steps=28, probes=probes)
     made = settings.build(0)
     with Run.open(tmp_path / "run", {}, seed=0) as run:
         train([made], [run], steps=28, batch_size=100, schedule=settings.schedule())
@@ -188,7 +185,7 @@ def test_a_classifier_is_probed_on_the_sets_its_settings_name(tmp_path):
     np.testing.assert_array_equal(
         shown["labels"], drawn["labels"][drawn["sample-wrong"]][shown["index"]]
     )
-    clean = Classification(model=FullyConnected(8), probes=probes).build(0)
+    clean = Classification(model=MLP(8), probes=probes).build(0)
     assert [probe.name for probe in clean.probes] == [
         "train",
         "test",

@@ -8,14 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coherence.lab.data.settings import LabelNoise
 from coherence.lab.estimators import ConditionalVAEClassifier, MLPClassifier
-from coherence.lab.models.settings import FullyConnected
 from coherence.lab.runs import Run
+from coherence.lab.settings import MLP, Probing, adam, label_noise, median_of_means, sgd, winsorize
 from coherence.lab.training import Classification, train
 from coherence.lab.training.programs import PROGRAMS, Programs
-from coherence.optim.settings import SGD, Adam, MedianOfMeans, Winsorize
-from coherence.probes import Probing
 from tests import zoo
 
 TRACED, COMPILED = (
@@ -41,11 +38,11 @@ def test_equal_values_get_what_was_made_once():
         made.append(values)
         return object()
 
-    first = programs.get(make, SGD(0.1), 3)
-    assert programs.get(make, SGD(0.1), 3) is first
-    assert programs.get(make, SGD(0.2), 3) is not first
-    assert programs.get(make, SGD(0.1), 3.0) is not first
-    assert programs.get(lambda *values: make(*values), SGD(0.1), 3) is not first
+    first = programs.get(make, sgd(0.1), 3)
+    assert programs.get(make, sgd(0.1), 3) is first
+    assert programs.get(make, sgd(0.2), 3) is not first
+    assert programs.get(make, sgd(0.1), 3.0) is not first
+    assert programs.get(lambda *values: make(*values), sgd(0.1), 3) is not first
     assert len(made) == len(programs) == 4
 
 
@@ -90,8 +87,8 @@ def test_a_cache_holds_something():
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
-        (MLPClassifier, {"aggregator": Winsorize(20.0), "optimizer": Adam(0.01)}),
-        (MLPClassifier, {"aggregator": MedianOfMeans(2, seed=0)}),
+        (MLPClassifier, {"aggregator": winsorize(20.0), "optimizer": adam(0.01)}),
+        (MLPClassifier, {"aggregator": median_of_means(2, seed=0)}),
         (MLPClassifier, {"measure_coherence": 6}),
         (ConditionalVAEClassifier, {"latents": 2, "draws": 2}),
     ],
@@ -113,8 +110,8 @@ def test_arms_that_differ_in_data_alone_share_their_programs(tmp_path, events):
         events.clear()
         settings = Classification(
             **{
-                "model": FullyConnected(width=3, depth=1),
-                "aggregator": Winsorize(10.0),
+                "model": MLP(width=3, depth=1),
+                "aggregator": winsorize(10.0),
                 "probes": (Probing(m=20, quantities="light"),),
                 "batch_size": 10,
                 "steps": 3,
@@ -127,14 +124,14 @@ def test_arms_that_differ_in_data_alone_share_their_programs(tmp_path, events):
         return [name for name in events if name == COMPILED]
 
     assert learn("first")
-    assert learn("another", noise=LabelNoise(0.5)) == []
-    assert learn("wider", model=FullyConnected(width=4, depth=1))
+    assert learn("another", noise=label_noise(0.5)) == []
+    assert learn("wider", model=MLP(width=4, depth=1))
 
 
 def test_a_step_is_traced_once_also_where_its_price_is_told(tmp_path):
     traces = []
     problem = Classification(
-        model=FullyConnected(width=3, depth=1),
+        model=MLP(width=3, depth=1),
         probes=(Probing(m=20, quantities="light"),),
         batch_size=10,
         steps=3,

@@ -16,11 +16,13 @@ KEYS = ("x_train", "y_train", "x_test", "y_test")
 def npz(path: str | Path, examples: int | None = None) -> Dataset:
     """The arrays of a `.npz` file with keys `x_train`, `y_train`, `x_test`, `y_test` and, if you like, `classes` (names).
 
-    `examples` takes the first so many training examples; None all of them.
-
     Examples keep their shape. uint8 is read as images and divided by 255; every other number type
     becomes float32 as it is. Labels are integers from 0, one an example. A relative path is looked
     up from the working directory, then from `COHERENCE_DATA`.
+
+    Args:
+        path: of the file.
+        examples: use the first so many training examples (None: all).
 
     Make one with `numpy.savez("mine.npz", x_train=..., y_train=..., x_test=..., y_test=...)`.
     """

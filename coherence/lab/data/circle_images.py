@@ -20,7 +20,7 @@ _LEFT, _BOTTOM, _WIDTH, _HEIGHT = (
 
 
 @functools.lru_cache(maxsize=8)
-def circle_images(examples: int = 1000, tests: int = 1000, seed: int = 0) -> Dataset:
+def circles(examples: int = 1000, tests: int = 1000, seed: int = 0) -> Dataset:
     """Outlines of circles, black on white, `[28, 28, 1]`, float32 in [0, 1]; the target is the radius (a regression).
 
     The radius is uniform in [0.03, 0.47], both coordinates of the centre in [0.5, 0.53]. Most of an
@@ -38,6 +38,11 @@ def circle_images(examples: int = 1000, tests: int = 1000, seed: int = 0) -> Dat
     grow without changing the other; a set is drawn once in a process. Centres: `circle_parameters`,
     with the same arguments.
 
+    Args:
+        examples: training images.
+        tests: test images.
+        seed: of radii and centres.
+
     D. V. Godoy, Understanding AutoEncoders with an Example: A Step-by-Step Tutorial, and its
     notebook.
     """
@@ -51,10 +56,10 @@ def circle_images(examples: int = 1000, tests: int = 1000, seed: int = 0) -> Dat
 def circle_parameters(
     examples: int = 1000, tests: int = 1000, seed: int = 0
 ) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    """`((radii [n], centres [n, 2]), (radii, centres))` of the training and the test part of `circle_images`."""
+    """`((radii [n], centres [n, 2]), (radii, centres))` of the training and the test part of `circles`."""
     if examples < 1 or tests < 1:
         raise ValueError(
-            f"circle_images(examples, tests): at least one circle each, got examples={examples}, tests={tests}."
+            f"circles(examples, tests): at least one circle each, got examples={examples}, tests={tests}."
         )
     streams = [np.random.default_rng([seed, part]) for part in (0, 1)]
     return tuple(
@@ -78,6 +83,50 @@ def draw_circle(radius: float, centre: tuple[float, float] = (0.515, 0.515)) -> 
     renderer.draw_path(renderer.new_gc(), Path.unit_circle(), on_paper)
     grey = Image.fromarray(np.asarray(renderer.buffer_rgba())).convert("L").resize((SIDE, SIDE))
     return np.asarray(grey, np.float32)[..., None] / 255
+
+
+def every_circle() -> tuple[np.ndarray, np.ndarray]:
+    """`(radii [n], images [n, 28, 28, 1])` over the range of `circles`: 89 radii, 0.005 apart, by 4 x 4 centres, 0.01 apart.
+
+    In pixels that is 0.1 and 0.2. A circle of the data set is 0.02 from the nearest of them
+    (`nearest`), the mean of all images 0.07.
+    """
+    radii, centres = np.linspace(0.03, 0.47, 89), np.linspace(0.5, 0.53, 4)
+    places = [(radius, (x, y)) for radius in radii for x in centres for y in centres]
+    return np.array([radius for radius, _ in places]), np.stack(
+        [draw_circle(*place) for place in places]
+    )
+
+
+def no_circles(side: int = 28, finer: int = 8) -> np.ndarray:
+    """Images [4, 28, 28, 1] of what is no circle: an upright square, a diagonal cross, a filled disc, uniform noise.
+
+    Black on white, in the middle and as large as a circle of radius 0.3, lines as dark as those of
+    circles.
+    """
+    middle, half, line = (14.6, 13.6), 6.5, 0.46  # pixels
+    y, x = np.meshgrid(
+        *((np.arange(side * finer) + 0.5) / finer - one for one in middle[::-1]), indexing="ij"
+    )
+    far = np.maximum(abs(x), abs(y))
+    cross = (np.minimum(abs(x - y), abs(x + y)) < line * np.sqrt(2)) & (far < half)
+    black = np.stack([abs(far - half) < line, cross, np.hypot(x, y) < half])
+    drawn = 1 - black.reshape(3, side, finer, side, finer).mean((2, 4))
+    return np.concatenate([drawn, np.random.default_rng(0).random((1, side, side))])[
+        ..., None
+    ].astype(np.float32)
+
+
+def nearest(images: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    r"""How far each of m images is from the nearest of the known ones, in grey levels, and which that is (an index each).
+
+    .. math:: \min_k \sqrt{\frac1P \sum_p (x_p - y_{kp})^2}
+    """
+    x, y = (np.asarray(one, float).reshape(len(one), -1) for one in (images, known))
+    which = ((y**2).sum(1) - 2 * x @ y.T).argmin(
+        1
+    )  # but for x's own square, which does not matter here
+    return np.sqrt(np.square(x - y[which]).mean(1)), which
 
 
 def _drawn(radii, centres):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .schedules import AtLoss, Epochs, Every, Log
+from coherence.probes.schedules import AtLoss, Epochs, Every, Log
 
 SETS = ("train", "test", "pristine", "corrupt")
 QUANTITIES = ("light", "standard", "examples", "full")
