@@ -110,6 +110,11 @@ def evaluate_now(equation: Any, operands: Sequence[Any]) -> list[Any]:
         return evaluate(equation, operands)
 
 
+def evaluate_jaxpr(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
+    """The outputs of a jaxpr."""
+    return jax.core.eval_jaxpr(jaxpr, consts, *args)
+
+
 def open_jaxpr(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
     """A jaxpr and its constants."""
     return (jaxpr.jaxpr, jaxpr.consts) if hasattr(jaxpr, "jaxpr") else (jaxpr, ())
@@ -119,6 +124,13 @@ def inlined(equation: Any) -> tuple[Any, Sequence[Any]] | None:
     """The jaxpr a plain call runs and its constants, `None` for all else."""
     name = _INLINED.get(equation.primitive.name)
     return open_jaxpr(equation.params[name]) if name in equation.params else None
+
+
+def checkpointing(equation: Any) -> dict[str, Any] | None:
+    """The arguments of the `jax.checkpoint` an equation runs, `None` for all else."""
+    if equation.primitive.name not in ("checkpoint", "remat", "remat2"):
+        return None
+    return {name: equation.params[name] for name in ("prevent_cse", "policy")}
 
 
 def inner_jaxprs(equation: Any) -> Iterator[Any]:
@@ -331,10 +343,12 @@ __all__ = [
     "automatic_axes",
     "bind",
     "branches",
+    "checkpointing",
     "contains",
     "contraction",
     "convolution",
     "evaluate",
+    "evaluate_jaxpr",
     "evaluate_now",
     "gather",
     "inlined",

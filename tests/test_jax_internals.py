@@ -75,6 +75,12 @@ def test_values_know_over_which_axes_they_vary():
     assert jax_internals.struct_like(jnp.ones(3), (2,)) == jax.ShapeDtypeStruct((2,), jnp.float32)
 
 
+def test_a_jaxpr_can_be_evaluated():
+    closed = jax.make_jaxpr(lambda x, y: jnp.sin(x) + y)(1.0, 2.0)
+    (out,) = jax_internals.evaluate_jaxpr(closed.jaxpr, closed.consts, [1.0, 3.0])
+    np.testing.assert_allclose(out, np.sin(1.0) + 3, rtol=1e-6)
+
+
 def test_known_values_are_computed_whatever_is_traced():
     equation = only("sin", jnp.sin, 1.0)
     seen = []
@@ -107,6 +113,14 @@ def test_jit_and_checkpoint_can_be_inlined():
         inner, consts = jax_internals.inlined(equation)
         assert [e.primitive.name for e in inner.eqns] == ["add"]
         assert not list(consts)
+
+
+def test_a_checkpoint_says_what_it_saves():
+    policy = jax.checkpoint_policies.dots_saveable
+    function = jax.checkpoint(jnp.sin, prevent_cse=False, policy=policy)
+    (equation,) = jax.make_jaxpr(function)(1.0).jaxpr.eqns
+    assert jax_internals.checkpointing(equation) == {"prevent_cse": False, "policy": policy}
+    assert jax_internals.checkpointing(only("sin", jnp.sin, 1.0)) is None
 
 
 def test_custom_derivatives_stay_closed_and_are_known_by_name():

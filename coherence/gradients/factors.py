@@ -74,12 +74,14 @@ class Recomputed:
     """A leaf without a rule: every reduction differentiates it again, in microbatches, and keeps only the reduction.
 
     It reads `params` and `batch`: do not donate them to a call that still uses the gradients.
-    `index` is the leaf's place among the leaves of `params`; `loss` is (params, example) -> scalar.
+    `index` is the leaf's place among the leaves of `params`; `loss` is (params, example, *consts)
+    -> scalar, `consts` what it closes over of a function being traced.
     """
 
     params: Any
     batch: Any
     mask: jax.Array | None
+    consts: tuple[Any, ...]
     loss: Callable = static()
     index: int = static()
     microbatch_size: int | None = static(default=None)

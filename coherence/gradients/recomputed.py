@@ -26,7 +26,9 @@ def _losses(group, batch, keep):
         filled = list(leaves)
         for i, value in zip(indices, values):
             filled[i] = value
-        each = jax.vmap(lambda example: one.loss(treedef.unflatten(filled), example))(batch)
+        each = jax.vmap(lambda example: one.loss(treedef.unflatten(filled), example, *one.consts))(
+            batch
+        )
         return each if keep is None else jnp.where(keep, each, 0)
 
     return losses, [leaves[i] for i in indices]
@@ -53,11 +55,15 @@ def _microbatch(group):
 
 def over_examples(group, reduce):
     """`reduce(rows of the group for one example)` for every example, a microbatch of rows at a time."""
-    one, microbatch = group[0], _microbatch(group)
-    each = lambda pair: reduce(_row(group, *pair))
-    if microbatch >= one.m:
-        return jax.vmap(each)((one.batch, one.mask))
-    return jax.lax.map(each, (one.batch, one.mask), batch_size=microbatch)
+    return _over_examples(group, lambda pair: reduce(_row(group, *pair)), _microbatch(group))
+
+
+def _over_examples(group, function, size):
+    """`function((example, its entry of the mask))` for every example, `size` at a time (`None`: all at once)."""
+    one = group[0]
+    if size is None or size >= one.m:
+        return jax.vmap(function)((one.batch, one.mask))
+    return jax.lax.map(function, (one.batch, one.mask), batch_size=size)
 
 
 def squared_norms(group):
@@ -117,11 +123,14 @@ def dot(group, vectors):
     """g_i . v, for all leaves together, by one forward derivative."""
     if not _goes_forward(group):
         return over_examples(group, lambda rows: sum(jnp.vdot(r, v) for r, v in zip(rows, vectors)))
-    one = group[0]
-    losses, values = _losses(group, one.batch, one.mask)
-    return jax.jvp(
-        losses, (values,), ([jnp.asarray(v, x.dtype) for v, x in zip(vectors, values)],)
-    )[1]
+
+    def along(pair):
+        example, keep = jax.tree.map(lambda x: x[None], pair)
+        losses, values = _losses(group, example, keep)
+        tangents = [jnp.asarray(v, x.dtype) for v, x in zip(vectors, values)]
+        return jax.jvp(losses, (values,), (tangents,))[1][0]
+
+    return _over_examples(group, along, group[0].microbatch_size)
 
 
 def rows(group, index):

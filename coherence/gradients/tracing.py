@@ -19,6 +19,7 @@ from coherence import jax_internals
 
 from . import layout as layouts
 from .layout import Layout
+from .linearity import zero_where
 from .rules import RULES, Factors, dot_general_of_parts
 from .terms import Outer, Term
 
@@ -130,6 +131,8 @@ class Walk:
         places = [i for i, x in enumerate(operands) if isinstance(x, Tracked | Joined)]
         if not places:
             return _without_parameters(equation, operands)
+        if (outputs := self._checkpoint(equation, operands)) is not None:
+            return outputs
         if (call := jax_internals.inlined(equation)) is not None:
             return self._jaxpr(call[0], map(constant, call[1]), operands)
         is_inexact = (jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in equation.outvars)
@@ -257,6 +260,9 @@ class Walk:
             closed = jax.make_jaxpr(tangents_of)(tuple(values))
         except (NotImplementedError, TypeError, ValueError, AssertionError):
             return None
+        backward = jax.make_jaxpr(lambda cts: pull_back(cts))(outs)
+        if not all(zero_where(backward.jaxpr, [True] * len(backward.jaxpr.invars))):
+            return None  # what it adds to every cotangent would be lost
         data = any(i not in places and not isinstance(x, Fixed) for i, x in enumerate(operands))
         consts = [x if data else Fixed(x) for x in closed.consts]
         zeros = [
@@ -291,6 +297,28 @@ class Walk:
             self._note_body(body, met)
         return outputs
 
+    def _checkpoint(self, equation, operands):
+        """Outputs of a `jax.checkpoint`: the backward pass makes what is inside again. Else `None`, or where a parameter only passes through."""
+        arguments = jax_internals.checkpointing(equation)
+        if arguments is None or self.perturbations is None:
+            return None
+        rest = [self._unjoined(x, "checkpoint") for x in operands]
+        (jaxpr,) = jax_internals.inner_jaxprs(equation)
+        body = _Body(jaxpr, rest)
+        if "return" in body.given_up.values():
+            return None
+
+        def run(perturbations, values):
+            walk, outputs = body.run(perturbations, values)
+            return outputs, walk.operands
+
+        start = len(self.meetings)
+        perturbations = self._own(start, start + len(body.meetings))
+        run = jax.checkpoint(run, **arguments)
+        outputs, data = run(perturbations, [_value(x) for x in rest])
+        self._note_body(body, data)
+        return outputs
+
     def _own(self, start, stop):
         """The perturbations of some of the meetings."""
         return None if self.perturbations is None else list(self.perturbations[start:stop])
@@ -321,7 +349,7 @@ class Walk:
             empty = [jnp.zeros(aval.shape, aval.dtype) for aval in stacked]
             return [*(operands[i] for i in scan.carried), *empty]
         rest = [
-            self._plain(x, "scan") if i in scan.carried or isinstance(x, Joined) else x
+            self._plain(x, "scan") if i in scan.carried or not _can_be_scanned(x, i, scan) else x
             for i, x in enumerate(operands)
         ]
         step = _Step(scan, rest)
@@ -349,15 +377,17 @@ class Walk:
             body, init, (perturbations, scanned), scan.length, scan.reverse, scan.unroll
         )
         for meeting, met in zip(step.meetings, data):
-            shares = tuple(
-                _repeated(share, rest[share.leaf], stacked=share.leaf >= scan.carried.stop)
-                for share in meeting.shares
-            )
+            shares: list[Share] = []
+            for share in meeting.shares:
+                x, stacked = rest[share.leaf], share.leaf >= scan.carried.stop
+                shares += _repeated(share, x, stacked=stacked)
             shape = (scan.length, *meeting.output.shape)
             output = jax_internals.struct_like(meeting.output, shape)
-            self._note(Meeting(shares, output), met)
+            self._note(Meeting(tuple(shares), output), met)
         for i, name in step.given_up.items():
-            self.given_up.setdefault(rest[i].leaf, name)
+            for part in rest[i].parts if isinstance(rest[i], Joined) else [rest[i]]:
+                if isinstance(part, Tracked):
+                    self.given_up.setdefault(part.leaf, name)
         return [*carry, *outputs]
 
 
@@ -380,8 +410,8 @@ class _Part:
         walk = Walk(perturbations)
         args = []
         for i, (x, value) in enumerate(zip(self.operands, values)):
-            if isinstance(x, Tracked):
-                args.append(Tracked(i, (), value, x.is_zero))
+            if isinstance(x, Tracked | Joined):
+                args.append(Tracked(i, (), value, isinstance(x, Tracked) and x.is_zero))
             else:
                 args.append(Fixed(value, x.compute) if isinstance(x, Fixed) else value)
         return walk, walk.run(self.jaxpr, self.consts, args)
@@ -529,11 +559,25 @@ def _real(factors: Factors) -> Factors:
     return lambda data, cotangent: factors(data, cotangent).real()
 
 
-def _repeated(share, tracked, *, stacked):
-    """A leaf's share in a meeting that all steps of a scan repeat; data and cotangents have a leading axis of its length."""
+def _can_be_scanned(x, place, scan):
+    """Joined parameters are followed into a scan where each step gets a part of one of them."""
+    return not isinstance(x, Joined) or (place >= scan.carried.stop and x.axis == 0)
 
-    def factors(data, cotangent) -> Term:
-        return jax.vmap(share.factors)(data, cotangent).of_steps(stacked=stacked)
 
+def _repeated(share, x, *, stacked):
+    """The shares in a meeting that all steps of a scan repeat; data and cotangents have a leading axis of its length."""
+    parts = x.parts if isinstance(x, Joined) else [x]
     steps = (layouts.Mapped(share.layout),) if stacked else share.layout
-    return Share(tracked.leaf, (*tracked.layout, *steps), factors)
+    shares, start = [], 0
+    for part in parts:
+        stop = start + np.shape(part.value)[0] if isinstance(x, Joined) else None
+        factors = functools.partial(_factors_of_steps, share, slice(start, stop), stacked)
+        if isinstance(part, Tracked):
+            shares.append(Share(part.leaf, (*part.layout, *steps), factors))
+        start = stop or 0
+    return shares
+
+
+def _factors_of_steps(share, steps, stacked, data, cotangent) -> Term:
+    data, cotangent = jax.tree.map(lambda x: x[steps], (data, cotangent))
+    return jax.vmap(share.factors)(data, cotangent).of_steps(stacked=stacked)

@@ -90,7 +90,10 @@ def per_example_value_and_grad(
             losses, aux, factors = jax.vmap(one)((batch, mask))
         else:
             losses, aux, factors = jax.lax.map(one, (batch, mask), batch_size=microbatch_size)
-        again = lambda index: Recomputed(params, batch, mask, scalar_loss, index, microbatch_size)
+        consts, loss_again = trace.reentrant(scalar_loss)
+        again = lambda index: Recomputed(
+            params, batch, mask, consts, loss_again, index, microbatch_size
+        )
         gradients = trace.gradients(factors, m, mask, again)
         return ((losses, aux) if has_aux else losses), gradients
 
@@ -122,6 +125,19 @@ class _Trace:
         if self.given_up:
             reasons = {leaf_name(self.paths[i][0]): why for i, why in sorted(self.given_up.items())}
             warnings.warn(RecomputedWarning(reasons), stacklevel=4)
+
+    def reentrant(self, loss):
+        """What the loss closes over of a function being traced, and the loss as a function of it too: it can be called after that trace."""
+        if not any(map(jax_internals.is_traced, self.closed.consts)):
+            return (), loss
+        jaxpr = self.closed.jaxpr
+
+        def again(params, example, *consts):
+            return jax_internals.evaluate_jaxpr(jaxpr, consts, jax.tree.leaves((params, example)))[
+                0
+            ]
+
+        return tuple(self.closed.consts), again
 
     def outputs(self, walk, leaves, example):
         """What the loss returns for one example, flat, by way of `walk`."""

@@ -41,7 +41,7 @@ class Looked(Term):
         if ids.shape[1] <= _PAIRS:
             same = (ids[:, :, None] == ids[:, None, :]).astype(d.dtype)
             return jnp.einsum("mtn,mtn->m", jnp.einsum("mtu,mun->mtn", same, d), d)
-        return jnp.sum(jnp.square(jax.vmap(_sums_by_word)(ids, d)), (1, 2))
+        return jnp.sum(jnp.square(jax.vmap(_sums_by_word)(ids, d)[2]), (1, 2))
 
     def weighted_sum(self, weights):
         _, b, _, k, n = self.dims
@@ -54,10 +54,17 @@ class Looked(Term):
         return jnp.einsum("mtn,mtn->m", vector.astype(self.dtype).reshape(-1, d.shape[-1])[ids], d)
 
     def gram(self):
-        """Row i against every example: one table at a time."""
-        _, b, _, k, n = self.dims
+        """Example i against every other: its words are sorted, and those of the others looked up among them. No table."""
         ids, d = self._of_one_table(self.cotangents.astype(self.dtype))
-        return jax.lax.map(lambda one: self.dot(_scattered(*one, b * k).reshape(b, k, n)), (ids, d))
+
+        def against_all(example):
+            own, word, sums = _sums_by_word(*example)
+            first = jnp.searchsorted(own, ids)  # [m, B T]: where an equal word would be
+            first = jnp.minimum(first, own.shape[0] - 1)
+            both = jnp.where((own[first] == ids)[..., None], d, 0)
+            return jnp.einsum("mtn,mtn->m", both, sums[word[first]])
+
+        return jax.lax.map(against_all, (ids, d))
 
     def dot_outer(self, inputs, cotangents):
         """G_i . H_i for H_i[v, n] = sum_u inputs_i[u, v] cotangents_i[u, n]: [m]. A tied table's two uses, neither formed."""
@@ -85,8 +92,8 @@ def _scattered(ids, d, size):
 
 
 def _sums_by_word(ids, d):
-    """The sum of each word used, one a row, and zeros: [T, N]."""
+    """The ids sorted [T], which word each one is [T], and the sum of each word used, one a row, then zeros: [T, N]."""
     order = jnp.argsort(ids)
     ids, d = ids[order], d[order]
     word = jnp.cumsum(jnp.concatenate([jnp.zeros(1, bool), ids[1:] != ids[:-1]]))
-    return jnp.zeros_like(d).at[word].add(d, indices_are_sorted=True)
+    return ids, word, jnp.zeros_like(d).at[word].add(d, indices_are_sorted=True)
