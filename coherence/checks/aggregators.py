@@ -1,18 +1,23 @@
 """`check_aggregator`: what every aggregator must do, and what this one promises."""
 
 import operator
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
 import numpy as np
 import optax
 
+from coherence.trees import PyTree
+
 from . import specimens
 from .distances import examples, worst
 from .duties import DUTIES, TOLERANCE, Broken, Run, agreed
+from .promises import Promise
 from .reports import AggregatorCheck, Finding
 
 
-def leafwise(function):
+def leafwise(function: Callable[[np.ndarray], Any]) -> Callable[[PyTree], PyTree]:
     """A twin of trees from one of leaves, [m, ...] -> [...], that treats every leaf alone.
 
     >>> leafwise(lambda leaf: leaf.mean(0))({"w": np.array([1.0, 3.0]), "b": np.array([0.0, 1.0])})
@@ -21,7 +26,13 @@ def leafwise(function):
     return lambda gradients: jax.tree.map(function, gradients)
 
 
-def check_aggregator(tx, *, promises=(), twin=None, steps=1):
+def check_aggregator(
+    tx: optax.GradientTransformation,
+    *,
+    promises: Iterable[Promise] = (),
+    twin: Callable[[PyTree], PyTree] | None = None,
+    steps: int = 1,
+) -> AggregatorCheck:
     """Whether a method fits in where the others do, is what it says it is, and keeps its promises.
 
     Asked of every method: updates have the parameters' structure, shapes and dtypes; the state is

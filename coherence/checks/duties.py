@@ -1,6 +1,7 @@
 """What is asked of every aggregator: `duty(run) -> difference`, or `None` where nothing is measured; raises `Broken` if not done."""
 
 import collections
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,8 @@ class Run:
     """
 
     def __init__(self, tx, steps):
-        self.tx, self.steps, self.traces = tx, steps, collections.Counter()
+        self.tx, self.steps = tx, steps
+        self.traces: collections.Counter[Any] = collections.Counter()
 
         def update(gradients, state, params):
             self.traces[_key(gradients)] += 1
@@ -171,8 +173,9 @@ def _mixed():
 
 def _alike(got, wanted, what, but, dtypes=True):
     """The same structure and shapes, and dtypes if they matter."""
-    if jax.tree.structure(got) != jax.tree.structure(wanted):
-        raise Broken(f"{what} is {jax.tree.structure(got)}, but {but} {jax.tree.structure(wanted)}")
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (got, wanted)]
+    if structures[0] != structures[1]:
+        raise Broken(f"{what} is {structures[0]}, but {but} {structures[1]}")
     for (path, one), other in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(wanted)):
         if one.shape != other.shape or (dtypes and one.dtype != other.dtype):
             raise Broken(

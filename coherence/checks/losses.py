@@ -18,6 +18,7 @@ from coherence.gradients import (
     per_example_value_and_grad,
     reductions,
 )
+from coherence.trees import Loss, PyTree
 from coherence.trees import leaf as leaf_name
 
 from .reports import LeafCheck, LossCheck
@@ -25,7 +26,9 @@ from .reports import LeafCheck, LossCheck
 _SMALL = 1e-2  # of the largest entry of any leaf: below it differences count as rounding of the others, not of the leaf's own
 
 
-def check_loss(loss, params, batch, *, examples=4, has_aux=False):
+def check_loss(
+    loss: Loss, params: PyTree, batch: PyTree, *, examples: int = 4, has_aux: bool = False
+) -> LossCheck:
     """How every leaf of a model gets its per-example gradients, at what memory, and whether they are right.
 
     Compares rows, norms and sums of a few examples with a Python loop of `jax.grad`, looks over the
@@ -98,7 +101,7 @@ def _nodes_and_reasons(transform, params, batch):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         _, nodes = jax.eval_shape(transform, params, batch)
-    reasons = {}
+    reasons: dict[str, str] = {}
     for w in caught:
         if isinstance(w.message, RecomputedWarning):
             reasons |= w.message.reasons

@@ -7,17 +7,24 @@ its name, the number and, where it is broken, the first line of its docstring.
 """
 
 import math
+from collections.abc import Callable
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coherence.trees import PyTree
+
 from .distances import differences, examples, largest, worst
+
+Aggregate: TypeAlias = Callable[[PyTree], PyTree]
+Promise: TypeAlias = Callable[[Aggregate, PyTree], float]
 
 _HUGE = 1e12  # times the largest gradient; its square is still finite in float32
 
 
-def permutes(aggregate, gradients):
+def permutes(aggregate: Aggregate, gradients: PyTree) -> float:
     """The order of the examples is irrelevant."""
     order = np.random.default_rng(0).permutation(examples(gradients))
     return _distance(
@@ -25,7 +32,7 @@ def permutes(aggregate, gradients):
     )
 
 
-def odd(aggregate, gradients):
+def odd(aggregate: Aggregate, gradients: PyTree) -> float:
     """Negating the gradients negates the result."""
     return _distance(
         aggregate(jax.tree.map(jnp.negative, gradients)),
@@ -34,7 +41,7 @@ def odd(aggregate, gradients):
     )
 
 
-def scales(aggregate, gradients):
+def scales(aggregate: Aggregate, gradients: PyTree) -> float:
     """Gradients times a positive factor give the result times that factor."""
     found = []
     for factor in (4.0, 0.3):
@@ -47,7 +54,7 @@ def scales(aggregate, gradients):
     return worst(found)
 
 
-def shifts(aggregate, gradients):
+def shifts(aggregate: Aggregate, gradients: PyTree) -> float:
     """A part that all examples have in common passes through."""
     rng = np.random.default_rng(0)
     common = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape[1:]), x.dtype), gradients)
@@ -57,13 +64,13 @@ def shifts(aggregate, gradients):
     )
 
 
-def unanimous(aggregate, gradients):
+def unanimous(aggregate: Aggregate, gradients: PyTree) -> float:
     """Where all examples have one gradient, it is the result."""
     same = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), gradients)
     return _distance(aggregate(same), jax.tree.map(lambda x: x[0], gradients), gradients)
 
 
-def separable(aggregate, gradients):
+def separable(aggregate: Aggregate, gradients: PyTree) -> float:
     """A coordinate's result depends on that coordinate alone, not on other coordinates or leaves."""
     rng = np.random.default_rng(0)
     changed = jax.tree.map(lambda x: jnp.asarray(rng.random(x.shape[1:]) < 0.5), gradients)
@@ -72,12 +79,12 @@ def separable(aggregate, gradients):
     return _distance(kept(aggregate(others)), kept(aggregate(gradients)), gradients)
 
 
-def is_the_mean(aggregate, gradients):
+def is_the_mean(aggregate: Aggregate, gradients: PyTree) -> float:
     """It is the plain mean over the examples."""
     return _distance(aggregate(gradients), jax.tree.map(lambda x: x.mean(0), gradients), gradients)
 
 
-def breakdown(share):
+def breakdown(share: float) -> Promise:
     """That share of the examples, arbitrarily large, cannot move a coordinate beyond the range of the others.
 
     Of m examples `share` of m - 1 to the nearest integer, halves down, as `winsorize` counts: so
@@ -107,7 +114,7 @@ def breakdown(share):
     return _named(promise, f"breakdown({share})", breakdown)
 
 
-def bounded(share):
+def bounded(share: float) -> Promise:
     """That share of the examples moves the result only so far: a thousand times larger, they move it no farther.
 
     Weaker than `breakdown`, which asks for the range of the others coordinate by coordinate;

@@ -23,11 +23,11 @@ class LeafCheck:
     zero: bool
 
     @property
-    def size(self):
+    def size(self) -> int:
         return math.prod(self.shape)
 
     @property
-    def is_fast(self):
+    def is_fast(self) -> bool:
         """Whether a rule makes the gradients, in one pass for all reductions."""
         return self.kind != "Recomputed"
 
@@ -43,19 +43,19 @@ class LossCheck:
     batch_statistics: tuple[str, ...]
 
     @property
-    def ok(self):
+    def ok(self) -> bool:
         """Gradients agree with `jax.grad`, none is zero for every example, no statistic of a batch is asked of one example."""
         return not self.problems
 
     @property
-    def fast_share(self):
+    def fast_share(self) -> float:
         """Share of the parameters (numbers, not leaves) whose gradients a rule makes."""
         return sum(leaf.size for leaf in self.leaves if leaf.is_fast) / max(
             1, sum(leaf.size for leaf in self.leaves)
         )
 
     @property
-    def problems(self):
+    def problems(self) -> tuple[str, ...]:
         """One sentence each, empty where all is well. A recomputed leaf is exact, hence no problem."""
         found = [
             f"the loss of one example needs statistics of a batch: {what}"
@@ -73,7 +73,7 @@ class LossCheck:
             )
         return tuple(found)
 
-    def __str__(self):
+    def __str__(self) -> str:
         head = ("leaf", "shape", "gradients", "memory", "difference", "")
         rows = [
             (
@@ -118,18 +118,18 @@ class AggregatorCheck:
     tolerance: float
 
     @property
-    def ok(self):
+    def ok(self) -> bool:
         """Nothing is broken, and every promise kept."""
         return not self.problems
 
     @property
-    def problems(self):
+    def problems(self) -> tuple[str, ...]:
         """One sentence each, beginning with the name of the check; empty where all is well."""
         return tuple(
             f"{finding.name}: {finding.problem}" for finding in self.findings if finding.problem
         )
 
-    def __str__(self):
+    def __str__(self) -> str:
         number = lambda x: "" if x is None else f"{x:.1e}"
         rows = [
             (f.name, number(f.difference), "broken" if f.problem else "ok") for f in self.findings

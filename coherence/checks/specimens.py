@@ -37,8 +37,9 @@ def plain(m):
 def parameters(gradients, dtypes=(jnp.float32,)):
     """Ones in the shape of one example's gradients; the dtypes take turns."""
     leaves, treedef = jax.tree.flatten(gradients)
-    return treedef.unflatten(
-        [jnp.ones(leaf.shape[1:], dtypes[i % len(dtypes)]) for i, leaf in enumerate(leaves)]
+    return jax.tree.unflatten(
+        treedef,
+        [jnp.ones(leaf.shape[1:], dtypes[i % len(dtypes)]) for i, leaf in enumerate(leaves)],
     )
 
 

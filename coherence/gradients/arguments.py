@@ -1,13 +1,16 @@
 """What may be passed in, checked on static shapes before anything is traced."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from coherence import jax_internals
+from coherence.trees import PyTree
 from coherence.trees import leaf as leaf_name
 
 
-def check_params(params):
+def check_params(params: PyTree) -> None:
     for path, leaf in jax.tree.leaves_with_path(params):
         dtype = jnp.result_type(leaf)
         if not jnp.issubdtype(dtype, jnp.floating):
@@ -17,7 +20,7 @@ def check_params(params):
             )
 
 
-def check_batch(batch, mask):
+def check_batch(batch: PyTree, mask: jax.Array | None) -> int:
     sizes = {}
     for path, leaf in jax.tree.leaves_with_path(batch):
         if not hasattr(leaf, "shape") or leaf.ndim == 0:
@@ -47,14 +50,14 @@ def check_batch(batch, mask):
     return m
 
 
-def varying_with(params, data):
+def varying_with(params: PyTree, data: PyTree) -> PyTree:
     """The parameters, under `shard_map` typed as differing between devices where the data do: else gradients are summed over devices."""
     axes: frozenset[str] = frozenset()
     axes = axes.union(*map(jax_internals.varying_axes, jax.tree.leaves(data)))
     return jax.tree.map(lambda x: jax_internals.as_varying(x, axes), params)
 
 
-def check_loss_output(out, has_aux):
+def check_loss_output(out: Any, has_aux: bool) -> None:
     if has_aux and not (isinstance(out, tuple) and len(out) == 2):
         raise ValueError(
             f"with has_aux=True the loss must return (scalar, aux) for one example, got {jax.tree.structure(out)}."

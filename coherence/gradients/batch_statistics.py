@@ -6,6 +6,7 @@ convolution it silently becomes an instance norm.
 """
 
 import dataclasses
+from typing import Any
 
 from coherence import jax_internals
 
@@ -47,12 +48,12 @@ class _Value:
     kernels are centred over size-1 axes too, and harmless.
     """
 
-    itself: frozenset = frozenset()
-    means: frozenset = frozenset()
+    itself: frozenset[tuple[Any, int]] = frozenset()
+    means: frozenset[tuple[Any, int]] = frozenset()
     data: bool = False
 
 
-def find(closed, parameters):
+def find(closed: Any, parameters: int) -> list[str]:
     """What the loss of one example does that needs a batch: a list of sentences, empty for most losses.
 
     Two things are looked for in whatever the loss value depends on, also inside `jit`,
@@ -70,7 +71,7 @@ def find(closed, parameters):
     return list(dict.fromkeys(walk.seen))
 
 
-def refuse(closed, parameters):
+def refuse(closed: Any, parameters: int) -> None:
     """Raises a ValueError that names the ways out where `find` finds something."""
     if seen := find(closed, parameters):
         raise ValueError(
@@ -78,7 +79,7 @@ def refuse(closed, parameters):
         )
 
 
-def unbound(error):
+def unbound(error: NameError) -> ValueError | None:
     """The ValueError for a NameError of a named axis that nothing binds, or `None` for any other NameError."""
     if (name := jax_internals.unbound_axis(error)) is None:
         return None

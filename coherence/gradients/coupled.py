@@ -1,17 +1,22 @@
 """The other contract: `losses(params, batch) -> [m]`, whose examples may interact. Rows of its Jacobian, never formed."""
 
 import operator
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
+from coherence.trees import PyTree
 from coherence.trees import leaf as leaf_name
 
 from .arguments import check_params, varying_with
 from .factors import accumulator
 
 _UNROLLED = 32  # probes up to which the loop is unrolled: on CPU, convolutions inside a loop body take a path 200 times slower
+
+
+Losses: TypeAlias = Callable[[Any, Any], jax.Array]  # `(params, batch) -> [m]`
 
 
 class Estimate(NamedTuple):
@@ -23,7 +28,7 @@ class Estimate(NamedTuple):
     high: jax.Array
 
 
-def alignments(losses, params, batch, direction):
+def alignments(losses: Losses, params: PyTree, batch: PyTree, direction: PyTree) -> jax.Array:
     r"""How fast each example's loss changes along a direction in parameter space.
 
     .. math:: a_i = r_i \cdot v, \qquad r_i = \partial\,\mathrm{losses}_i / \partial\,\mathrm{params}
@@ -67,10 +72,12 @@ def alignments(losses, params, batch, direction):
     tangents = [
         jnp.asarray(v, jnp.result_type(x)) for v, x in zip(jax.tree.leaves(direction), leaves)
     ]
-    return jax.jvp(of_params, (params,), (treedef.unflatten(tangents),))[1]
+    return jax.jvp(of_params, (params,), (jax.tree.unflatten(treedef, tangents),))[1]
 
 
-def squared_norm_total(losses, params, batch, key, probes):
+def squared_norm_total(
+    losses: Losses, params: PyTree, batch: PyTree, key: jax.Array, probes: int
+) -> Estimate:
     r"""An unbiased estimate of :math:`\sum_i \|r_i\|^2`, the denominator of alpha (times m), from a few ordinary gradients.
 
     .. math:: \mathbb{E}\,\big\|\nabla \sum_i s_i\,\mathrm{losses}_i\big\|^2 = \sum_{ij} \mathbb{E}[s_i s_j]\,r_i\cdot r_j = \sum_i\|r_i\|^2
@@ -124,12 +131,14 @@ def squared_norm_total(losses, params, batch, key, probes):
         return sum(jnp.sum(jnp.square(x.astype(dtype))) for x in jax.tree.leaves(gradient))
 
     if len(signs) <= _UNROLLED:
-        squares = []
+        unrolled: list[jax.Array] = []
         for s in signs:
-            if squares:  # never true, but XLA cannot know: it must finish one gradient before the next, and holds one at a time
-                s = jnp.where(squares[-1] < 0, -s, s)
-            squares.append(probe(s))
-        squares = jnp.stack(squares)
+            if unrolled:
+                # Never true, but XLA cannot know: it finishes one gradient before the next, and
+                # holds one at a time.
+                s = jnp.where(unrolled[-1] < 0, -s, s)
+            unrolled.append(probe(s))
+        squares = jnp.stack(unrolled)
     else:
         squares = jax.lax.map(probe, signs)
     return _estimate(squares, population)

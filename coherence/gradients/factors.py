@@ -5,8 +5,8 @@ Each is a pytree node, so gradients pass through `jit`, `vmap` and `scan` like a
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -33,16 +33,20 @@ class Factored:
     m: int = static()
 
     @property
-    def parameter(self):
+    def parameter(self) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(self.shape, self.dtype)
 
     @property
-    def rank_one(self):
+    def rank_one(self) -> tuple[jax.Array, jax.Array, layouts.Layout] | None:
         """`(inputs [m, K], cotangents [m, N], layout)` where one outer product per example is the leaf rearranged, else `None`."""
-        if len(self.terms) != 1 or not isinstance(self.terms[0], Outer):
+        if len(self.terms) != 1:
             return None
         (term,) = self.terms
-        if not term.is_rank_one or not layouts.is_rearrangement(term.layout):
+        if (
+            not isinstance(term, Outer)
+            or not term.is_rank_one
+            or not layouts.is_rearrangement(term.layout)
+        ):
             return None
         return term.inputs[:, 0, 0], term.cotangents[:, 0, 0], term.layout
 
@@ -56,15 +60,15 @@ class Stacked:
     mask: jax.Array | None = None
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, ...]:
         return self.values.shape[1:]
 
     @property
-    def dtype(self):
+    def dtype(self) -> Any:
         return self.values.dtype
 
     @property
-    def m(self):
+    def m(self) -> int:
         return self.values.shape[0]
 
 
@@ -87,26 +91,26 @@ class Recomputed:
     microbatch_size: int | None = static(default=None)
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, ...]:
         return jnp.shape(jax.tree.leaves(self.params)[self.index])
 
     @property
-    def dtype(self):
+    def dtype(self) -> Any:
         return jnp.result_type(jax.tree.leaves(self.params)[self.index])
 
     @property
-    def m(self):
+    def m(self) -> int:
         return jax.tree.leaves(self.batch)[0].shape[0]
 
 
-NODES = (Factored, Stacked, Recomputed)
+Node: TypeAlias = Factored | Stacked | Recomputed
 
 
-def is_node(x):
-    return isinstance(x, NODES)
+def is_node(x: Any) -> bool:
+    return isinstance(x, Node)
 
 
-def combine(terms):
+def combine(terms: Iterable[Term]) -> tuple[Term, ...]:
     """Meetings of one parameter through the same layout are one meeting with more positions."""
     by_kind: dict = {}
     for term in terms:
@@ -114,7 +118,9 @@ def combine(terms):
     return tuple(same[0] if len(same) == 1 else same[0].appended(same) for same in by_kind.values())
 
 
-def node(terms, parameter, m, mask):
+def node(
+    terms: Iterable[Term], parameter: jax.ShapeDtypeStruct, m: int, mask: jax.Array | None
+) -> Node:
     """The node of a leaf from its terms: `Stacked` where rows are the better way, else `Factored`."""
     terms = combine(terms)
     if terms and _rows_are_better(terms, math.prod(parameter.shape)):
@@ -122,7 +128,7 @@ def node(terms, parameter, m, mask):
     return Factored(terms, mask, parameter.shape, parameter.dtype, m)
 
 
-def _rows_are_better(terms, size):
+def _rows_are_better(terms: tuple[Term, ...], size: int) -> bool:
     """The one choice by shape: form a leaf's rows at once, or keep its factors?
 
     Biases and scales (K = 1) are their own rows. Elsewhere rows pay where squared norms form them
@@ -138,8 +144,8 @@ def _rows_are_better(terms, size):
 
 
 __all__ = [
-    "NODES",
     "Factored",
+    "Node",
     "Recomputed",
     "Stacked",
     "accumulator",

@@ -26,9 +26,9 @@ def _losses(group, batch, keep):
         filled = list(leaves)
         for i, value in zip(indices, values):
             filled[i] = value
-        each = jax.vmap(lambda example: one.loss(treedef.unflatten(filled), example, *one.consts))(
-            batch
-        )
+        each = jax.vmap(
+            lambda example: one.loss(jax.tree.unflatten(treedef, filled), example, *one.consts)
+        )(batch)
         return each if keep is None else jnp.where(keep, each, 0)
 
     return losses, [leaves[i] for i in indices]

@@ -5,21 +5,25 @@ leaves have a leading example axis. Sums are kept in at least float32.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from coherence.jax_internals import zeros_like
+from coherence.trees import KeyPath, LeafNames, PyTree
 from coherence.trees import leaf as leaf_name
 
 from . import layout, recomputed
-from .factors import Factored, Recomputed, Stacked, accumulator, is_node
+from .factors import Factored, Node, Recomputed, Stacked, accumulator, is_node
 from .terms import Looked, Outer
 
 _FORMED = 2**22  # numbers (16 MiB in float32) formed at a time where factors will not do
 
 
-def nodes(gradients):
+def nodes(gradients: PyTree) -> tuple[list[tuple[KeyPath, Node]], Any]:
     """`[(path, node)]` and the tree's structure; plain arrays count as `Stacked`.
 
     Raises:
@@ -52,65 +56,69 @@ def nodes(gradients):
     return found, treedef
 
 
-def each_leaf(gradients, leaf, group):
+def each_leaf(
+    gradients: PyTree, leaf: Callable[[Any], Any], group: Callable[[list[Recomputed]], list[Any]]
+) -> tuple[list[Any], list[tuple[KeyPath, Node]], Any]:
     """One result a leaf: `leaf(node)` for factors and rows, `group(nodes) -> list` for the recomputed ones, which share passes."""
     found, treedef = nodes(gradients)
     results = [None if isinstance(node, Recomputed) else leaf(node) for _, node in found]
-    again = [i for i, (_, node) in enumerate(found) if isinstance(node, Recomputed)]
+    again = [(i, node) for i, (_, node) in enumerate(found) if isinstance(node, Recomputed)]
     if again:
-        for i, result in zip(again, group([found[i][1] for i in again])):
+        for (i, _), result in zip(again, group([node for _, node in again])):
             results[i] = result
     return results, found, treedef
 
 
-def size(gradients):
+def size(gradients: PyTree) -> int:
     """How many examples the gradients are of, m, masked ones included; static."""
     (_, node), *_ = nodes(gradients)[0]
     return node.m
 
 
-def mask(gradients):
+def mask(gradients: PyTree) -> jax.Array | None:
     """The mask the gradients carry, bool [m], or `None`."""
     (_, node), *_ = nodes(gradients)[0]
     return node.mask
 
 
-def count(gradients):
+def count(gradients: PyTree) -> int | jax.Array:
     """How many examples count: m, or the mask's sum."""
     keep = mask(gradients)
     return size(gradients) if keep is None else jnp.sum(keep)
 
 
-def weighted_sum(gradients, weights):
+def weighted_sum(gradients: PyTree, weights: ArrayLike) -> PyTree:
     """sum_i w_i g_i in the parameters' shapes, `weights` [m]. From the factors at hand: no second backward pass."""
     results, found, treedef = _weighted(gradients, jnp.asarray(weights))
     return treedef.unflatten([r.astype(node.dtype) for r, (_, node) in zip(results, found)])
 
 
-def total(gradients):
+def total(gradients: PyTree) -> PyTree:
     """sum_i g_i, in the parameters' shapes and dtypes."""
     found, _ = nodes(gradients)
     return weighted_sum(gradients, jnp.ones(found[0][1].m, accumulator(found[0][1].dtype)))
 
 
-def mean_weights(gradients):
+def mean_weights(gradients: PyTree) -> jax.Array:
     """The weights [m] of a mean: 1/m each. Masked examples have zero gradients, whatever their weight."""
     found, _ = nodes(gradients)
     dtype = accumulator(*(node.dtype for _, node in found))
     return jnp.full(found[0][1].m, 1.0, dtype) / jnp.asarray(count(gradients), dtype)
 
 
-def mean(gradients):
+def mean(gradients: PyTree) -> PyTree:
     """(1/m) sum_i g_i: the gradient of the mean loss (of the examples the mask keeps), in the parameters' shapes and dtypes."""
     return weighted_sum(gradients, mean_weights(gradients))
 
 
-def mean_of(gradients, function):
+def mean_of(gradients: PyTree, function: Callable[[jax.Array], jax.Array]) -> PyTree:
     """(1/m) sum_i f(g_i), coordinate by coordinate, in the parameters' shapes, at least float32. f as for `weighted_sum_of`."""
     return weighted_sum_of(gradients, function, mean_weights(gradients))
 
 
-def weighted_sum_of(gradients, function, weights):
+def weighted_sum_of(
+    gradients: PyTree, function: Callable[[jax.Array], jax.Array], weights: jax.Array
+) -> PyTree:
     """sum_i w_i f(g_i), coordinate by coordinate, in the parameters' shapes, at least float32; `weights` [m].
 
     For f with f(x y) = f(x) f(y) and f(0) = 0, such as `jnp.sign`, `jnp.square`, `jnp.abs`: a dense
@@ -124,6 +132,10 @@ def weighted_sum_of(gradients, function, weights):
     return treedef.unflatten(results)
 
 
+@overload
+def squared_norms(gradients: PyTree, *, by: None = None) -> jax.Array: ...
+@overload
+def squared_norms(gradients: PyTree, *, by: LeafNames) -> dict[str, jax.Array]: ...
 def squared_norms(gradients, *, by=None):
     """||g_i||^2 for each example, over all leaves: [m]; with `by` (`coherence.layer`, `coherence.leaf`) `{name: [m]}`."""
     norms: dict = {}
@@ -133,18 +145,22 @@ def squared_norms(gradients, *, by=None):
     return norms if by is not None else norms[None]
 
 
-def leaf_squared_norms(gradients):
+def leaf_squared_norms(gradients: PyTree) -> list[tuple[KeyPath, jax.Array]]:
     """`[(path, [m])]`: each leaf's share of ||g_i||^2."""
     results, found, _ = each_leaf(gradients, _leaf_squared_norms, recomputed.squared_norms)
     return [(path, result) for (path, _), result in zip(found, results)]
 
 
-def leaf_weighted_sums(gradients, weights):
+def leaf_weighted_sums(gradients: PyTree, weights: jax.Array) -> list[tuple[KeyPath, jax.Array]]:
     """`[(path, sum_i w_i g_i)]`, kept in at least float32."""
     results, found, _ = _weighted(gradients, weights)
     return [(path, result) for (path, _), result in zip(found, results)]
 
 
+@overload
+def dot(gradients: PyTree, tree: PyTree, *, by: None = None) -> jax.Array: ...
+@overload
+def dot(gradients: PyTree, tree: PyTree, *, by: LeafNames) -> dict[str, jax.Array]: ...
 def dot(gradients, tree, *, by=None):
     """g_i . v for each example: [m]; `tree` is v, in the parameters' shapes. With `by` `{name: [m]}`, the layers' shares."""
     found, _ = nodes(gradients)
@@ -169,7 +185,7 @@ def _dot(pairs):
     return sum(parts)
 
 
-def gram(gradients):
+def gram(gradients: PyTree) -> jax.Array:
     """g_i . g_j for each pair of examples: [m, m]."""
     found, _ = nodes(gradients)
     parts = [_leaf_gram(node) for _, node in found if not isinstance(node, Recomputed)]
@@ -179,7 +195,7 @@ def gram(gradients):
     return sum(parts)
 
 
-def rows(gradients, index):
+def rows(gradients: PyTree, index: ArrayLike) -> PyTree:
     """The formed gradients of a few examples: leaves [len(index), ...]."""
     index = jnp.asarray(index)
     results, _, treedef = each_leaf(
@@ -190,7 +206,7 @@ def rows(gradients, index):
     return treedef.unflatten(results)
 
 
-def materialize(gradients):
+def materialize(gradients: PyTree) -> PyTree:
     """The formed gradients of every example, leaves [m, ...]: the array the rest of this file avoids."""
     results, _, treedef = each_leaf(gradients, _form, recomputed.materialize)
     return treedef.unflatten(results)
@@ -259,8 +275,9 @@ def _leaf_squared_norms(node):
         return jnp.sum(jnp.square(node.values.reshape(node.m, -1).astype(dtype)), 1)
     if not node.terms:
         return jnp.zeros(node.m, dtype)
-    if (term := _isometric(node)) is not None:
-        return term.squared_norms() * layout.scale(term.layout) ** 2
+    if (isometric := _isometric(node)) is not None:
+        term, factor = isometric
+        return term.squared_norms() * factor**2
     if (inner := _inner_of_tied(node)) is not None:
         return sum(term.squared_norms() for term in node.terms) + 2 * inner
     return _streamed(node, lambda g: jnp.sum(jnp.square(g)))
@@ -283,15 +300,17 @@ def _leaf_gram(node):
         return values @ values.T
     if not node.terms:
         return jnp.zeros((node.m, node.m), dtype)
-    if (term := _isometric(node)) is not None:
-        return term.gram() * layout.scale(term.layout) ** 2
+    if (isometric := _isometric(node)) is not None:
+        term, factor = isometric
+        return term.gram() * factor**2
     return _streamed(node, lambda g: _leaf_dot(node, g))
 
 
 def _isometric(node):
-    """The leaf's only term where its layout keeps angles and ratios of norms, else `None`."""
-    (term, *others) = node.terms
-    return None if others or layout.scale(term.layout) is None else term
+    """The leaf's only term, and the factor by which its layout stretches every norm, where it has one; else `None`."""
+    term, *others = node.terms
+    factor = layout.scale(term.layout)
+    return None if others or factor is None else (term, factor)
 
 
 def _inner_of_tied(node):

@@ -408,7 +408,7 @@ class _Part:
 
     def _walk(self, perturbations, values):
         walk = Walk(perturbations)
-        args = []
+        args: list[Any] = []
         for i, (x, value) in enumerate(zip(self.operands, values)):
             if isinstance(x, Tracked | Joined):
                 args.append(Tracked(i, (), value, isinstance(x, Tracked) and x.is_zero))
@@ -465,7 +465,7 @@ def _without_parameters(equation, operands):
     def compute():
         return jax_internals.evaluate_now(equation, [x.compute() for x in operands])
 
-    return [Fixed(x, lambda i=i: compute()[i]) for i, x in enumerate(values)]
+    return [Fixed(x, functools.partial(lambda i: compute()[i], i)) for i, x in enumerate(values)]
 
 
 def _known(x):

@@ -2,11 +2,13 @@
 
 import dataclasses
 import warnings
+from typing import Literal, Protocol, overload
 
 import jax
 import jax.numpy as jnp
 
 from coherence import jax_internals
+from coherence.trees import LeafFilter, Loss, PyTree
 from coherence.trees import leaf as leaf_name
 
 from . import batch_statistics
@@ -19,7 +21,7 @@ from .tracing import Fixed, Tracked, Walk
 class RecomputedWarning(UserWarning):
     """Some leaves have no rule: exact, but each reduction differentiates them again. `reasons` is {leaf name: primitive}."""
 
-    def __init__(self, reasons):
+    def __init__(self, reasons: dict[str, str]):
         super().__init__(
             f"no rule where these parameters meet their first data: {', '.join(f'{name} ({why})' for name, why in reasons.items())}. "
             "Their per-example gradients are exact but recomputed by every reduction."
@@ -27,6 +29,49 @@ class RecomputedWarning(UserWarning):
         self.reasons = reasons
 
 
+class ValueAndGrad(Protocol):
+    """What `per_example_value_and_grad` returns: `(params, batch, mask=None) -> (losses, gradients)`."""
+
+    def __call__(
+        self, params: PyTree, batch: PyTree, mask: jax.Array | None = None
+    ) -> tuple[jax.Array, PyTree]: ...
+
+
+class ValueAuxAndGrad(Protocol):
+    """The same with `has_aux`: `-> ((losses, aux), gradients)`."""
+
+    def __call__(
+        self, params: PyTree, batch: PyTree, mask: jax.Array | None = None
+    ) -> tuple[tuple[jax.Array, PyTree], PyTree]: ...
+
+
+@overload
+def per_example_value_and_grad(
+    loss: Loss,
+    *,
+    has_aux: Literal[False] = False,
+    microbatch_size: int | None = None,
+    only: LeafFilter | None = None,
+    allow_batch_statistics: bool = False,
+) -> ValueAndGrad: ...
+@overload
+def per_example_value_and_grad(
+    loss: Loss,
+    *,
+    has_aux: Literal[True],
+    microbatch_size: int | None = None,
+    only: LeafFilter | None = None,
+    allow_batch_statistics: bool = False,
+) -> ValueAuxAndGrad: ...
+@overload
+def per_example_value_and_grad(
+    loss: Loss,
+    *,
+    has_aux: bool,
+    microbatch_size: int | None = None,
+    only: LeafFilter | None = None,
+    allow_batch_statistics: bool = False,
+) -> ValueAndGrad | ValueAuxAndGrad: ...
 def per_example_value_and_grad(
     loss, *, has_aux=False, microbatch_size=None, only=None, allow_batch_statistics=False
 ):

@@ -23,7 +23,7 @@ def by_leaf(function, name="mine()"):
 
 
 def by_hand(update, init=lambda params: optax.EmptyState()):
-    return Aggregator(init, update)
+    return Aggregator(init, update, "by_hand()")
 
 
 def mean_by_hand(gradients, state, params=None, **extra):
