@@ -15,13 +15,18 @@ HERE = Path(__file__).resolve().parent
 VENV = HERE / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 CHECK = """
-import sys, tomllib, importlib.metadata as installed
+import re, sys, tomllib, importlib.metadata as installed
 project = tomllib.load(open("pyproject.toml", "rb"))["project"]
-wanted = project["dependencies"] + (project["optional-dependencies"]["test"] if "test" in sys.argv else [])
+extras = project["optional-dependencies"]
+wanted = project["dependencies"] + extras["lab"] + (extras["test"] if "test" in sys.argv else [])
+numbers = lambda version: [int(part) for part in re.findall(r"\\d+", version)[:3]]
 for requirement in wanted:
-    name, _, marker = requirement.partition(";")
-    if not marker or eval(marker, {"sys_platform": sys.platform}):
-        installed.version(name.split(">")[0].strip())
+    text, _, marker = requirement.partition(";")
+    name, _, least = text.partition(">=")
+    if "[" in name or marker and not eval(marker, {"sys_platform": sys.platform}):
+        continue
+    version = installed.version(name.strip())
+    assert numbers(version) >= numbers(least), f"{name} is {version}, older than {least}"
 """
 
 
@@ -39,7 +44,7 @@ def interpreter(extra):
     for python in (sys.executable, PYTHON):
         if Path(python).exists() and has_everything(python, extra):
             return str(python)
-    requirement = f"{HERE}[{extra}]" if extra else str(HERE)
+    requirement = f"{HERE}[{extra}]"
     if uv := shutil.which("uv"):
         make, install = (
             [uv, "venv", "--python", sys.executable, VENV],
@@ -66,7 +71,7 @@ def main():
     word, *rest = sys.argv[1:] or ["--help"]
     if word in ("-h", "--help"):
         raise SystemExit(__doc__)
-    extra = "test" if word == "test" else ""
+    extra = "test" if word == "test" else "lab"
     try:
         python = interpreter(extra)
     except subprocess.CalledProcessError as error:
