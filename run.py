@@ -1,8 +1,8 @@
-"""Two commands for a fresh machine: `python run.py demo` and `python run.py test`. Standard library only.
+"""Two commands for a fresh machine: `python run.py demo` and `python run.py test`.
 
 Each uses the first Python that has everything: this one, else the project's own `.venv`, which is
 made where it is missing (by uv if there is one, else by venv and pip). Anything else on the command
-line goes to the `coherence` command: `python run.py list`.
+line goes to the `coherence` command: `python run.py list`. Needs the standard library only.
 """
 
 import os
@@ -15,8 +15,8 @@ HERE = Path(__file__).resolve().parent
 VENV = HERE / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 CHECK = """
-import re, sys, tomllib, importlib.metadata as installed
-project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+import pathlib, re, sys, tomllib, importlib.metadata as installed
+project = tomllib.loads(pathlib.Path("pyproject.toml").read_text())["project"]
 extras = project["optional-dependencies"]
 wanted = project["dependencies"] + extras["lab"] + (extras["test"] if "test" in sys.argv else [])
 numbers = lambda version: [int(part) for part in re.findall(r"\\d+", version)[:3]]
@@ -76,7 +76,8 @@ def main():
         python = interpreter(extra)
     except subprocess.CalledProcessError as error:
         raise SystemExit(
-            f"run.py: setting up failed ({error}). Delete {VENV} and try again, or install the project yourself: pip install -e .[test]"
+            f"run.py: setting up failed ({error}). Delete {VENV} and try again, or install the "
+            "project yourself: pip install -e .[test]"
         ) from None
     commands = {
         "demo": ["-m", "coherence.lab", "run", "real_vs_random", "--preset", "demo"],

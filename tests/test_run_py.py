@@ -21,6 +21,7 @@ def test_a_python_with_an_older_package_is_passed_over(package, version, monkeyp
     older = lambda name: version if name == package else installed(name)
     monkeypatch.setattr(importlib.metadata, "version", older)
     monkeypatch.setattr(sys, "argv", ["run.py", "lab"])
+    monkeypatch.chdir(run.HERE)
     with pytest.raises(AssertionError, match=f"{package} is {version}, older than"):
         exec(run.CHECK, {})
 
@@ -31,5 +32,6 @@ def test_a_python_without_a_package_is_passed_over(monkeypatch):
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
     monkeypatch.setattr(sys, "argv", ["run.py", "lab"])
+    monkeypatch.chdir(run.HERE)
     with pytest.raises(importlib.metadata.PackageNotFoundError, match="jax"):
         exec(run.CHECK, {})
