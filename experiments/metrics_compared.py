@@ -214,7 +214,7 @@ def of_gradients(gradients, labels, classes):
 
     from coherence import metrics
 
-    pooled = metrics.pool(gradients, second_moments=True)
+    pooled = metrics.pool(gradients, variances=True)
     stiffness, confusion = (
         metrics.stiffness_by_group(gradients, labels, num_groups=classes),
         metrics.gradient_confusion(gradients),

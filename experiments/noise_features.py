@@ -187,7 +187,7 @@ def coherences(params, gradients):
 
     from coherence.metrics import pool
 
-    pooled = pool(gradients, second_moments=True)
+    pooled = pool(gradients, variances=True)
     parts = [jax.tree.leaves(tree) for tree in (params, pooled.mean, pooled.second_moments)]
     used = [
         jnp.where(w != 0, jnp.stack([g**2, q]), 0).sum(tuple(range(1, w.ndim + 1)))

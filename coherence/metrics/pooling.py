@@ -7,16 +7,22 @@ first, divide last.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable
+import math
+from collections.abc import Callable, Hashable
 from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from coherence.gradients import reductions
 from coherence.gradients.factors import accumulator
+from coherence.jax_internals import is_traced
 from coherence.trees import PyTree
+
+FORMED = 2**22  # numbers formed at a time (16 MiB in float32)
+LOST = 1e-3  # a variance below this share of the mean square has lost digits to the difference
 
 
 @jax.tree_util.register_dataclass
@@ -29,35 +35,52 @@ class Pooled:
 
     mean: (1/m) sum_i g_i, in the parameters' containers and shapes.
     mean_squared_norms: (1/m) sum_i ||g_i||^2 of each leaf, a scalar.
-    second_moments: (1/m) sum_i g_i^2 of each coordinate, or `None` where nobody asked.
+    variances: (1/m) sum_i (g_i - mean)^2 of each coordinate, or `None` where nobody asked.
     m: number of examples, int32.
     """
 
     mean: PyTree
     mean_squared_norms: PyTree
-    second_moments: PyTree
+    variances: PyTree
     m: jax.Array
 
     def __add__(self, other: Pooled) -> Pooled:
         m = self.m + other.m
         theirs = other.m / jnp.maximum(m, 1)
-        means = jax.tree.map(
-            lambda a, b: a + (theirs * (b - a)).astype(a.dtype), self._means, other._means
+
+        def mean(a, b, more=0.0):  # a set of no example changes nothing, also where a is infinite
+            return jnp.where(theirs > 0, a + (theirs * (b - a + more)).astype(a.dtype), a)
+
+        def variance(v, w, a, b):  # one sum, rounded once
+            return mean(v, w, (1 - theirs) * jnp.square(b - a))
+
+        variances = None
+        if self.variances is not None:
+            variances = jax.tree.map(
+                variance, self.variances, other.variances, self.mean, other.mean
+            )
+        return Pooled(
+            jax.tree.map(mean, self.mean, other.mean),
+            jax.tree.map(mean, self.mean_squared_norms, other.mean_squared_norms),
+            variances,
+            m,
         )
-        return Pooled(means[0], means[1], means[2], m)
 
     def over(self, axis_name: Hashable) -> Pooled:
         """Pooled over a named axis: of devices inside `shard_map`, of a batch inside `vmap`."""
         m = jax.lax.psum(self.m, axis_name)
         share = self.m / jnp.maximum(m, 1)
-        means = jax.tree.map(
-            lambda a: jax.lax.psum((share * a).astype(a.dtype), axis_name), self._means
-        )
-        return Pooled(means[0], means[1], means[2], m)
+        mean = lambda a: jax.lax.psum((share * a).astype(a.dtype), axis_name)
+        whole, variances = jax.tree.map(mean, self.mean), self.variances
+        if variances is not None:
+            around = lambda v, a, b: mean(v + jnp.square(a - b))
+            variances = jax.tree.map(around, variances, self.mean, whole)
+        return Pooled(whole, jax.tree.map(mean, self.mean_squared_norms), variances, m)
 
     @property
-    def _means(self) -> tuple[PyTree, PyTree, PyTree]:
-        return self.mean, self.mean_squared_norms, self.second_moments
+    def second_moments(self) -> PyTree:
+        """(1/m) sum_i g_i^2 of each coordinate."""
+        return jax.tree.map(lambda v, g: v + jnp.square(g), self.variances, self.mean)
 
     @property
     def squared_norm_of_mean(self) -> jax.Array:
@@ -81,7 +104,7 @@ def pool(
     *,
     groups: None = None,
     num_groups: int | None = None,
-    second_moments: bool = False,
+    variances: bool = False,
 ) -> Pooled: ...
 
 
@@ -91,7 +114,7 @@ def pool(
     *,
     groups: ArrayLike,
     num_groups: int | None = None,
-    second_moments: bool = False,
+    variances: bool = False,
 ) -> tuple[Pooled, ...]: ...
 
 
@@ -101,7 +124,7 @@ def pool(
     *,
     groups: ArrayLike | None,
     num_groups: int | None = None,
-    second_moments: bool = False,
+    variances: bool = False,
 ) -> Pooled | tuple[Pooled, ...]: ...
 
 
@@ -110,7 +133,7 @@ def pool(
     *,
     groups: ArrayLike | None = None,
     num_groups: int | None = None,
-    second_moments: bool = False,
+    variances: bool = False,
 ) -> Any:
     """Means of per-example gradients over the examples that the mask keeps.
 
@@ -119,27 +142,35 @@ def pool(
             of m examples, or what this function returned, which is passed on.
         groups: bool [m] or int [m] with `num_groups`: a tuple then, one entry a group.
         num_groups: how many groups an int `groups` holds (static); entries outside are in no group.
-        second_moments: also those of every coordinate, for what needs each coordinate's variance
-            (`gsnr`, `evidence`): about the price of one more weighted sum.
+        variances: also those of every coordinate (for `gsnr`, `evidence`): about the price of one
+            more weighted sum.
 
     Returns:
         `Pooled`, or with `groups` a tuple of them.
 
     Raises:
         ValueError: no leaves, mismatched example axes, `groups` of the wrong shape, type or without
-            `num_groups`; or something pooled, where groups or missing second moments are asked for.
+            `num_groups`; or something pooled, where groups or missing variances are asked for.
 
     >>> int((pool({"w": jnp.eye(4)}) + pool({"w": jnp.ones((2, 4))})).m)
     6
     """
     if is_pooled(gradients):
-        return _passed_on(gradients, groups, second_moments)
+        return _passed_on(gradients, groups, variances)
+    _, treedef = reductions.nodes(gradients)
     norms = [norms for _, norms in reductions.leaf_squared_norms(gradients)]
-    parts = tuple(
-        _means(gradients, norms, weights, m, second_moments)
-        for weights, m in _weights(gradients, groups, num_groups)
-    )
-    return parts[0] if groups is None else parts
+    weights, counts = _weights(gradients, groups, num_groups)
+    means = _means(gradients, weights, norms if groups is not None else None)
+    parts = []
+    for w, m, mean in zip(weights, counts, means):
+        # As a product with the weights, a nan would reach other groups as 0 * nan.
+        squares = [jnp.sum(jnp.where(w > 0, w.astype(x.dtype) * x, 0)) for x in norms]
+        spread = _variances(gradients, w, mean) if variances else None
+        trees = [None if x is None else treedef.unflatten(x) for x in (mean, squares, spread)]
+        empty = lambda x, m=m: jnp.where(m > 0, x, 0)
+        mean, squares, spread = jax.tree.map(empty, trees)
+        parts.append(Pooled(mean, squares, spread, m))
+    return parts[0] if groups is None else tuple(parts)
 
 
 def is_pooled(gradients: PyTree) -> bool:
@@ -148,15 +179,13 @@ def is_pooled(gradients: PyTree) -> bool:
     return any(isinstance(part, Pooled) for part in (gradients if several else [gradients]))
 
 
-def one_set(
-    gradients: PyTree, name: str, *, at_least: int = 1, second_moments: bool = False
-) -> Pooled:
+def one_set(gradients: PyTree, name: str, *, at_least: int = 1, variances: bool = False) -> Pooled:
     """`pool` for the metric `name`, which is of one set of examples.
 
     Raises:
         ValueError: several groups, or fewer than `at_least` examples where their number is known.
     """
-    pooled = pool(gradients, second_moments=second_moments)
+    pooled = pool(gradients, variances=variances)
     if not isinstance(pooled, Pooled):
         raise ValueError(
             f"{name} is of one set of examples, got {len(pooled)} pooled groups: ask it of each."
@@ -220,47 +249,121 @@ def count_groups(groups: Any, num_groups: int | None, m: int) -> int:
     return num_groups
 
 
-def _passed_on(pooled: PyTree, groups: ArrayLike | None, second_moments: bool) -> PyTree:
+def _passed_on(pooled: PyTree, groups: ArrayLike | None, variances: bool) -> PyTree:
     if groups is not None:
         raise ValueError(
             "groups are of examples, which are pooled here already: give groups to "
             "pool(gradients, groups=...)."
         )
     parts = (pooled,) if isinstance(pooled, Pooled) else pooled
-    if second_moments and any(part.second_moments is None for part in parts):
+    if variances and any(part.variances is None for part in parts):
         raise ValueError(
-            "these pooled gradients hold no second moments, which this needs: pool(gradients, "
-            "second_moments=True), in a probe Quantity(name, function, second_moments=True)."
+            "these pooled gradients hold no variances, which this needs: pool(gradients, "
+            "variances=True), in a probe Quantity(name, function, variances=True)."
         )
     return pooled
 
 
 def _weights(
     gradients: PyTree, groups: ArrayLike | None, num_groups: int | None
-) -> list[tuple[jax.Array, jax.Array]]:
-    """`(weights [m] that make a mean, number of examples)` of each group."""
+) -> tuple[jax.Array, jax.Array]:
+    """Weights that make the mean of each group, [groups, m], and numbers of examples, [groups]."""
+    m, keep = reductions.size(gradients), reductions.mask(gradients)
     if groups is None:
-        count = jnp.asarray(reductions.count(gradients), jnp.int32)
-        return [(reductions.mean_weights(gradients), count)]
-    numbers, num_groups = group_numbers(groups, num_groups, reductions.size(gradients))
-    members = numbers == jnp.arange(num_groups)[:, None]
-    if (keep := reductions.mask(gradients)) is not None:
+        members = jnp.ones((1, m), bool)
+    else:
+        numbers, num_groups = group_numbers(groups, num_groups, m)
+        members = numbers == jnp.arange(num_groups)[:, None]
+    if keep is not None:
         members = members & keep
     dtype = accumulator(*(node.dtype for _, node in reductions.nodes(gradients)[0]))
-    counts = jnp.sum(members, 1)
-    weights = members.astype(dtype) / jnp.maximum(counts, 1)[:, None]
-    return list(zip(weights, counts.astype(jnp.int32)))
+    counts = jnp.sum(members, 1, dtype=jnp.int32)
+    return members.astype(dtype) / jnp.maximum(counts, 1).astype(dtype)[:, None], counts
 
 
 def _means(
+    gradients: PyTree, weights: jax.Array, norms: list[jax.Array] | None
+) -> list[list[jax.Array]]:
+    """The mean of each group, leaf by leaf.
+
+    Products with weights of zero are right as long as everything is finite. Where `norms` say that
+    it is not, the examples of other groups are left out one by one.
+    """
+
+    def by_products():
+        return [[x for _, x in reductions.leaf_weighted_sums(gradients, w)] for w in weights]
+
+    def by_rows():
+        mean = lambda rows, w: jnp.sum(jnp.where(w > 0, w * rows, 0), 0)
+        return [_sum_over_rows(gradients, w, mean) for w in weights]
+
+    if norms is None:
+        return by_products()
+    finite = jnp.stack([jnp.all(jnp.isfinite(x)) for x in norms]).all()
+    return _either(finite, by_products, by_rows)
+
+
+def _variances(gradients: PyTree, weights: jax.Array, means: list[jax.Array]) -> list[jax.Array]:
+    """(1/m) sum_i (g_i - mean)^2 of each coordinate, leaf by leaf.
+
+    The mean of squares less the squared mean, from the factors, loses what is small against the
+    mean. Where a coordinate varies so little, rows are formed, a few at a time, and centred.
+    """
+    squares = jax.tree.leaves(reductions.weighted_sum_of(gradients, jnp.square, weights))
+    spread = [square - jnp.square(mean) for square, mean in zip(squares, means)]
+    kept = [v >= LOST * square for v, square in zip(spread, squares)]
+    precise = jnp.stack([jnp.all(x) for x in kept]).all()  # nan of other groups is not
+
+    def centred():
+        away = lambda rows, w, mean: jnp.where(w > 0, rows - mean, 0)
+        mean = lambda *args: jnp.sum(args[1] * away(*args), 0)
+        square = lambda *args: jnp.sum(args[1] * jnp.square(away(*args)), 0)
+        rests = _sum_over_rows(gradients, weights, mean, means)  # what rounding left of the mean
+        sums = _sum_over_rows(gradients, weights, square, means)
+        return [_difference(total, jnp.square(rest)) for total, rest in zip(sums, rests)]
+
+    return _either(precise, lambda: [jnp.maximum(v, 0) for v in spread], centred)
+
+
+def _either(usual: jax.Array, fast: Callable[[], Any], careful: Callable[[], Any]) -> Any:
+    """`fast()` in the usual case, else `careful()`; of known values only one of them is traced."""
+    if is_traced(usual):
+        return jax.lax.cond(usual, fast, careful)
+    return fast() if usual else careful()
+
+
+def _difference(total: jax.Array, part: jax.Array) -> jax.Array:
+    """Zero where rounding leaves nothing else."""
+    rest = total - part
+    return jnp.where(rest <= 8 * jnp.finfo(rest.dtype).eps * total, 0, rest)
+
+
+def _sum_over_rows(
     gradients: PyTree,
-    squared_norms: list[jax.Array],
     weights: jax.Array,
-    m: jax.Array,
-    second_moments: bool,
-) -> Pooled:
-    _, treedef = reductions.nodes(gradients)
-    mean = [leaf for _, leaf in reductions.leaf_weighted_sums(gradients, weights)]
-    norms = [norms @ weights.astype(norms.dtype) for norms in squared_norms]
-    squares = reductions.weighted_sum_of(gradients, jnp.square, weights) if second_moments else None
-    return Pooled(treedef.unflatten(mean), treedef.unflatten(norms), squares, m)
+    function: Callable[..., jax.Array],
+    others: list[jax.Array] | None = None,
+) -> list[jax.Array]:
+    """`function(rows, weights, ...)` of each leaf, added up over a few formed rows at a time."""
+    nodes = [node for _, node in reductions.nodes(gradients)[0]]
+    m, parameters = reductions.size(gradients), sum(math.prod(node.shape) for node in nodes)
+    at_once = min(m, max(1, FORMED // max(1, parameters)))
+    index = np.arange(-(-m // at_once) * at_once)
+    padded = jnp.where(index < m, weights[np.minimum(index, m - 1)], 0)
+
+    def part(index, w):
+        rows = jax.tree.leaves(reductions.rows(gradients, index))
+        results = []
+        for k, leaf in enumerate(rows):
+            wide = leaf.astype(accumulator(leaf.dtype))
+            column = w.astype(wide.dtype).reshape(-1, *[1] * (wide.ndim - 1))
+            results.append(function(wide, column, *([] if others is None else [others[k]])))
+        return results
+
+    def add(total, both):
+        return jax.tree.map(jnp.add, total, part(*both)), None
+
+    parts = np.minimum(index, m - 1).reshape(-1, at_once), padded.reshape(-1, at_once)
+    start = part(*jax.tree.map(lambda x: x[0], parts))
+    rest = jax.tree.map(lambda x: x[1:], parts)
+    return start if len(rest[0]) == 0 else jax.lax.scan(add, start, rest)[0]

@@ -27,19 +27,19 @@ def gsnr(gradients: PyTree) -> PyTree:
 
     Args:
         gradients: per-example gradients of at least 2 examples, or `pool(gradients,
-            second_moments=True)`.
+            variances=True)`.
 
     Returns:
         In the parameters' containers and shapes.
 
     Raises:
-        ValueError: one example, or pooled gradients without second moments.
+        ValueError: one example, or pooled gradients without variances.
 
     >>> gsnr({"w": jnp.array([[1.0], [3.0]])})
     {'w': Array([4.], dtype=float32)}
     """
-    pooled = one_set(gradients, "gsnr", at_least=2, second_moments=True)
-    return jax.tree.map(_ratio, pooled.mean, pooled.second_moments)
+    pooled = one_set(gradients, "gsnr", at_least=2, variances=True)
+    return jax.tree.map(_ratio, pooled.mean, pooled.variances)
 
 
 @overload
@@ -65,7 +65,7 @@ def mean_gsnr(gradients: PyTree, *, by: LeafNames | None = None) -> Any:
     >>> mean_gsnr({"w": jnp.array([[1.0, 0.0], [3.0, 0.0]])})
     Array(4., dtype=float32)
     """
-    pooled = one_set(gradients, "mean_gsnr", at_least=2, second_moments=True)
+    pooled = one_set(gradients, "mean_gsnr", at_least=2, variances=True)
     sums: dict[str, tuple[Any, Any]] = {}
     for path, total, count in _ratio_sums(pooled):
         name = "" if by is None else by(path)
@@ -132,7 +132,7 @@ def evidence(gradients: PyTree) -> jax.Array:
 
     Args:
         gradients: per-example gradients of at least 2 examples, or `pool(gradients,
-            second_moments=True)`. They need not be those of the batch: with a larger sample,
+            variances=True)`. They need not be those of the batch: with a larger sample,
             smaller signals count.
 
     Raises:
@@ -141,7 +141,7 @@ def evidence(gradients: PyTree) -> jax.Array:
     >>> float(evidence({"w": jnp.array([[1.0], [3.0]])}))  # mean 2, variance 2
     -3.0
     """
-    pooled = one_set(gradients, "evidence", at_least=2, second_moments=True)
+    pooled = one_set(gradients, "evidence", at_least=2, variances=True)
     totals, counts = zip(*[sums for _, *sums in _ratio_sums(pooled)])
     mean = sum(totals) / jnp.maximum(sum(counts), 1)
     return 1 - (pooled.m - 1) * mean  # m gbar_j^2 / s_j is (m - 1) r_j
@@ -164,20 +164,14 @@ def gradient_norm(gradients: PyTree) -> jax.Array:
 
 def _ratio_sums(pooled: Pooled) -> Iterator[tuple[KeyPath, jax.Array, jax.Array]]:
     """`(path, sum of r_j, number of j)` of each leaf, over the parameters that an example moves."""
-    leaves = zip(jax.tree.leaves_with_path(pooled.mean), jax.tree.leaves(pooled.second_moments))
-    for (path, mean), square in leaves:
-        yield path, *_sums(_ratio(mean, square), square != 0)
+    leaves = zip(jax.tree.leaves_with_path(pooled.mean), jax.tree.leaves(pooled.variances))
+    for (path, mean), variance in leaves:
+        yield path, *_sums(_ratio(mean, variance), (variance != 0) | (mean**2 != 0))
 
 
-def _ratio(mean: jax.Array, second_moment: jax.Array) -> jax.Array:
-    """r_j, nan for 0/0. Where all agree, rounding may leave a tiny variance: taken for none."""
-    variance = second_moment - mean**2
-    exact = variance <= 4 * jnp.finfo(variance.dtype).eps * second_moment
-    return jnp.where(
-        exact,
-        jnp.where(second_moment > 0, jnp.inf, jnp.nan),
-        mean**2 / jnp.where(exact, 1, variance),
-    )
+def _ratio(mean: jax.Array, variance: jax.Array) -> jax.Array:
+    """r_j: nan for 0/0, infinite where all examples agree."""
+    return mean**2 / variance
 
 
 def _sums(ratios: jax.Array, moves: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -109,7 +109,8 @@ def measure(
 
     The interval is for alpha of samples of this size, :math:`\alpha + (1-\alpha)/m` with alpha of
     the population: the floor 1/m does not go away, `Measurement.alpha_unbiased` subtracts it from
-    value and interval. It covers 95 % where norms are not too unequal (`benchmarks/coverage.py`);
+    value and interval. One or two examples say nothing about others: their interval is [0, 1], all
+    that alpha can be. It covers 95 % where norms are not too unequal (`benchmarks/coverage.py`);
     `UntrustworthyInterval` warns where they are. It is the error of choosing these examples; that
     of choosing another seed for the training is not in it.
 
@@ -268,9 +269,16 @@ def _intervals(
         whole: Any = Moments._make(np.float64(x) for x in sums)
         with np.errstate(divide="ignore", invalid="ignore"):
             without = leave_one_out(whole, norms[name], dots[name])
-            half = _half_width(without, weights / whole.m, whole.m) if whole.m > 1 else np.nan
-            result[name] = whole.alpha, whole.alpha - half, whole.alpha + half
+            low, high = _interval(whole, without, weights / whole.m)
+        result[name] = whole.alpha, low, high
     return result
+
+
+def _interval(whole: Any, without: np.ndarray, shares: np.ndarray) -> tuple[float, float]:
+    if whole.m <= 2:  # alpha without one of two is 1, whatever they are: anything is possible
+        return 0 * whole.alpha, 0 * whole.alpha + 1
+    half = _half_width(without, shares, whole.m)
+    return whole.alpha - half, whole.alpha + half
 
 
 def _half_width(without: np.ndarray, shares: np.ndarray, m: float) -> float:

@@ -52,7 +52,7 @@ def batch_readings(
         gradients,
         groups=groups,
         num_groups=num_groups,
-        second_moments=any(quantity.second_moments for quantity in chosen),
+        variances=any(quantity.variances for quantity in chosen),
         params=params,
         examples=examples,
         few_examples=examples,

@@ -143,11 +143,9 @@ EXAMPLES = (
     Quantity("squared_norms", reductions.squared_norms, "few", axes=_BY_EXAMPLE),
 )
 SIGNAL = (
-    Quantity("mean_gsnr", metrics.mean_gsnr, second_moments=True),
-    Quantity(
-        "mean_gsnr_by_layer", _by_layer(metrics.mean_gsnr), second_moments=True, axes=_BY_LAYER
-    ),
-    Quantity("evidence", metrics.evidence, second_moments=True),
+    Quantity("mean_gsnr", metrics.mean_gsnr, variances=True),
+    Quantity("mean_gsnr_by_layer", _by_layer(metrics.mean_gsnr), variances=True, axes=_BY_LAYER),
+    Quantity("evidence", metrics.evidence, variances=True),
 )
 FULL = (
     *STANDARD,

@@ -65,7 +65,7 @@ class Quantity:
     reads: "pooled" (`Pooled` of the sample), "groups" (a tuple of them; the quantity is skipped
         where there are no groups), "few" (the per-example gradients of the fixed few: what is
         quadratic in the number of examples) or "view" (all of it, a `View`).
-    second_moments: whether it needs those of `Pooled`, which cost another weighted sum.
+    variances: whether it needs those of `Pooled`, which cost another weighted sum.
     axes: what the axes of its value are, such as ("group",) or ("example",); of a named tuple a
         dict, {field: axes}. Reports go by them; a number has none.
     """
@@ -73,7 +73,7 @@ class Quantity:
     name: str
     function: Callable[[Any], Any]
     reads: str = "pooled"
-    second_moments: bool = False
+    variances: bool = False
     axes: tuple[str, ...] | dict[str, tuple[str, ...]] = dataclasses.field(default=(), hash=False)
 
     def __post_init__(self) -> None:
@@ -110,7 +110,7 @@ def view_of(
     *,
     groups: ArrayLike | None = None,
     num_groups: int | None = None,
-    second_moments: bool = False,
+    variances: bool = False,
     **measured: Any,
 ) -> View:
     """The `View` of a batch whose gradients are at hand: all its examples are the few.
@@ -118,7 +118,7 @@ def view_of(
     Args:
         measured: the fields of a `View` that say what was measured.
     """
-    whole = pool(gradients, second_moments=second_moments)
+    whole = pool(gradients, variances=variances)
     parts = group_losses = numbers = None
     if groups is not None:
         parts = pool(gradients, groups=groups, num_groups=num_groups)

@@ -79,8 +79,8 @@ class Reader:
         }
 
     @property
-    def second_moments(self) -> bool:
-        return any(quantity.second_moments for quantity in self.quantities)
+    def variances(self) -> bool:
+        return any(quantity.variances for quantity in self.quantities)
 
 
 @partial(jax.jit, static_argnames="reader")
@@ -92,7 +92,7 @@ def read_at_once(params, sample, *, reader):
         gradients,
         groups=sample.groups,
         num_groups=reader.num_groups,
-        second_moments=reader.second_moments,
+        variances=reader.variances,
         **reader.measured(params, sample),
     )
     return readings(reader.quantities, view)
@@ -102,7 +102,7 @@ def read_at_once(params, sample, *, reader):
 def pool_batch(params, examples, mask, *, reader):
     """Sum of losses and the means of a batch."""
     losses, gradients = reader.gradients(params, examples, mask)
-    return jnp.sum(losses), pool(gradients, second_moments=reader.second_moments)
+    return jnp.sum(losses), pool(gradients, variances=reader.variances)
 
 
 @partial(jax.jit, donate_argnums=0)

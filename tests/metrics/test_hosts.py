@@ -17,9 +17,9 @@ from coherence.metrics import m_coherence, mean_gsnr, pool
 g = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32) + 0.3
 mesh = jax.make_mesh((2,), ("host",), axis_types=(jax.sharding.AxisType.Auto,))
 mine = jax.make_array_from_process_local_data(NamedSharding(mesh, P("host")), g[20 * int(sys.argv[2]) :][:20])
-over = jax.shard_map(lambda g: pool({"w": g}, second_moments=True).over("host"), mesh=mesh, in_specs=P("host"), out_specs=P())
+over = jax.shard_map(lambda g: pool({"w": g}, variances=True).over("host"), mesh=mesh, in_specs=P("host"), out_specs=P())
 pooled = jax.jit(over)(mine)
-everything = pool({"w": jnp.asarray(g)}, second_moments=True)
+everything = pool({"w": jnp.asarray(g)}, variances=True)
 local = jax.tree.map(lambda x: jnp.asarray(x.addressable_data(0)), pooled)
 for metric in (m_coherence, mean_gsnr):
     np.testing.assert_allclose(metric(local), metric(everything), rtol=1e-5)

@@ -1,4 +1,6 @@
-"""Pooling: metrics of a sample do not depend on how it was cut into batches, groups, microbatches or devices."""
+"""Metrics of a sample do not depend on how it was cut: batches, groups, devices, empty ones."""
+
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -38,11 +40,11 @@ def test_a_sample_measures_the_same_however_it_is_cut(metric):
             co.per_example_value_and_grad(loss)(params, jax.tree.map(lambda x, s=s: x[s], batch))[
                 1
             ],
-            second_moments=True,
+            variances=True,
         )
         for s in (slice(0, 1), slice(1, 4), slice(4, None))
     ]
-    # with second moments the order of sums differs, so up to rounding
+    # with variances the order of sums differs, so up to rounding
     np.testing.assert_allclose(metric(parts[0] + (parts[1] + parts[2])), metric(whole), rtol=2e-4)
 
 
@@ -66,12 +68,84 @@ def test_masked_examples_are_not_pooled():
     _, masked = co.per_example_value_and_grad(loss)(params, (x, y), mask=mask)
     _, fewer = co.per_example_value_and_grad(loss)(params, (x[:-2], y[:-2]))
     for a, b in zip(
-        jax.tree.leaves(pool(masked, second_moments=True)),
-        jax.tree.leaves(pool(fewer, second_moments=True)),
+        jax.tree.leaves(pool(masked, variances=True)),
+        jax.tree.leaves(pool(fewer, variances=True)),
     ):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
     grouped = pool(masked, groups=jnp.arange(len(x)) % 2 == 0)
     assert sum(int(part.m) for part in grouped) == len(x) - 2
+
+
+def with_nan(make):
+    """A loss of the zoo whose gradient is nan for the first example, and what is left without it."""
+    loss, params, batch = make()
+    scale = jnp.ones(len(jax.tree.leaves(batch)[0])).at[0].set(jnp.nan)
+    scaled = lambda params, example: example[1] * loss(params, example[0])
+    value_and_grad = co.per_example_value_and_grad(scaled)
+    rest = jax.tree.map(lambda x: x[1:], (batch, scale))
+    return value_and_grad(params, (batch, scale))[1], value_and_grad(params, rest)[1], len(scale)
+
+
+GROUPED = {
+    "alpha": lambda g, groups: co.alpha(g, groups=groups, num_groups=2),
+    "by layer": lambda g, groups: jnp.stack(
+        list(co.m_coherence(g, groups=groups, num_groups=2, by=co.layer).values()), 1
+    ),
+    "variances": lambda g, groups: jnp.stack(
+        [metrics.evidence(x) for x in pool(g, groups=groups, num_groups=2, variances=True)]
+    ),
+    "stiffness": lambda g, groups: jnp.diagonal(
+        metrics.stiffness_by_group(g, groups, num_groups=2).matrix
+    ),
+    "between": lambda g, groups: jnp.diagonal(
+        metrics.alpha_between(g, groups=groups, num_groups=2)
+    ),
+}
+
+
+@pytest.mark.parametrize("make", [zoo.dense, zoo.embedding, zoo.convolution, zoo.large_custom_vjp])
+@pytest.mark.parametrize("metric", GROUPED.values(), ids=GROUPED)
+def test_a_nan_stays_in_its_group(metric, make):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", co.RecomputedWarning)
+        spoiled, rest, m = with_nan(make)
+        groups = jnp.arange(m) % 2
+        found = np.asarray(metric(spoiled, groups))
+    assert np.isnan(found[0]).all()
+    np.testing.assert_allclose(found[1], metric(rest, groups[1:])[1], rtol=1e-4)
+
+
+def test_what_is_too_long_to_square_stays_in_its_group():
+    g = draw().astype(np.float32)
+    g[3] *= 1e25
+    parts = pool(jnp.asarray(g), groups=np.arange(24) == 3, variances=True)
+    np.testing.assert_allclose(parts[0].mean, np.delete(g, 3, 0).mean(0), rtol=1e-5)
+    np.testing.assert_allclose(parts[1].mean, g[3], rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [zoo.dense, zoo.embedding, zoo.convolution, zoo.large_custom_vjp])
+def test_a_shard_without_examples_is_zeros_and_changes_nothing(make):
+    loss, params, batch = make()
+    m = len(jax.tree.leaves(batch)[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", co.RecomputedWarning)
+        value_and_grad = co.per_example_value_and_grad(loss)
+        part = pool(value_and_grad(params, batch)[1], variances=True)
+        empty = pool(value_and_grad(params, batch, jnp.zeros(m, bool))[1], variances=True)
+    assert all(np.all(np.asarray(x) == 0) for x in jax.tree.leaves(empty))
+    for both in (part + empty, empty + part):
+        for a, b in zip(jax.tree.leaves(both), jax.tree.leaves(part)):
+            np.testing.assert_array_equal(a, b)
+    stacked = jax.tree.map(lambda a, b: jnp.stack([a, b]), part, empty)
+    over = jax.vmap(lambda part: part.over("shard"), axis_name="shard")(stacked)
+    for a, b in zip(jax.tree.leaves(over), jax.tree.leaves(part)):
+        np.testing.assert_allclose(a[0], b, rtol=1e-6)
+    assert np.isnan(co.alpha(empty))
+
+
+def test_an_infinite_mean_stays_infinite_beside_nothing():
+    part = pool(jnp.full((2, 3), jnp.inf))
+    assert np.isinf((part + pool(jnp.ones((2, 3)), groups=jnp.ones(2, bool))[0]).mean).all()
 
 
 def test_the_mean_of_a_million_examples_in_float32_is_that_of_float64():
@@ -79,9 +153,9 @@ def test_the_mean_of_a_million_examples_in_float32_is_that_of_float64():
     batches = np.random.default_rng(0).normal(1.0, 3.0, (400, 50, 3)).astype(np.float32)
 
     def add(pooled, g):
-        return pooled + pool({"w": g}, second_moments=True), None
+        return pooled + pool({"w": g}, variances=True), None
 
-    start = jax.tree.map(jnp.zeros_like, pool({"w": batches[0]}, second_moments=True))
+    start = jax.tree.map(jnp.zeros_like, pool({"w": batches[0]}, variances=True))
     pooled, _ = jax.jit(lambda b: jax.lax.scan(add, start, b))(jnp.tile(batches, (50, 1, 1)))
     exact = batches.reshape(-1, 3).astype(np.float64)
     assert int(pooled.m) == 1_000_000
@@ -100,10 +174,20 @@ from jax.sharding import PartitionSpec as P
 from coherence.metrics import m_coherence, pool
 mesh = jax.make_mesh((8,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
 g = jnp.asarray(np.random.default_rng(0).normal(size=(40, 5)) + 0.3, jnp.float32)
-over = jax.shard_map(lambda g: pool({"w": g}, second_moments=True).over("i"), mesh=mesh, in_specs=P("i"), out_specs=P())
-for a, b in zip(jax.tree.leaves(over(g)), jax.tree.leaves(pool({"w": g}, second_moments=True))):
+pooled = lambda g: pool({"w": g}, variances=True).over("i")
+over = jax.shard_map(pooled, mesh=mesh, in_specs=P("i"), out_specs=P())
+for a, b in zip(jax.tree.leaves(over(g)), jax.tree.leaves(pool({"w": g}, variances=True))):
     np.testing.assert_allclose(a, b, rtol=1e-5)
 np.testing.assert_allclose(jax.jit(lambda g: m_coherence(over(g)))(g), m_coherence(g), rtol=1e-5)
+hardly = g.at[:, 0].set(1 + 1e-4 * g[:, 0])  # rows are formed on each device, and centred
+exact = np.asarray(hardly, float)
+for make in (over, jax.jit(over)):
+    np.testing.assert_allclose(make(hardly).variances["w"], exact.var(0), rtol=1e-3)
+groups = jnp.arange(40) % 2
+by_group = lambda g, k: tuple(x.over("i") for x in pool({"w": g}, groups=k, num_groups=2))
+two = jax.shard_map(by_group, mesh=mesh, in_specs=P("i"), out_specs=P())
+nan = g.at[0].set(jnp.nan)
+np.testing.assert_allclose(two(nan, groups)[1].mean["w"], g[1::2].mean(0), rtol=1e-5)
 """
 
 
@@ -147,7 +231,7 @@ def test_what_is_of_single_examples_is_not_to_be_had_from_what_is_pooled(metric)
 def test_bad_input_is_named():
     g = {"w": jnp.asarray(draw())}
     with pytest.raises(
-        ValueError, match="these pooled gradients hold no second moments, which this needs: pool"
+        ValueError, match="these pooled gradients hold no variances, which this needs: pool"
     ):
         metrics.gsnr(pool(g))
     with pytest.raises(ValueError, match="groups are of examples, which are pooled here already"):

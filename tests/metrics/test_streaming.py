@@ -194,6 +194,51 @@ def test_a_convolution_is_measured_by_calls_not_loops_and_nothing_is_compiled_tw
 
 
 @tails_do_not_matter
+@pytest.mark.parametrize("m", [1, 2])
+def test_one_or_two_examples_say_nothing_about_others(m):
+    x = draw(40)
+    small = np.arange(40) < m
+    measured = measure(dot, jnp.ones(8), x, batch_size=8, groups=small)
+    assert (measured.low[1], measured.high[1]) == (0, 1)
+    assert 0 < measured.low[0] < measured.value[0] < measured.high[0]
+    alone = measure(dot, jnp.ones(8), x[:m], batch_size=8, by=co.leaf)
+    assert (alone.low["all"], alone.high["all"]) == (0, 1)
+    assert alone.value["all"] == pytest.approx(reference.alpha(x[:m]), rel=1e-5)
+    assert str(alone).endswith(f"[0, 1], m = {m}")
+
+
+def noisy(w, example):
+    x, key = example
+    return jnp.sum(x * jax.random.bernoulli(key, 0.9, x.shape) * w)
+
+
+@tails_do_not_matter
+def test_typed_random_keys_go_with_their_examples():
+    x, keys = draw(40), jax.random.split(jax.random.key(0), 40)
+    measured = measure(noisy, jnp.ones(8), (x, keys), batch_size=7)
+    _, g = co.per_example_value_and_grad(noisy)(jnp.ones(8), (x, keys))
+    assert measured.value == pytest.approx(float(co.alpha(g)), rel=1e-4)
+    parts = ((x[i : i + 9], keys[i : i + 9]) for i in range(0, 40, 9))
+    streamed = measure(
+        noisy, jnp.ones(8), parts, batch_size=7, groups=lambda batch: batch[0][:, 0] > 0
+    )
+    grouped = measure(noisy, jnp.ones(8), (x, keys), batch_size=7, groups=x[:, 0] > 0)
+    np.testing.assert_allclose(streamed.value, grouped.value, rtol=1e-5)
+    np.testing.assert_allclose(streamed.high, grouped.high, rtol=1e-3)
+
+
+@tails_do_not_matter
+def test_empty_batches_of_a_generator_are_passed_over():
+    x = draw(10)
+    whole = measure(dot, jnp.ones(8), x, batch_size=4)
+    for cuts in ([3, 3, 7], [0, 5], [10], [0]):
+        parts = measure(dot, jnp.ones(8), iter(np.split(x, cuts)), batch_size=4)
+        assert (parts.m, parts.value) == (10, pytest.approx(whole.value, rel=1e-6))
+    with pytest.raises(ValueError, match="data holds no examples: the iterable gave no batch"):
+        measure(dot, jnp.ones(8), iter([x[:0], x[:0]]), batch_size=4)
+
+
+@tails_do_not_matter
 def test_examples_outside_of_every_group_are_left_out():
     x = draw(40)
     groups = np.where(np.arange(40) < 10, 0, -1)
@@ -248,10 +293,11 @@ def test_batches_keep_their_shape_and_every_example_once():
 
 
 @tails_do_not_matter
-def test_one_example_has_no_interval_and_no_unbiased_alpha():
+def test_one_example_has_no_unbiased_alpha():
     measured = measure(dot, jnp.ones(8), draw(5), batch_size=2, groups=np.arange(5) == 0)
     assert measured.value[1] == pytest.approx(1)
-    assert np.isnan([measured.low[1], measured.high[1], measured.alpha_unbiased.value[1]]).all()
+    unbiased = measured.alpha_unbiased
+    assert np.isnan([unbiased.low[1], unbiased.value[1], unbiased.high[1]]).all()
     assert np.isfinite(measured.alpha_unbiased.value[0])
 
 

@@ -48,7 +48,7 @@ def test_however_the_sample_is_cut_a_probe_reads_the_metrics_of_all_of_it(option
     losses, g = co.per_example_value_and_grad(loss)(params, (x, y))
     chosen = probe.shown()["index"]
     few = jax.tree.map(lambda a: a[chosen], co.materialize(g))
-    pooled = metrics.pool(g, second_moments=True)
+    pooled = metrics.pool(g, variances=True)
     expected = {
         "loss": losses.mean(),
         "m_coherence": co.m_coherence(g),
@@ -126,7 +126,7 @@ def test_a_quantity_of_ones_own_is_a_name_and_a_function():
         Quantity("longest", lambda few: jnp.max(co.squared_norms(few)), reads="few"),
         Quantity("between", metrics.alpha_between, reads="groups"),
         Quantity(
-            "signal", lambda pooled: jnp.max(pooled.second_moments["a"]["w"]), second_moments=True
+            "signal", lambda pooled: jnp.max(pooled.second_moments["a"]["w"]), variances=True
         ),
     )
     found = Probe(loss, batch, name="mine", quantities=mine)(params)

@@ -108,7 +108,7 @@ def small():
                 "evidence",
             )
         }
-        pooled = metrics.pool(gradients, second_moments=True)
+        pooled = metrics.pool(gradients, variances=True)
         return found, {
             name: jnp.stack(compared.deviations(one, gradients, pooled))
             for name, one in wrong.items()
