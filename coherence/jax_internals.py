@@ -126,6 +126,23 @@ def inlined(equation: Any) -> tuple[Any, Sequence[Any]] | None:
     return open_jaxpr(equation.params[name]) if name in equation.params else None
 
 
+def with_calls_inlined(closed: Any) -> Any:
+    """The closed jaxpr without calls of jitted functions: their equations stand in their places."""
+
+    def run(jaxpr, consts, args):
+        values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args)))
+        read = lambda v: v.val if isinstance(v, Literal) else values[v]
+        for equation in jaxpr.eqns:
+            operands = [read(v) for v in equation.invars]
+            call = None if checkpointing(equation) is not None else inlined(equation)
+            outputs = run(*call, operands) if call is not None else evaluate(equation, operands)
+            values.update(zip(equation.outvars, outputs))
+        return [read(v) for v in jaxpr.outvars]
+
+    jaxpr, consts = open_jaxpr(closed)
+    return jax.make_jaxpr(lambda *args: run(jaxpr, consts, args))(*(v.aval for v in jaxpr.invars))
+
+
 def checkpointing(equation: Any) -> dict[str, Any] | None:
     """The arguments of the `jax.checkpoint` an equation runs, `None` for all else."""
     if equation.primitive.name not in ("checkpoint", "remat", "remat2"):
@@ -204,6 +221,22 @@ def slicing(starts: Sequence[int], stops: Sequence[int]) -> Operation:
         ("strides", None),
     )
     return Operation(jax.lax.slice_p, parameters)
+
+
+def taking(rank: int, sizes: Sequence[int]) -> Operation:
+    """Slices of `sizes` along the first of `rank` axes, at the indices [n, 1] that are its second operand."""
+    numbers = jax.lax.GatherDimensionNumbers(
+        offset_dims=tuple(range(1, rank)), collapsed_slice_dims=(0,), start_index_map=(0,)
+    )
+    parameters = {
+        "dimension_numbers": numbers,
+        "slice_sizes": (1, *sizes),
+        "unique_indices": False,
+        "indices_are_sorted": False,
+        "mode": jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS,
+        "fill_value": None,
+    }
+    return Operation(jax.lax.gather_p, tuple(sorted(parameters.items())))
 
 
 def permutation(transpose: Operation) -> tuple[int, ...]:
@@ -370,8 +403,10 @@ __all__ = [
     "slicing",
     "struct_like",
     "summed_axes",
+    "taking",
     "transposition",
     "unbound_axis",
     "varying_axes",
+    "with_calls_inlined",
     "zeros_like",
 ]

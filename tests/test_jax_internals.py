@@ -123,6 +123,17 @@ def test_a_checkpoint_says_what_it_saves():
     assert jax_internals.checkpointing(only("sin", jnp.sin, 1.0)) is None
 
 
+def test_calls_can_be_opened_throughout():
+    half = jax.jit(lambda x: x / 2)
+    closed = jax.make_jaxpr(lambda x: half(jnp.sin(half(x))) + np.arange(3.0, dtype=np.float32))
+    flat = jax_internals.with_calls_inlined(closed(jnp.ones(3)))
+    names = [e.primitive.name for e in flat.jaxpr.eqns]
+    assert [name for name in names if name != "pjit"] == names
+    assert names.count("div") == 2
+    (out,) = jax_internals.evaluate_jaxpr(flat.jaxpr, flat.consts, [jnp.ones(3)])
+    np.testing.assert_allclose(out, np.sin(0.5) / 2 + np.arange(3), rtol=1e-6)
+
+
 def test_custom_derivatives_stay_closed_and_are_known_by_name():
     jvp, vjp = jax.custom_jvp(jnp.sin), jax.custom_vjp(jnp.sin)
     jvp.defjvp(lambda x, t: (jvp(*x), t[0]))
@@ -145,6 +156,8 @@ def test_an_operation_is_applied_to_other_operands_and_hashable():
     np.testing.assert_array_equal(operation(x), x.T)
     np.testing.assert_array_equal(jax_internals.reshaping((3, 2))(x), x.reshape(3, 2))
     assert jax_internals.reshaping((3, 2)).name == "reshape"
+    index = np.array([[1], [0], [1]], np.int32)
+    np.testing.assert_array_equal(jax_internals.taking(2, (3,))(x, index), x[index[:, 0]])
     slices = only("slice", lambda x: jax.lax.slice(x, (1, 0), (2, 2)), x)
     np.testing.assert_array_equal(jax_internals.operation(slices)(x), x[1:2, :2])
     assert jax_internals.operation(slices) == jax_internals.slicing((1, 0), (2, 2))
@@ -251,7 +264,7 @@ def test_named_scopes_are_seen():
 
 def test_nothing_else_in_the_package_looks_below_jax():
     """Names, equations and variables of a jaxpr are `jax.extend.core`; what is asked of them here is not."""
-    forbidden = {"bind", "get_bind_params", "Tracer", "default_registry", "get_abstract_mesh"}
+    forbidden = {"get_bind_params", "Tracer", "default_registry", "get_abstract_mesh"}
     for path in PACKAGE.rglob("*.py"):
         if path.name == "jax_internals.py":
             continue
@@ -260,5 +273,8 @@ def test_nothing_else_in_the_package_looks_below_jax():
                 assert not node.module.startswith(("jax.extend", "jax._src", "jax.core")), path
             if isinstance(node, ast.Attribute):
                 assert node.attr not in forbidden, f"{path}: .{node.attr}"
+                owner = getattr(node.value, "id", getattr(node.value, "attr", ""))
+                binds = node.attr == "bind" and owner.endswith(("primitive", "_p"))
+                assert not binds, f"{path}: {owner}.bind"
                 parameters = isinstance(node.value, ast.Name) and node.value.id == "equation"
                 assert not (parameters and node.attr == "params"), f"{path}: equation.params"

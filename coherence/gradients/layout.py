@@ -163,6 +163,26 @@ def slicing(start: int, stop: int, axis: int, shape: Sequence[int]) -> Step:
     return Step(jax_internals.slicing(starts, stops))
 
 
+def columns(layout: Layout, shape: Sequence[int]) -> Layout:
+    """From the operand of a stacked parameter of `shape`, [(S, B), K, N], to [B, K, (S, N)]."""
+    struct = jax.ShapeDtypeStruct(tuple(shape), np.float32)
+    groups, k, n = jax.eval_shape(lambda x: forward(layout, x), struct).shape
+    steps = shape[0]
+    return (
+        reshaping((steps, groups // steps, k, n)),
+        transposition((1, 2, 0, 3)),
+        reshaping((groups // steps, k, steps * n)),
+    )
+
+
+def taking(index: np.ndarray, shape: Sequence[int]) -> Layout:
+    """Slices of a tensor of `shape` along its first axis, in this order."""
+    if np.array_equal(index, np.arange(shape[0])):
+        return ()
+    operation = jax_internals.taking(len(shape), shape[1:])
+    return (Step(operation, (None, Constant(index.astype(np.int32)[:, None]))),)
+
+
 def forward(layout: Layout, x: jax.Array) -> jax.Array:
     """The operand that the parameter `x` becomes."""
     for step in layout:

@@ -92,6 +92,27 @@ class _Product:
         return lambda x, dy: (x, cut(dy, own))
 
 
+def product_of_sum(
+    equation: Any, shape: Sequence[int], data: Sequence[int]
+) -> tuple[Layout, Factors] | None:
+    """y = (x w).sum(axes), a matrix product spelled out: x has size 1 where w has dimensions of its own."""
+    contract = jax_internals.summed_axes(equation)
+    dimensions = range(len(shape))
+    free = tuple(i for i in dimensions if data[i] != shape[i])
+    if set(contract) & set(free):
+        return None
+    batch = tuple(i for i in dimensions if i not in (*contract, *free))
+    b, k, n = (math.prod(shape[i] for i in axes) for axes in (batch, contract, free))
+    left = [i for i in dimensions if i not in contract]
+
+    def factors(x, dy):
+        inputs = x.transpose(*batch, *contract, *free).reshape(b, 1, k)
+        cotangents = dy.transpose(*(left.index(i) for i in (*batch, *free)))
+        return Outer(inputs, cotangents.reshape(b, 1, n))
+
+    return (transposition((*batch, *contract, *free)), reshaping((b, k, n))), factors
+
+
 # Convolutions: any strides, padding, dilations (so transposed ones too), feature groups (so
 # depthwise) and dimension order
 

@@ -18,9 +18,10 @@ import numpy as np
 from coherence import jax_internals
 
 from . import layout as layouts
+from . import loops
 from .layout import Layout
 from .linearity import zero_where
-from .rules import RULES, Factors, dot_general_of_parts
+from .rules import RULES, Factors, dot_general_of_parts, product_of_sum
 from .terms import Outer, Term
 
 _SHIFTS = ("add", "add_any", "sub")
@@ -76,6 +77,19 @@ class Share:
 
 
 @dataclasses.dataclass(frozen=True)
+class Product:
+    """A large parameter times data that are broadcast to its shape: a sum over axes would make a matrix product of it.
+
+    `share` is the parameter's part where nothing sums.
+    """
+
+    parameter: Tracked
+    data: Any
+    value: Any
+    share: Share
+
+
+@dataclasses.dataclass(frozen=True)
 class Meeting:
     """A place where parameters meet data: what each gets from it, and the shape of the perturbation."""
 
@@ -88,7 +102,7 @@ def constant(value: Any) -> Fixed:
 
 
 def _value(x: Any) -> Any:
-    return x.value if isinstance(x, Tracked | Joined | Fixed) else x
+    return x.value if isinstance(x, Tracked | Joined | Product | Fixed) else x
 
 
 def _is_large(x: Any) -> bool:
@@ -111,6 +125,7 @@ class Walk:
         self.meetings: list[Meeting] = []
         self.operands: list[Any] = []
         self.given_up: dict[Any, str] = {}
+        self.replaced: dict[int, Any] = {}  # by the equation's identity: its output
 
     def run(self, jaxpr: Any, consts: Iterable[Any], args: Sequence[Any]) -> list[Any]:
         """Outputs of the jaxpr; `Tracked` arguments are the parameters."""
@@ -121,14 +136,19 @@ class Walk:
         values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args)))
         read = lambda v: constant(v.val) if isinstance(v, jax_internals.Literal) else values[v]
         for equation in jaxpr.eqns:
-            outputs = self._equation(equation, [read(v) for v in equation.invars])
+            if (output := self.replaced.get(id(equation))) is not None:
+                outputs = [output]
+            else:
+                outputs = self._equation(equation, [read(v) for v in equation.invars])
             values.update(zip(equation.outvars, outputs))
         return [read(v) for v in jaxpr.outvars]
 
     def _equation(self, equation, operands):
         """The outputs of one equation, `Tracked` where it only moves a parameter."""
         name = equation.primitive.name
-        places = [i for i, x in enumerate(operands) if isinstance(x, Tracked | Joined)]
+        if name != "reduce_sum":
+            operands = [self._plain(x, name) if isinstance(x, Product) else x for x in operands]
+        places = [i for i, x in enumerate(operands) if isinstance(x, Tracked | Joined | Product)]
         if not places:
             return _without_parameters(equation, operands)
         if (outputs := self._checkpoint(equation, operands)) is not None:
@@ -165,6 +185,8 @@ class Walk:
         values = lambda: jax_internals.evaluate(equation, [_value(y) for y in operands])
         if isinstance(x, Joined):
             return _move_joined(equation, x, values)
+        if isinstance(x, Product):
+            return self._sum(equation, x, values)
         if name == "split":
             return _split(equation, x, values())
         aval, out = equation.invars[place].aval, equation.outvars[0].aval
@@ -195,6 +217,10 @@ class Walk:
         if not shares:
             return None
         plain = [_value(y) for y in operands]
+        if equation.primitive.name == "mul" and _is_large(x):
+            data = plain[1 - place]
+            if np.ndim(data) == np.ndim(x.value) and np.size(data) < np.size(x.value):
+                return [Product(x, data, *jax_internals.evaluate(equation, plain), *shares)]
         if isinstance(x, Tracked) and x.is_zero and equation.primitive.name != "add":
             aval = equation.outvars[0].aval
             axes = frozenset().union(*map(jax_internals.varying_axes, plain))
@@ -202,6 +228,16 @@ class Walk:
         else:
             (out,) = jax_internals.evaluate(equation, plain)
         return [self._meet(out, plain[1 - place], shares)]
+
+    def _sum(self, equation, x, values):
+        """The sum of a product over axes of its data: a matrix product."""
+        rule = product_of_sum(equation, np.shape(x.parameter.value), np.shape(x.data))
+        if rule is None:
+            return None
+        steps, factors = rule
+        share = Share(x.parameter.leaf, (*x.parameter.layout, *steps), _real(factors))
+        (out,) = values()
+        return [self._meet(jnp.zeros_like(out) if x.parameter.is_zero else out, x.data, (share,))]
 
     def _meet(self, out, data, shares):
         """`out` perturbed, and the meeting noted."""
@@ -218,6 +254,8 @@ class Walk:
         """The value of an operand that goes where no rule is: perturbed itself if small, else its leaf is given up."""
         if isinstance(x, Joined):
             return jnp.concatenate([self._plain(part, name) for part in x.parts], x.axis)
+        if isinstance(x, Product):
+            return self._meet(x.value, x.data, (x.share,))
         if not isinstance(x, Tracked):
             return _value(x)
         if _is_large(x):
@@ -352,7 +390,8 @@ class Walk:
             self._plain(x, "scan") if i in scan.carried or not _can_be_scanned(x, i, scan) else x
             for i, x in enumerate(operands)
         ]
-        step = _Step(scan, rest)
+        scan, slices, rest = _sliced(scan, operands, rest)
+        step = _Step(scan, rest, slices)
         # Rows formed at every step would be as many as steps; perturbed out here, the backward pass
         # adds them up.
         early = {
@@ -363,24 +402,27 @@ class Walk:
         }
         if early:
             rest = [self._plain(x, "scan") if i in early else x for i, x in enumerate(rest)]
-            step = _Step(scan, rest)
+            step = _Step(scan, rest, slices)
         start = len(self.meetings)
         perturbations = self._own(start, start + len(step.meetings))
 
         def body(carry, xs):
             walk, carry, outputs = step.run(xs[0], carry, xs[1])
-            return carry, (outputs, walk.operands)
+            varying = [None if c is not None else x for c, x in zip(step.constant, walk.operands)]
+            return carry, (outputs, varying)
 
         scanned = [_value(x) for x in rest[scan.carried.stop :]]
         init = [_value(rest[i]) for i in scan.carried]
         carry, (outputs, data) = jax.lax.scan(
             body, init, (perturbations, scanned), scan.length, scan.reverse, scan.unroll
         )
-        for meeting, met in zip(step.meetings, data):
+        for meeting, place, met in zip(step.meetings, step.constant, data):
+            if place is not None:
+                met = _value(rest[place])
             shares: list[Share] = []
             for share in meeting.shares:
                 x, stacked = rest[share.leaf], share.leaf >= scan.carried.stop
-                shares += _repeated(share, x, stacked=stacked)
+                shares += _repeated(share, x, stacked=stacked, constant=place is not None)
             shape = (scan.length, *meeting.output.shape)
             output = jax_internals.struct_like(meeting.output, shape)
             self._note(Meeting(tuple(shares), output), met)
@@ -406,7 +448,7 @@ class _Part:
 
         self.data = jax.eval_shape(find, *args)
 
-    def _walk(self, perturbations, values):
+    def _walk(self, perturbations, values, replaced=()):
         walk = Walk(perturbations)
         args: list[Any] = []
         for i, (x, value) in enumerate(zip(self.operands, values)):
@@ -414,6 +456,7 @@ class _Part:
                 args.append(Tracked(i, (), value, isinstance(x, Tracked) and x.is_zero))
             else:
                 args.append(Fixed(value, x.compute) if isinstance(x, Fixed) else value)
+        walk.replaced = {id(e): x for e, x in zip(replaced, args[len(self.jaxpr.invars) :])}
         return walk, walk.run(self.jaxpr, self.consts, args)
 
 
@@ -430,19 +473,29 @@ class _Body(_Part):
 
 
 class _Step(_Part):
-    """A step of a scan."""
+    """A step of a scan; its last operands are the outputs of the equations `slices`.
 
-    def __init__(self, scan, operands):
+    `constant` has the place of the operand that is a meeting's data, `None` where each step has
+    data of its own.
+    """
+
+    def __init__(self, scan, operands, slices):
         super().__init__(scan.jaxpr, operands)
-        self.scan = scan
+        self.scan, self.slices = scan, slices
         slices = [jax.eval_shape(lambda x: x[0], _value(x)) for x in operands[scan.carried.stop :]]
         init = [_value(operands[i]) for i in scan.carried]
-        self._find(functools.partial(self.run, None), init, slices)
+        self._find(functools.partial(self._found, init), slices)
+
+    def _found(self, carry, scanned):
+        walk, *results = self.run(None, carry, scanned)
+        places = {id(_value(x)): i for i, x in enumerate(self.operands[: self.scan.constants])}
+        self.constant = [None if x is None else places.get(id(x)) for x in walk.operands]
+        return walk, *results
 
     def run(self, perturbations, carry, scanned):
         """(walk, carry, outputs)."""
         constants = [_value(x) for x in self.operands[: self.scan.constants]]
-        walk, outputs = self._walk(perturbations, [*constants, *carry, *scanned])
+        walk, outputs = self._walk(perturbations, [*constants, *carry, *scanned], self.slices)
         return walk, outputs[: self.scan.carries], outputs[self.scan.carries :]
 
 
@@ -559,19 +612,47 @@ def _real(factors: Factors) -> Factors:
     return lambda data, cotangent: factors(data, cotangent).real()
 
 
+def _sliced(scan, operands, rest):
+    """The scan with its calls opened, the equations that slice a parameter by the step's number, and `rest` with the slices of all steps."""
+    constants = enumerate(operands[: scan.constants])
+    places = [i for i, x in constants if isinstance(x, Tracked) and _is_large(x)]
+    if not places or not jax_internals.contains(scan.jaxpr.jaxpr, "dynamic_slice"):
+        return scan, [], rest
+    scan = scan._replace(jaxpr=jax_internals.with_calls_inlined(scan.jaxpr))
+    known = [_known(x) for x in operands]
+    equations, slices = [], []
+    for equation, place, index in loops.slices(scan, known, places):
+        x = operands[place]
+        steps = (
+            *layouts.taking(index, np.shape(x.value)),
+            layouts.reshaping((len(index), 1, *np.shape(x.value)[1:])),
+        )
+        value = layouts.forward(steps, x.value)
+        equations.append(equation)
+        slices.append(dataclasses.replace(x, layout=(*x.layout, *steps), value=value))
+    return scan, equations, [*rest, *slices]
+
+
 def _can_be_scanned(x, place, scan):
     """Joined parameters are followed into a scan where each step gets a part of one of them."""
     return not isinstance(x, Joined) or (place >= scan.carried.stop and x.axis == 0)
 
 
-def _repeated(share, x, *, stacked):
-    """The shares in a meeting that all steps of a scan repeat; data and cotangents have a leading axis of its length."""
-    parts = x.parts if isinstance(x, Joined) else [x]
-    steps = (layouts.Mapped(share.layout),) if stacked else share.layout
+def _repeated(share, x, *, stacked, constant):
+    """The shares in a meeting that all steps of a scan repeat; cotangents have a leading axis of its length.
+
+    So have the data, unless they are `constant`.
+    """
+    factors_of_steps = _factors_of_constant if constant else _factors_of_steps
     shares, start = [], 0
-    for part in parts:
-        stop = start + np.shape(part.value)[0] if isinstance(x, Joined) else None
-        factors = functools.partial(_factors_of_steps, share, slice(start, stop), stacked)
+    for part in x.parts if isinstance(x, Joined) else [x]:
+        shape = np.shape(part.value)
+        stop = start + shape[0] if isinstance(x, Joined) else None
+        factors = functools.partial(factors_of_steps, share, slice(start, stop), stacked)
+        steps = share.layout
+        if stacked:
+            steps = (layouts.Mapped(share.layout),)
+            steps = (*steps, *layouts.columns(steps, shape)) if constant else steps
         if isinstance(part, Tracked):
             shares.append(Share(part.leaf, (*part.layout, *steps), factors))
         start = stop or 0
@@ -581,3 +662,15 @@ def _repeated(share, x, *, stacked):
 def _factors_of_steps(share, steps, stacked, data, cotangent) -> Term:
     data, cotangent = jax.tree.map(lambda x: x[steps], (data, cotangent))
     return jax.vmap(share.factors)(data, cotangent).of_steps(stacked=stacked)
+
+
+def _factors_of_constant(share, steps, stacked, data, cotangent) -> Term:
+    """All steps met the same data: shared weights add cotangents up, stacked ones are columns side by side."""
+    term = share.factors(data, cotangent[0])
+    cotangents = jax.vmap(lambda dy: share.factors(data, dy).cotangents)(cotangent[steps])
+    if stacked:  # [S, B, T, N] to [B, T, (S, N)]
+        cotangents = jnp.moveaxis(cotangents, 0, -2)
+        cotangents = cotangents.reshape(*cotangents.shape[:-2], -1)
+    else:
+        cotangents = cotangents.sum(0, dtype=term.dtype)
+    return dataclasses.replace(term, cotangents=cotangents)

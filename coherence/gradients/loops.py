@@ -1,0 +1,101 @@
+"""Parameters of which each step of a loop reads the slice of its number: `w[i]` in `fori_loop` or `scan`.
+
+The numbers depend on no example. Computed beforehand, they make of the loop one over the slices, as
+if the layers had been stacked and scanned.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from coherence import jax_internals
+
+
+class Slices(NamedTuple):
+    """An equation of a step that takes a row: the parameter's place among the scan's constants, the row of each step."""
+
+    equation: Any
+    place: int
+    rows: np.ndarray
+
+
+def slices(scan: jax_internals.Scan, known: Sequence[Any], places: Sequence[int]) -> list[Slices]:
+    """The slices of the parameters at `places` whose indices can be computed beforehand.
+
+    Args:
+        known: of each operand of the scan its value, `None` where it is not known while tracing.
+    """
+    jaxpr, consts = jax_internals.open_jaxpr(scan.jaxpr)
+    takes = [equation for equation in jaxpr.eqns if _takes_a_row(equation, jaxpr, places)]
+    if not takes:
+        return []
+    flags = _known_variables(scan, jaxpr, [x is not None for x in known])
+    takes = [e for e in takes if all(_is_known(v, flags) for v in e.invars[1:])]
+    if not takes:
+        return []
+    with jax.ensure_compile_time_eval():
+        starts = _starts(scan, jaxpr, consts, known, flags, takes)
+    found = []
+    for equation, (first, *others) in zip(takes, map(np.asarray, starts)):
+        if not any(np.any(other) for other in others):
+            place = jaxpr.invars.index(equation.invars[0])
+            size = equation.invars[0].aval.shape[0]
+            found.append(Slices(equation, place, np.clip(first, 0, size - 1)))
+    return found
+
+
+def _takes_a_row(equation, jaxpr, places):
+    if equation.primitive.name != "dynamic_slice":
+        return False
+    parameter, sizes = equation.invars[0], jax_internals.slice_sizes(equation)
+    is_one = any(parameter is jaxpr.invars[i] for i in places)
+    return is_one and sizes[0] == 1 and tuple(sizes[1:]) == parameter.aval.shape[1:]
+
+
+def _is_known(v, known):
+    return isinstance(v, jax_internals.Literal) or v in known
+
+
+def _known_variables(scan, jaxpr, inputs):
+    """The variables of a step that only depend on known operands: the carry counts if each step makes it of such."""
+    inputs = list(inputs)
+    while True:
+        known = {v for v, flag in zip(jaxpr.invars, inputs) if flag} | {*jaxpr.constvars}
+        for equation in jaxpr.eqns:
+            if all(_is_known(v, known) for v in equation.invars):
+                known.update(equation.outvars)
+        carry = [
+            inputs[i] and _is_known(jaxpr.outvars[i - scan.constants], known) for i in scan.carried
+        ]
+        if carry == [inputs[i] for i in scan.carried]:
+            return known
+        inputs[scan.constants : scan.carried.stop] = carry
+
+
+def _starts(scan, jaxpr, consts, operands, known, takes):
+    """Of each slice its start along each axis, at every step: the known part of the loop, run."""
+    carried = [i for i in scan.carried if jaxpr.invars[i] in known]
+    scanned = [i for i in range(scan.carried.stop, len(operands)) if jaxpr.invars[i] in known]
+
+    def step(carry, xs):
+        values = dict(zip(jaxpr.constvars, consts))
+        values |= {v: x for v, x in zip(jaxpr.invars, operands) if v in known}
+        values |= {jaxpr.invars[i]: x for i, x in zip((*carried, *scanned), (*carry, *xs))}
+        read = lambda v: v.val if isinstance(v, jax_internals.Literal) else values[v]
+        for equation in jaxpr.eqns:
+            if all(_is_known(v, known) for v in equation.invars):
+                outputs = jax_internals.evaluate(equation, [read(v) for v in equation.invars])
+                values.update(zip(equation.outvars, outputs))
+        carry = [read(jaxpr.outvars[i - scan.constants]) for i in carried]
+        return carry, [[read(v) for v in equation.invars[1:]] for equation in takes]
+
+    init = [jnp.asarray(operands[i]) for i in carried]
+    xs = [jnp.asarray(operands[i]) for i in scanned]
+    _, starts = jax.lax.scan(step, init, xs, scan.length, scan.reverse)
+    return starts
+
+
+__all__ = ["Slices", "slices"]
