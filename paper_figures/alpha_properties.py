@@ -1,4 +1,5 @@
-"""The properties of alpha, one panel each: what the algebra says as lines, what gradients show as points.
+"""The properties of alpha, one panel each: what the algebra says as lines, what gradients show as
+points.
 
 Gaussian vectors of known alpha, and the gradients of a network on digits before training and after
 300 steps; bands over 8 seeds. **a** k copies each of orthogonal gradients have an m-coherence of k.
@@ -13,7 +14,8 @@ layers' parts add up to the whole exactly. All claims reproduced.
 import itertools
 
 import numpy as np
-import style
+
+from coherence.lab.report import drawing as style
 
 
 def draw(recorded):
@@ -39,7 +41,7 @@ def _sources(recorded):
 
 def _points(axis, x, values, label, colour, panel, logarithmic=True):
     style.band(
-        axis, x, values, label, colour=colour, style="o", panel=panel, logarithmic=logarithmic
+        axis, x, values, label, colour=colour, style="o", title=panel, logarithmic=logarithmic
     )
     axis.lines[-1].set_markersize(3)
 
@@ -52,7 +54,7 @@ def _ticks(axis, x):
 def _copies(axis, recorded):
     copies = 2 ** np.arange(recorded["copies"].shape[1])
     style.curve(
-        axis, copies, copies, "k", colour=style.COLOUR["neutral"], style=":", panel="copies"
+        axis, copies, copies, "k", colour=style.COLOUR["neutral"], style=":", title="copies"
     )
     _points(
         axis, copies, recorded["copies"], "orthogonal vectors", style.COLOUR["neutral"], "copies"
@@ -85,7 +87,7 @@ def _inverted(axis, recorded):
         ):
             values = recorded[f"{arm}/{name}"][:, i] / alpha
             style.band(
-                axis, k, values, f"{label}, {kind}", colour=colour, style=dashes, panel="inverted"
+                axis, k, values, f"{label}, {kind}", colour=colour, style=dashes, title="inverted"
             )
     axis.axhline(1, color=style.COLOUR["neutral"], linewidth=0.8, linestyle=":")
     axis.set(xscale="log", xlabel="examples in a batch, k", ylabel="found / true alpha")
@@ -106,7 +108,7 @@ def _samples(axis, recorded):
         axis.plot(fine, truth + (1 - truth) / fine, ":", color=colour)
         _points(axis, m, recorded[f"{arm}/samples"][:, i], f"{label}, alpha", colour, "samples")
         unbiased = recorded[f"{arm}/samples_unbiased"][:, i]
-        style.band(axis, m, unbiased, f"{label}, unbiased", colour=colour, panel="samples")
+        style.band(axis, m, unbiased, f"{label}, unbiased", colour=colour, title="samples")
     axis.set(
         xscale="log",
         yscale="log",
@@ -128,7 +130,7 @@ def _samples(axis, recorded):
 def _diluted(axis, recorded):
     p = 0.5 ** np.arange(recorded["network/diluted"].shape[-1])
     size = itertools.count()
-    style.curve(axis, p, p, "p", colour=style.COLOUR["neutral"], style=":", panel="diluted")
+    style.curve(axis, p, p, "p", colour=style.COLOUR["neutral"], style=":", title="diluted")
     for arm, i, label, colour in _sources(recorded):
         _points(axis, p, recorded[f"{arm}/diluted"][:, i], label, colour, "diluted")
         axis.lines[-1].set(
@@ -151,7 +153,7 @@ def _mixed(axis, recorded):
     share = np.arange(1, 8) / 8
     for arm, i, label, colour in _sources(recorded):
         ratio = recorded[f"{arm}/mixed"][:, i] / recorded[f"{arm}/mixed_bound"][:, i]
-        style.band(axis, share, ratio, label, colour=colour, panel="mixed")
+        style.band(axis, share, ratio, label, colour=colour, title="mixed")
     style.guide(axis, 1, "bound")
     axis.set(ylim=(0, 1.15), xlabel="share of the first kind of gradients", ylabel="alpha / bound")
     axis.set_title("f  Orthogonal kinds, mixed (P4)")
@@ -162,7 +164,7 @@ def _difference(axis, recorded):
     for x, (arm, i, label, colour) in enumerate(every):
         ratio = recorded[f"{arm}/difference"][:, i] / recorded[f"{arm}/difference_bound"][:, i]
         style.bars(
-            axis, [x], ratio[:, None], label, colour=colour, offset=x, width=0.6, panel="difference"
+            axis, [x], ratio[:, None], label, colour=colour, offset=x, width=0.6, title="difference"
         )
     style.guide(axis, 1, "bound", "left")
     axis.set_xticks(
@@ -188,7 +190,7 @@ def _layers(axis, recorded):
             label,
             colour=style.SEQUENCE[i + 1],
             width=0.6,
-            panel="layers",
+            title="layers",
             bottom=bottom,
         )
         bottom = bottom + parts[:, :, i].mean(0)
@@ -200,7 +202,7 @@ def _layers(axis, recorded):
         "alpha",
         colour="black",
         style="_",
-        panel="layers",
+        title="layers",
         markersize=14,
     )
     axis.set_xticks(where, [f"{step}" for step in steps])

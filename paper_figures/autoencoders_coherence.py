@@ -1,4 +1,5 @@
-"""Who is coherent in an autoencoder: encoder or decoder, reconstruction or KL, which layer, and when.
+"""Who is coherent in an autoencoder: encoder or decoder, reconstruction or KL, which layer, and
+when.
 
 Three networks learn circles through a code of one number, two learn handwritten digits through
 eight; bands over 8 seeds, m = 256. **a-e** All learn the mean image first (upper dotted line, in
@@ -25,8 +26,9 @@ image.
 """
 
 import numpy as np
-import style
 from matplotlib.lines import Line2D
+
+from coherence.lab.report import drawing as style
 
 TITLES = {
     "circles-ae": "circles, AE",
@@ -74,7 +76,7 @@ def steps(recorded, arm):
 
 def errors(panel, recorded, arm):
     """What is left of the images' variance, and KL; dotted: the levels of the claims."""
-    options = {"panel": f"{TITLES[arm]}, losses", "logarithmic": True}
+    options = {"title": f"{TITLES[arm]}, losses", "logarithmic": True}
     style.band(
         panel,
         steps(recorded, arm),
@@ -103,7 +105,7 @@ def coherence(panel, recorded, arm):
     for name, (term, part, colour) in TERMS.items():
         values = recorded[f"{arm}/by_part"][term, :, :, part]
         if np.isfinite(values).all():
-            options = {"panel": f"{TITLES[arm]}, m-coherence", "logarithmic": True}
+            options = {"title": f"{TITLES[arm]}, m-coherence", "logarithmic": True}
             style.band(panel, steps(recorded, arm), values, name, colour=colour, **options)
     moments(panel, recorded, arm)
     panel.axhline(1, color=NEUTRAL, linewidth=0.8, linestyle=":")
@@ -144,7 +146,7 @@ def layers(panel, recorded, arm):
                 found,
                 when,
                 colour=colour,
-                panel=f"{TITLES[arm]}, by layer",
+                title=f"{TITLES[arm]}, by layer",
                 logarithmic=True,
             )
     panel.axhline(1, color=NEUTRAL, linewidth=0.8, linestyle=":")
@@ -191,7 +193,7 @@ def opposition(panel, recorded, arm):
         values,
         "cosine",
         colour=NEUTRAL,
-        panel=f"{TITLES[arm]}, cosine of the two terms",
+        title=f"{TITLES[arm]}, cosine of the two terms",
     )
     moments(panel, recorded, arm)
     panel.axhline(0, color=NEUTRAL, linewidth=0.8, linestyle=":")

@@ -1,4 +1,5 @@
-"""Batch and step size: full-batch descent with small steps generalizes as well as small batches, and so do other optimizers.
+"""Batch and step size: full-batch descent with small steps generalizes as well as small batches,
+and so do other optimizers.
 
 Batches of 10, 100 and all 500 digits, and a step five times smaller with five times the steps, fall
 along one curve once time is step x step size (a), and reach the same test accuracy after equally
@@ -17,9 +18,10 @@ so that is probably oscillation.
 """
 
 import numpy as np
-import style
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+
+from coherence.lab.report import drawing as style
 
 SIZES = {"large": "-", "small": "--"}
 NEUTRAL = style.COLOUR["neutral"]
@@ -71,7 +73,7 @@ def _descent(panel, recorded):
             _name(b, rate),
             colour=colour,
             style=SIZES[size],
-            panel=title,
+            title=title,
             logarithmic=True,
         )
     panel.set(xscale="log", yscale="log", xlabel="step x step size", ylabel="nats")
@@ -100,7 +102,7 @@ def _at_equal_steps(panel, recorded):
             _name(b, rate),
             colour=colour,
             style=SIZES[size],
-            panel=title,
+            title=title,
         )
     panel.axvline(recorded["steps"], color=NEUTRAL, linewidth=0.8, linestyle=":")
     panel.set(xscale="log", xlabel="step", ylabel="test accuracy", ylim=(0, 1))
@@ -129,7 +131,7 @@ def _gap(panel, recorded, of):
     for arm, b, size, rate, colour in _arms(recorded):
         time, values = np.maximum(recorded[f"{arm}/step"], 0.7) * rate, gap(recorded, arm, of)
         style.band(
-            panel, time, values, _name(b, rate), colour=colour, style=SIZES[size], panel=title
+            panel, time, values, _name(b, rate), colour=colour, style=SIZES[size], title=title
         )
     panel.axhline(0, color=NEUTRAL, linewidth=0.8)
     panel.set(
@@ -158,7 +160,7 @@ def _falls(panel, recorded):
             "alpha": 1.0 if size == "large" else 0.5,
         }
         style.bars(
-            panel, names, falls.T, f"{of}, step size {rates[size]:g}", **options, panel=title
+            panel, names, falls.T, f"{of}, step size {rates[size]:g}", **options, title=title
         )
     panel.set_xticks(range(len(names)), names)
     panel.set(xlabel="batch size", ylabel="over the gap at the end")
@@ -182,7 +184,7 @@ def _variance(panel, recorded):
             formula,
             f"{how} replacement, formula",
             colour=colour,
-            panel=title,
+            title=title,
             linewidth=0.9,
         )
         measured = (recorded[f"redrawn/{how}"] / recorded["redrawn/one"][..., None]).mean(1)
@@ -193,7 +195,7 @@ def _variance(panel, recorded):
             f"{how} replacement",
             colour=colour,
             style=mark,
-            panel=title,
+            title=title,
             logarithmic=True,
         )
         panel.lines[-1].set(
@@ -253,7 +255,7 @@ def _by_loss(panel, recorded, arm, name, label, title, **kwargs):
     """A quantity against the training loss, which falls to the right."""
     values = _at_levels(recorded[f"{arm}/train_loss"], recorded[f"{arm}/{name}"])
     there = np.isfinite(values).all(0)
-    style.band(panel, LOSSES[there], values[:, there], label, panel=title, **kwargs)
+    style.band(panel, LOSSES[there], values[:, there], label, title=title, **kwargs)
     panel.set(xscale="log", xlabel="training loss, nats", xlim=(2.3, 0.028))
     panel.set_title(title, loc="left")
 

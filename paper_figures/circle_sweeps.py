@@ -16,7 +16,8 @@ exactly 0 (*reproduced*).
 """
 
 import numpy as np
-import style
+
+from coherence.lab.report import drawing as style
 
 KINDS = {
     "squared": style.SEQUENCE[0],
@@ -67,7 +68,7 @@ def curves(panel):
     mu = np.linspace(-3, 3, 61)
     for sigma, colour in zip((0.1, 0.5, 1.0, 2.0), style.SEQUENCE):
         style.curve(
-            panel, mu, divergence(mu, sigma), f"{sigma:g}", colour=colour, panel="KL", linewidth=1.2
+            panel, mu, divergence(mu, sigma), f"{sigma:g}", colour=colour, title="KL", linewidth=1.2
         )
     panel.set(xlabel="mu", ylabel="nats", ylim=(0, 9))
     panel.set_title("KL of N(mu, sigma)", loc="left")
@@ -110,7 +111,7 @@ def reductions(panel, recorded):
         (recorded["untrained/reconstruction"], recorded["untrained/kl"]),
         recorded["printed"],
     ):
-        style.band(panel, np.arange(4), values, name, colour=colour, panel=title, logarithmic=True)
+        style.band(panel, np.arange(4), values, name, colour=colour, title=title, logarithmic=True)
         panel.plot(np.arange(4), printed, "o", color=colour, markersize=4.5, markerfacecolor="none")
         for x, y in enumerate(printed):
             panel.annotate(
@@ -169,11 +170,11 @@ def against(panel, recorded, name, title, unit):
         values = np.stack(
             [recorded[f"{kind},factor={factor:g}/{name}"] for factor in recorded["factors"]], 1
         )
-        style.band(panel, recorded["factors"], values, NAMES[kind], colour=colour, panel=title)
+        style.band(panel, recorded["factors"], values, NAMES[kind], colour=colour, title=title)
     if f"AE/{name}" in recorded:
         values = np.repeat(recorded[f"AE/{name}"][:, None], len(recorded["factors"]), 1)
         style.band(
-            panel, recorded["factors"], values, "AE", colour=NEUTRAL, style="--", panel=title
+            panel, recorded["factors"], values, "AE", colour=NEUTRAL, style="--", title=title
         )
     panel.set(xscale="log", xlabel="factor", ylabel=unit)
     panel.set_ylim(bottom=0)
@@ -190,7 +191,7 @@ def over_time(panel, recorded):
             kl,
             f"seed {seed}",
             colour=KINDS["squared"],
-            panel="KL over time",
+            title="KL over time",
             linewidth=0.8,
         )
     panel.axvline(steps[-1] / 4, color=NEUTRAL, linewidth=0.8, linestyle="--")
@@ -210,7 +211,7 @@ def coherence(panel, recorded):
             values,
             half,
             colour=colour,
-            panel="Coherence",
+            title="Coherence",
             logarithmic=True,
         )
     panel.axhline(1, color=NEUTRAL, linewidth=0.8, linestyle=":")
@@ -239,7 +240,7 @@ def gradients(panel, recorded):
             colour=colour,
             offset=(k - 0.5) * 0.4,
             width=0.36,
-            panel=title,
+            title=title,
         )
         if not values[:, 0].any():
             panel.annotate(

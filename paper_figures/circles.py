@@ -17,7 +17,8 @@ KL only dips, keeps its decoder's above that.
 """
 
 import numpy as np
-import style
+
+from coherence.lab.report import drawing as style
 
 NETWORKS = {"AE": style.SEQUENCE[4], "VAE": style.SEQUENCE[2], "ConvVAE": style.SEQUENCE[0]}
 SHAPES = ("square", "cross", "disc", "noise")
@@ -76,7 +77,7 @@ def histogram(panel, recorded, arm, colour):
         density,
         f"{arm}, {FIRST}",
         colour=colour,
-        panel=f"{arm}: z",
+        title=f"{arm}: z",
         drawstyle="steps-mid",
         linewidth=0.8,
     )
@@ -106,7 +107,7 @@ def scatter(panel, recorded, arm, colour):
         f"{arm}, {FIRST}",
         colour=colour,
         style=".",
-        panel=f"{arm}: radius",
+        title=f"{arm}: radius",
         markersize=1.3,
     )
     rho = recorded[f"{arm}/spearman"]
@@ -163,7 +164,7 @@ def errors(panel, recorded):
             colour=colour,
             offset=(k - 1.5) * 0.2,
             width=0.18,
-            panel=title,
+            title=title,
         )
     style.bars(
         panel,
@@ -173,7 +174,7 @@ def errors(panel, recorded):
         colour="#bbbbbb",
         offset=0.3,
         width=0.18,
-        panel=title,
+        title=title,
     )
     panel.axhline(0, color=NEUTRAL, linewidth=0.8)
     panel.set_xticks(range(len(SHAPES)), SHAPES)
@@ -202,7 +203,7 @@ def distances(panel, recorded):
             colour=colour,
             offset=k,
             width=0.6,
-            panel=title,
+            title=title,
             alpha=0.5 if "," in name else 1,
         )
     blank = recorded["mean_and_blank"][1]
@@ -224,7 +225,7 @@ def losses(panel, recorded):
             values,
             arm,
             colour=colour,
-            panel="Loss",
+            title="Loss",
             logarithmic=True,
         )
         epoch, low, high = recorded[f"{arm}/tutorial"].T
@@ -254,7 +255,7 @@ def divergence(panel, recorded):
             recorded["batch"] * recorded[f"{arm}/kl"],
             arm,
             colour=NETWORKS[arm],
-            panel="KL",
+            title="KL",
             logarithmic=True,
         )
     epoch, kl = recorded["tutorial_kl"].T
@@ -283,14 +284,14 @@ def coherence(panel, recorded):
             recorded[f"ConvVAE/{half}"],
             half,
             colour=colour,
-            panel="Coherence",
+            title="Coherence",
             logarithmic=True,
         )
         mean = np.exp(np.log(recorded[f"VAE/{half}"]).mean(0))
         options = {
             "colour": colour,
             "style": "--",
-            "panel": "Coherence",
+            "title": "Coherence",
             "linewidth": 0.8,
             "alpha": 0.8,
         }

@@ -1,4 +1,5 @@
-"""Every classifier on the same digits: wrong labels, calibration, coherence, what they draw, and where they decide.
+"""Every classifier on the same digits: wrong labels, calibration, coherence, what they draw, and
+where they decide.
 
 500 digits to learn from, 1,297 with true labels to test on, 8 seeds; lines are 95 % intervals over
 them (d-f pool the seeds). **a** From all true labels (full marks) to 40 % permuted ones (empty): 1
@@ -20,11 +21,11 @@ only proportions.
 import textwrap
 
 import numpy as np
-import style
 from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.lines import Line2D
 
 from coherence.lab.claims import interval
+from coherence.lab.report import drawing as style
 
 KINDS = {  # the first definition
     "generative": style.SEQUENCE[0],
@@ -222,7 +223,7 @@ def reliability(panel, recorded, title, names):
                 y,
                 label(labels[name]),
                 colour=colour,
-                panel=f"reliability, {title}",
+                title=f"reliability, {title}",
                 marker="o",
                 markersize=2,
                 linewidth=1.1,

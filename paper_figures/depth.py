@@ -1,4 +1,5 @@
-"""Depth: chains of factors, one panel each, in closed form; then networks at equal training loss, small step and large.
+"""Depth: chains of factors, one panel each, in closed form; then networks at equal training loss,
+small step and large.
 
 **a-e** The learnable six-feature set, each weight a product of 1 to 6 factors: from two factors on
 the shared weight outgrows the private ones, the more so the deeper (**f**), and alpha rises from
@@ -11,8 +12,9 @@ deep linear nets *inconclusive*. **l** Deeper nets have memorized no less at equ
 (*inconclusive*). Bands: 95 % over 8 seeds.
 """
 
-import style
 from matplotlib.lines import Line2D
+
+from coherence.lab.report import drawing as style
 
 KINDS = {"mlp": "MLPs", "linear": "linear nets"}
 JUDGED = (1.8, 1.2)
@@ -57,7 +59,7 @@ def _weights(axis, recorded, depth):
         recorded[f"chain-{depth}/shared"],
         "shared",
         colour=style.COLOUR["real"],
-        panel=name,
+        title=name,
     )
     style.curve(
         axis,
@@ -65,7 +67,7 @@ def _weights(axis, recorded, depth):
         recorded[f"chain-{depth}/private"],
         "private",
         colour=style.COLOUR["neutral"],
-        panel=name,
+        title=name,
     )
     axis.set(yscale="log", ylim=(0.006, 1.5), xlim=(0, 10), xlabel="step x step size")
     axis.set_title(name)
@@ -74,7 +76,7 @@ def _weights(axis, recorded, depth):
 def _ratio(axis, recorded):
     for colour, depth in zip(style.SEQUENCE, recorded["depths/chain"]):
         ratio = recorded[f"chain-{depth}/shared"] / recorded[f"chain-{depth}/private"]
-        style.curve(axis, _time(recorded, depth), ratio, f"{depth}", colour=colour, panel="ratio")
+        style.curve(axis, _time(recorded, depth), ratio, f"{depth}", colour=colour, title="ratio")
     axis.set(yscale="log", xlim=(0, 10), xlabel="step x step size", ylabel="shared / private")
     axis.set_title("their ratio, colours as in g")
 
@@ -89,7 +91,7 @@ def _alpha(axis, recorded):
             values[moving],
             f"{depth}",
             colour=colour,
-            panel="alpha of chains",
+            title="alpha of chains",
         )
     axis.legend(title="factors", title_fontsize=7.5, loc="center right", bbox_to_anchor=(1, 0.45))
     axis.set(xlim=(0, 10), ylim=(0.55, 1.02), xlabel="step x step size", ylabel="alpha")
@@ -119,7 +121,7 @@ def _at_loss(axis, recorded, kind, name, title):
             text,
             colour=colour,
             style=dashes,
-            panel=title,
+            title=title,
             logarithmic=name == "m_coherence",
         )
     for level in JUDGED:
@@ -166,7 +168,7 @@ def _memorized(axis, recorded):
     ):
         values = recorded[f"mlp-{depth}-large/corrupt_accuracy"]
         style.band(
-            axis, levels, values, f"{depth} hidden", colour=colour, style="--", panel="memorized"
+            axis, levels, values, f"{depth} hidden", colour=colour, style="--", title="memorized"
         )
     axis.axvline(0.6, color=style.COLOUR["neutral"], linewidth=0.6, linestyle=":")
     axis.invert_xaxis()

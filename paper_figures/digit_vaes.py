@@ -1,4 +1,5 @@
-"""Digits from variational autoencoders: drawn on request, drawn at random, and on the way from one to another.
+"""Digits from variational autoencoders: drawn on request, drawn at random, and on the way from one
+to another.
 
 MNIST, 10,000 training images, dense VAEs of 10 latents; pictures of one seed, bands and bars over
 8. The GIF is panel **a** in motion: ten digits of one code, which goes round a circle. **a** Told
@@ -22,7 +23,8 @@ claim: encoder gradients of single images agree more the less KL weighs.
 import zlib
 
 import numpy as np
-import style
+
+from coherence.lab.report import drawing as style
 
 NEUTRAL, OTHER = style.COLOUR["neutral"], style.COLOUR["other"]
 TOLD, NOT_TOLD = style.COLOUR["pristine"], style.COLOUR["real"]
@@ -202,7 +204,7 @@ def rate_and_distortion(panel, recorded):
         *(mean[order] for mean in means),
         "means over seeds",
         colour=NOT_TOLD,
-        panel=title,
+        title=title,
         marker="o",
         markersize=3,
     )
@@ -234,7 +236,7 @@ def worth(panel, recorded):
     )  # [seed, kind, bound]
     names = ["grey", "b/w", f"b/w, {recorded['draws']} draws"]
     gain = both[:, 1] - both[:, 0]
-    style.bars(panel, names, gain, "95 % over seeds", colour=TOLD, width=0.7, panel=title)
+    style.bars(panel, names, gain, "95 % over seeds", colour=TOLD, width=0.7, title=title)
     images = 1.96 * recorded["elbo_error"][:, -1].mean()
     panel.errorbar(
         0.2,
@@ -273,7 +275,7 @@ def by_digit(panel, recorded):
     title = "asked for and recognized"
     digits = [str(digit) for digit in range(10)]
     style.bars(
-        panel, digits, 100 * recorded["recognized"], "samples", colour=TOLD, width=0.7, panel=title
+        panel, digits, 100 * recorded["recognized"], "samples", colour=TOLD, width=0.7, title=title
     )
     style.guide(panel, 100 * float(recorded["recognizer"]), "real test images", side="left")
     panel.set_xticks(range(10), digits)
@@ -290,7 +292,7 @@ def by_beta(panel, recorded):
         (("prior samples", OTHER), ("reconstructions", NOT_TOLD))
     ):
         style.band(
-            panel, recorded["betas"], recorded["far"][..., kind], name, colour=colour, panel=title
+            panel, recorded["betas"], recorded["far"][..., kind], name, colour=colour, title=title
         )
     beta_axis(panel, recorded)
     panel.set(ylabel=NEAREST, ylim=(None, recorded["far"].max() * 1.06))
@@ -312,7 +314,7 @@ def along(panel, recorded):
             f"mixing {name}",
             colour=colour,
             style=dashes,
-            panel=title,
+            title=title,
         )
     panel.set(
         xlabel="share of the second digit",
@@ -334,7 +336,7 @@ def coherence(panel, recorded):
             recorded["m_coherence"][..., part],
             name,
             colour=colour,
-            panel=title,
+            title=title,
             logarithmic=True,
         )
     beta_axis(panel, recorded)

@@ -23,7 +23,8 @@ still 74 against 66 %; and correlations are 0.57.
 import math
 
 import numpy as np
-import style
+
+from coherence.lab.report import drawing as style
 
 KINDS = ("easy", "random", "hard")
 COLOURS = dict(zip(KINDS, (style.SEQUENCE[1], style.COLOUR["neutral"], style.SEQUENCE[4])))
@@ -93,7 +94,7 @@ def reliability(panel, recorded):
             offset=offset,
             width=0.4,
             alpha=alpha,
-            panel=title,
+            title=title,
         )
     panel.set_xticks(times)
     panel.set(xlabel=f"of {times[-1]} initializations", ylabel="share of the examples")
@@ -112,7 +113,7 @@ def by_class(panel, recorded):
         "easy",
         colour=style.SEQUENCE[1],
         width=0.7,
-        panel="Easy, by class",
+        title="Easy, by class",
     )
     panel.set(
         xlabel="class", ylabel="share learned early", ylim=(0, 1), xticks=range(learned.shape[1])
@@ -136,7 +137,7 @@ def against_loss(panel, recorded, name, title, label):
             at,
             kind,
             colour=COLOURS[kind],
-            panel=title,
+            title=title,
             logarithmic=name == "m_coherence",
         )
     panel.set(xscale="log", xlabel="training loss, nats (falling)", ylabel=label)
@@ -148,7 +149,7 @@ def everywhere(panel, recorded):
     """Test accuracy on each kind by what was trained on, at equal training loss."""
     title = "Tested on each kind"
     for k, kind in enumerate(KINDS):
-        options = {"colour": COLOURS[kind], "offset": (k - 1) * 0.27, "width": 0.25, "panel": title}
+        options = {"colour": COLOURS[kind], "offset": (k - 1) * 0.27, "width": 0.25, "title": title}
         style.bars(
             panel,
             [f"{one} examples" for one in KINDS],
@@ -173,7 +174,7 @@ def gaps(panel, recorded):
             colour=COLOURS[kind],
             offset=k,
             width=0.7,
-            panel=title,
+            title=title,
         )
     panel.set_xticks(range(len(KINDS)), KINDS)
     panel.set(xlabel="trained and tested on", ylabel="test - training loss, nats")

@@ -1,4 +1,5 @@
-"""Evolution: coherence over training by noise, by layer, on random labels alone, and the layers put together again.
+"""Evolution: coherence over training by noise, by layer, on random labels alone, and the layers put
+together again.
 
 m-coherence of 500 training examples of 1,000 digits, of a small CNN (a) and an MLP (b), by the
 share of permuted labels. It starts between 8 and 28, far below m (that it starts from nearly m is
@@ -20,8 +21,9 @@ error (h: each layer's part of alpha; bottom to top in the order of the layers, 
 """
 
 import numpy as np
-import style
 from matplotlib.lines import Line2D
+
+from coherence.lab.report import drawing as style
 
 NETWORKS = {"cnn": "CNN", "mlp": "MLP"}
 MIDDLE = (0.75, 0.25)
@@ -69,7 +71,7 @@ def whole(panel, recorded, kind):
     title = f"{NETWORKS[kind]}, whole"
     for level, colour in colours(recorded).items():
         arm = f"{kind}-{level:g}"
-        options = {"colour": colour, "panel": title, "logarithmic": True}
+        options = {"colour": colour, "title": title, "logarithmic": True}
         style.band(
             panel, steps(recorded, arm), recorded[f"{arm}/m_coherence"], f"{level:.0%}", **options
         )
@@ -98,7 +100,7 @@ def against_loss(panel, recorded):
         (("CNN", 0), ("CNN", 1), ("MLP", 0)),
     ):
         loss = recorded[f"{arm}/loss"].mean(0)
-        options = {"colour": colour, "style": dashes, "panel": title, "logarithmic": True}
+        options = {"colour": colour, "style": dashes, "title": title, "logarithmic": True}
         style.band(
             panel,
             loss,
@@ -126,7 +128,7 @@ def by_layer(panel, recorded, kind, level):
     for k, name in enumerate(names):
         dashes = "--" if name == "output" else "-"
         colour = style.COLOUR["neutral"] if name == "output" else style.SEQUENCE[k]
-        options = {"colour": colour, "style": dashes, "panel": title, "logarithmic": True}
+        options = {"colour": colour, "style": dashes, "title": title, "logarithmic": True}
         style.band(
             panel, steps(recorded, arm), recorded[f"{arm}/by_layer"][..., k], str(name), **options
         )
@@ -153,7 +155,7 @@ def parts(panel, recorded, arm):
     for k, name in enumerate(names):
         colour = style.COLOUR["neutral"] if name == "output" else style.SEQUENCE[k]
         panel.fill_between(x, below, below + part[:, k], color=colour, alpha=0.55, linewidth=0)
-        style.curve(panel, x, part[:, k], str(name), colour=colour, panel=title, linewidth=0)
+        style.curve(panel, x, part[:, k], str(name), colour=colour, title=title, linewidth=0)
         below = below + part[:, k]
     panel.set(xscale="log", xlabel="step", ylabel="share of alpha", ylim=(0, 1), xlim=(x[0], x[-1]))
     panel.set_title(title, loc="left")
@@ -183,7 +185,7 @@ def convolutions_and_dense(panel, recorded):
                 found,
                 f"{NETWORKS[kind]}, {level:.0%}",
                 colour=colour,
-                panel=title,
+                title=title,
                 logarithmic=True,
             )
             panel.plot(places, np.exp(np.log(found).mean(0)), marker, color=colour, markersize=3.5)

@@ -1,4 +1,5 @@
-"""The bound of the generalization gap by coherence: what in it orders true below random labels, and how loose it is.
+"""The bound of the generalization gap by coherence: what in it orders true below random labels, and
+how loose it is.
 
 Colours: the share of labels drawn anew, in training and test alike. **a, b**: the gaps of loss and
 accuracy, less those before training. **c, e**: the theorem's integrand, from test examples, over
@@ -17,8 +18,9 @@ mean loss: the true bound is larger still.
 """
 
 import numpy as np
-import style
 from matplotlib.ticker import FuncFormatter, NullLocator
+
+from coherence.lab.report import drawing as style
 
 GRID = (2.2, 2.0, 1.8, 1.5, 1.2, 1.0, 0.8, 0.65, 0.5, 0.4, 0.3, 0.25, 0.2)  # training loss, nats
 BOUNDS = {
@@ -56,7 +58,7 @@ def draw(recorded):
 def over_steps(panel, recorded, steps, name, title, unit):
     for k, noise in enumerate(recorded["noise"]):
         style.band(
-            panel, steps, recorded[name][k], f"{noise:.0%}", colour=style.SEQUENCE[k], panel=title
+            panel, steps, recorded[name][k], f"{noise:.0%}", colour=style.SEQUENCE[k], title=title
         )
     panel.set(xscale="log", xlabel="step", ylabel=unit)
     panel.set_title(title, loc="left")
@@ -78,7 +80,7 @@ def over_loss(panel, recorded, name, title, unit):
             values,
             f"{noise:.0%}",
             colour=style.SEQUENCE[k],
-            panel=f"{title}, equal loss",
+            title=f"{title}, equal loss",
         )
     panel.set(xscale="log", xlim=(2.3, 0.18), xlabel="training loss, nats", ylabel=unit)
     panel.set_xticks([2, 1, 0.5, 0.2], ["2", "1", "0.5", "0.2"])
@@ -108,7 +110,7 @@ def against_gap(panel, recorded):
         at = lambda values: np.array(
             [first(*pair, GRID[-1]) for pair in zip(recorded["train_loss"][k], values[k])]
         )
-        options = {"colour": style.SEQUENCE[k], "style": "o", "panel": title, "markersize": 3}
+        options = {"colour": style.SEQUENCE[k], "style": "o", "title": title, "markersize": 3}
         style.curve(
             panel, at(recorded["summed_integrand"]), at(recorded["gap"]), f"{noise:.0%}", **options
         )
@@ -134,7 +136,7 @@ def looseness(panel, recorded):
             label,
             colour=colour,
             style=f"-{marker}",
-            panel=title,
+            title=title,
         )
     for line in panel.lines:
         line.set_markersize(4)

@@ -1,4 +1,5 @@
-"""Garbage among the images: what robust gradients keep an autoencoder from memorizing, and at what error of the real ones.
+"""Garbage among the images: what robust gradients keep an autoencoder from memorizing, and at what
+error of the real ones.
 
 A quarter of the 1,437 digits has its pixels shuffled, each image in an order of its own. An
 autoencoder with a code of 32 numbers is trained on all; what it reconstructs better of this garbage
@@ -21,8 +22,9 @@ loss).
 """
 
 import numpy as np
-import style
 from matplotlib.lines import Line2D
+
+from coherence.lab.report import drawing as style
 
 TEXTS = {
     "sgd": "SGD",
@@ -157,7 +159,7 @@ def paths(panel, recorded, text, names, kind=None):
     panel.set_visible(bool(names))
     for arm, (label, colour) in names.items():
         x, y = _means(recorded, arm)
-        style.curve(panel, x, y, label, colour=colour, panel=f"{text}, paths")
+        style.curve(panel, x, y, label, colour=colour, title=f"{text}, paths")
         style.curve(
             panel,
             x[-1:],
@@ -165,7 +167,7 @@ def paths(panel, recorded, text, names, kind=None):
             f"{label}, end",
             colour=colour,
             style="o",
-            panel=f"{text}, paths",
+            title=f"{text}, paths",
             markersize=4,
         )
     if kind and names and len(recorded["slower"]):
@@ -176,7 +178,7 @@ def paths(panel, recorded, text, names, kind=None):
         options = {
             "colour": NEUTRAL,
             "style": "--",
-            "panel": f"{text}, paths",
+            "title": f"{text}, paths",
             "marker": "s",
             "markersize": 3,
             "zorder": 3,

@@ -1,4 +1,5 @@
-"""Generative against discriminative: one example drawn three ways, learning curves of both kinds, and every model's place.
+"""Generative against discriminative: one example drawn three ways, learning curves of both kinds,
+and every model's place.
 
 **a-c** The tutorial's example, made-up people: a generative model has a density for each sex
 (contours), a probabilistic one only the probability of being a man (lines at 0.1, 0.5, 0.9), the
@@ -16,8 +17,9 @@ the more the more examples. **m** Every model of the catalogue under both defini
 """
 
 import numpy as np
-import style
 from matplotlib.colors import LinearSegmentedColormap
+
+from coherence.lab.report import drawing as style
 
 NB, OWN, LR, L2 = range(4)
 KINDS = {  # the first definition
@@ -109,7 +111,7 @@ def three_ways(panels, recorded):
                 markersize=2,
                 linewidth=0,
                 alpha=0.7,
-                panel=title,
+                title=title,
             )
         panel.set(xlabel="weight, kg", xlim=weight[[0, -1]], ylim=foot[[0, -1]])
         panel.grid(False)
@@ -135,7 +137,7 @@ def leads(panel, recorded):
         )
         options = {"marker": "o", "markersize": 4, "markerfacecolor": fill, "linewidth": 0}
         style.curve(
-            panel, found.mean(0), np.arange(len(names)), text, colour=colour, panel=title, **options
+            panel, found.mean(0), np.arange(len(names)), text, colour=colour, title=title, **options
         )
     panel.axvline(0, color=NEUTRAL, linewidth=0.8)
     panel.set_yticks(range(len(names)), [SHORT.get(name, name) for name in names])
@@ -164,7 +166,7 @@ def curves(panels, recorded):
                 text,
                 colour=colour,
                 style=dashes,
-                panel=name,
+                title=name,
             )
         panel.set_xscale("log", base=2)
         panel.set_xticks(

@@ -1,4 +1,5 @@
-"""Learning under label noise: what is fitted when, who pays for the fall of the loss, and what each kind of example gains.
+"""Learning under label noise: what is fitted when, who pays for the fall of the loss, and what each
+kind of example gains.
 
 MNIST, 2,000 examples; one colour a share of permuted labels, bands over 8 seeds. **a-d** Pristine
 examples are fitted tens of times earlier than corrupt ones, nearly as without noise; test accuracy
@@ -11,9 +12,10 @@ the next, so they add up to more than there was to lose. **l** Noise slows learn
 """
 
 import numpy as np
-import style
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+
+from coherence.lab.report import drawing as style
 
 CURVES = {
     "train_accuracy": "Training examples",
@@ -69,7 +71,7 @@ def learning(row, recorded, steps):
                     recorded[name][k],
                     f"{noise:.0%}",
                     colour=style.SEQUENCE[k],
-                    panel=title,
+                    title=title,
                 )
         panel.set(xscale="log", ylim=(0, 1.03), xlabel="step")
         panel.set_title(title, loc="left")
@@ -83,14 +85,14 @@ def paying(row, recorded, steps):
         low, high = recorded["null"][k].mean(0)
         panel.fill_between(steps, low, high, color=NEUTRAL, alpha=0.25, linewidth=0)
         for edge, text in ((low, "null worlds, 2.5 %"), (high, "null worlds, 97.5 %")):
-            style.curve(panel, steps, edge, text, colour=NEUTRAL, panel=title, linewidth=0)
+            style.curve(panel, steps, edge, text, colour=NEUTRAL, title=title, linewidth=0)
         style.band(
             panel,
             steps,
             recorded["f"][k],
             "f of pristine",
             colour=style.COLOUR["pristine"],
-            panel=title,
+            title=title,
         )
         panel.axhline(recorded["share"][k].mean(), color=NEUTRAL, linewidth=1.0, linestyle=":")
         phases(panel, recorded["half_fitted"][k])
@@ -112,7 +114,7 @@ def chance(panel, recorded):
             "offset": (side - 0.5) * 0.4,
             "width": 0.36,
             "alpha": alpha,
-            "panel": title,
+            "title": title,
         }
         style.bars(panel, names, (recorded["phases"][..., side] - share).T, phase, **options)
         low, high = (recorded["null_phases"][..., side, :] - share[..., None]).mean(1).T
@@ -151,7 +153,7 @@ def gaining(row, recorded, steps):
                 recorded["i"][k, :, group],
                 f"i of {kind}",
                 colour=style.COLOUR[kind],
-                panel=title,
+                title=title,
             )
         phases(panel, recorded["half_fitted"][k])
         panel.set(xscale="log", xlabel="step")
@@ -165,7 +167,7 @@ def slowing(panel, recorded):
     """Steps to a given training accuracy against noise."""
     title = "Steps to accuracy"
     for level, times, dashes in zip(recorded["levels"], recorded["steps_to"], ("-", "--")):
-        options = {"colour": NEUTRAL, "style": dashes, "panel": title, "logarithmic": True}
+        options = {"colour": NEUTRAL, "style": dashes, "title": title, "logarithmic": True}
         style.band(panel, 100 * recorded["noise"], times.T, f"to {level:.0%}", **options)
     panel.set(
         yscale="log", xlabel="permuted labels, %", ylabel="steps", xticks=100 * recorded["noise"]

@@ -18,8 +18,9 @@ the medians end a few percent lower (M3: *not reproduced* that it loses less tha
 """
 
 import numpy as np
-import style
 from matplotlib.lines import Line2D
+
+from coherence.lab.report import drawing as style
 
 METHODS = {
     "SGD": {"colour": style.COLOUR["neutral"], "style": "-"},
@@ -64,7 +65,7 @@ def over_steps(row, recorded, size, noise):
     for panel, (name, label) in zip(row, KINDS.items()):
         title = f"{label.capitalize()}, batches of {size}"
         for (method, look), values in zip(METHODS.items(), cell(recorded, size, noise, name)):
-            style.band(panel, steps, values, method, panel=title, **look)
+            style.band(panel, steps, values, method, title=title, **look)
         panel.set(
             xscale="log",
             ylim=(0, 1.03),
@@ -81,7 +82,7 @@ def at_equal_fit(panel, recorded, size, noise):
         cell(recorded, size, noise, f"{kind}_accuracy").mean(1) for kind in ("pristine", "corrupt")
     )
     for (method, look), x, y in zip(METHODS.items(), pristine, corrupt):
-        style.curve(panel, x, y, method, panel=title, **look)
+        style.curve(panel, x, y, method, title=title, **look)
         panel.plot(x[-1], y[-1], "o", color=look["colour"], markersize=4, clip_on=False, zorder=3)
     panel.set(xlabel="pristine fitted", ylabel="corrupt fitted", xlim=(0.6, 1.01), ylim=(0, 1.03))
     panel.set_title(title, loc="left")
@@ -94,7 +95,7 @@ def by_batch_size(panel, recorded, sizes, noise, classes=10):
         [cell(recorded, size, noise, "corrupt_accuracy")[:, :, -1] for size in sizes]
     )  # [size, method, seed]
     for (method, look), values in zip(METHODS.items(), np.moveaxis(final, 1, 0)):
-        style.band(panel, sizes / classes, values.T, method, panel=title, **look)
+        style.band(panel, sizes / classes, values.T, method, title=title, **look)
     panel.axvline(256 / 1000, color=style.COLOUR["neutral"], linewidth=0.8, linestyle=":")
     panel.annotate(
         "source's", (0.24, 0.03), ha="right", rotation=90, fontsize=7, color=style.COLOUR["neutral"]
@@ -118,6 +119,6 @@ def clean(panel, recorded, size):
         for (method, look), values in zip(
             METHODS.items(), cell(recorded, size, 0, "test_accuracy")
         ):
-            style.band(panel, steps, values, method, panel=title, **look)
+            style.band(panel, steps, values, method, title=title, **look)
     panel.set(xscale="log", ylim=(0, 1.03), xlabel="step", ylabel="test accuracy")
     panel.set_title(title, loc="left")

@@ -1,4 +1,5 @@
-"""Measures of how gradients agree, on the same runs: which tell true from random labels, and which tell the same story.
+"""Measures of how gradients agree, on the same runs: which tell true from random labels, and which
+tell the same story.
 
 Blue: true labels, orange: random ones, compared at equal training loss; training runs to the right.
 **a-c**: m-coherence, GSNR and the gradient's norm are far apart at first and then meet; at 0.2 nats
@@ -18,9 +19,10 @@ ratio and evidence are not drawn: they follow from a or b, to 5e-7 at every meas
 """
 
 import numpy as np
-import style
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from coherence.lab.report import drawing as style
 
 CURVES = {  # what is drawn against the loss: title, logarithmic
     "m_coherence": ("m-coherence", True),
@@ -71,7 +73,7 @@ def against_loss(panels, recorded):
     """One measure a panel; training goes to the right."""
     for panel, (name, (title, logarithmic)) in zip(panels, CURVES.items()):
         for arm in ARMS:
-            options = {"colour": style.COLOUR[arm], "panel": title, "logarithmic": logarithmic}
+            options = {"colour": style.COLOUR[arm], "title": title, "logarithmic": logarithmic}
             style.band(panel, recorded["losses"], recorded[f"{arm}/{name}"], NAMES[arm], **options)
         panel.set(xscale="log", xlim=(2.3, 0.18), xlabel="training loss, nats")
         panel.set_xticks([2, 1, 0.5, 0.2], ["2", "1", "0.5", "0.2"])

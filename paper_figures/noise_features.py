@@ -16,8 +16,9 @@ without L1: **inconclusive**.
 """
 
 import numpy as np
-import style
 from matplotlib.lines import Line2D
+
+from coherence.lab.report import drawing as style
 
 NEUTRAL = style.COLOUR["neutral"]
 EARLY, LATE = 1.0, 0.2
@@ -73,7 +74,7 @@ def curves(panel, recorded, name, title):
         options = {
             "colour": colour,
             "style": dashes,
-            "panel": title,
+            "title": title,
             "logarithmic": name != "test_accuracy",
         }
         style.band(panel, steps, recorded[f"{arm}/{name}"], label, **options)
@@ -90,7 +91,7 @@ def by_loss(panel, recorded):
         ).T
         label = f"{k} random features{', L1' * (dashes == '--')}"
         style.band(
-            panel, recorded["levels"], values, label, colour=colour, style=dashes, panel=title
+            panel, recorded["levels"], values, label, colour=colour, style=dashes, title=title
         )
     panel.set(xscale="log", xlabel="training loss (nats)", ylabel="test accuracy", ylim=(0, 1))
     panel.invert_xaxis()
@@ -110,7 +111,7 @@ def by_number(panel, recorded):
             [at_level(recorded, f"features={k}", "m_coherence", level) for k in number]
         ).T
         style.band(
-            panel, places, values, f"{level:g} nats", colour=colour, panel=title, logarithmic=True
+            panel, places, values, f"{level:g} nats", colour=colour, title=title, logarithmic=True
         )
         panel.plot(places, np.exp(np.log(values).mean(0)), marker, color=colour, markersize=3.5)
     for name, marker, text in (
@@ -129,7 +130,7 @@ def by_number(panel, recorded):
             "markersize": 6,
             "markerfacecolor": "none",
         }
-        style.curve(panel, places[[0, -1]], shown, label, panel=title, **options)
+        style.curve(panel, places[[0, -1]], shown, label, title=title, **options)
     panel.set_xticks(places, [f"{k:,}" for k in number])
     panel.set(yscale="log", xlabel="random features", ylabel=f"m-coherence, m = {recorded['m']}")
     panel.set_yticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
@@ -148,7 +149,7 @@ def in_use(panel, recorded):
         ("pixels_in_use", "of pixels", style.COLOUR["real"]),
         ("noise_in_use", "of random features", style.COLOUR["random"]),
     ):
-        style.band(panel, steps, recorded[f"{arm}/{name}"], text, colour=colour, panel=title)
+        style.band(panel, steps, recorded[f"{arm}/{name}"], text, colour=colour, title=title)
     panel.set(xscale="log", xlabel="step", ylabel="share that is not zero", ylim=(0, 1.03))
     panel.legend(loc="lower left")
     panel.set_title(title, loc="left")

@@ -1,4 +1,5 @@
-"""True against random labels: training, coherence over time and at equal loss, single steps, generalization.
+"""True against random labels: training, coherence over time and at equal loss, single steps,
+generalization.
 
 **a** SGD fits both kinds of labels; random ones take tens of times longer. **b** Raw m-coherence of
 a fixed training sample. Early it is higher on true labels; late, when those are fitted and the
@@ -28,7 +29,8 @@ claim asks for (*not reproduced*).
 """
 
 import numpy as np
-import style
+
+from coherence.lab.report import drawing as style
 
 DASHES = ("-", "--", ":")
 
@@ -45,14 +47,14 @@ def draw(recorded):
             text = f"{label} labels, {name}"
             one = {"colour": colour, "style": dashes}
             style.band(
-                fit, steps, recorded[f"{arm}/train_accuracy"], text, panel="train accuracy", **one
+                fit, steps, recorded[f"{arm}/train_accuracy"], text, title="train accuracy", **one
             )
             style.band(
                 coherence,
                 steps,
                 recorded[f"{arm}/m_coherence"],
                 text,
-                panel="m-coherence",
+                title="m-coherence",
                 logarithmic=True,
                 **one,
             )
@@ -61,7 +63,7 @@ def draw(recorded):
                 recorded["grid"],
                 recorded[f"{arm}/at_grid"],
                 text,
-                panel="against the loss",
+                title="against the loss",
                 logarithmic=True,
                 **one,
             )
@@ -70,7 +72,7 @@ def draw(recorded):
                 steps,
                 recorded[f"{arm}/test_accuracy"],
                 text,
-                panel="test accuracy",
+                title="test accuracy",
                 **one,
             )
     _at_levels(levels, recorded)
@@ -124,7 +126,7 @@ def _at_levels(panel, recorded):
             colour=style.COLOUR[label],
             offset=(i - len(rates) + 0.5) * width,
             width=width,
-            panel="at the claims' levels",
+            title="at the claims' levels",
             hatch="////" if rate != rates[0] else None,
             edgecolor="white",
             linewidth=0,
@@ -147,7 +149,7 @@ def _single_steps(panel, recorded):
             values,
             f"step size {rate:g}",
             colour=colour,
-            panel="single steps",
+            title="single steps",
             linewidth=0.7,
         )
     panel.set(

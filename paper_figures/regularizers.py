@@ -1,4 +1,5 @@
-"""Regularizers: a background force that only shared directions overcome, and rules that end training before the private ones matter.
+"""Regularizers: a background force that only shared directions overcome, and rules that end
+training before the private ones matter.
 
 On the six-feature sets (a-c) everything is as algebra says; lines are closed forms, points where
 descent ended, colours as in c. With a weak L1 pull the private weights of the learnable set set out
@@ -22,8 +23,9 @@ noise every rule that stops costs under one point.
 """
 
 import numpy as np
-import style
 from matplotlib.lines import Line2D
+
+from coherence.lab.report import drawing as style
 
 REAL, RANDOM, NEUTRAL = style.COLOUR["real"], style.COLOUR["random"], style.COLOUR["neutral"]
 KINDS = {
@@ -74,7 +76,7 @@ def _over_steps(panel, recorded):
                 label,
                 colour=colour,
                 style=dashes,
-                panel="L1 over steps",
+                title="L1 over steps",
             )
     panel.set(xlim=(0, 40), ylim=(-0.04, 1.0), xlabel="step", ylabel="weight, learnable set")
     panel.set_title("L1 over steps", loc="left")
@@ -97,10 +99,10 @@ def _ends(panel, recorded, penalty):
     title = f"{penalty.upper()}, where it ends"
     for name, colour, line, reached in zip(names, (REAL, NEUTRAL, RANDOM), lines, points):
         style.curve(
-            panel, fine, line, f"{name}, closed form", colour=colour, panel=title, linewidth=1.0
+            panel, fine, line, f"{name}, closed form", colour=colour, title=title, linewidth=1.0
         )
         style.curve(
-            panel, rates, reached, name, colour=colour, style="o", panel=title, markersize=3.5
+            panel, rates, reached, name, colour=colour, style="o", title=title, markersize=3.5
         )
     panel.set(ylim=(-0.04, 1.04), xlabel="rate", ylabel="weight")
     panel.set_title(title, loc="left")
@@ -123,7 +125,7 @@ def _rates(panel, recorded, penalty):
             recorded[f"{penalty}/{name}"].T,
             label,
             colour=style.COLOUR[colour],
-            panel=title,
+            title=title,
         )
         panel.axhline(
             recorded[name][-1, :, -1].mean(),
@@ -141,7 +143,7 @@ def _frontier(panel, recorded):
     """Corrupt against pristine examples fitted: on SGD's way, and at the end by rate."""
     title = "corrupt against pristine"
     path = [recorded[f"{kind}_accuracy"][-1].mean(0) for kind in ("pristine", "corrupt")]
-    style.curve(panel, *path, "SGD, on its way", colour=NEUTRAL, panel=title)
+    style.curve(panel, *path, "SGD, on its way", colour=NEUTRAL, title=title)
     for penalty, colour, mark in (
         ("l1", style.SEQUENCE[0], "o--"),
         ("l2", style.SEQUENCE[2], "s--"),
@@ -153,7 +155,7 @@ def _frontier(panel, recorded):
             f"{penalty.upper()}, by rate",
             colour=colour,
             style=mark,
-            panel=title,
+            title=title,
             markersize=3.5,
             linewidth=0.9,
         )
@@ -174,7 +176,7 @@ def _path(panel, recorded):
             recorded["test_accuracy"][k],
             f"test, {noise:.0%} noise",
             colour=colour,
-            panel=title,
+            title=title,
         )
         below = (step[-1], recorded["test_accuracy"][k, :, -1].mean() - 0.03)
         panel.annotate(f"{noise:.0%} noise", below, ha="right", va="top", fontsize=7, color=colour)
@@ -195,7 +197,7 @@ def _path(panel, recorded):
                 label,
                 colour=colour,
                 style=mark,
-                panel=title,
+                title=title,
                 markersize=5,
                 markeredgecolor="white",
                 zorder=5,
@@ -226,7 +228,7 @@ def _takeover(panel, recorded):
         recorded["corrupt_share"][-1],
         "f of corrupt",
         colour=style.COLOUR["corrupt"],
-        panel=title,
+        title=title,
     )
     panel.axhline(recorded["share"][-1].mean(), color=NEUTRAL, linewidth=1.0, linestyle=":")
     takeover = recorded["kept"][list(recorded["rules"]).index("takeover by the corrupt"), -1]
@@ -242,7 +244,7 @@ def _takeover(panel, recorded):
             f"{name}, seeds",
             colour=NEUTRAL,
             style=mark,
-            panel=title,
+            title=title,
             markersize=4,
             alpha=0.6,
         )
@@ -288,7 +290,7 @@ def _regrets(panel, recorded):
             colour=colour,
             offset=offset,
             width=width,
-            panel="regret",
+            title="regret",
         )
     panel.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
     panel.set_ylabel("regret, test accuracy")

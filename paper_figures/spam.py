@@ -1,4 +1,5 @@
-"""Text messages: which words' directions are shared, what winsorizing leaves of the others, and naive Bayes beside it.
+"""Text messages: which words' directions are shared, what winsorizing leaves of the others, and
+naive Bayes beside it.
 
 SMS Spam Collection, 2,000 training messages as bags of 3,000 words, 8 splits. In softmax regression
 each word has a coherence of its own. **a** Up to as much as the number of messages that have the
@@ -23,8 +24,9 @@ corrupt. Of naive Bayes' smoothings, 1 fits fewest of them (lowest point).
 """
 
 import numpy as np
-import style
 from matplotlib.lines import Line2D
+
+from coherence.lab.report import drawing as style
 
 NAMED = 3
 SMALL = {
@@ -85,7 +87,7 @@ def words(panel, recorded):
             frequency[side][order],
             coherence[side][order],
             f"{name}: {first}",
-            panel=title,
+            title=title,
             **options,
         )
     panel.axhline(1, color=NEUTRAL, linewidth=0.8, linestyle=":")
@@ -111,7 +113,7 @@ def by_frequency(panel, recorded):
             ratio,
             name,
             colour=colour,
-            panel=title,
+            title=title,
             logarithmic=True,
         )
     panel.axhline(1, color=NEUTRAL, linewidth=0.8, linestyle=":")
@@ -142,7 +144,7 @@ def agreement(panel, recorded):
         recorded["agreement"],
         "rank correlation",
         colour=PINK,
-        panel=title,
+        title=title,
     )
     panel.plot(recorded["smoothing"], recorded["agreement"].mean(0), "o", color=PINK, markersize=3)
     panel.axhline(0, color=NEUTRAL, linewidth=0.8, linestyle=":")
@@ -173,10 +175,10 @@ def learning(panel, recorded):
             name,
             colour=colour,
             style=dashes,
-            panel=title,
+            title=title,
         )
     ours = recorded["noise=0,c=0/end"][:, 2:4].mean()
-    options = {"colour": style.COLOUR["real"], "style": "D", "markersize": 3.5, "panel": title}
+    options = {"colour": style.COLOUR["real"], "style": "D", "markersize": 3.5, "title": title}
     style.curve(panel, [recorded["messages"]], [ours], "our softmax regr.", **options)
     panel.set(
         xscale="log",
@@ -199,7 +201,7 @@ def first_epoch(panel, recorded):
             left = recorded[f"noise=0,c={c:g}/first_epoch"] / plain
         there = np.isfinite(left).all(0)
         x = frequencies(recorded, plain.shape[1])[there]
-        style.band(panel, x, left[:, there], f"c = {c:g} %", colour=colour, panel=title)
+        style.band(panel, x, left[:, there], f"c = {c:g} %", colour=colour, title=title)
         style.curve(
             panel,
             x,
@@ -207,7 +209,7 @@ def first_epoch(panel, recorded):
             f"counted, c = {c:g} %",
             colour=colour,
             style=":",
-            panel=title,
+            title=title,
         )
     panel.set(
         xscale="log",
@@ -245,7 +247,7 @@ def weights(panel, recorded):
             *sizes(recorded, recorded[f"noise=0,c={c:g}/weight"]),
             name,
             colour=colour,
-            panel=title,
+            title=title,
             logarithmic=True,
         )
     panel.set(xscale="log", yscale="log", xlabel="messages with the word", ylabel="rms weight")
@@ -262,7 +264,7 @@ def smoothed(panel, recorded):
             *sizes(recorded, recorded["log_odds_squared"][:, k]),
             f"{alpha:g}",
             colour=colour,
-            panel=title,
+            title=title,
             logarithmic=True,
         )
     panel.set(
@@ -302,10 +304,10 @@ def memorized(panel, recorded):
         ("noise=0.5,c=1", style.SEQUENCE[1], "c = 1 %"),
     ):
         x, y = (recorded[f"{arm}/{kind}_accuracy"].mean(0) for kind in ("pristine", "corrupt"))
-        style.curve(panel, x, y, name, colour=colour, panel=title)
+        style.curve(panel, x, y, name, colour=colour, title=title)
         panel.plot(x[-1:], y[-1:], "o", color=colour, markersize=3.5)
     x, y = recorded["fitted"].mean(0).T
-    style.curve(panel, x, y, "naive Bayes", colour=PINK, style=".-", panel=title)
+    style.curve(panel, x, y, "naive Bayes", colour=PINK, style=".-", title=title)
     for k, side in ((0, "left"), (-1, "right")):
         panel.annotate(
             f" {recorded['smoothing'][k]:g} ",

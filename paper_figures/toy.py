@@ -1,4 +1,5 @@
-"""The six-feature sets: learnable left, memorizable right; what descends, what moves, and the gradients it moves by.
+"""The six-feature sets: learnable left, memorizable right; what descends, what moves, and the
+gradients it moves by.
 
 Four training examples, linear model, full batch; every number is known in closed form and
 reproduced to 2e-7. Last row: each example pulls at a private weight of its own; on the learnable
@@ -9,7 +10,7 @@ is shared and nothing else: test as training loss falls to zero on the left, and
 nothing is learned.
 """
 
-import style
+from coherence.lab.report import drawing as style
 
 SETS = {"learnable": "real", "memorizable": "random"}
 METHODS = {"mean": "-", "median": "--"}
@@ -32,7 +33,7 @@ def draw(recorded):
                 f"train, {method}",
                 colour=colour,
                 style=dashes,
-                panel=f"{name}: loss",
+                title=f"{name}: loss",
             )
             style.curve(
                 loss,
@@ -41,7 +42,7 @@ def draw(recorded):
                 f"test, {method}",
                 colour=other,
                 style=dashes,
-                panel=f"{name}: loss",
+                title=f"{name}: loss",
             )
             for key, panel, what in (
                 ("weights", weights, "weight"),
@@ -54,7 +55,7 @@ def draw(recorded):
                     f"shared, {method}",
                     colour=colour,
                     style=dashes,
-                    panel=f"{name}: {what}",
+                    title=f"{name}: {what}",
                 )
                 style.curve(
                     panel,
@@ -63,7 +64,7 @@ def draw(recorded):
                     f"private, {method}",
                     colour=other,
                     style=dashes,
-                    panel=f"{name}: {what}",
+                    title=f"{name}: {what}",
                 )
         gradients = recorded[f"{name}-mean/gradients"][0, 0]
         for i, row in enumerate(gradients):
@@ -75,7 +76,7 @@ def draw(recorded):
                 colour=style.SEQUENCE[i],
                 offset=(i - 1.5) * 0.2,
                 width=0.18,
-                panel=f"{name}: gradients",
+                title=f"{name}: gradients",
             )
         each.set_xticks(range(6), [*map(str, range(1, 6)), "6 (shared)"])
         each.set_xlabel("coordinate")

@@ -1,4 +1,5 @@
-"""Trees beside a network: leaf size and coherence under label noise, and listening only to what many examples agree on.
+"""Trees beside a network: leaf size and coherence under label noise, and listening only to what
+many examples agree on.
 
 Digits, 500 training examples, 8 seeds; colours as in b. **a, c** The more labels are permuted, the
 more leaves has a fully grown tree, the deeper it is, and the fewer examples share a leaf: 29 with
@@ -21,8 +22,9 @@ the pristine as well has memorized 0.38 fewer corrupt ones than winsorizing: **n
 """
 
 import numpy as np
-import style
 from matplotlib.lines import Line2D
+
+from coherence.lab.report import drawing as style
 
 SMALL = {"fontsize": 6.5, "handlelength": 1.4, "labelspacing": 0.2, "borderaxespad": 0.3}
 NEUTRAL, PINK, PRISTINE, CORRUPT = (
@@ -72,7 +74,7 @@ def helped(panel, recorded):
             values.T,
             name,
             colour=colour,
-            panel=title,
+            title=title,
             logarithmic=True,
         )
         panel.plot(
@@ -100,7 +102,7 @@ def over_training(panel, recorded):
             recorded["m_coherence"][k],
             f"{noise:.0%}",
             colour=colour,
-            panel=title,
+            title=title,
             logarithmic=True,
         )
     panel.axvline(EQUAL, color=NEUTRAL, linewidth=0.6, linestyle=":")
@@ -132,7 +134,7 @@ def shape(panel, recorded):
             name,
             colour=colour,
             style=dashes,
-            panel=title,
+            title=title,
         )
     panel.set(
         yscale="log",
@@ -163,7 +165,7 @@ def leaves(panel, recorded):
             for sizes, some in zip(recorded["sizes"], which)
         ]
         style.band(
-            panel, 2.0 ** np.arange(bins), np.array(shares), name, colour=colour, panel=title
+            panel, 2.0 ** np.arange(bins), np.array(shares), name, colour=colour, title=title
         )
     panel.set(xscale="log", xlabel="leaf size, up to", ylabel="share of examples")
     panel.set_xticks([1, 4, 16, 64], ["1", "4", "16", "64"])
@@ -179,7 +181,7 @@ def test_of_trees(panel, recorded):
         for k, noise, colour in colours(recorded):
             values, name = recorded[kind][k, :, :, FIT["test"]], f"{kind}, {noise:.0%}"
             style.band(
-                panel, recorded["leaf"], values, name, colour=colour, style=dashes, panel=title
+                panel, recorded["leaf"], values, name, colour=colour, style=dashes, title=title
             )
     panel.set(
         xscale="log", xlabel="least leaf size, examples", ylabel="clean test accuracy", ylim=(0, 1)
@@ -201,7 +203,7 @@ def test_of_networks(panel, recorded):
     shades = {noise: colour for _, noise, colour in colours(recorded)}
     for k, noise in enumerate((0.0, NOISE)):
         values = recorded["ends"][k, :, :, FIT["test"]].T
-        style.band(panel, places, values, f"{noise:.0%}", colour=shades[noise], panel=title)
+        style.band(panel, places, values, f"{noise:.0%}", colour=shades[noise], title=title)
         panel.plot(places, values.mean(0), "o", color=shades[noise], markersize=3)
     panel.set(xlabel="c, % of the batch", ylabel="clean test accuracy", ylim=(0, 1))
     panel.set_xticks(places, [f"{c:g}" for c in recorded["c"]])
@@ -221,7 +223,7 @@ def memorized(panel, recorded):
         (recorded["ends"][1].swapaxes(0, 1), "winsorized, by c", real, ".-"),
     ):
         x, y = values.mean(0)[:, :2].T
-        style.curve(panel, x, y, name, colour=colour, style=mark, panel=title)
+        style.curve(panel, x, y, name, colour=colour, style=mark, title=title)
     panel.set(
         xlabel="pristine fitted", ylabel="corrupt fitted", xlim=(0.3, 1.02), ylim=(-0.02, 1.02)
     )
@@ -250,7 +252,7 @@ def learned(panel, recorded):
             np.array(means)[:, there],
             name,
             colour=colour,
-            panel=title,
+            title=title,
         )
     panel.set(xscale="log", xlabel="leaf size, up to", ylabel="share of steps fitted", ylim=(0, 1))
     panel.set_xticks([1, 4, 16, 64], ["1", "4", "16", "64"])

@@ -1,4 +1,5 @@
-"""Width: accuracy and coherence of networks of growing width at equal training loss, in two parametrizations.
+"""Width: accuracy and coherence of networks of growing width at equal training loss, in two
+parametrizations.
 
 Digits with 20 % permuted labels, learned by MLPs of two hidden layers of 32, 128 and 512 units, at
 learning rates chosen for each on held-out training examples (in the legends). At equal training
@@ -14,8 +15,9 @@ left end), which no claim had asked for.
 """
 
 import numpy as np
-import style
 from matplotlib.lines import Line2D
+
+from coherence.lab.report import drawing as style
 
 NAMES = {"standard": "standard", "mu": "maximal update"}
 DASHES = {"standard": "-", "mu": "--"}
@@ -72,7 +74,7 @@ def by_loss(panel, recorded, how, name):
             recorded[f"{arm}/{name}"],
             text,
             colour=colour,
-            panel=title,
+            title=title,
             logarithmic=logarithmic,
         )
     for level in JUDGED[:2] if logarithmic else JUDGED[2:]:
@@ -103,7 +105,7 @@ def by_width(panel, recorded, name):
                 "colour": colour,
                 "style": DASHES[how],
                 "logarithmic": logarithmic,
-                "panel": f"{name} by width",
+                "title": f"{name} by width",
             }
             style.band(
                 panel, np.arange(len(widths)), values, f"{NAMES[how]}, {level:g} nats", **options

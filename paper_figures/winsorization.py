@@ -20,7 +20,8 @@ at best.
 """
 
 import numpy as np
-import style
+
+from coherence.lab.report import drawing as style
 
 NAMES = {
     "train_accuracy": "training accuracy",
@@ -45,7 +46,7 @@ def draw(recorded):
                     recorded[name][column, k],
                     _text(percent),
                     colour=style.SEQUENCE[k],
-                    panel=panel_name,
+                    title=panel_name,
                 )
             if name == "train_accuracy":
                 style.guide(
@@ -104,7 +105,7 @@ def _paths(panel, recorded):
             corrupt[k],
             _text(percent),
             colour=style.SEQUENCE[k],
-            panel="paths",
+            title="paths",
             marker=".",
             markersize=3,
         )
@@ -130,7 +131,7 @@ def _ends(panel, recorded):
             "",
             colour=style.SEQUENCE[k],
             style="o",
-            panel="ends",
+            title="ends",
         )
     if len(recorded["slower"]):
         found = {"pristine": pristine, "corrupt": corrupt}
@@ -145,7 +146,7 @@ def _ends(panel, recorded):
             "SGD, smaller steps",
             colour=style.COLOUR["neutral"],
             style="--",
-            panel="ends",
+            title="ends",
             marker="s",
             markersize=3,
         )

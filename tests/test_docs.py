@@ -10,7 +10,8 @@ import pytest
 
 import coherence
 from coherence.gradients.rules import RULES
-from coherence.lab import cli, findings, runs
+from coherence.lab import cli, runs
+from coherence.lab.report import findings
 from coherence.lab.experiment import collect, load
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -119,7 +120,7 @@ def test_the_design_lists_what_a_run_folder_holds():
 
 @pytest.mark.parametrize(
     "page",
-    [page for page in PAGES if page != ROOT / findings.REPRODUCING],
+    [page for page in PAGES if page != ROOT / findings.CLAIMS_PAGE],
     ids=lambda path: path.stem,
 )
 def test_pages_stay_short(page):

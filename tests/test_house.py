@@ -24,7 +24,7 @@ LAB = [
     {"tasks"},
     {"training", "experiment", "report"},
     {"analysis"},
-    {"running", "gallery", "findings", "estimators"},
+    {"running", "estimators"},
     {"cli"},
     {"__main__"},
 ]

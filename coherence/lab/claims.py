@@ -1,23 +1,29 @@
-"""Claims of a source, and what a run says about them. Numpy and scipy, imported where used.
+"""Claims of a source, and verdicts on them from runs. Numpy and scipy are imported where used.
 
 A claim is fixed before the run: its words, what is measured, and on which side of which threshold
-it must lie. The run gives one paired difference a seed; Student's t interval over them, not their
+it must lie. The run gives one paired difference per seed; Student's t interval over them, not their
 mean, decides. An honest *inconclusive* is a result.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+Verdict = Literal["reproduced", "not reproduced", "inconclusive"]
 
 KNOWN = ("read", "second-hand", "remembered", "derived")
 DIRECTIONS = ("greater", "less", "within")
-VERDICTS = ("reproduced", "not reproduced", "inconclusive")
+VERDICTS: tuple[Verdict, ...] = ("reproduced", "not reproduced", "inconclusive")
 LEVEL = 0.05
-"""Of the verdicts: intervals cover 1 - LEVEL, and Holm's adjustment holds a whole table to it."""
+"""Of significance: intervals cover 1 - LEVEL, and Holm's adjustment holds a whole table to it."""
 
 
 @dataclass(frozen=True)
@@ -46,18 +52,20 @@ class Claim:
     tolerance: float | None = None
     unit: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.known not in KNOWN:
             raise ValueError(
                 f"claim {self.name}: known is one of {', '.join(KNOWN)}, got {self.known!r}."
             )
         if self.direction not in DIRECTIONS:
             raise ValueError(
-                f"claim {self.name}: direction is one of {', '.join(DIRECTIONS)}, got {self.direction!r}."
+                f"claim {self.name}: direction is one of {', '.join(DIRECTIONS)}, "
+                f"got {self.direction!r}."
             )
         if (self.direction == "within") != (self.tolerance is not None):
             raise ValueError(
-                f'claim {self.name}: tolerance goes with direction "within" and only with it, got {self.direction!r} and {self.tolerance}.'
+                f'claim {self.name}: tolerance goes with direction "within" and only with it, '
+                f"got {self.direction!r} and {self.tolerance}."
             )
 
 
@@ -107,7 +115,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+def interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     r"""Student's t interval for a mean over seeds.
 
     .. math:: \bar v \pm t_{n-1} \, s / \sqrt n
@@ -118,13 +126,19 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     """
     if not 0 < confidence < 1:
         raise ValueError(f"interval(confidence): between 0 and 1, got {confidence}.")
-    mean, error = _mean_and_error(values)
+    mean, error, n = _mean_and_error(values)
     if math.isnan(error):
         return Interval(mean, math.nan, math.nan)
-    from scipy import stats
-
-    half = error * float(stats.t.ppf((1 + confidence) / 2, len(values) - 1))
+    half = error * _t_quantile((1 + confidence) / 2, n - 1)
     return Interval(mean, mean - half, mean + half)
+
+
+@functools.cache
+def _t_quantile(probability: float, degrees: int) -> float:
+    """Of Student's t distribution; scipy.stats would give the same and takes a second to import."""
+    from scipy import special
+
+    return float(special.stdtrit(degrees, probability))
 
 
 @dataclass(frozen=True)
@@ -137,7 +151,7 @@ class Judgement:
     """
 
     claim: Claim
-    verdict: Literal["reproduced", "not reproduced", "inconclusive"]
+    verdict: Verdict
     scale: str
     at_source_scale: bool
     effect: Interval
@@ -150,20 +164,24 @@ class Judgement:
 
     @property
     def where(self) -> str:
-        """The verdict's scope in words: "holds on digits, MLP 64-128-10; not tested at the source's scale"."""
-        says = {
+        """The verdict's scope: "holds on digits, MLP 64-10; not tested at the source's scale"."""
+        holds = {
             "reproduced": "holds on",
             "not reproduced": "does not hold on",
             "inconclusive": "undecided on",
         }[self.verdict]
-        return f"{says} {self.scale}" + (
-            "" if self.at_source_scale else "; not tested at the source's scale"
-        )
+        scope = f"{holds} {self.scale}"
+        return scope if self.at_source_scale else f"{scope}; not tested at the source's scale"
+
+    @property
+    def statement(self) -> str:
+        """The claim and what was measured for it, in words."""
+        return f"{self.claim.text} Measured: {self.claim.statistic}."
 
 
 def judge(
     claim: Claim,
-    differences: Sequence[float],
+    differences: ArrayLike,
     *,
     scale: str,
     at_source_scale: bool = False,
@@ -178,7 +196,7 @@ def judge(
 
     Args:
       claim: fixed before the run.
-      differences: one number a seed (for "within": any exact values).
+      differences: one number per seed (for "within": any exact values).
       scale: on what it was measured, as "digits, MLP 64-128-10".
       at_source_scale: whether that is the source's own setting.
       precondition: None, or what is missing for the run to say anything, as "SGD did not memorize:
@@ -190,43 +208,45 @@ def judge(
     values = np.asarray(differences, float)
     if values.ndim != 1:
         raise ValueError(
-            f"judge(differences): one number a seed, so one axis, got shape {values.shape}."
+            f"judge(differences): one number per seed, so one axis, got shape {values.shape}."
         )
     n = len(values)
-    found = interval(values.tolist()) if n else Interval(math.nan, math.nan, math.nan)
-    verdict, p, reason = _verdict(claim, values, found, precondition)
-    return Judgement(claim, verdict, scale, at_source_scale, found, n, p=p, reason=reason, run=run)
+    effect = interval(values.tolist()) if n else Interval(math.nan, math.nan, math.nan)
+    verdict, p, reason = _verdict(claim, values, effect, precondition)
+    return Judgement(claim, verdict, scale, at_source_scale, effect, n, p=p, reason=reason, run=run)
 
 
-def _verdict(claim: Claim, values, effect: Interval, precondition: str | None):
+def _verdict(
+    claim: Claim, values: NDArray, effect: Interval, precondition: str | None
+) -> tuple[Verdict, float, str]:
+    """The verdict, its p value (nan where nothing was tested) and the reason for it."""
     import numpy as np
 
     if precondition:
         return "inconclusive", math.nan, precondition
     if not len(values):
         return "inconclusive", math.nan, "nothing was measured"
-    if not np.isfinite(values).all():
-        return (
-            "inconclusive",
-            math.nan,
-            f"{int((~np.isfinite(values)).sum())} of {len(values)} values are nan or infinite",
-        )
+    failed = int((~np.isfinite(values)).sum())
+    if failed:
+        return "inconclusive", math.nan, f"{failed} of {len(values)} values are nan or infinite"
     if claim.direction == "within":
         farthest = float(np.abs(values - claim.threshold).max())
-        exact = farthest <= (claim.tolerance or 0)
-        reason = f"farthest from {claim.threshold:g}: {farthest:.3g} {'<=' if exact else '>'} {claim.tolerance:g}"
+        tolerance = claim.tolerance or 0.0
+        exact = farthest <= tolerance
+        sign = "<=" if exact else ">"
+        reason = f"farthest from {claim.threshold:g}: {farthest:.3g} {sign} {tolerance:g}"
         return ("reproduced" if exact else "not reproduced"), math.nan, reason
     if len(values) == 1:
         return "inconclusive", math.nan, "one seed has no interval"
     p = _two_sided_p(values, claim.threshold)
     if effect.low <= claim.threshold <= effect.high:
         return "inconclusive", p, f"the interval includes {claim.threshold:g}"
-    above = effect.low > claim.threshold
-    return ("reproduced" if above == (claim.direction == "greater") else "not reproduced"), p, ""
+    side = "greater" if effect.low > claim.threshold else "less"
+    return ("reproduced" if side == claim.direction else "not reproduced"), p, ""
 
 
 def holm(judgements: Sequence[Judgement]) -> list[Judgement]:
-    """The same judgements, held to 5 % over the whole table by Holm's step-down adjustment of their p values.
+    """Judgements held to 5 % over the whole table: p values with Holm's step-down adjustment.
 
     A reproduced claim that does not survive becomes inconclusive. The others keep their verdicts:
     multiplicity is no excuse for a claim that failed. Judgements without a p value (exact values,
@@ -248,111 +268,55 @@ def holm(judgements: Sequence[Judgement]) -> list[Judgement]:
         if judgement.verdict == "reproduced" and running >= LEVEL:
             changes |= {
                 "verdict": "inconclusive",
-                "reason": f"does not survive Holm's adjustment over {len(order)} tests: p {_p(running)}",
+                "reason": f"does not survive Holm's adjustment over {len(order)} tests: "
+                f"p {format_p(running)}",
             }
         adjusted[i] = dataclasses.replace(judgement, **changes)
     return adjusted
 
 
-def table(judgements: Sequence[Judgement], format: Literal["text", "markdown"] = "text") -> str:
-    """The judgements to read: verdict, effect with its interval and unit, seeds, p, at what scale, whose claim, which run."""
-    if format not in ("text", "markdown"):
-        raise ValueError(f'table(format): "text" or "markdown", got {format!r}.')
-    header = ("claim", "verdict", "effect [95 % interval]", "values", "p")
-    rows = [
-        (
-            j.claim.name,
-            j.verdict,
-            effect(j),
-            str(j.n),
-            _p(j.p if math.isnan(j.p_adjusted) else j.p_adjusted),
-        )
-        for j in judgements
-    ]
-    if format == "markdown":
-        lines = [
-            "| " + " | ".join((*header, "scope", "source", "run")) + " |",
-            "|---" * (len(header) + 3) + "|",
-        ]
-        for row, j in zip(rows, judgements, strict=True):
-            name, *rest = (cell.replace("|", "\\|") for cell in row)
-            scope = j.where + (f" ({j.reason})" if j.reason else "")
-            cells = (
-                f"**{name}**: {stated(j.claim)}",
-                *rest,
-                scope,
-                f"{j.claim.source} ({j.claim.known})",
-                j.run,
-            )
-            lines.append("| " + " | ".join(cells) + " |")
-        return "\n".join(lines)
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(header, widths, strict=True)).rstrip()
-    ]
-    for row, j in zip(rows, judgements, strict=True):
-        lines.append(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        )
-        lines += [
-            f"    {line}"
-            for line in (
-                j.claim.text,
-                f"measured: {j.claim.statistic}",
-                j.where,
-                j.reason,
-                f"{j.claim.source} ({j.claim.known})",
-                j.run,
-            )
-            if line
-        ]
-    return "\n".join(lines)
-
-
-def _mean_and_error(values) -> tuple[float, float]:
-    """Mean and its standard error; exactly the value and 0 for equal values, where rounding would leave a residue."""
+def _mean_and_error(values: ArrayLike) -> tuple[float, float, int]:
+    """Mean, standard error and number of values; of equal values exactly the value and 0."""
     import numpy as np
 
-    values = np.asarray(values, float)
-    if values.ndim != 1 or not len(values):
+    array = np.asarray(values, float)
+    if array.ndim != 1 or not len(array):
         raise ValueError(
-            f"interval(values): at least one number, on one axis, got shape {values.shape}."
+            f"interval(values): at least one number, on one axis, got shape {array.shape}."
         )
-    if not np.isfinite(values).all():
-        return math.nan, math.nan
-    if len(values) == 1:
-        return float(values[0]), math.nan
-    if (values == values[0]).all():
-        return float(values[0]), 0.0
-    return float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))
+    n = len(array)
+    if not np.isfinite(array).all():
+        return math.nan, math.nan, n
+    if n == 1:
+        return float(array[0]), math.nan, n
+    if (array == array[0]).all():
+        return float(array[0]), 0.0, n
+    return float(array.mean()), float(array.std(ddof=1) / math.sqrt(n)), n
 
 
-def _two_sided_p(values, threshold: float) -> float:
-    mean, error = _mean_and_error(values)
+def _two_sided_p(values: NDArray, threshold: float) -> float:
+    """Of Student's t test of a mean against a threshold."""
+    mean, error, n = _mean_and_error(values)
     if error == 0:
         return 1.0 if mean == threshold else 0.0
-    from scipy import stats
+    from scipy import special
 
-    return float(2 * stats.t.sf(abs(mean - threshold) / error, len(values) - 1))
+    return float(2 * special.stdtr(n - 1, -abs(mean - threshold) / error))
 
 
 def effect(judgement: Judgement) -> str:
-    """The effect with its interval, its unit and, where it is not 0, what it was claimed to exceed or fall short of, as it is printed."""
+    """The effect as printed: mean, interval, unit, and the claim's threshold if it is not 0."""
     claim, (mean, low, high) = judgement.claim, judgement.effect
-    bounds = (
-        ""
-        if claim.direction == "within" or math.isnan(low) or low == high
-        else f" [{low:+.3g}, {high:+.3g}]"
-    )
+    text = f"{mean:+.3g}"
+    if claim.direction != "within" and not math.isnan(low) and low != high:
+        text += f" [{low:+.3g}, {high:+.3g}]"
+    text = f"{text} {claim.unit}".rstrip()
     sign = {"greater": ">", "less": "<"}.get(claim.direction)
-    claimed = f" (claimed: {sign} {claim.threshold:g})" if sign and claim.threshold else ""
-    return f"{mean:+.3g}{bounds} {claim.unit}".rstrip() + claimed
+    return f"{text} (claimed: {sign} {claim.threshold:g})" if sign and claim.threshold else text
 
 
-def stated(claim: Claim) -> str:
-    """The claim and what was measured for it, in words."""
-    return f"{claim.text} Measured: {claim.statistic}."
-
-
-def _p(p: float) -> str:
-    return "-" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+def format_p(p: float) -> str:
+    """A p value as printed; `-` where nothing was tested."""
+    if math.isnan(p):
+        return "-"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"

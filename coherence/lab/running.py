@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import claims, gallery, runs
+from . import runs
 from .experiment import Experiment, perform
-from .findings import run_id
+from .report import gallery
+from .report.findings import run_id
+from .report.tables import verdict_table
 from .settings import Setting, apply_flags, check, explain, variant
 
 DEFAULT_PRESET = "cpu"
@@ -49,7 +51,7 @@ def main(experiment: Experiment, arguments: Sequence[str]) -> None:
     judgements = experiment.judgements(
         recorded, run_id(folder / "recorded.npz", f"{experiment.name}/{folder.name}")
     )
-    print(f"\n{experiment.table(recorded)}\n\n{claims.table(judgements)}\n")
+    print(f"\n{experiment.table(recorded)}\n\n{verdict_table(judgements)}\n")
     home = gallery.checkout()
     if record:
         name = gallery.name(experiment.name, preset, DEFAULT_PRESET)

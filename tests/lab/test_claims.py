@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coherence.lab.claims import Claim, Judgement, effect, holm, interval, judge, table
+from coherence.lab.claims import Claim, Judgement, effect, holm, interval, judge
+from coherence.lab.report.tables import verdict_table
 
 GREATER = Claim(
     name="real above random",
@@ -135,7 +136,7 @@ def test_the_scale_is_part_of_the_verdict():
 def test_one_number_a_seed():
     with pytest.raises(
         ValueError,
-        match=r"judge\(differences\): one number a seed, so one axis, got shape \(1, 2\)",
+        match=r"judge\(differences\): one number per seed, so one axis, got shape \(1, 2\)",
     ):
         judge(GREATER, [[1.0, 2.0]], scale=SCALE)
 
@@ -194,7 +195,7 @@ def test_the_table_says_what_how_sure_and_where():
             judge(EXACT, [0.0], scale="the toy", at_source_scale=True, run="toy@1234"),
         ]
     )
-    text = table(judgements)
+    text = verdict_table(judgements)
     for part in (
         "real above random",
         "reproduced",
@@ -205,7 +206,7 @@ def test_the_table_says_what_how_sure_and_where():
         "toy@1234",
     ):
         assert part in text
-    rows = table(judgements, "markdown").splitlines()
+    rows = verdict_table(judgements, "markdown").splitlines()
     assert len(rows) == 4
     assert {row.replace("\\|", "").count("|") for row in rows} == {9}
     assert "arXiv:2203.10036, Section 6 (second-hand)" in rows[2]
@@ -222,9 +223,11 @@ def test_an_effect_below_its_threshold_is_not_left_to_look_like_a_success():
         effect(judge(EXACT, [1e-7, 3e-7], scale=SCALE)) == "+2e-07 examples"
     )  # compared one by one: an interval says nothing
     for format in ("text", "markdown"):
-        assert above.statistic in table([judge(above, [3.0, 4.0], scale=SCALE)], format)
+        assert above.statistic in verdict_table([judge(above, [3.0, 4.0], scale=SCALE)], format)
 
 
 def test_an_unknown_table_format_is_refused():
-    with pytest.raises(ValueError, match=r'table\(format\): "text" or "markdown", got \'html\''):
-        table([], "html")
+    with pytest.raises(
+        ValueError, match=r'verdict_table\(format\): "text" or "markdown", got \'html\''
+    ):
+        verdict_table([], "html")

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coherence.lab import cli, findings, gallery, running, runs
+from coherence.lab import cli, running, runs
 from coherence.lab.experiment import collect, load
+from coherence.lab.report import findings, gallery
 from tests.lab.report import recorded
 
 ROOT = Path(__file__).resolve().parents[2]

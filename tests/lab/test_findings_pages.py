@@ -6,30 +6,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coherence.lab import cli, findings, gallery, runs
+from coherence.lab import cli, runs
+from coherence.lab.report import findings, gallery
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def found():
-    return findings.judged(ROOT)
+    return findings.recordings(ROOT)
 
 
 def test_the_page_of_claims_is_what_its_command_writes(found):
-    page = (ROOT / findings.REPRODUCING).read_text()
+    page = (ROOT / findings.CLAIMS_PAGE).read_text()
     date = re.search(r"As of (\d{4}-\d\d-\d\d)\.", page)[1]
-    assert page == findings.reproducing(found, date), "stale: run coherence claims --write"
+    assert page == findings.claims_page(found, date), "stale: run coherence claims --write"
 
 
 def test_the_page_of_figures_is_what_its_command_writes(found):
-    assert (ROOT / findings.GALLERY).read_text() == findings.gallery_page(ROOT, found), (
+    assert (ROOT / findings.FIGURES_PAGE).read_text() == findings.figures_page(ROOT, found), (
         "stale: run coherence figures"
     )
 
 
 def test_every_claim_is_there_with_its_source_verdict_scale_and_run(found):
-    page = findings.reproducing(found, "today")
+    page = findings.claims_page(found, "today")
     for finding in found:
         for judgement in finding.judgements:
             assert f"**{judgement.claim.name}**" in page
@@ -40,11 +41,9 @@ def test_every_claim_is_there_with_its_source_verdict_scale_and_run(found):
 
 def test_every_experiment_is_recorded_and_has_a_caption(found):
     assert {gallery.stem(finding.name) for finding in found} == findings.experiments(ROOT).keys()
-    page = findings.gallery_page(ROOT, found)
+    page = findings.figures_page(ROOT, found)
     for finding in found:
-        title, _, caption = findings._docstring(
-            ROOT / "paper_figures" / f"{gallery.stem(finding.name)}.py"
-        ).partition("\n")
+        title, caption = findings.caption_of(ROOT, gallery.stem(finding.name))
         assert f"**{title}**" in page
         assert len(caption.split()) >= 30, f"{finding.name}: say what there is to see"
 
@@ -70,7 +69,6 @@ def test_the_commands_write_the_pages(tmp_path, monkeypatch, capsys):
     for folder, name in (
         ("experiments", "toy.py"),
         ("paper_figures", "toy.py"),
-        ("paper_figures", "style.py"),
         ("paper_figures/recorded", "toy.npz"),
     ):
         (tmp_path / folder).mkdir(exist_ok=True)
@@ -101,7 +99,6 @@ def moving(tmp_path):
     home = tmp_path / "paper_figures"
     runs.save_arrays(home / "recorded" / "moving.npz", x=np.array([0, 100, 200]))
     (home / "moving.py").write_text(MOVING.format(kind="uint8"))
-    (home / "style.py").write_text("")
     return tmp_path
 
 
@@ -147,8 +144,8 @@ def test_frames_that_are_no_grey_levels_are_refused(moving):
 def test_the_page_of_figures_shows_what_moves(found, moving):
     one = next(finding for finding in found if finding.name == "toy")
     (moving / "paper_figures" / "toy.py").write_text('"""Toy."""' + MOVING.format(kind="uint8"))
-    assert "![Toy., moving](drawn/toy.gif)" in findings.gallery_page(moving, [one])
-    assert ".gif" not in findings.gallery_page(ROOT, [one])
+    assert "![Toy., moving](drawn/toy.gif)" in findings.figures_page(moving, [one])
+    assert ".gif" not in findings.figures_page(ROOT, [one])
 
 
 def test_a_figure_never_recorded_is_trained_first(tmp_path, monkeypatch, capsys):
@@ -156,8 +153,8 @@ def test_a_figure_never_recorded_is_trained_first(tmp_path, monkeypatch, capsys)
     (tmp_path / "experiments").mkdir()
     text = (ROOT / "experiments" / "toy.py").read_text()
     (tmp_path / "experiments" / "toy.py").write_text(text)
-    for name in ("toy.py", "style.py"):
-        (tmp_path / "paper_figures" / name).write_text((ROOT / "paper_figures" / name).read_text())
+    text = (ROOT / "paper_figures" / "toy.py").read_text()
+    (tmp_path / "paper_figures" / "toy.py").write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COHERENCE_RUNS", str(tmp_path / "runs"))
     cli.main(["figures", "toy"])

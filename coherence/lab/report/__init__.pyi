@@ -1,7 +1,7 @@
+from .arms import Arm as Arm
+from .arms import arms as arms
 from .comparing import Comparison as Comparison
 from .comparing import compare as compare
 from .events import export as export
-from .grouping import Arm as Arm
-from .grouping import arms as arms
-from .page import write as write
+from .html import write as write
 from .showing import describe as describe

@@ -1,45 +1,32 @@
-"""Two arms side by side: the settings that differ, what the runs ended with, and the difference paired by seed."""
+"""Two arms side by side: settings that differ, what the runs ended with, differences paired by seed."""
 
 from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from coherence.lab.claims import interval
 
+from .arms import ABSENT, Arm, arms, differences, flat
 from .examples import part_names
-from .grouping import Arm, arms
 from .records import diverged, parts, series
-from .settings import ABSENT, differences, flat
-from .tables import FORMATS, cell, wrapped
+from .tables import Format, blocks, cell, check_format
 
-BEST = {"loss": min, "error": min, "accuracy": max}
-"""By the end of a quantity's name, which of its values is the best; other quantities have no best value."""
+BEST: dict[str, Callable] = {"loss": min, "error": min, "accuracy": max}
+"""By the end of a quantity's name, its best value; other quantities have no best value."""
 COLUMNS = (
-    "quantity",
-    "value",
-    "a",
-    "a_low",
-    "a_high",
-    "a_seeds",
-    "b",
-    "b_low",
-    "b_high",
-    "b_seeds",
-    "difference",
-    "low",
-    "high",
-    "paired",
+    *("quantity", "value", "a", "a_low", "a_high", "a_seeds", "b", "b_low", "b_high", "b_seeds"),
+    *("difference", "low", "high", "paired"),
 )
 """Of `Comparison.rows`: B minus A, with 95 % intervals."""
 
 
 class Line(NamedTuple):
-    """One number of each run: `{seed: value}` of either arm, and of B minus A where a seed is in both."""
+    """One number of each run: `{seed: value}` of either arm, and B minus A of common seeds."""
 
     quantity: str
     value: str
@@ -48,12 +35,13 @@ class Line(NamedTuple):
 
     @property
     def difference(self) -> list[float]:
+        """B minus A, one per seed that is in both."""
         return [self.b[seed] - self.a[seed] for seed in self.a if seed in self.b]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found; `text()` to read, `rows()` to count with."""
+    """Two arms compared; `text()` to read, `rows()` to count with."""
 
     a: Arm
     b: Arm
@@ -62,55 +50,60 @@ class Comparison:
     lines: list[Line] = field(default_factory=list)
 
     def rows(self) -> Iterator[tuple]:
-        """One row a quantity and value (`final` or `best`), as in `COLUMNS`; means with 95 % intervals over seeds."""
+        """One row per quantity and value (`final` or `best`), as in `COLUMNS`.
+
+        Means are over seeds, with 95 % intervals.
+        """
         for line in self.lines:
-            a, b, paired = list(line.a.values()), list(line.b.values()), line.difference
+            samples = [*line.a.values()], [*line.b.values()], line.difference
             yield (
                 line.quantity,
                 line.value,
-                *_bounds(a),
-                len(a),
-                *_bounds(b),
-                len(b),
-                *_bounds(paired),
-                len(paired),
+                *(number for sample in samples for number in (*_bounds(sample), len(sample))),
             )
 
-    def text(self, format: Literal["text", "markdown"] = "text", width: int | None = None) -> str:
-        """Settings that differ, then final and best values as mean ± half of the 95 % interval over seeds."""
-        if format not in FORMATS:
-            raise ValueError(f'text(format): "text" or "markdown", got {format!r}.')
-        width = width or shutil.get_terminal_size().columns
-        return "\n\n".join(self._blocks(format, width))
+    def text(self, format: Format = "text", width: int | None = None) -> str:
+        """Settings that differ, then final and best values as mean ± half of the 95 % interval.
 
-    def _blocks(self, format, width) -> Iterator[str]:
-        yield "\n".join(
-            f"{letter}  {name}: {_about(arm)}"
-            for letter, name, arm in zip("AB", self.names, (self.a, self.b))
-        )
-        yield (
-            _table("settings that differ", ["setting", "A", "B"], self.settings, format, width)
-            if self.settings
-            else "the same settings"
-        )
+        Args:
+            format: of the tables.
+            width: what tables should fit into; the terminal's by default.
+        """
+        check_format("text", format)
+        return "\n\n".join(self._blocks(format, width or shutil.get_terminal_size().columns))
+
+    def _blocks(self, format: Format, width: int) -> Iterator[str]:
+        sides = zip("AB", self.names, (self.a, self.b))
+        yield "\n".join(f"{letter}  {name}: {_about(arm)}" for letter, name, arm in sides)
+        if self.settings:
+            header = ["setting", "A", "B"]
+            yield from blocks("settings that differ", header, self.settings, format, width)
+        else:
+            yield "the same settings"
         for value, title in (
             ("final", "at the last record"),
             ("best", "best: lowest loss or error, highest accuracy"),
         ):
             rows = [
-                (s.quantity, cell([*s.a.values()]), cell([*s.b.values()]), cell(s.difference))
-                for s in self.lines
-                if s.value == value
+                (
+                    line.quantity,
+                    cell([*line.a.values()]),
+                    cell([*line.b.values()]),
+                    cell(difference),
+                )
+                for line in self.lines
+                for difference in [line.difference]
+                if line.value == value
             ]
             if rows:
-                yield _table(title, ["quantity", "A", "B", "B - A"], rows, format, width)
+                yield from blocks(title, ["quantity", "A", "B", "B - A"], rows, format, width)
         shared = sorted(set(self.a.seeds) & set(self.b.seeds))
-        note = "mean ± half of the 95 % interval over seeds; "
-        yield note + (
+        pairs = (
             f"B - A paired over seeds {', '.join(map(str, shared))}"
             if shared
             else "no seed is in both: nothing to pair"
         )
+        yield f"mean ± half of the 95 % interval over seeds; {pairs}"
 
 
 def compare(a: str | Path, b: str | Path) -> Comparison:
@@ -121,8 +114,8 @@ def compare(a: str | Path, b: str | Path) -> Comparison:
     leaving a failed seed out would flatter the others.
 
     Raises:
-      FileNotFoundError: a folder holds no run.
-      ValueError: a folder holds runs of different settings.
+        FileNotFoundError: a folder holds no run.
+        ValueError: a folder holds runs of different settings.
     """
     first, second = _arm(a), _arm(b)
     settings = [flat(arm.config) for arm in (first, second)]
@@ -134,13 +127,14 @@ def compare(a: str | Path, b: str | Path) -> Comparison:
 
 
 def _arm(path: str | Path) -> Arm:
-    found = arms([path])
-    if len(found) > 1:
-        there = ", ".join(arm.name for arm in found)
+    inside = arms([path])
+    if len(inside) > 1:
+        names = ", ".join(arm.name for arm in inside)
         raise ValueError(
-            f"{path} holds runs of {len(found)} different settings ({there}). Compare two of them: {Path(path) / found[0].name}."
+            f"{path} holds runs of {len(inside)} different settings ({names}). "
+            f"Compare two of them: {Path(path) / inside[0].name}."
         )
-    return found[0]
+    return inside[0]
 
 
 def _lines(a: Arm, b: Arm) -> Iterator[Line]:
@@ -156,29 +150,26 @@ def _lines(a: Arm, b: Arm) -> Iterator[Line]:
             yield Line(f"{name}[{part}]", "final", sides[0].get(part, {}), sides[1].get(part, {}))
 
 
-def _bests(arm: Arm, name: str, choose) -> dict[int, float]:
+def _bests(arm: Arm, name: str, choose: Callable) -> dict[int, float]:
     bests = {}
     for run, history in zip(arm.runs, arm.histories):
         values = [value for _, value in series(history, name)]
         if values:
-            bests[run.seed] = choose(
-                (value for value in values if math.isfinite(value)), default=math.nan
-            )
+            bests[run.seed] = choose(filter(math.isfinite, values), default=math.nan)
     return bests
 
 
 def _final_parts(arm: Arm, name: str) -> dict[str, dict[int, float]]:
-    found: dict[str, dict[int, float]] = {}
+    """`{part: {seed: number}}` of the last records."""
+    by_part: dict[str, dict[int, float]] = {}
     for seed, value in arm.finals(name).items():
         for part, number in parts(value):
-            found.setdefault(part, {})[seed] = number
-    if list(found) == ["0", "1"]:
-        return dict(zip(part_names(arm.runs[0], name, found), found.values()))
-    return found
+            by_part.setdefault(part, {})[seed] = number
+    return dict(zip(part_names(arm.runs[0], name, by_part), by_part.values()))
 
 
 def _bounds(values: list[float]) -> tuple[float, float, float]:
-    return tuple(interval(values)) if values else (math.nan,) * 3  # type: ignore[return-value]
+    return interval(values) if values else (math.nan, math.nan, math.nan)
 
 
 def _about(arm: Arm) -> str:
@@ -189,16 +180,8 @@ def _about(arm: Arm) -> str:
         f"seed{'s' * (len(arm.seeds) > 1)} {', '.join(map(str, arm.seeds))}",
         "done" if done == len(arm.runs) else f"{done} of {len(arm.runs)} done",
     ]
-    words += [f"up to step {' or '.join(map(str, ends))}"] * bool(ends) + [
-        f"{lost} diverged"
-    ] * bool(lost)
+    if ends:
+        words.append(f"up to step {' or '.join(map(str, ends))}")
+    if lost:
+        words.append(f"{lost} diverged")
     return "; ".join(words)
-
-
-def _table(title: str, header, rows, format, width) -> str:
-    pieces = wrapped(header, rows, width) if format == "text" else [(header, rows)]
-    return (
-        f"{title}\n"
-        + "\n" * (format == "markdown")
-        + "\n\n".join(FORMATS[format](*piece) for piece in pieces)
-    )

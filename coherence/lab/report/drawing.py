@@ -1,17 +1,23 @@
-"""The house's look: colours that colour-blind readers can tell apart, and curves with bands that remember their data.
+"""The look of every figure: colours with one meaning each, curves with bands that remember their data.
 
-One colour a meaning in every figure: true labels blue, random labels orange, pristine green,
-corrupt vermilion. A second method of the same kind is dashed. Okabe & Ito's palette. No pyplot: no
-window, no global state.
+True labels are blue, random labels orange, pristine examples green, corrupt ones vermilion, in
+colours that colour-blind readers can tell apart (Okabe & Ito). A second method of the same kind is
+dashed. No pyplot: no window, no global state.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
-import matplotlib.style
+import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike, NDArray
 
 from coherence.lab.claims import interval
 
@@ -24,102 +30,210 @@ COLOUR = {
     "neutral": "#555555",
     "other": "#CC79A7",
 }
-SEQUENCE = (
-    "#440154",
-    "#3b528b",
-    "#21918c",
-    "#5ec962",
-    "#c8b400",
-)  # viridis, its last step darkened for print
+NEUTRAL = COLOUR["neutral"]
+SEQUENCE = ("#440154", "#3b528b", "#21918c", "#5ec962", "#c8b400")
+"""Viridis, its last step darkened for print."""
+SMALL = {"fontsize": 6.5, "handlelength": 1.4, "labelspacing": 0.2, "borderaxespad": 0.3}
+"""Of a legend in one of many panels."""
 
 
-def figure(rows, columns, width=7.2, height=2.6, **kwargs):
-    """A figure of `rows` x `columns` panels in the house style, and its axes (always a 2-d array)."""
-    made = Figure(figsize=(width, height * rows))
-    made.drawn = []
+def in_house_style() -> AbstractContextManager[None]:
+    """A context in which figures get the house's fonts, grid and lines."""
+    return matplotlib.rc_context(fname=HOUSE)
+
+
+def freeze_layout(figure: Figure) -> None:
+    """Lay a figure out once and for all: what is saved afterwards is drawn without doing it again."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        figure.dpi = matplotlib.rcParams["savefig.dpi"]  # text is measured as the PNG has it
+        engine.execute(figure)
+    figure.set_layout_engine(None)
+
+
+# Panels
+
+
+def figure(
+    rows: int, columns: int, width: float = 7.2, height: float = 2.6, **kwargs: Any
+) -> tuple[Figure, NDArray]:
+    """A figure and its panels [rows, columns], `width` inches wide, each row `height` inches high."""
+    made = Figure(figsize=(width, height * rows), layout="constrained")
+    made.drawn = []  # type: ignore[attr-defined]
     return made, made.subplots(rows, columns, squeeze=False, **kwargs)
 
 
-def in_house_style():
-    """A context in which figures get the house's fonts, grid and lines."""
-    return matplotlib.style.context(HOUSE)
+def across(panels: Sequence[Axes]) -> Axes:
+    """One panel in place of several neighbours in a row."""
+    first, last = panels[0].get_subplotspec(), panels[-1].get_subplotspec()
+    assert first is not None
+    assert last is not None
+    for panel in panels:
+        panel.remove()
+    owner: Figure = panels[0].figure  # type: ignore[assignment]
+    place = first.get_gridspec()[first.rowspan.start, first.colspan.start : last.colspan.stop]
+    return owner.add_subplot(place)
 
 
-def band(axes, x, values, label, *, colour, style="-", panel=None, logarithmic=False):
-    """Mean over seeds of `values` [seeds, x] with its 95 % interval; what was drawn goes into the figure's CSV.
+def letters(panels: Iterable[Axes], first: str = "a", *, small: bool = False) -> None:
+    """A letter in front of each panel's title, in order, for captions to name.
 
-    `logarithmic` for positive quantities on a logarithmic axis: the geometric mean, and the
-        interval of the logarithms.
+    `small` also shrinks ticks and labels, for many panels.
     """
-    values = np.log(np.atleast_2d(values)) if logarithmic else np.atleast_2d(values)
-    bounds = np.array(
-        [
-            interval(column) if np.isfinite(column).all() else (np.nan,) * 3
-            for column in values.T.tolist()
-        ]
-    )
-    mean, low, high = np.exp(bounds.reshape(-1, 3).T) if logarithmic else bounds.reshape(-1, 3).T
-    axes.plot(x, mean, style, color=colour, label=label)
-    if len(values) > 1:
-        axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
-    _remember(axes, panel, label, x, mean, low, high)
-
-
-def curve(axes, x, y, label, *, colour, style="-", panel=None, **kwargs):
-    """One curve without a band."""
-    axes.plot(x, y, style, color=colour, label=label, **kwargs)
-    nothing = np.full(len(np.atleast_1d(x)), np.nan)
-    _remember(axes, panel, label, np.atleast_1d(x), np.atleast_1d(y), nothing, nothing)
-
-
-def bars(axes, x, values, label, *, colour, offset=0.0, width=0.35, panel=None, **kwargs):
-    """A bar with its 95 % interval for every x; `values` [seeds, x]."""
-    found = [interval(column) for column in np.atleast_2d(values).T.tolist()]
-    mean = np.array([one.mean for one in found])
-    spread = np.array([[one.mean - one.low, one.high - one.mean] for one in found]).T
-    error = (
-        {}
-        if np.isnan(spread).all()
-        else {"yerr": np.nan_to_num(spread), "error_kw": {"elinewidth": 1, "capsize": 2}}
-    )
-    axes.bar(np.arange(len(x)) + offset, mean, width, color=colour, label=label, **error, **kwargs)
-    _remember(axes, panel, label, x, mean, [one.low for one in found], [one.high for one in found])
-
-
-def guide(axes, y, text, side="right"):
-    """A named horizontal landmark, its name at one side."""
-    axes.axhline(y, color=COLOUR["neutral"], linewidth=0.8, linestyle=":")
-    x = {"left": 0.01, "right": 0.99}[side]
-    axes.annotate(
-        text,
-        (x, y),
-        xycoords=("axes fraction", "data"),
-        ha=side,
-        va="bottom",
-        fontsize=7,
-        color=COLOUR["neutral"],
-    )
-
-
-def letters(panels, first="a", *, small=False):
-    """A letter in front of each panel's title, in order, for captions to name; `small` also sets ticks and labels for many panels."""
     for i, panel in enumerate(panels):
-        panel.set_title(
-            f"{chr(ord(first) + i)}  {panel.get_title(loc='left')}", loc="left", fontsize=8.5
-        )
+        title = f"{chr(ord(first) + i)}  {panel.get_title(loc='left')}"
+        panel.set_title(title, loc="left", fontsize=8.5)
         if small:
             panel.tick_params(labelsize=7)
             for axis in (panel.xaxis, panel.yaxis):
-                axis.label.set_size(8)
+                axis.label.set_fontsize(8)
 
 
-def _remember(axes, panel, label, x, mean, low, high):
-    panel = panel or axes.get_title(loc="left") or axes.get_ylabel()
-    number = lambda v: (
-        "" if isinstance(v, float) and np.isnan(v) else (f"{v:.6g}" if isinstance(v, float) else v)
+def ticks(panel: Axes, x: Sequence[float] | None = None, y: Sequence[float] | None = None) -> None:
+    """Plain numbers at these places alone, as on logarithmic axes."""
+    if x is not None:
+        panel.set_xticks(x, [f"{value:,g}" for value in x])
+        panel.set_xticks([], minor=True)
+    if y is not None:
+        panel.set_yticks(y, [f"{value:,g}" for value in y])
+        panel.set_yticks([], minor=True)
+
+
+def log_steps(steps: ArrayLike) -> NDArray:
+    """Steps for a logarithmic axis, on which step 0 has a place, too."""
+    return np.maximum(steps, 0.7)
+
+
+def key(label: str, colour: str = NEUTRAL, style: str = "-", **kwargs: Any) -> Line2D:
+    """An entry of a legend: `figure.legend(handles=[key("SGD", colour), key("L1", style="--")])`."""
+    dashes, marker = (style, None) if style.strip("-:.") == "" else ("", style)
+    kwargs = {"color": colour, "linestyle": dashes, "marker": marker, **kwargs}
+    return Line2D([], [], label=label, **kwargs)
+
+
+def picture(panel: Axes, image: ArrayLike, cmap: str = "gray_r", **kwargs: Any) -> None:
+    """An image of pixels from 0 to 255, without ticks and frame."""
+    panel.imshow(
+        image, **{"cmap": cmap, "vmin": 0, "vmax": 255, "interpolation": "nearest", **kwargs}
     )
-    owner: Figure = axes.figure
-    for row in zip(x, mean, low, high):
-        owner.drawn.append(
-            (panel, label, *(number(v.item() if hasattr(v, "item") else v) for v in row))
-        )
+    panel.grid(False)
+    panel.set(xticks=[], yticks=[])
+    panel.spines[:].set_visible(False)
+
+
+# What is drawn
+
+
+def band(
+    panel: Axes,
+    x: ArrayLike,
+    values: ArrayLike,
+    label: str,
+    *,
+    colour: str,
+    style: str = "-",
+    title: str | None = None,
+    logarithmic: bool | None = None,
+    **kwargs: Any,
+) -> None:
+    """Mean over seeds of `values` [seeds, x] with its 95 % interval.
+
+    Args:
+        panel: where to draw; positive quantities on its logarithmic axis get the geometric mean,
+            and the interval of the logarithms.
+        x: [x].
+        values: [seeds, x], or [x] of one seed.
+        label: the curve's.
+        colour: of the curve; the band is paler.
+        style: dashes and marker of the curve.
+        title: the panel's in the figure's CSV, if it is not the one it has.
+        logarithmic: for panels that get their scale later.
+        kwargs: further options of the curve.
+    """
+    rows = np.atleast_2d(values)
+    if logarithmic is None:
+        logarithmic = panel.get_yscale() == "log"
+    if logarithmic:
+        rows = np.log(rows)
+    bounds = np.array([_bounds(column) for column in rows.T]).reshape(-1, 3).T
+    mean, low, high = np.exp(bounds) if logarithmic else bounds
+    panel.plot(x, mean, style, color=colour, label=label, **kwargs)
+    if len(rows) > 1:
+        panel.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+    remember(panel, title, label, x, mean, low, high)
+
+
+def curve(
+    panel: Axes,
+    x: ArrayLike,
+    y: ArrayLike,
+    label: str,
+    *,
+    colour: str,
+    style: str = "-",
+    title: str | None = None,
+    **kwargs: Any,
+) -> None:
+    """One curve without a band."""
+    panel.plot(x, y, style, color=colour, label=label, **kwargs)
+    remember(panel, title, label, x, y)
+
+
+def bars(
+    panel: Axes,
+    x: Sequence[Any] | NDArray,
+    values: ArrayLike,
+    label: str,
+    *,
+    colour: str,
+    offset: float = 0.0,
+    width: float = 0.35,
+    title: str | None = None,
+    **kwargs: Any,
+) -> None:
+    """A bar with its 95 % interval for every x; `values` [seeds, x]."""
+    mean, low, high = np.array([interval(column) for column in np.atleast_2d(values).T]).T
+    if not np.isnan(low).all():
+        spread = np.nan_to_num([mean - low, high - mean])
+        kwargs |= {"yerr": spread, "error_kw": {"elinewidth": 1, "capsize": 2}}
+    panel.bar(np.arange(len(x)) + offset, mean, width, color=colour, label=label, **kwargs)
+    remember(panel, title, label, x, mean, low, high)
+
+
+def guide(panel: Axes, y: float, text: str = "", side: str = "right") -> None:
+    """A horizontal landmark, its name at one side."""
+    panel.axhline(y, color=NEUTRAL, linewidth=0.8, linestyle=":")
+    if text:
+        x = {"left": 0.01, "right": 0.99}[side]
+        where: Any = ("axes fraction", "data")
+        label = panel.annotate(text, (x, y), xycoords=where, fontsize=7, color=NEUTRAL)
+        label.set(ha=side, va="bottom")
+
+
+def remember(
+    panel: Axes,
+    title: str | None,
+    label: str,
+    x: ArrayLike,
+    mean: ArrayLike,
+    low: ArrayLike | None = None,
+    high: ArrayLike | None = None,
+) -> None:
+    """Keep numbers for the figure's CSV, a row per x."""
+    title = title or panel.get_title(loc="left") or panel.get_ylabel()
+    columns = [np.atleast_1d(values) for values in (x, mean)]
+    for bound in (low, high):
+        nothing = np.full(len(columns[0]), np.nan)
+        columns.append(nothing if bound is None else np.atleast_1d(bound))
+    rows = zip(*(column.tolist() for column in columns))
+    panel.figure.drawn.extend((title, label, *map(_cell, row)) for row in rows)  # type: ignore
+
+
+def _bounds(column: NDArray) -> Sequence[float]:
+    return interval(column) if np.isfinite(column).all() else (np.nan,) * 3
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return "" if np.isnan(value) else f"{value:.6g}"

@@ -1,4 +1,4 @@
-"""Recorded runs as TensorBoard event files. The writer is an extra, imported here and nowhere else."""
+"""TensorBoard event files of recorded runs. Their writer is an extra, imported here alone."""
 
 from __future__ import annotations
 
@@ -8,32 +8,31 @@ from pathlib import Path
 
 from coherence.lab.runs import Run
 
-from .grouping import arms
+from .arms import arms, flat
 from .records import kind, parts
-from .settings import flat
 from .tables import markdown
 
 
 def export(paths: Iterable[str | Path], folder: str | Path) -> list[Path]:
-    """Write runs where `tensorboard --logdir FOLDER` finds them: a folder a run, its scalars, layers and groups, its settings as text.
+    """Write runs where `tensorboard --logdir FOLDER` finds them, and return the folders written.
 
-    Lists with one value an example and matrices have no place there and are left out; nan is kept.
-    Returns the folders written.
+    A folder per run: scalars, layers and groups, and its settings as text. Values per example and
+    matrices have no place there and are left out; nan is kept.
 
     Raises:
-      RuntimeError: the extra `tensorboard` is not installed.
-      FileExistsError: a run was exported there before; TensorBoard would show every point twice.
-      FileNotFoundError: one of `paths` holds no run.
+        RuntimeError: the extra `tensorboard` is not installed.
+        FileExistsError: a run was exported there before; TensorBoard would show every point twice.
+        FileNotFoundError: one of `paths` holds no run.
     """
     try:
         from tensorboardX import SummaryWriter
     except ImportError:
         raise RuntimeError(
-            'export needs the extra tensorboard, which brings tensorboardX: pip install -e ".[tensorboard]".'
+            "export needs the extra tensorboard, which brings tensorboardX: "
+            'pip install -e ".[tensorboard]".'
         ) from None
-    logging.getLogger("tensorboardX.x2num").setLevel(
-        logging.ERROR
-    )  # nan is data here; it would warn of each
+    # nan is data here; it would warn of each
+    logging.getLogger("tensorboardX.x2num").setLevel(logging.ERROR)
     targets = {
         Path(folder) / arm.name / f"seed={run.seed}": run for arm in arms(paths) for run in arm.runs
     }
@@ -51,11 +50,12 @@ def export(paths: Iterable[str | Path], folder: str | Path) -> list[Path]:
 
 
 def points(run: Run) -> Iterator[tuple[str, float, int]]:
-    """`(tag, value, step)` of everything TensorBoard can draw: `train/m_coherence_by_layer/hidden_0`."""
+    """`(tag, value, step)` of everything TensorBoard can draw.
+
+    A tag is such as `train/m_coherence_by_layer/hidden_0`.
+    """
     for record in run.records():
         for name, value in record.items():
             if name != "step" and kind(name, value, run.axes) in ("scalar", "layers", "groups"):
-                yield from (
-                    (f"{name}/{part}" if part else name, number, record["step"])
-                    for part, number in parts(value)
-                )
+                for part, number in parts(value):
+                    yield f"{name}/{part}" if part else name, number, record["step"]

@@ -1,114 +1,147 @@
-"""Quantities in colour: by layer over training, and between groups of examples."""
+"""Maps: quantities in colour by layer and between groups, and examples as pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import matplotlib.colors
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-from . import drawing
-from .examples import part_names
-from .grouping import Arm
+from . import drawing, labels
+from .arms import Arm
+from .examples import Ranking, Sample, images, is_corrupt, part_names, place
 from .records import Track, diverged, last, track
-from .wording import fitted, logarithmic, plain, sparse, spread_out, words
 
+SHOWN = 10
+"""Examples in a row of pictures."""
 _SMALLEST = 4.5  # points: smaller numbers in the cells of a matrix cannot be read in print
 _NOT_A_NUMBER = "#dddddd"
 
 
 def by_layer(arms: Sequence[Arm], name: str, among: Sequence[Arm] | None = None) -> Figure:
-    """A panel an arm: a row a layer, first layer on top; the colour is the mean over seeds, logarithmic where the range asks for it.
+    """A panel per arm: a row per layer, the first on top; colours are means over seeds.
 
-    `among`: all arms that share the colours, if they are drawn in several figures.
+    Colours are logarithmic where the range asks for it.
+
+    Args:
+        arms: those to draw.
+        name: the quantity.
+        among: all arms that share the colours, if they are drawn in several figures.
     """
-    tracks, notes = zip(*(_kept(arm, name) for arm in arms))
-    means = [_mean(one.values, one.present) for one in tracks]
-    norm, palette = _colours(
-        name,
-        [_mean(one.values, one.present) for one, _ in (_kept(arm, name) for arm in among or arms)],
-    )
-    rows = max(len(one.parts) for one in tracks)
+    tracks, notes = zip(*(_track(arm, name) for arm in arms))
+    means = [_mean(of_arm) for of_arm in tracks]
+    norm, palette = _colours(name, [_mean(_track(arm, name)[0]) for arm in among or arms])
+    rows = max(len(of_arm.parts) for of_arm in tracks)
     columns = 2 if len(arms) > 1 and rows <= 24 else 1
     deep = -(-len(arms) // columns)
-    figure, axes = drawing.figure(deep, columns, height=1.1 + min(0.24 * rows, 6.0), sharex=True)
-    for panel, arm, note, one, mean in zip(axes.flat, arms, notes, tracks, means):
+    figure, grid = drawing.figure(deep, columns, height=1.1 + min(0.24 * rows, 6.0), sharex=True)
+    for panel, arm, note, of_arm, mean in zip(grid.flat, arms, notes, tracks, means):
         mesh = panel.pcolormesh(
-            *_edges(one.steps, len(one.parts)),
+            *_edges(of_arm.steps, len(of_arm.parts)),
             mean.T,
             norm=norm,
             cmap=palette,
             rasterized=mean.size > 2000,
         )
-        every = -(-len(one.parts) // 60)  # names of more layers would overlap
+        every = -(-len(of_arm.parts) // 60)  # names of more layers would overlap
         panel.set_yticks(
-            np.arange(len(one.parts))[::every] + 0.5,
-            one.parts[::every],
+            np.arange(len(of_arm.parts))[::every] + 0.5,
+            of_arm.parts[::every],
             fontsize=8 if rows <= 24 else 5,
         )
         panel.invert_yaxis()
         panel.grid(False)
-        panel.set_title(fitted(arm.name + note, columns))
-        if spread_out(one.steps):
+        panel.set_title(labels.fitted(arm.name + note, columns))
+        if labels.is_spread_out(of_arm.steps):
             panel.set_xscale("log")
-        _remember(figure, arm.name, one.parts, one.steps.tolist(), mean)
-    for spare in axes.flat[len(arms) :]:
-        spare.set_visible(False)
-    for panel in axes[-1]:
+        _remember(panel, arm.name, of_arm.parts, of_arm.steps.tolist(), mean)
+    for panel in grid[-1]:
         panel.set_xlabel("step")
-    _bar(figure, mesh, axes, name)
+    _finish(figure, grid, len(arms), mesh, name)
     return figure
 
 
 def between_groups(arms: Sequence[Arm], name: str, among: Sequence[Arm] | None = None) -> Figure:
-    """A panel an arm: the matrix at the last step that has it, mean over seeds; `among` as for `by_layer`."""
-    tracks, notes = zip(*(_kept(arm, name) for arm in arms))
-    lasts = [_mean(one.values, one.present)[-1] for one in tracks]
-    norm, palette = _colours(
-        name,
-        [
-            _mean(one.values, one.present)[-1]
-            for one, _ in (_kept(arm, name) for arm in among or arms)
-        ],
-    )
+    """A panel per arm: the matrix at the last step that has it, mean over seeds.
+
+    Arguments are those of `by_layer`.
+    """
+    tracks, notes = zip(*(_track(arm, name) for arm in arms))
+    lasts = [_mean(of_arm)[-1] for of_arm in tracks]
+    norm, palette = _colours(name, [_mean(_track(arm, name)[0])[-1] for arm in among or arms])
     columns = min(3, len(arms))
     shape, width = lasts[0].shape, 7.2 if columns > 1 else 4.4
     inches = (width - 1.2) / columns
-    figure, axes = drawing.figure(
-        -(-len(arms) // columns),
-        columns,
-        width,
-        height=0.9 + min(inches * shape[0] / shape[1], 6.0),
-    )
-    for panel, arm, note, one, values in zip(axes.flat, arms, notes, tracks, lasts):
+    height = 0.9 + min(inches * shape[0] / shape[1], 6.0)
+    figure, grid = drawing.figure(-(-len(arms) // columns), columns, width, height)
+    for panel, arm, note, of_arm, values in zip(grid.flat, arms, notes, tracks, lasts):
         mesh = panel.imshow(values, norm=norm, cmap=palette)
         names = part_names(arm.runs[0], name, map(str, range(max(values.shape))))
-        for place, count in ((panel.set_yticks, len(values)), (panel.set_xticks, values.shape[1])):
+        for set_ticks, count in zip((panel.set_yticks, panel.set_xticks), values.shape):
             ticks = range(0, count, -(-count // 20))
-            place(ticks, [names[i] for i in ticks])
+            set_ticks(ticks, [names[i] for i in ticks])
         panel.grid(False)
-        panel.set_title(
-            fitted(f"{arm.name}, step {one.steps[-1]}{note}", columns + 1)
-        )  # narrower than their share, by tick labels
+        title = f"{arm.name}, step {of_arm.steps[-1]}{note}"
+        panel.set_title(labels.fitted(title, columns + 1))  # narrower than their share, by labels
         ylabel, xlabel = arm.axes.get(name, ("index", "index"))
         panel.set(xlabel=xlabel, ylabel=ylabel)
         _annotate(panel, values, norm, palette, inches / values.shape[1])
-        _remember(
-            figure,
-            arm.name,
-            [f"row {i}" for i in range(len(values))],
-            range(values.shape[1]),
-            values.T,
-        )
-    for spare in axes.flat[len(arms) :]:
-        spare.set_visible(False)
-    _bar(figure, mesh, axes, name)
+        rows = [f"row {i}" for i in range(len(values))]
+        _remember(panel, arm.name, rows, range(values.shape[1]), values.T)
+    _finish(figure, grid, len(arms), mesh, name)
     return figure
 
 
-def _kept(arm: Arm, name: str) -> tuple[Track, str]:
-    """A quantity of the seeds that did not diverge, and a note that says so; of all seeds where none or all did."""
+def example_ends(ranking: Ranking, sample: Sample) -> Figure | None:
+    """The most and the least coherent examples, a row each; label and contribution below each.
+
+    None where the inputs are no pictures.
+    """
+    inputs = images(sample["inputs"]) if "inputs" in sample else None
+    if inputs is None or len(inputs) < len(ranking.contributions):
+        return None
+    rows = ranking.ends(SHOWN)
+    figure, grid = drawing.figure(2, len(rows[0]), width=7.2, height=1.25)
+    low, high = float(np.nanmin(inputs)), float(np.nanmax(inputs))
+    for panels, indices, title in zip(grid, rows, ("most coherent", "least coherent")):
+        for panel, index in zip(panels, indices.tolist()):
+            _picture(panel, inputs[index], low, high, corrupt=is_corrupt(sample, index))
+            panel.set_xlabel(_below(ranking, sample, index), fontsize=7)
+            contribution = float(ranking.contributions[index])
+            label = f"example {place(sample, index)}"
+            drawing.remember(panel, title, label, [ranking.step], [contribution])
+        panels[0].set_title(title, fontsize=8.5)
+    return figure
+
+
+def _picture(panel: Axes, image: NDArray, low: float, high: float, corrupt: bool) -> None:
+    if image.ndim == 3:
+        panel.imshow((image - low) / (max(high, low + 1e-12) - low))
+    else:
+        panel.imshow(image, cmap="gray_r", vmin=low, vmax=high)
+    panel.grid(False)
+    panel.set(xticks=[], yticks=[])
+    colour = drawing.COLOUR["corrupt" if corrupt else "neutral"]
+    for side in panel.spines.values():
+        side.set(visible=True, color=colour, linewidth=2.5 if corrupt else 0.5)
+
+
+def _below(ranking: Ranking, sample: Sample, index: int) -> str:
+    lines = [f"label {sample['labels'][index]}"] if "labels" in sample else []
+    lines.append(ranking.times(index))
+    return "\n".join(lines + ["corrupt"] * is_corrupt(sample, index))
+
+
+def _track(arm: Arm, name: str) -> tuple[Track, str]:
+    """A quantity of the seeds that did not diverge, and a note that says so.
+
+    Of all seeds where none or all did.
+    """
     lost = [
         run.seed for run, history in zip(arm.runs, arm.histories) if diverged(history) is not None
     ]
@@ -118,58 +151,72 @@ def _kept(arm: Arm, name: str) -> tuple[Track, str]:
     return track(histories, name), f", without diverged seed {', '.join(map(str, lost))}"
 
 
-def _mean(values: np.ndarray, present: np.ndarray) -> np.ndarray:
+def _mean(track: Track) -> NDArray:
     """Mean over the seeds that were measured at a step; a nan of one of them makes it nan."""
-    counted = present.reshape(*present.shape, *[1] * (values.ndim - 2))
+    present = track.present
+    counted = present.reshape(*present.shape, *[1] * (track.values.ndim - 2))
     with np.errstate(invalid="ignore"):
-        return np.where(counted, values, 0).sum(0) / counted.sum(0)
+        return np.where(counted, track.values, 0).sum(0) / counted.sum(0)
 
 
-def _colours(name: str, arrays: Sequence[np.ndarray]):
-    """Logarithmic or linear viridis; orange to purple around 0 where there are negative values. Grey is nan."""
+def _colours(
+    name: str, arrays: Sequence[NDArray]
+) -> tuple[matplotlib.colors.Normalize, matplotlib.colors.Colormap]:
+    """Viridis, logarithmic or linear; orange to purple around 0 where values are negative.
+
+    Grey is nan.
+    """
     values = np.concatenate([array.ravel() for array in arrays])
     finite = values[np.isfinite(values)]
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
+    palette = "viridis"
     norm: matplotlib.colors.Normalize
-    if logarithmic(name, finite):
-        norm, palette = matplotlib.colors.LogNorm(low, max(high, low * 1.01)), "viridis"
+    if labels.is_logarithmic(name, finite):
+        norm = matplotlib.colors.LogNorm(low, max(high, low * 1.01))
     elif low < 0:
-        reach = max(-low, high)
-        norm, palette = matplotlib.colors.Normalize(-reach, reach), "PuOr"
+        reach, palette = max(-low, high), "PuOr"
+        norm = matplotlib.colors.Normalize(-reach, reach)
     else:
-        norm, palette = matplotlib.colors.Normalize(low, max(high, low + 1e-12)), "viridis"
+        norm = matplotlib.colors.Normalize(low, max(high, low + 1e-12))
     return norm, matplotlib.colormaps[palette].with_extremes(bad=_NOT_A_NUMBER)
 
 
-def _bar(figure: Figure, mesh, axes, name: str) -> None:
-    """The one colour bar of a figure, its ticks plain numbers."""
+def _finish(figure: Figure, grid: NDArray, count: int, mesh: ScalarMappable, name: str) -> None:
+    """Hide spare panels, and add the one colour bar of a figure, its ticks plain numbers."""
+    for spare in grid.flat[count:]:
+        spare.set_visible(False)
     logarithmic = isinstance(mesh.norm, matplotlib.colors.LogNorm)
     bar = figure.colorbar(
         mesh,
-        ax=axes,
-        label=words(name),
+        ax=grid,
+        label=labels.label(name),
         fraction=0.04,
         pad=0.02,
-        format=plain if logarithmic else None,
+        format=labels.plain if logarithmic else None,
     )
     if logarithmic:
-        bar.ax.yaxis.set_minor_formatter(sparse)
+        bar.ax.yaxis.set_minor_formatter(labels.sparse)
 
 
-def _edges(steps: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
+def _edges(steps: NDArray, rows: int) -> tuple[NDArray, NDArray]:
     """Borders of the cells: halfway between steps, on the scale of the axis."""
-    x = np.maximum(steps, 0.7) if spread_out(steps) else steps.astype(float)
-    if spread_out(steps):
-        x = np.log(x)
+    spread_out = labels.is_spread_out(steps)
+    x = np.log(drawing.log_steps(steps)) if spread_out else steps.astype(float)
     between = (x[1:] + x[:-1]) / 2
     ends = (between[0] - x[0], x[-1] - between[-1]) if len(between) else (0.5, 0.5)
     edges = np.concatenate([[x[0] - ends[0]], between, [x[-1] + ends[1]]])
-    return np.exp(edges) if spread_out(steps) else edges, np.arange(rows + 1)
+    return np.exp(edges) if spread_out else edges, np.arange(rows + 1)
 
 
-def _annotate(panel, values, norm, palette, inches: float) -> None:
+def _annotate(
+    panel: Axes,
+    values: NDArray,
+    norm: matplotlib.colors.Normalize,
+    palette: matplotlib.colors.Colormap,
+    inches: float,
+) -> None:
     """Numbers in the cells, which are `inches` wide, where they can be read."""
-    digits = int(np.clip(2 - np.ceil(np.log10(norm.vmax)), 0, 4))
+    digits = int(np.clip(2 - np.ceil(np.log10(float(norm.vmax or 1))), 0, 4))
     texts = {
         place: f"{round(value, digits) + 0.0:.{digits}f}" for place, value in np.ndenumerate(values)
     }
@@ -179,14 +226,14 @@ def _annotate(panel, values, norm, palette, inches: float) -> None:
     for (i, j), text in texts.items():
         red, green, blue, _ = palette(norm(values[i, j]))
         dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
-        panel.text(
-            j, i, text, ha="center", va="center", fontsize=size, color="white" if dark else "black"
-        )
+        colour = "white" if dark else "black"
+        panel.text(j, i, text, ha="center", va="center", fontsize=size, color=colour)
 
 
-def _remember(figure, arm: str, curves: Sequence[str], x: Sequence, values: np.ndarray) -> None:
+def _remember(
+    panel: Axes, arm: str, curves: Sequence[str], x: Iterable[Any], values: NDArray
+) -> None:
     """`values` [x, curves] for the figure's CSV."""
     for at, row in zip(x, values):
-        figure.drawn.extend(
-            (arm, curve, at, f"{value:.6g}", "", "") for curve, value in zip(curves, row)
-        )
+        for curve, value in zip(curves, row.tolist()):
+            drawing.remember(panel, arm, curve, [at], [value])

@@ -1,4 +1,4 @@
-"""What a run recorded, as numbers in order: which quantities there are, what shape they have, their values over steps and seeds.
+"""Records of runs as numbers in order: which quantities they hold, of what kind, over steps and seeds.
 
 A record may lack any quantity, and a value may be nan. The two are kept apart: what was not
 measured says nothing, a nan is a result.
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 PREFERRED = (
     *("train_loss", "train_accuracy", "test_accuracy", "m_coherence", "alpha", "loss"),
@@ -28,116 +29,124 @@ class Track(NamedTuple):
     measured and the value is nan. `parts` are the names of the layers, or of the groups, in order.
     """
 
-    steps: np.ndarray
-    values: np.ndarray
-    present: np.ndarray
+    steps: NDArray
+    values: NDArray
+    present: NDArray
     parts: tuple[str, ...]
 
 
 def split(name: str) -> tuple[str, str]:
-    """The probe and the quantity of a recorded name: `train/m_coherence` is `("train", "m_coherence")`; no probe is `""`."""
+    """The probe and the quantity of a recorded name.
+
+    `train/m_coherence` is `("train", "m_coherence")`; without a probe the first is `""`.
+    """
     probe, _, quantity = name.rpartition("/")
     return probe, quantity
 
 
 def axis(name: str, value: Any, axes: Axes) -> str:
-    """What the parts of a recorded value are: as the writer said, else `layer` of a dict and `index` of a list."""
+    """The parts of a value: as its writer said, else `layer` of a dict and `index` of a list."""
     if axes.get(name):
         return axes[name][0]
     return "layer" if isinstance(value, dict) else "index"
 
 
 def kind(name: str, value: Any, axes: Axes) -> str:
-    """What a recorded value is: `scalar`, `layers`, `groups` (a list of anything but examples), `examples`, `matrix`, or `other`."""
-    if _number(value):
+    """The kind of a recorded value.
+
+    `scalar`; `layers` of a dict; `examples` of a list over examples, `groups` of any other; `matrix`
+    of a list of lists; `other` of what holds no numbers.
+    """
+    if _is_number(value):
         return "scalar"
-    if isinstance(value, dict) and value and all(map(_number, value.values())):
+    if isinstance(value, dict) and value and all(map(_is_number, value.values())):
         return "layers"
-    if isinstance(value, list) and value and all(map(_number, value)):
+    if _is_row(value):
         return "examples" if axis(name, value, axes) == "example" else "groups"
-    rows = (
-        isinstance(value, list)
-        and value
-        and all(isinstance(row, list) and row and all(map(_number, row)) for row in value)
-    )
+    rows = isinstance(value, list) and value and all(map(_is_row, value))
     return "matrix" if rows and len({len(row) for row in value}) == 1 else "other"
 
 
-def kinds(records: list[dict], axes: Axes) -> dict[str, str]:
-    """`{name: kind}` of everything recorded, without a probe first, within a probe the preferred ones first."""
-    found: dict[str, str] = {}
+def kinds(records: Sequence[dict], axes: Axes) -> dict[str, str]:
+    """`{name: kind}` of everything recorded.
+
+    Those without a probe come first, and within a probe the preferred ones.
+    """
+    known: dict[str, str] = {}
     for record in records:
         for name, value in record.items():
-            if name != "step" and found.get(name, "other") == "other":
-                found[name] = kind(name, value, axes)
-    probes = list(dict.fromkeys(split(name)[0] for name in found))
-    order = sorted(
-        found,
-        key=lambda name: (
-            split(name)[0] != "",
-            probes.index(split(name)[0]),
-            _rank(split(name)[1]),
-        ),
-    )
-    return {name: found[name] for name in order}
+            if name != "step" and known.get(name, "other") == "other":
+                known[name] = kind(name, value, axes)
+    probes = list(dict.fromkeys(split(name)[0] for name in known))
+
+    def order(name: str) -> tuple[bool, int, int]:
+        probe, quantity = split(name)
+        return probe != "", probes.index(probe), _rank(quantity)
+
+    return {name: known[name] for name in sorted(known, key=order)}
 
 
-def quantities(records: list[dict], axes: Axes, *which: str) -> list[str]:
+def quantities(records: Sequence[dict], axes: Axes, *which: str) -> list[str]:
     """Names of the recorded quantities of some kinds, in the order of `kinds`."""
-    return [name for name, found in kinds(records, axes).items() if found in which]
+    return [name for name, kind in kinds(records, axes).items() if kind in which]
 
 
 def parts(value: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
-    """`(part, number)` of everything in a recorded value: `""` of a scalar, else layers and indices, joined by commas."""
-    if _number(value):
+    """`(part, number)` of every number in a recorded value.
+
+    The part of a scalar is `""`, else layers and indices, joined by commas.
+    """
+    if _is_number(value):
         yield prefix, float(value)
-    else:
-        inner = (
-            value.items()
-            if isinstance(value, dict)
-            else enumerate(value)
-            if isinstance(value, list)
-            else ()
-        )
-        for key, one in inner:
-            yield from parts(one, f"{prefix},{key}" if prefix else str(key))
+    elif isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in items:
+            yield from parts(inner, f"{prefix},{key}" if prefix else str(key))
 
 
-def series(records: list[dict], name: str) -> list[tuple[int, Any]]:
+def series(records: Sequence[dict], name: str) -> list[tuple[int, Any]]:
     """`(step, value)` of the records that have a quantity."""
     return [(record["step"], record[name]) for record in records if record.get(name) is not None]
 
 
-def last(records: list[dict], name: str) -> tuple[int, Any] | None:
+def last(records: Sequence[dict], name: str) -> tuple[int, Any] | None:
     """The last `(step, value)` of a quantity; None where it was never recorded."""
-    found = series(records, name)
-    return found[-1] if found else None
+    values = series(records, name)
+    return values[-1] if values else None
 
 
-def track(histories: list[list[dict]], name: str) -> Track:
-    """A quantity of several runs on the union of their steps; layers are those of the first record that has them."""
-    found = [dict(series(history, name)) for history in histories]
-    steps = sorted({step for one in found for step in one})
+def track(histories: Sequence[Sequence[dict]], name: str) -> Track:
+    """A quantity of several runs on the union of their steps.
+
+    Layers are those of the first record that has them.
+
+    Raises:
+        ValueError: none of the runs recorded numbers under this name.
+    """
+    measured = [dict(series(history, name)) for history in histories]
+    steps = sorted({step for values in measured for step in values})
     example = next(
-        (value for one in found for value in one.values() if kind(name, value, {}) != "other"), None
+        (
+            value
+            for values in measured
+            for value in values.values()
+            if kind(name, value, {}) != "other"
+        ),
+        None,
     )
     if example is None:
         raise ValueError(f"no run recorded numbers named {name!r}.")
-    names = (
-        tuple(example)
-        if isinstance(example, dict)
-        else tuple(str(i) for i in range(len(example)))
-        if isinstance(example, list)
-        else ()
-    )
-    shape = np.shape(list(example.values()) if isinstance(example, dict) else example)
-    values, present = (
-        np.full((len(found), len(steps), *shape), np.nan),
-        np.zeros((len(found), len(steps)), bool),
-    )
-    for i, one in enumerate(found):
+    names: tuple[str, ...] = ()
+    if isinstance(example, dict):
+        names, example = tuple(example), list(example.values())
+    elif isinstance(example, list):
+        names = tuple(str(i) for i in range(len(example)))
+    shape = np.shape(example)
+    values = np.full((len(measured), len(steps), *shape), np.nan)
+    present = np.zeros((len(measured), len(steps)), bool)
+    for i, by_step in enumerate(measured):
         for j, step in enumerate(steps):
-            value = one.get(step)
+            value = by_step.get(step)
             if isinstance(value, dict):
                 value = [value.get(part, math.nan) for part in names]
             if value is not None and np.shape(value) == shape:
@@ -145,17 +154,21 @@ def track(histories: list[list[dict]], name: str) -> Track:
     return Track(np.array(steps), values, present, names)
 
 
-def diverged(records: list[dict]) -> int | None:
-    """The first step at which a loss was recorded as nan or infinite; None for a run that kept its numbers."""
+def diverged(records: Sequence[dict]) -> int | None:
+    """The first step at which a loss was recorded as nan or infinite; None where none was."""
     for record in records:
         for name, value in record.items():
-            if name.endswith("loss") and _number(value) and not math.isfinite(value):
+            if name.endswith("loss") and _is_number(value) and not math.isfinite(value):
                 return record["step"]
     return None
 
 
-def _number(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, int | float)
+
+
+def _is_row(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_number, value))
 
 
 def _rank(quantity: str) -> int:

@@ -5,227 +5,192 @@ from __future__ import annotations
 import math
 import shutil
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from coherence.lab.runs import Run
 
-from . import circumstances, examples
-from .grouping import found
-from .records import PREFERRED, axis, last, parts, quantities, series, split
-from .settings import ABSENT, differences, flat, text
-from .tables import FORMATS, number, wrapped
+from . import examples
+from .arms import ABSENT, device, differences, duration, find, flat, setting_text, state
+from .records import PREFERRED, axis, diverged, last, parts, quantities, series, split
+from .tables import Format, blocks, check_format, number
 
 ROWS = 8
 """Steps in a table: enough to see how it went, few enough to read."""
 _MOST_TABLES, _MOST_PARTS, _MOST_EXAMPLES = 3, 40, 10
 
-Format = Literal["text", "markdown"]
-
 
 def describe(path: str | Path, format: Format = "text", width: int | None = None) -> str:
-    """What `coherence show` prints: of one run everything, of several one line each and what they have in common.
+    """What `coherence show` prints: of one run everything, of several a line each.
 
-    Of one run: settings, seed, device, whether it is done; scalars at a few steps, a table a probe;
-    by layer and by group at the last step; the most and least coherent examples. Nothing is printed
-    for what was not measured, and `nan` for what was and is none.
+    Of one run: settings, seed, device, whether it is done; scalars at a few steps, a table per
+    probe; by layer and by group at the last step; the most and least coherent examples. Of several
+    also what they have in common. Nothing is printed for what was not measured, and `nan` for what
+    was and is none.
 
     Args:
-      path: a run's folder, or one that holds several.
-      format: of the tables, "text" or "markdown".
-      width: what tables should fit into; the terminal's by default.
+        path: a run's folder, or one that holds several.
+        format: of the tables.
+        width: what tables should fit into; the terminal's by default.
 
     Raises:
-      FileNotFoundError: the folder holds no run.
+        FileNotFoundError: the folder holds no run.
     """
-    if format not in FORMATS:
-        raise ValueError(f'describe(format): "text" or "markdown", got {format!r}.')
-    width = width or shutil.get_terminal_size().columns
-    runs = found([path])
-    blocks = (
-        _one(runs[0], format, width)
-        if len(runs) == 1
-        else _several(runs, Path(path), format, width)
-    )
-    return "\n\n".join(blocks)
+    check_format("describe", format)
+    page = _Page(format, width or shutil.get_terminal_size().columns)
+    runs = find([path])
+    return "\n\n".join(page.one(runs[0]) if len(runs) == 1 else page.several(runs, Path(path)))
 
 
-def _one(run: Run, format: Format, width: int) -> Iterator[str]:
-    records = run.records()
-    yield f"{run.path}: seed {run.seed}, {circumstances.state(run, records)}, {len(records)} records"
-    facts = [
-        ("device", circumstances.device(run)),
-        ("took", circumstances.duration(run)),
-        ("ended with", _summary(run)),
-    ]
-    settings = [(key, text(value)) for key, value in run.config.items()]
-    yield "\n".join(f"  {name:<18}{value}" for name, value in [*facts, *settings] if value)
-    scalars = quantities(records, run.axes, "scalar")
-    for probe in dict.fromkeys(split(name)[0] for name in scalars):
-        yield from _over_steps(
-            records, probe, [name for name in scalars if split(name)[0] == probe], format, width
+class _Page:
+    """What is printed, block by block, with tables of one format and width."""
+
+    def __init__(self, format: Format, width: int):
+        self.format, self.width = format, width
+
+    def one(self, run: Run) -> Iterator[str]:
+        records = run.records()
+        yield f"{run.path}: seed {run.seed}, {state(run, records)}, {len(records)} records"
+        summary = [f"{key} {setting_text(value)}" for key, value in (run.summary or {}).items()]
+        facts = [
+            ("device", device(run)),
+            ("took", duration(run)),
+            ("ended with", ", ".join(summary)),
+            *((key, setting_text(value)) for key, value in run.config.items()),
+        ]
+        yield "\n".join(f"  {name:<18}{value}" for name, value in facts if value)
+        for probe, names in _by_probe(quantities(records, run.axes, "scalar")).items():
+            yield from self.over_steps(records, probe, names)
+        yield from self.by_part(run, records)
+        for probe in examples.probes(quantities(records, run.axes, "examples")):
+            yield from _ranked(run, records, probe)
+
+    def over_steps(self, records: list[dict], probe: str, names: Sequence[str]) -> Iterator[str]:
+        """The scalars of one probe at a few of the steps at which most of them were recorded."""
+        empty = [name for name in names if not _has_number(records, name)]
+        names = [name for name in names if name not in empty]
+        having = [sum(name in record for name in names) for record in records]
+        full = [record for record, count in zip(records, having) if count == max(having)]
+        places = sorted({round(k * (len(full) - 1) / (ROWS - 1)) for k in range(ROWS)})
+        picked = [full[place] for place in places]
+        rows = [
+            [str(record["step"]), *(number(record.get(name)) for name in names)]
+            for record in picked
+        ]
+        title = f"probe {probe}" if probe else "over training"
+        if len(full) > len(rows):
+            title += f", {len(rows)} of {len(full)} steps"
+        if names:
+            yield from self.table(title, ["step", *(split(name)[1] for name in names)], rows)
+        if empty:
+            yield f"nan throughout: {', '.join(empty)}"
+
+    def by_part(self, run: Run, records: list[dict]) -> Iterator[str]:
+        """Quantities by layer and by group, a table per probe, where they last were numbers."""
+        tables: dict[tuple[str, str], dict[str, tuple[int, Any]]] = {}
+        for name in quantities(records, run.axes, "layers", "groups"):
+            step, value = _last_with_numbers(records, name)
+            place = (split(name)[0], axis(name, value, run.axes))
+            tables.setdefault(place, {})[name] = (step, value)
+        for (probe, what), latest in tables.items():
+            yield from self.parts(run, probe, what, latest)
+
+    def parts(
+        self, run: Run, probe: str, what: str, latest: Mapping[str, tuple[int, Any]]
+    ) -> Iterator[str]:
+        steps = sorted({step for step, _ in latest.values()})
+        values = [dict(parts(value)) for _, value in latest.values()]
+        keys = list(dict.fromkeys(key for value in values for key in value))
+        titles = examples.part_names(run, next(iter(latest)), keys)
+        rows = [
+            [title, *(number(value.get(key)) for value in values)]
+            for title, key in list(zip(titles, keys))[:_MOST_PARTS]
+        ]
+        title = f"{_prefix(probe)}by {what} at step {', '.join(map(str, steps))}"
+        if len(keys) > _MOST_PARTS:
+            title += f", the first {_MOST_PARTS} of {len(keys)}"
+        header = [what, *(split(name)[1].removesuffix(f"_by_{what}") for name in latest)]
+        yield from self.table(title, header, rows)
+
+    def several(self, runs: list[Run], path: Path) -> Iterator[str]:
+        """A line per run: what sets it apart, how far it came, and what one looks for first."""
+        histories = [run.records() for run in runs]
+        settings = [flat(run.config) for run in runs]
+        differing = differences(settings)
+        yield f"{path}: {len(runs)} runs, {sum(run.done for run in runs)} done"
+        common = [f"{key}={x}" for key, x in settings[0].items() if key not in differing]
+        yield textwrap.fill(f"in common: {', '.join(common)}", self.width, subsequent_indent="  ")
+        recorded = quantities([record for history in histories for record in history], {}, "scalar")
+        names = sorted(
+            (name for name in recorded if split(name)[1] in PREFERRED),
+            key=lambda name: PREFERRED.index(split(name)[1]),
         )
-    latest = {
-        name: _last_with_numbers(records, name)
-        for name in quantities(records, run.axes, "layers", "groups")
-    }
-    places = {
-        name: (split(name)[0], axis(name, value, run.axes)) for name, (_, value) in latest.items()
-    }
-    for probe, what in dict.fromkeys(places.values()):
-        some = {name: latest[name] for name in latest if places[name] == (probe, what)}
-        yield from _by_part(run, probe, what, some, format, width)
-    for probe in examples.probes(quantities(records, run.axes, "examples")):
-        yield from _ranked(run, records, probe)
-
-
-def _summary(run: Run) -> str:
-    return ", ".join(f"{key} {text(value)}" for key, value in (run.summary or {}).items())
-
-
-def _over_steps(
-    records: list[dict], probe: str, names: list[str], format: Format, width: int
-) -> Iterator[str]:
-    """The scalars of one probe at a few of the steps at which most of them were recorded."""
-    empty = [
-        name
-        for name in names
-        if not any(math.isfinite(record.get(name, math.nan)) for record in records)
-    ]
-    names = [name for name in names if name not in empty]
-    having = [sum(name in record for name in names) for record in records]
-    full = [record for record, count in zip(records, having) if count == max(having)]
-    picked = [
-        full[i] for i in sorted({round(k * (len(full) - 1) / (ROWS - 1)) for k in range(ROWS)})
-    ]
-    rows = [
-        [str(record["step"]), *(number(record.get(name)) for name in names)] for record in picked
-    ]
-    title = f"probe {probe}" if probe else "over training"
-    shown = f", {len(rows)} of {len(full)} steps" if len(full) > len(rows) else ""
-    if names:
-        yield from _fitting(
-            f"{title}{shown}", ["step", *(split(name)[1] for name in names)], rows, format, width
+        rows = []
+        for run, history, values in zip(runs, histories, settings):
+            ends = [last(history, name) for name in names]
+            done = "done" if run.done else "unfinished"
+            rows.append(
+                [
+                    str(run.path.relative_to(path)),
+                    str(history[-1]["step"]) if history else "-",
+                    done if diverged(history) is None else f"{done}, diverged",
+                    *(values.get(key, ABSENT) for key in differing),
+                    *(number(end[1] if end else None) for end in ends),
+                ]
+            )
+        header = ["run", "step", "state", *differing, *names]
+        yield from self.table("at the last record of each", header, rows)
+        yield (
+            f"One of them in full: coherence show {runs[0].path}\n"
+            f"All of them drawn:   coherence report {path}"
         )
-    if empty:
-        yield f"nan throughout: {', '.join(empty)}"
+
+    def table(self, title: str, header: list[str], rows: list[list[str]]) -> Iterator[str]:
+        """A table as at most a few tables that fit; the columns beyond are named."""
+        yield from blocks(title, header, rows, self.format, self.width, _MOST_TABLES)
+
+
+def _by_probe(names: Iterable[str]) -> dict[str, list[str]]:
+    grouped: dict[str, list[str]] = {}
+    for name in names:
+        grouped.setdefault(split(name)[0], []).append(name)
+    return grouped
+
+
+def _has_number(records: list[dict], name: str) -> bool:
+    return any(math.isfinite(value) for _, value in series(records, name))
 
 
 def _last_with_numbers(records: list[dict], name: str) -> tuple[int, Any]:
-    """The last step and value that are not all nan: a run that diverged says more a moment before."""
+    """The last step and value that are not all nan: a diverged run says more a moment before."""
     values = series(records, name)
-    return next(
-        (
-            one
-            for one in reversed(values)
-            if any(math.isfinite(number) for _, number in parts(one[1]))
-        ),
-        values[-1],
-    )
+    for step, value in reversed(values):
+        if any(math.isfinite(number) for _, number in parts(value)):
+            return step, value
+    return values[-1]
 
 
-def _by_part(
-    run: Run, probe: str, what: str, latest: dict[str, tuple], format: Format, width: int
-) -> Iterator[str]:
-    """Quantities by layer or by group, where they last were numbers."""
-    steps = sorted({step for step, _ in latest.values()})
-    values = [
-        {
-            str(key): one
-            for key, one in (value.items() if isinstance(value, dict) else enumerate(value))
-        }
-        for _, value in latest.values()
-    ]
-    keys = list(dict.fromkeys(key for value in values for key in value))
-    titles = examples.part_names(run, next(iter(latest)), keys)
-    rows = [
-        [title, *(number(value.get(key)) for value in values)]
-        for title, key in list(zip(titles, keys))[:_MOST_PARTS]
-    ]
-    more = f", the first {_MOST_PARTS} of {len(keys)}" if len(keys) > _MOST_PARTS else ""
-    title = (
-        f"{f'probe {probe}, ' if probe else ''}by {what} at step {', '.join(map(str, steps))}{more}"
-    )
-    yield from _fitting(
-        title,
-        [what, *(split(name)[1].removesuffix(f"_by_{what}") for name in latest)],
-        rows,
-        format,
-        width,
-    )
-
-
-def _fitting(
-    title: str, header: list[str], rows: list[list[str]], format: Format, width: int
-) -> Iterator[str]:
-    """A table as at most a few tables that fit; the columns beyond are named."""
-    pieces = wrapped(header, rows, width) if format == "text" else [(header, rows)]
-    for i, (some, cells) in enumerate(pieces[:_MOST_TABLES]):
-        yield (
-            (f"{title}\n" if i == 0 else "")
-            + ("\n" * (format == "markdown"))
-            + FORMATS[format](some, cells)
-        )
-    if left := [name for some, _ in pieces[_MOST_TABLES:] for name in some[1:]]:
-        yield f"and {len(left)} more: {', '.join(left)} (all with --csv FILE)"
+def _prefix(probe: str) -> str:
+    return f"probe {probe}, " if probe else ""
 
 
 def _ranked(run: Run, records: list[dict], probe: str) -> Iterator[str]:
-    ranking = examples.rankings(records, probe)
-    if not ranking:
+    """The examples at both ends of a probe's last ranking."""
+    rankings = examples.rankings(records, probe)
+    if not rankings:
         return
-    latest, kept = ranking[-1], examples.sample(run, probe)
+    latest, sample = rankings[-1], examples.sample(run, probe)
+    count = len(latest.contributions)
     lines = [
-        f"{f'probe {probe}, ' if probe else ''}{len(latest.contributions)} examples by their part of step {latest.step}, 1x the average"
+        f"{_prefix(probe)}{count} examples by their part of step {latest.step}, 1x the average"
     ]
     for title, indices in zip(("most coherent", "least coherent"), latest.ends(_MOST_EXAMPLES)):
-        lines += [f"  {title}: " + ", ".join(_example(kept, latest, int(i)) for i in indices)]
+        shown = ", ".join(_example(sample, latest, index) for index in indices.tolist())
+        lines.append(f"  {title}: {shown}")
     yield "\n".join(lines)
 
 
-def _example(kept: dict, ranking: examples.Ranking, index: int) -> str:
-    known = examples.caption(kept, index)
-    return f"{examples.place(kept, index)} ({known + ', ' if known else ''}{ranking.said(index)})"
-
-
-def _several(runs: list[Run], path: Path, format: Format, width: int) -> Iterator[str]:
-    """One line a run: what sets it apart, how far it came, and the last of the quantities one looks for first."""
-    histories = [run.records() for run in runs]
-    settings = [flat(run.config) for run in runs]
-    differ = differences(settings)
-    yield f"{path}: {len(runs)} runs, {sum(run.done for run in runs)} done"
-    common = {key: value for key, value in settings[0].items() if key not in differ}
-    yield textwrap.fill(
-        "in common: " + ", ".join(f"{key}={value}" for key, value in common.items()),
-        width,
-        subsequent_indent="  ",
-    )
-    recorded = quantities([record for history in histories for record in history], {}, "scalar")
-    names = sorted(
-        (name for name in recorded if split(name)[1] in PREFERRED),
-        key=lambda name: PREFERRED.index(split(name)[1]),
-    )
-    rows = []
-    for run, history, one in zip(runs, histories, settings):
-        numbers = [number(value[1]) if (value := last(history, name)) else "" for name in names]
-        step = str(history[-1]["step"]) if history else "-"
-        rows.append(
-            [
-                str(run.path.relative_to(path)),
-                step,
-                _state(run, history),
-                *(one.get(key, ABSENT) for key in differ),
-                *numbers,
-            ]
-        )
-    yield from _fitting(
-        "at the last record of each", ["run", "step", "state", *differ, *names], rows, format, width
-    )
-    yield f"One of them in full: coherence show {runs[0].path}\nAll of them drawn:   coherence report {path}"
-
-
-def _state(run: Run, history: list[dict]) -> str:
-    return ("done" if run.done else "unfinished") + (
-        ", diverged" if circumstances.diverged(history) is not None else ""
-    )
+def _example(sample: examples.Sample, ranking: examples.Ranking, index: int) -> str:
+    words = [examples.caption(sample, index), ranking.times(index)]
+    return f"{examples.place(sample, index)} ({', '.join(filter(None, words))})"

@@ -1,4 +1,4 @@
-"""Tables as text, Markdown and CSV. The standard library's csv is all they need."""
+"""Tables as text, Markdown and CSV, and the cells they are made of."""
 
 from __future__ import annotations
 
@@ -6,22 +6,32 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-from coherence.lab.claims import interval
+from coherence.lab.claims import Judgement, effect, format_p, interval
 from coherence.lab.runs import Run
 
 from .records import parts
 
+Format = Literal["text", "markdown"]
+Header = Sequence[str]
+Rows = Iterable[Sequence[Any]]
+
 LONG = ("run", "seed", "step", "quantity", "part", "value")
-"""The columns of `long`: one number a row, the layer, group or example in `part`."""
+"""The columns of `long`: one number per row, the layer, group or example in `part`."""
 _NUMERIC = re.compile(r"|-|[-+]?(\d[\d,]*\.?\d*(e[-+]?\d+)?|nan|inf)( ?%)?")
 
 
-def aligned(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns under their headings, two spaces apart: numbers to the right, everything else to the left.
+def check_format(function: str, format: str) -> None:
+    """Refuse formats of tables that do not exist, in the name of the function that was called."""
+    if format not in get_args(Format):
+        raise ValueError(f'{function}(format): "text" or "markdown", got {format!r}.')
+
+
+def aligned(header: Header, rows: Rows) -> str:
+    """A table as text, columns two spaces apart: numbers to the right, words to the left.
 
     >>> print(aligned(["labels", "step"], [["real", "5"], ["random", "10"]]))
     labels  step
@@ -39,77 +49,53 @@ def aligned(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """The same as a Markdown table."""
-    lines = [list(map(str, header)), ["---"] * len(header), *(list(map(str, row)) for row in rows)]
+def markdown(header: Header, rows: Rows) -> str:
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
     return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
     )
 
 
-FORMATS = {"text": aligned, "markdown": markdown}
+def blocks(
+    title: str,
+    header: Header,
+    rows: Sequence[Sequence[str]],
+    format: Format,
+    width: int,
+    most: int | None = None,
+) -> list[str]:
+    """A table as printed, the title above it: as text in several where one would be too wide.
 
-
-def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """The same as CSV; nan is written as `nan`."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    return text.getvalue()
-
-
-def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """`csv_text` in a file."""
-    Path(path).write_text(csv_text(header, rows), encoding="utf-8")
-
-
-def long(runs: Iterable[Run]) -> Iterable[tuple]:
-    """Every number of every record, one a row (`LONG`): what a data frame or a spreadsheet wants."""
-    for run in runs:
-        for record in run.records():
-            for quantity, value in record.items():
-                if quantity != "step":
-                    yield from (
-                        (str(run.path), run.seed, record["step"], quantity, part, number)
-                        for part, number in parts(value)
-                    )
-
-
-def number(value: float | None) -> str:
-    """Four digits; nothing for what was not measured, `nan` for what was and is none."""
-    return "" if value is None else f"{value:.4g}"
-
-
-def plus_minus(values: Sequence[float]) -> str:
-    """Mean over seeds ± half of its 95 % interval; `-` where a seed has no number, as where it never got to what is compared."""
-    mean, low, _ = interval(values)
-    return "-" if math.isnan(mean) else f"{mean:.3g} ± {mean - low:.2g}"
-
-
-def cell(values: Sequence[float]) -> str:
-    """Mean over seeds ± half of its 95 % interval; says how many are nan instead of leaving them out."""
-    failed = sum(not math.isfinite(value) for value in values)
-    if not len(values):
-        return "-"
-    if failed:
-        return str(values[0]) if len(values) == 1 else f"nan in {failed} of {len(values)}"
-    mean, low, _ = interval(values)
-    return number(mean) if math.isnan(low) else f"{number(mean)} ± {mean - low:.2g}"
+    Of `most` tables at most; the columns beyond are named.
+    """
+    if format == "markdown":
+        return [f"{title}\n\n{markdown(header, rows)}"]
+    pieces = wrapped(header, rows, width)
+    text = [aligned(*piece) for piece in pieces[:most]]
+    text[0] = f"{title}\n{text[0]}"
+    if left := [name for names, _ in pieces[len(text) :] for name in names[1:]]:
+        text.append(f"and {len(left)} more: {', '.join(left)} (all with --csv FILE)")
+    return text
 
 
 def wrapped(
-    header: Sequence[str], rows: Sequence[Sequence[str]], width: int
+    header: Header, rows: Sequence[Sequence[str]], width: int
 ) -> list[tuple[list[str], list[list[str]]]]:
-    """One table as several, none wider than `width`, each with the first column; one column is kept however wide."""
+    """One table as several, none wider than `width`, each with the first column.
+
+    A column that is too wide by itself is kept however wide.
+    """
     columns = list(zip(header, *rows))
     widths = [max(map(len, column)) for column in columns]
     pieces: list[list[int]] = [[]]
+    total = widths[0]
     for i in range(1, len(columns)):
-        if (
-            pieces[-1]
-            and widths[0] + sum(2 + widths[j] for j in pieces[-1]) + 2 + widths[i] > width
-        ):
+        if pieces[-1] and total + 2 + widths[i] > width:
             pieces.append([])
+            total = widths[0]
         pieces[-1].append(i)
+        total += 2 + widths[i]
     return [
         (
             [header[0], *(header[i] for i in piece)],
@@ -117,3 +103,85 @@ def wrapped(
         )
         for piece in pieces
     ]
+
+
+def verdict_table(judgements: Sequence[Judgement], format: Format = "text") -> str:
+    """A table of judgements: verdict, effect with interval and unit, p, scope, source and run."""
+    check_format("verdict_table", format)
+    header = ("claim", "verdict", "effect [95 % interval]", "values", "p")
+    rows = [
+        (j.claim.name, j.verdict, effect(j), j.n, format_p(_adjusted(j.p, j.p_adjusted)))
+        for j in judgements
+    ]
+    sources = [f"{j.claim.source} ({j.claim.known})" for j in judgements]
+    if format == "markdown":
+        return markdown(
+            (*header, "scope", "source", "run"),
+            [
+                (f"**{name}**: {j.statement}", *cells, _scope(j), source, j.run)
+                for (name, *cells), j, source in zip(rows, judgements, sources)
+            ],
+        )
+    first, *lines = aligned(header, rows).splitlines()
+    text = [first]
+    for line, j, source in zip(lines, judgements, sources):
+        notes = (j.claim.text, f"measured: {j.claim.statistic}", j.where, j.reason, source, j.run)
+        text += [line, *(f"    {note}" for note in notes if note)]
+    return "\n".join(text)
+
+
+def _adjusted(p: float, adjusted: float) -> float:
+    return p if math.isnan(adjusted) else adjusted
+
+
+def _scope(judgement: Judgement) -> str:
+    reason = f" ({judgement.reason})" if judgement.reason else ""
+    return f"{judgement.where}{reason}"
+
+
+def csv_text(header: Header, rows: Rows) -> str:
+    """A table as CSV; nan is written as `nan`."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    return text.getvalue()
+
+
+def write_csv(path: str | Path, header: Header, rows: Rows) -> None:
+    """Write a table to a file as `csv_text`."""
+    Path(path).write_text(csv_text(header, rows), encoding="utf-8")
+
+
+def long(runs: Iterable[Run]) -> Iterator[tuple]:
+    """Every number of every record, one per row (`LONG`), as data frames and spreadsheets want."""
+    for run in runs:
+        for record in run.records():
+            for quantity, value in record.items():
+                if quantity != "step":
+                    place = (str(run.path), run.seed, record["step"], quantity)
+                    yield from ((*place, part, number) for part, number in parts(value))
+
+
+def number(value: float | None) -> str:
+    """A cell of four digits: empty for what was not measured, `nan` for what is no number."""
+    return "" if value is None else f"{value:.4g}"
+
+
+def plus_minus(values: Sequence[float], digits: int = 3) -> str:
+    """Mean over seeds ± half of its 95 % interval.
+
+    One value has no interval. `-` where a seed has no number, as where it never got to what is
+    compared.
+    """
+    mean, low, _ = interval(values)
+    if math.isnan(mean):
+        return "-"
+    half = "" if math.isnan(low) else f" ± {mean - low:.2g}"
+    return f"{mean:.{digits}g}{half}"
+
+
+def cell(values: Sequence[float]) -> str:
+    """`plus_minus` that says how many values are nan or infinite instead of leaving them out."""
+    failed = sum(not math.isfinite(value) for value in values)
+    if failed:
+        return str(values[0]) if len(values) == 1 else f"nan in {failed} of {len(values)}"
+    return plus_minus(values, digits=4) if len(values) else "-"

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coherence.lab import gallery, runs
+from coherence.lab import runs
 from coherence.lab.experiment import collect, load, perform
+from coherence.lab.report import gallery
 
 ROOT = Path(__file__).resolve().parents[3]
 PROPERTIES = load(ROOT / "experiments" / "alpha_properties.py")

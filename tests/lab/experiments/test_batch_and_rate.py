@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from coherence.lab import gallery
 from coherence.lab.experiment import collect, load, perform
+from coherence.lab.report import gallery
 
 ROOT = Path(__file__).resolve().parents[3]
 batch_and_rate = load(ROOT / "experiments" / "batch_and_rate.py")

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coherence.lab import data, gallery
+from coherence.lab import data
 from coherence.lab.experiment import collect, load, perform
+from coherence.lab.report import gallery
 from coherence.lab.report.drawing import in_house_style
 
 ROOT = Path(__file__).resolve().parents[3]

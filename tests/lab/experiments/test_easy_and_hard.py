@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from coherence.lab import gallery
 from coherence.lab.experiment import collect, load, perform
+from coherence.lab.report import gallery
 
 ROOT = Path(__file__).resolve().parents[3]
 easy_and_hard = load(ROOT / "experiments" / "easy_and_hard.py")

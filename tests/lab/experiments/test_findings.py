@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coherence.lab import gallery, runs
+from coherence.lab import runs
 from coherence.lab.experiment import Experiment, all_arms, collect, load, perform
-from coherence.lab.report import describe
+from coherence.lab.report import describe, gallery
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from coherence import metrics
-from coherence.lab import gallery
 from coherence.lab.experiment import collect, load, perform
+from coherence.lab.report import gallery
 from coherence.lab.settings import MLP, digits, label_noise
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from coherence import metrics
-from coherence.lab import gallery
 from coherence.lab.experiment import collect, load, perform
+from coherence.lab.report import gallery
 
 ROOT = Path(__file__).resolve().parents[3]
 compared = load(ROOT / "experiments" / "metrics_compared.py")

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coherence.lab import gallery
 from coherence.lab.experiment import collect, load, perform
+from coherence.lab.report import gallery
 
 ROOT = Path(__file__).resolve().parents[3]
 trees = load(ROOT / "experiments" / "trees.py")

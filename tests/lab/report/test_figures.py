@@ -6,8 +6,8 @@ import matplotlib.colors
 import numpy as np
 import pytest
 
-from coherence.lab.report import curves, drawing, maps, wording
-from coherence.lab.report.grouping import Arm, arms
+from coherence.lab.report import curves, drawing, labels, maps
+from coherence.lab.report.arms import Arm, arms
 from coherence.lab.runs import Run, save_arrays
 from tests.lab.report import recorded
 
@@ -85,7 +85,7 @@ def test_m_coherence_is_on_a_logarithmic_axis_with_a_line_at_orthogonal(tmp_path
     ],
 )
 def test_axes_are_logarithmic_where_that_helps_and_is_possible(name, values, log):
-    assert wording.logarithmic(name, np.array(values)) is log
+    assert labels.is_logarithmic(name, np.array(values)) is log
 
 
 def test_steps_are_logarithmic_where_they_were_recorded_so(tmp_path):
@@ -93,7 +93,7 @@ def test_steps_are_logarithmic_where_they_were_recorded_so(tmp_path):
     axes = curves.over_training([arm], ["x"]).axes[0]
     assert axes.get_xscale() == "log"
     assert line(axes, arm.name).get_xdata()[0] > 0
-    assert not wording.spread_out(np.arange(0, 100, 10))
+    assert not labels.is_spread_out(np.arange(0, 100, 10))
 
 
 def test_pristine_is_green_and_corrupt_vermilion(tmp_path):
@@ -174,14 +174,14 @@ def test_arms_with_matrices_of_different_sizes_share_a_figure(tmp_path):
 
 
 def test_ticks_of_logarithmic_axes_are_plain_numbers():
-    assert [wording.plain(x) for x in (0.001, 1, 50, 1e6, 1e-5)] == [
+    assert [labels.plain(x) for x in (0.001, 1, 50, 1e6, 1e-5)] == [
         "0.001",
         "1",
         "50",
         "1e6",
         "1e-5",
     ]
-    assert [wording.sparse(x) for x in (2, 3, 0.5, 40)] == ["2", "", "0.5", ""]
+    assert [labels.sparse(x) for x in (2, 3, 0.5, 40)] == ["2", "", "0.5", ""]
 
 
 def test_arms_in_several_figures_share_axes_and_colours(tmp_path):

@@ -16,7 +16,7 @@ from coherence.lab.report.examples import (
     rankings,
     sample,
 )
-from coherence.lab.report.pictures import ends
+from coherence.lab.report.maps import example_ends
 from coherence.lab.runs import Run
 from tests.lab.report import recorded
 
@@ -49,10 +49,10 @@ def test_early_is_the_first_after_the_start(steps, shown):
 
 
 @pytest.mark.parametrize(
-    ("contribution", "said"), [(1.23, "1.2x"), (-0.5, "-0.50x"), (1200.0, "1,200x"), (0.0, "0.00x")]
+    ("contribution", "text"), [(1.23, "1.2x"), (-0.5, "-0.50x"), (1200.0, "1,200x"), (0.0, "0.00x")]
 )
-def test_contributions_are_said_in_average_examples(contribution, said):
-    assert ranking([contribution]).said(0) == said
+def test_contributions_are_in_average_examples(contribution, text):
+    assert ranking([contribution]).times(0) == text
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_both_ends_are_drawn_in_order_and_corrupt_ones_are_framed():
         "labels": np.arange(30),
         **groups,
     }
-    figure = ends(Ranking("train", 9, np.argsort(-contributions), contributions), kept)
+    figure = example_ends(Ranking("train", 9, np.argsort(-contributions), contributions), kept)
     axes = figure.axes
     assert [one.get_xlabel().splitlines()[0] for one in axes] == [
         f"label {i}" for i in [*range(29, 19, -1), *range(10)]
@@ -135,7 +135,7 @@ def test_both_ends_are_drawn_in_order_and_corrupt_ones_are_framed():
 
 def test_colour_pictures_and_missing_labels_are_drawn():
     kept = {"inputs": np.zeros((4, 3072), np.uint8)}
-    figure = ends(ranking([0.1, 0.2, 0.3, 0.4]), kept)
+    figure = example_ends(ranking([0.1, 0.2, 0.3, 0.4]), kept)
     assert figure.axes[0].images[0].get_array().shape == (32, 32, 3)
     assert figure.axes[0].get_xlabel() == "0.40x"
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coherence.lab.report import records as r
-from coherence.lab.report.grouping import arms, found
+from coherence.lab.report.arms import arms, find
 from coherence.lab.runs import Run
 from tests.lab.report import recorded
 
@@ -138,7 +138,7 @@ def test_arms_in_one_folder_are_named_by_the_settings_that_differ(tmp_path):
 
 def test_a_run_named_twice_counts_once(tmp_path):
     recorded.run(tmp_path / "seed=0", probes=False)
-    assert len(found([tmp_path, tmp_path / "seed=0", f"{tmp_path}/../{tmp_path.name}"])) == 1
+    assert len(find([tmp_path, tmp_path / "seed=0", f"{tmp_path}/../{tmp_path.name}"])) == 1
 
 
 def test_a_folder_without_runs_is_said(tmp_path):

@@ -1,4 +1,4 @@
-"""What axes say: quantities in words with their units, and which of them belong on a logarithmic axis."""
+"""Labels of axes: quantities in words with units, which are logarithmic, how ticks read."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import textwrap
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .records import split
 
@@ -31,45 +32,48 @@ WORDS = {
     "sign_stiffness": "stiffness (mean sign)",
     "stiffness": "stiffness, in [-1, 1]",
 }
-"""What axes say, with units where a quantity has some; others are said as they are called."""
+"""Labels, with units where a quantity has some; others are labelled with their names."""
 ORTHOGONAL = {"m_coherence": 1.0}
 """Quantities with a value for pairwise orthogonal gradients that does not depend on m."""
 _PARTS = re.compile("_by_[a-z]+(_matrix)?$")
-_DECADES = (
-    1.3  # a positive quantity that spans more than this is easier to read on a logarithmic axis
-)
+_DECADES = 1.3  # positive values that span more are easier to read on a logarithmic axis
 
 
-def words(name: str) -> str:
-    """`train/m_coherence_by_layer` as an axis says it, examples helped (m-coherence), in lines that fit beside a panel."""
+def label(name: str) -> str:
+    """An axis' label, in lines that fit beside a panel.
+
+    `train/m_coherence_by_layer` is "examples helped (m-coherence)".
+    """
     quantity = _PARTS.sub("", split(name)[1])
     return textwrap.fill(WORDS.get(quantity, quantity.replace("_", " ")), 24)
 
 
 def heading(name: str) -> str:
-    """A quantity's name with its probe: `m coherence by layer, probe train`."""
+    """A quantity's name with its probe: `m-coherence by layer, probe train`."""
     probe, quantity = split(name)
-    return quantity.replace("m_coherence", "m-coherence").replace("_", " ") + (
-        f", probe {probe}" if probe else ""
-    )
+    words = quantity.replace("m_coherence", "m-coherence").replace("_", " ")
+    return f"{words}, probe {probe}" if probe else words
 
 
-def share(name: str) -> bool:
+def is_share(name: str) -> bool:
     """Whether a quantity is a share, from 0 to 1."""
     return name.endswith("accuracy")
 
 
-def logarithmic(name: str, values: np.ndarray) -> bool:
-    """Whether values belong on a logarithmic axis: all positive, and m-coherence or spanning many times their smallest."""
+def is_logarithmic(name: str, values: NDArray) -> bool:
+    """Whether values belong on a logarithmic axis.
+
+    All have to be positive, and m-coherence or spanning many times their smallest.
+    """
     finite = values[np.isfinite(values)]
-    if not finite.size or finite.min() <= 0 or share(name):
+    if not finite.size or finite.min() <= 0 or is_share(name):
         return False
-    return split(name)[1].startswith("m_coherence") or bool(
-        np.log10(finite.max() / finite.min()) > _DECADES
-    )
+    if split(name)[1].startswith("m_coherence"):
+        return True
+    return bool(np.log10(finite.max() / finite.min()) > _DECADES)
 
 
-def spread_out(steps: np.ndarray) -> bool:
+def is_spread_out(steps: NDArray) -> bool:
     """Whether steps were chosen ever farther apart, for a logarithmic axis."""
     gaps = np.diff(steps)
     return len(gaps) > 3 and bool(gaps[-1] > 4 * gaps[0])
@@ -80,15 +84,13 @@ def fitted(title: str, columns: int) -> str:
     return textwrap.fill(title, 84 // columns)
 
 
-def plain(value: float, _position=None) -> str:
+def plain(value: float, _position: float | None = None) -> str:
     """A tick of a logarithmic axis as a plain number, where a reader would write it so."""
-    return (
-        f"{value:g}"
-        if 1e-3 <= value < 1e5
-        else f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
-    )
+    if 1e-3 <= value < 1e5:
+        return f"{value:g}"
+    return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
 
 
-def sparse(value: float, _position=None) -> str:
-    """The same for ticks between powers of ten: 2 and 5 alone, the others have no room."""
+def sparse(value: float, _position: float | None = None) -> str:
+    """A tick between powers of ten: 2 and 5 alone, the others have no room."""
     return plain(value) if f"{value:.0e}"[0] in "25" else ""

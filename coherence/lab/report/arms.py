@@ -1,0 +1,191 @@
+"""Arms: runs of the same settings with different seeds, their state, and the settings that differ.
+
+Settings are read as recorded. No settings class is imported, so any run can be read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from coherence.lab import runs
+
+from .records import diverged, kinds, last
+
+ABSENT = "absent"
+
+
+class Arm:
+    """Runs of the same settings, one per seed, and their records (read once)."""
+
+    def __init__(self, name: str, members: Sequence[runs.Run]):
+        self.name = name
+        self.runs = sorted(members, key=lambda run: run.seed)
+
+    def __repr__(self) -> str:
+        return f"Arm({self.name!r}, seeds={self.seeds})"
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds, in order."""
+        return [run.seed for run in self.runs]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The settings, as recorded."""
+        return self.runs[0].config
+
+    @cached_property
+    def histories(self) -> list[list[dict]]:
+        """The records of every run."""
+        return [run.records() for run in self.runs]
+
+    @property
+    def axes(self) -> dict[str, list[str]]:
+        """What the axes of recorded values are; see `Run.axes`."""
+        return {name: axes for run in self.runs for name, axes in run.axes.items()}
+
+    @cached_property
+    def _kinds(self) -> dict[str, str]:
+        return kinds([record for history in self.histories for record in history], self.axes)
+
+    def quantities(self, *which: str) -> list[str]:
+        """Names of what any of the runs recorded, of some kinds."""
+        return [name for name, kind in self._kinds.items() if kind in which]
+
+    def finals(self, name: str) -> dict[int, Any]:
+        """`{seed: value}` of the last record that has a quantity, without seeds that have none."""
+        values = {run.seed: last(history, name) for run, history in zip(self.runs, self.histories)}
+        return {seed: value[1] for seed, value in values.items() if value}
+
+
+def find(paths: Iterable[str | Path]) -> list[runs.Run]:
+    """The runs in some folders and below, each once.
+
+    Raises:
+        FileNotFoundError: one of the folders holds none.
+    """
+    members: dict[Path, runs.Run] = {}
+    for path in map(Path, paths):
+        inside = runs.find(path) if path.is_dir() else []
+        if not inside:
+            raise FileNotFoundError(
+                f"{path} holds no run. Runs go to {runs.root()}/EXPERIMENT/PRESET/ARM/seed=K."
+            )
+        members |= {run.path.resolve(): run for run in inside}
+    return list(members.values())
+
+
+def arms(paths: Iterable[str | Path]) -> list[Arm]:
+    """The runs in some folders, grouped by their settings.
+
+    They are named by what tells their folders apart, else by the settings that differ.
+    """
+    groups: dict[str, list[runs.Run]] = {}
+    for run in find(paths):
+        groups.setdefault(json.dumps(run.config, sort_keys=True), []).append(run)
+    members = list(groups.values())
+    names = _folder_names([_home(group) for group in members])
+    if len(set(names)) < len(names):
+        settings = [flat(group[0].config) for group in members]
+        differing = differences(settings)
+        names = [
+            " ".join(f"{key}={values[key]}" for key in differing if key in values)
+            for values in settings
+        ]
+    return [Arm(name, group) for name, group in zip(names, members)]
+
+
+def _home(group: list[runs.Run]) -> Path:
+    """The folder that holds an arm's seeds."""
+    paths = [run.path.resolve() for run in group]
+    parents = [path.parent if path.name.startswith("seed=") else path for path in paths]
+    return Path(os.path.commonpath(parents))
+
+
+def _folder_names(folders: list[Path]) -> list[str]:
+    if len(folders) == 1:
+        return [folders[0].name]
+    shared = Path(os.path.commonpath(folders))
+    return [str(folder.relative_to(shared)) for folder in folders]
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Settings by their dotted names, as text; a choice by its kind.
+
+    Such as `{"model": "FullyConnected", "model.width": "64"}`.
+    """
+    values = {prefix.rstrip(".") or "kind": config["kind"]} if "kind" in config else {}
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            values |= flat(value, f"{prefix}{key}.")
+        elif key != "kind":
+            values[f"{prefix}{key}"] = setting_text(value)
+    return values
+
+
+def differences(settings: Sequence[dict[str, str]]) -> list[str]:
+    """The names of flat settings that are not the same in all, in order of appearance."""
+    names = dict.fromkeys(name for values in settings for name in values)
+    return [name for name in names if len({values.get(name, ABSENT) for values in settings}) > 1]
+
+
+def setting_text(value: Any) -> str:
+    """A setting as it would be typed: `FullyConnected(width=64, depth=3)`, `0.1`, `(1, 2)`."""
+    if isinstance(value, dict) and "kind" in value:
+        fields = [f"{key}={setting_text(x)}" for key, x in value.items() if key != "kind"]
+        return f"{value['kind']}({', '.join(fields)})"
+    if isinstance(value, list):
+        return f"({', '.join(map(setting_text, value))}{',' * (len(value) == 1)})"
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def state(run: runs.Run, records: Sequence[dict]) -> str:
+    """How far a run came: `done`, or `unfinished, checkpoints at 200, 100`; and if it diverged."""
+    checkpoints = ", ".join(map(str, run.checkpoints()))
+    if run.done:
+        words = "done"
+    else:
+        words = f"unfinished, {f'checkpoints at {checkpoints}' if checkpoints else 'no checkpoint'}"
+    lost = diverged(records)
+    if lost is None:
+        return words
+    return f"{words}, diverged: a loss is nan or infinite from step {lost}"
+
+
+def duration(run: runs.Run) -> str | None:
+    """From the first start to the end, as `1 min 20 s`; None for a run that has not ended.
+
+    Pauses before a resume are in it.
+    """
+    if not run.done:
+        return None
+    started = run.manifest.get("created")
+    ended = json.loads((run.path / "DONE").read_bytes()).get("finished")
+    if not started or not ended:
+        return None
+    span = datetime.fromisoformat(ended) - datetime.fromisoformat(started)
+    resumed = len(run.manifest.get("resumed", []))
+    again = f", resumed {resumed} time{'s' * (resumed > 1)}" if resumed else ""
+    return _span(span.total_seconds()) + again
+
+
+def device(run: runs.Run) -> str:
+    """What a run was computed on, as far as it was noted."""
+    host = run.manifest.get("host", {})
+    return str(run.manifest.get("device") or host.get("system", "unknown device"))
+
+
+def _span(seconds: float) -> str:
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    if minutes:
+        return f"{minutes} min {rest} s"
+    return f"{rest} s" if whole else "less than a second"

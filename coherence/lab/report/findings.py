@@ -1,0 +1,161 @@
+"""Recordings of a checkout with their verdicts: the page of claims and the page of figures.
+
+Never imports JAX.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from coherence.lab import claims, runs
+from coherence.lab.experiment import Experiment, collect, load
+
+from . import gallery
+from .tables import markdown
+
+CLAIMS_PAGE = Path("docs") / "reproducing.md"
+FIGURES_PAGE = Path("paper_figures") / "README.md"
+
+_CLAIMS = """\
+# What reproduces, and what does not
+
+As of {date}. Written by `coherence claims --write` from the recorded arrays in \
+`paper_figures/recorded/`; a test says when it is
+stale. {count} verdicts on claims, at the scales below: {counts}.
+
+A verdict rests on Student's t interval over seeds, 95 %. A reproduced claim that does not survive \
+Holm's adjustment over its
+table (5 %) becomes inconclusive; *not reproduced* rests on the interval alone. *Values* are one a \
+seed, or, of claims of exact
+values, which have no interval, as many as were compared. *Known* is how firmly we know that the \
+source says so: read there,
+second-hand, remembered, or derived by us. The sentence below a heading is what is asked or \
+claimed; verdicts are in the table.
+Pictures with captions: [paper_figures](../paper_figures/README.md)."""
+_FIGURES = """\
+# Figures
+
+Written by `coherence figures` from the arrays in `recorded/`: no training, no JAX. Each is in \
+`drawn/` as PNG, PDF and CSV (what
+was drawn, with its intervals). Bands and bars are 95 % intervals over seeds; what has none is a \
+mean or a single run. Labels:
+true ones blue, random ones orange; pristine examples green, corrupt ones vermilion. All claims, \
+with effects and sources:
+[docs/reproducing.md](../docs/reproducing.md)."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Recorded arrays of an experiment, judged."""
+
+    name: str
+    """Of its figure: the experiment's, and the preset's where that is not the usual one."""
+    experiment: Experiment
+    judgements: list[claims.Judgement]
+
+
+def experiments(home: Path) -> dict[str, Experiment]:
+    """The experiments of a checkout, by name.
+
+    Raises:
+        ValueError: a file that lacks a part of an experiment, by name.
+    """
+    return {path.stem: collect(load(path)) for path in sorted((home / "experiments").glob("*.py"))}
+
+
+def recordings(home: Path, known: dict[str, Experiment] | None = None) -> list[Recording]:
+    """The recordings of a checkout, judged, in the order of their names.
+
+    Args:
+        home: the checkout.
+        known: its `experiments`, where they are at hand.
+    """
+    known = experiments(home) if known is None else known
+    judged = []
+    for name in gallery.names(home):
+        path, experiment = gallery.recording(home, name), known[gallery.stem(name)]
+        judgements = experiment.judgements(runs.load_arrays(path), run_id(path, name))
+        judged.append(Recording(name, experiment, judgements))
+    return judged
+
+
+def all_judgements(recordings: Sequence[Recording]) -> list[claims.Judgement]:
+    """The judgements of some recordings, in order."""
+    return [judgement for recording in recordings for judgement in recording.judgements]
+
+
+def counts(judgements: Sequence[claims.Judgement]) -> str:
+    """Numbers of claims by verdict: `6 reproduced, 1 not reproduced, 2 inconclusive`."""
+    verdicts = [judgement.verdict for judgement in judgements]
+    return ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in claims.VERDICTS)
+
+
+def run_id(path: str | Path, name: str) -> str:
+    """A recording's name and a digest of all its arrays: other numbers, another id."""
+    return f"{name}@{hashlib.sha256(Path(path).read_bytes()).hexdigest()[:8]}"
+
+
+def claims_page(recordings: Sequence[Recording], date: str) -> str:
+    """The page of claims in Markdown: every claim with its verdict, scale, effect and source."""
+    judgements = all_judgements(recordings)
+    first = _CLAIMS.format(date=date, count=len(judgements), counts=counts(judgements))
+    return "\n\n".join([first, *map(_claims_section, recordings)]) + "\n"
+
+
+def _claims_section(recording: Recording) -> str:
+    first = recording.judgements[0]
+    the = "the" if first.at_source_scale else "not the"
+    header = ("claim", "source (known)", "verdict", "effect [95 % interval]", "values")
+    rows = [
+        (
+            f"**{j.claim.name}**: {j.statement}",
+            f"{j.claim.source} ({j.claim.known})",
+            f"*{j.verdict}*" + (f" ({j.reason})" if j.reason else ""),
+            claims.effect(j),
+            j.n,
+        )
+        for j in recording.judgements
+    ]
+    return "\n\n".join(
+        [
+            f"## {recording.name}",
+            recording.experiment.summary,
+            f"{first.scale}; {the} source's scale. Run `{first.run}`.",
+            markdown(header, rows),
+        ]
+    )
+
+
+def figures_page(home: Path, recordings: Sequence[Recording]) -> str:
+    """The page of figures in Markdown: each with its caption and the verdicts that belong to it."""
+    sections = [part for recording in recordings for part in _figure_section(home, recording)]
+    return "\n\n".join([_FIGURES, *sections]) + "\n"
+
+
+def _figure_section(home: Path, recording: Recording) -> Iterator[str]:
+    name, stem = recording.name, gallery.stem(recording.name)
+    title, caption = caption_of(home, stem)
+    if stem != name:
+        caption = f"Panels as under [{stem}](#{stem}), which also says what this preset adds."
+    yield f"## {name}"
+    yield f"![{title}](drawn/{name}.png)"
+    if "gif" in gallery.formats(home, name):
+        yield f"![{title}, moving](drawn/{name}.gif)"
+    yield f"**{title}** {caption}".strip()
+    verdicts = []
+    for verdict in claims.VERDICTS:
+        names = [j.claim.name for j in recording.judgements if j.verdict == verdict]
+        if names:
+            verdicts.append(f"*{verdict.capitalize()}*: {', '.join(names)}")
+    yield f"{recording.judgements[0].scale}. {'. '.join(verdicts)}."
+
+
+def caption_of(home: Path, stem: str) -> tuple[str, str]:
+    """Title and caption of a figure: its file's docstring, which is read without running it."""
+    path = home / "paper_figures" / f"{stem}.py"
+    title, _, caption = (ast.get_docstring(ast.parse(path.read_text())) or stem).partition("\n\n")
+    return " ".join(title.split()), caption.strip()
