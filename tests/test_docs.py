@@ -11,8 +11,8 @@ import pytest
 import coherence
 from coherence.gradients.rules import RULES
 from coherence.lab import cli, runs
-from coherence.lab.report import findings
 from coherence.lab.experiment import collect, load
+from coherence.lab.report import findings
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -212,7 +212,7 @@ def _claims(parsed: Parsed) -> None:
 
 def _show(parsed: Parsed) -> None:
     from .report import describe
-    from .report.arms import find
+    from .report.grouping import find
     from .report.tables import LONG, long, write_csv
 
     print(describe(parsed.run, parsed.format))

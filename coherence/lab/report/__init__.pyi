@@ -1,5 +1,5 @@
-from .arms import Arm as Arm
-from .arms import arms as arms
+from .grouping import Arm as Arm
+from .grouping import arms as arms
 from .comparing import Comparison as Comparison
 from .comparing import compare as compare
 from .events import export as export

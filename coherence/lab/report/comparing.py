@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from coherence.lab.claims import interval
 
-from .arms import ABSENT, Arm, arms, differences, flat
+from .grouping import ABSENT, Arm, arms, differences, flat
 from .examples import part_names
 from .records import diverged, parts, series
 from .tables import Format, blocks, cell, check_format

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from . import drawing, labels
-from .arms import Arm
+from .grouping import Arm
 from .examples import part_names
 from .records import Track, last, split, track
 

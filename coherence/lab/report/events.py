@@ -8,7 +8,7 @@ from pathlib import Path
 
 from coherence.lab.runs import Run
 
-from .arms import arms, flat
+from .grouping import arms, flat
 from .records import kind, parts
 from .tables import markdown
 

@@ -16,7 +16,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from . import curves, drawing, examples, labels, maps
-from .arms import ABSENT, Arm, arms, device, differences, duration, flat, state
+from .grouping import ABSENT, Arm, arms, device, differences, duration, flat, state
 from .gallery import COLUMNS
 from .records import diverged, split
 from .tables import cell, csv_text, markdown

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from . import drawing, labels
-from .arms import Arm
+from .grouping import Arm
 from .examples import Ranking, Sample, images, is_corrupt, part_names, place
 from .records import Track, diverged, last, track
 

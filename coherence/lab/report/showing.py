@@ -12,7 +12,7 @@ from typing import Any
 from coherence.lab.runs import Run
 
 from . import examples
-from .arms import ABSENT, device, differences, duration, find, flat, setting_text, state
+from .grouping import ABSENT, device, differences, duration, find, flat, setting_text, state
 from .records import PREFERRED, axis, diverged, last, parts, quantities, series, split
 from .tables import Format, blocks, check_format, number
 

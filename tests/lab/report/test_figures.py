@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from coherence.lab.report import curves, drawing, labels, maps
-from coherence.lab.report.arms import Arm, arms
+from coherence.lab.report.grouping import Arm, arms
 from coherence.lab.runs import Run, save_arrays
 from tests.lab.report import recorded
 

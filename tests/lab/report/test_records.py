@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coherence.lab.report import records as r
-from coherence.lab.report.arms import arms, find
+from coherence.lab.report.grouping import arms, find
 from coherence.lab.runs import Run
 from tests.lab.report import recorded
 
