@@ -1,4 +1,6 @@
-"""What measuring costs: probes on the training batch and on a fixed sample, a whole data set, a record, the import.
+"""What measuring costs.
+
+Probes on the training batch and on a fixed sample, a whole data set, a record, the import.
 
     python benchmarks/instrument.py [--quick] [--only batch]
 
@@ -60,7 +62,9 @@ def check(params, batch, m_coherence):
 
 
 def batch(pairs):
-    """A training step that reads `standard` off its own batch, without and with GSNR, against the plain step."""
+    """A training step that reads `standard` off its own batch, without and with GSNR, against
+    the plain step.
+    """
     (x, y), _ = data(100)
     params, tx = parameters(), optax.sgd(0.1)
     state, examples = tx.init(params), (jnp.asarray(x), jnp.asarray(y))
@@ -97,7 +101,10 @@ def batch(pairs):
 
 
 def sample(pairs):
-    """`full` on 10,000 fixed examples against one plain gradient of those; memory as the compiler counts it, without the sample."""
+    """`full` on 10,000 fixed examples against one plain gradient of those.
+
+    Memory as the compiler counts it, without the sample.
+    """
     (x, y), corrupt = data(10_000)
     params, examples = parameters(), (jnp.asarray(x), jnp.asarray(y))
     reference = compiled(
@@ -122,7 +129,9 @@ def sample(pairs):
 
 
 def whole(pairs):
-    """Alpha of 60,000 examples by layer and pristine/corrupt against the plain gradients of an epoch."""
+    """Alpha of 60,000 examples by layer and pristine/corrupt against the plain gradients of an
+    epoch.
+    """
     (x, y), corrupt = data(60_000)
     params = parameters()
     gradient = jax.jit(jax.grad(mean_loss))

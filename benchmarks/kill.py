@@ -53,7 +53,10 @@ def work(folder):
 
 
 def start(folder):
-    """A process that trains in `folder` and has just opened it; what one compiles the next ones find in a cache."""
+    """A process that trains in `folder` and has just opened it.
+
+    What one compiles the next ones find in a cache.
+    """
     cache = {
         "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -77,7 +80,10 @@ def to_the_end(folder):
 
 
 def killed(folder, seconds):
-    """Kill the run so long after it was opened; what it left: records and the newest checkpoint (None: none)."""
+    """Kill the run so long after it was opened.
+
+    What it left: records and the newest checkpoint (None: none).
+    """
     with start(folder) as process:
         time.sleep(seconds)
         process.kill()

@@ -1,4 +1,7 @@
-"""Other ways to take a winsorized or median step of a one-hidden-layer network: form every example's gradient, then select."""
+"""Other ways to take a winsorized or median step of a one-hidden-layer network.
+
+Form every example's gradient, then select.
+"""
 
 import concurrent.futures
 import os

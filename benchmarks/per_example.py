@@ -26,7 +26,10 @@ from coherence.lab.tasks import cross_entropy
 
 
 class Net(NamedTuple):
-    """A network, what draws its batch, and what is asked of it: time and memory over the plain gradient's."""
+    """A network, what draws its batch, and what is asked of it.
+
+    Time and memory over the plain gradient's.
+    """
 
     model: object
     draw: object

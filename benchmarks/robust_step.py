@@ -38,7 +38,10 @@ FLOOR = 4.0  # times the counted floor
 
 
 class Case(NamedTuple):
-    """c percent of m examples, 50 the median; how many times faster than the best opponent it is to be."""
+    """c percent of m examples, 50 the median.
+
+    How many times faster than the best opponent it is to be.
+    """
 
     c: int
     m: int
@@ -97,7 +100,10 @@ def plain(loss):
 
 
 def operations(case):
-    """Vector operations a coordinate: products, comparisons of the selection, and for means two to clip and one to add a value."""
+    """Vector operations a coordinate.
+
+    Products, comparisons of the selection, and for means two to clip and one to add a value.
+    """
     k = rank(case.c, case.m)
     if case.m > 128:
         return case.m * (
@@ -108,7 +114,9 @@ def operations(case):
 
 
 def rate():
-    """Comparisons (smaller or larger of two floats) a second on all cores, in registers, by XLA's own code."""
+    """Comparisons (smaller or larger of two floats) a second on all cores, in registers, by
+    XLA's own code.
+    """
     wires, rounds = 16, 8
     x = jnp.asarray(np.random.default_rng(0).normal(size=(wires, 2**16 + 16)), jnp.float32)
 
@@ -130,7 +138,9 @@ def rate():
 
 
 def largest_error(loss, params, batch, stepped, case, coordinates=300):
-    """Of the new parameters against numpy in float64 on formed per-example gradients, at random coordinates of each leaf."""
+    """Of the new parameters against numpy in float64 on formed per-example gradients, at random
+    coordinates of each leaf.
+    """
     rng, k, worst = np.random.default_rng(0), rank(case.c, case.m), 0.0
     leaves, treedef = jax.tree.flatten(params)
     for place, (p, new) in enumerate(zip(leaves, jax.tree.leaves(stepped))):

@@ -1,4 +1,7 @@
-"""What every benchmark shares: interleaved pairs in one process, ratios with an interval, memory as the compiler counts it."""
+"""What every benchmark shares.
+
+Interleaved pairs in one process, ratios with an interval, memory as the compiler counts it.
+"""
 
 import time
 from typing import NamedTuple
@@ -18,7 +21,11 @@ class Compiled(NamedTuple):
 
 
 class Ratio(NamedTuple):
-    """`a` against `b`: the median over pairs of a's time / b's time, with a 95 % interval, and each one's median in seconds."""
+    """`a` against `b`.
+
+    The median over pairs of a's time / b's time, with a 95 % interval, and each one's median in
+    seconds.
+    """
 
     value: float
     low: float
@@ -32,7 +39,10 @@ class Ratio(NamedTuple):
 
 
 def compiled(function, *args):
-    """`function(*args)` lowered, compiled and measured: bytes of temporaries and outputs from the compiler."""
+    """`function(*args)` lowered, compiled and measured.
+
+    Bytes of temporaries and outputs from the compiler.
+    """
     lowered = jax.jit(function).lower(*args)
     start = time.perf_counter()
     program = lowered.compile()
@@ -49,7 +59,10 @@ def seconds(run):
 
 
 def ratio(a, b, pairs=15, warmup=1):
-    """Time `a()` and `b()` in turn, `pairs` times, the order swapped every time: a machine that slows down slows both."""
+    """Time `a()` and `b()` in turn, `pairs` times, the order swapped every time.
+
+    A machine that slows down slows both.
+    """
     for _ in range(warmup):
         a(), b()
     times = np.empty((pairs, 2))
@@ -68,6 +81,9 @@ def ratio(a, b, pairs=15, warmup=1):
 
 
 def _median_interval(n, confidence=0.95):
-    """Ranks of the order statistics that hold the median with the given confidence; the whole range where n is too small."""
+    """Ranks of the order statistics that hold the median with the given confidence.
+
+    The whole range where n is too small.
+    """
     low = max(0, int(stats.binom.ppf((1 - confidence) / 2, n, 0.5)) - 1)
     return low, n - 1 - low

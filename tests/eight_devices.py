@@ -1,4 +1,7 @@
-"""A script on eight host devices, in a process of its own: their number is fixed before JAX starts."""
+"""A script on eight host devices, in a process of its own.
+
+Their number is fixed before JAX starts.
+"""
 
 import os
 import subprocess

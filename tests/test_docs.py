@@ -1,4 +1,7 @@
-"""The documents keep their word: every Python block runs, every link leads somewhere, every command and message exists."""
+"""The documents keep their word.
+
+Every Python block runs, every link leads somewhere, every command and message exists.
+"""
 
 import ast
 import re

@@ -1,4 +1,7 @@
-"""The house keeps its order: imports point down, nothing on the way to the command imports JAX, every name is listed once."""
+"""The house keeps its order.
+
+Imports point down, nothing on the way to the command imports JAX, every name is listed once.
+"""
 
 import ast
 import subprocess
@@ -153,5 +156,6 @@ assert "jax" not in sys.modules
 
 
 def test_importing_the_package_imports_nothing_heavy():
-    code = "import coherence, sys; assert not {'jax', 'numpy', 'matplotlib', 'flax'} & set(sys.modules)"
+    heavy = {"jax", "numpy", "matplotlib", "flax"}
+    code = f"import coherence, sys; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

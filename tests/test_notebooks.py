@@ -1,4 +1,7 @@
-"""Notebooks are scripts with cells: each runs as it stands, in a process of its own, and no warning goes unseen."""
+"""Notebooks are scripts with cells.
+
+Each runs as it stands, in a process of its own, and no warning goes unseen.
+"""
 
 import ast
 import os

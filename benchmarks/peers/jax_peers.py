@@ -49,7 +49,10 @@ PEERS = {
 
 
 def case(net, peer, checked):
-    """`(peer's call, plain call, its numbers, expected numbers, note)`; the numbers: squared norms of `checked` examples, of the mean."""
+    """`(peer's call, plain call, its numbers, expected numbers, note)`.
+
+    The numbers: squared norms of `checked` examples, of the mean.
+    """
     loss, params, batch = problem(net)
     mean_loss = lambda p, b: jnp.mean(jax.vmap(loss, (None, 0))(p, b))
     measured, plain, one = (

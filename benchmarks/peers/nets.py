@@ -1,4 +1,6 @@
-"""The benchmark's nets in plain PyTorch: the shapes of `coherence.lab.models`, written as a PyTorch user would for these libraries.
+"""The benchmark's nets in plain PyTorch.
+
+The shapes of `coherence.lab.models`, written as a PyTorch user would for these libraries.
 
 Every parameter sits in a leaf module with an example axis first in its input (positions are an
 embedding, attention is four linear layers), because hooks see nothing else; none is called

@@ -1,4 +1,6 @@
-"""Per-example gradient norms by other libraries, on the nets of our own benchmarks: time over the plain gradient of the mean loss.
+"""Per-example gradient norms by other libraries, on the nets of our own benchmarks.
+
+Time over the plain gradient of the mean loss.
 
     python benchmarks/peers/run.py [--quick] [--nets WORD ...] [--peers WORD ...]
 
@@ -78,7 +80,10 @@ def device(peer):
 
 
 def in_its_own_process(net, peer, budget, limit):
-    """What the child measured, or how it failed: a crash or a kill for memory is one cell, not the end of the table."""
+    """What the child measured, or how it failed.
+
+    A crash or a kill for memory is one cell, not the end of the table.
+    """
     command = [sys.executable, __file__, "--case", net, peer, str(budget)]
     try:
         child = subprocess.run(command, capture_output=True, text=True, timeout=limit)

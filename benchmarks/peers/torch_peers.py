@@ -1,4 +1,7 @@
-"""PyTorch libraries: each function makes a call that returns per-example squared norms `[m]` and the mean gradient, leaf by leaf.
+"""PyTorch libraries.
+
+Each function makes a call that returns per-example squared norms `[m]` and the mean gradient, leaf
+by leaf.
 
 All definitions of the loss are a mean over examples, as libraries' users have it; squared norms are
 of one example's unscaled loss.
@@ -26,7 +29,10 @@ def plain(model, x, y):
 
 
 def backpack(p):
-    """One backward pass; each parameter gets its squared norms, of the mean loss's terms, hence m squared."""
+    """One backward pass.
+
+    Each parameter gets its squared norms, of the mean loss's terms, hence m squared.
+    """
     from backpack import backpack as recording
     from backpack import extend
     from backpack.extensions import BatchL2Grad
@@ -88,7 +94,10 @@ def opacus_hooks(p):
 
 
 def opacus_model(p):
-    """The net after Opacus's own fixer, which swaps `nn.LSTM` for a cell of its own; plain is still the original."""
+    """The net after Opacus's own fixer, which swaps `nn.LSTM` for a cell of its own.
+
+    Plain is still the original.
+    """
     from opacus.validators import ModuleValidator
 
     model = ModuleValidator.fix(copy.deepcopy(p.model)).train()
@@ -128,7 +137,9 @@ PEERS = {
 
 
 def case(net, peer, checked):
-    """`(peer's call, plain call, its numbers, expected numbers, note)`; the numbers: squared norms of `checked` examples, of the mean.
+    """`(peer's call, plain call, its numbers, expected numbers, note)`.
+
+    The numbers: squared norms of `checked` examples, of the mean.
 
     Expected ones from looped plain gradients in float64.
     """
