@@ -62,7 +62,8 @@ if __name__ == "__main__":
     parser.add_argument("--draws", type=int, default=1000)
     chosen = parser.parse_args()
     print(
-        f"{'sigma':>6} {'m':>7} {'alpha':>7}  {'covered':>8} {'unwarned':>9} {'warned':>7}   of {chosen.draws} draws"
+        f"{'sigma':>6} {'m':>7} {'alpha':>7}  {'covered':>8} {'unwarned':>9} {'warned':>7}   of "
+        f"{chosen.draws} draws"
     )
     for sigma in SIGMAS:
         for m in SIZES:
@@ -70,6 +71,7 @@ if __name__ == "__main__":
                 alpha = draw(np.random.default_rng(0), 1, sigma, signal)[1]
                 found = coverage(m, sigma, signal, chosen.draws)
                 print(
-                    f"{sigma:>6} {m:>7,} {alpha:>7.3f}  {found[0]:>8.3f} {found[1]:>9.3f} {found[2]:>7.2f}",
+                    f"{sigma:>6} {m:>7,} {alpha:>7.3f}  {found[0]:>8.3f} {found[1]:>9.3f} "
+                    f"{found[2]:>7.2f}",
                     flush=True,
                 )

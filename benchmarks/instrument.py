@@ -185,7 +185,8 @@ def importing(pairs):
 
 def row(name, took, target):
     print(
-        f"{name:52} {took!s:>20} {target:>5}   {took.a * 1e3:.1f} ms against {took.b * 1e3:.1f} ms, {took.pairs} pairs",
+        f"{name:52} {took!s:>20} {target:>5}   {took.a * 1e3:.1f} ms against {took.b * 1e3:.1f} "
+        f"ms, {took.pairs} pairs",
         flush=True,
     )
 

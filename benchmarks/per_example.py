@@ -124,7 +124,8 @@ if __name__ == "__main__":
     chosen = parser.parse_args()
     times = f"{'time over plain':>20} {'<=':>5} {'ms':>8} {'plain':>8}"
     print(
-        f"{'':12} {times} {'memory':>8} {'<=':>5} {'compile':>8} {'<=':>5} {'difference':>10} {'fast':>6}"
+        f"{'':12} {times} {'memory':>8} {'<=':>5} {'compile':>8} {'<=':>5} {'difference':>10} "
+        f"{'fast':>6}"
     )
     for name, net in NETS.items():
         if chosen.only in (None, name):

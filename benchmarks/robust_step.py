@@ -192,7 +192,8 @@ def against_sgd(name, tx, params, batch, loss, pairs, target):
     )
     took = ratio(ours.run, theirs.run, pairs, warmup=3)
     print(
-        f"| {name} | {1e3 * took.a:.1f} | {1e3 * took.b:.1f} | {took} | <= {target} | {ours.seconds_to_compile:.1f} |",
+        f"| {name} | {1e3 * took.a:.1f} | {1e3 * took.b:.1f} | {took} | <= {target} | "
+        f"{ours.seconds_to_compile:.1f} |",
         flush=True,
     )
 
@@ -206,10 +207,12 @@ def main():
     chosen = parser.parse_args()
     speed = rate()
     print(
-        f"{jax.devices()[0].device_kind}, JAX {jax.__version__}, float32; {speed / 1e9:.0f} billion comparisons a second\n"
+        f"{jax.devices()[0].device_kind}, JAX {jax.__version__}, float32; {speed / 1e9:.0f} "
+        "billion comparisons a second\n"
     )
     print(
-        "| step | ms | times faster than the best opponent | target | floor, ms | times the floor | target | memory | target | compile, s "
+        "| step | ms | times faster than the best opponent | target | floor, ms | times the floor "
+        "| target | memory | target | compile, s "
     )
     print("| error | opponents |\n|---|---|---|---|---|---|---|---|---|---|---|---|")
     right = [robust(case, speed, chosen.quick) for case in CASES if chosen.only in case.name]

@@ -81,7 +81,8 @@ def compare(name, model, steps, pairs):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
     took = ratio(ours, theirs, pairs)
     print(
-        f"{name}: {took} of the loop by hand (target <= {TARGET}); {took.a:.2f} against {took.b:.2f} s, {pairs} pairs, with compilation"
+        f"{name}: {took} of the loop by hand (target <= {TARGET}); {took.a:.2f} against "
+        f"{took.b:.2f} s, {pairs} pairs, with compilation"
     )
 
 
@@ -108,7 +109,8 @@ def seeds(pairs):
 
         took = ratio(lambda: run(True), lambda: run(False), pairs)
         print(
-            f"five seeds of {arm}, 500 steps: side by side {took} of in turn; {took.a:.2f} against {took.b:.2f} s, with compilation"
+            f"five seeds of {arm}, 500 steps: side by side {took} of in turn; {took.a:.2f} "
+            f"against {took.b:.2f} s, with compilation"
         )
 
 

@@ -50,7 +50,8 @@ def backpack(p):
             if any(missing(q) for q in layer.parameters(recurse=False))
         }:
             raise NotImplementedError(
-                f"BatchL2Grad skips {', '.join(sorted(skipped))} with a warning: the norms lack those parameters."
+                f"BatchL2Grad skips {', '.join(sorted(skipped))} with a warning: the norms lack "
+                "those parameters."
             )
         return p.m**2 * sum(q.batch_l2 for q in model.parameters()), [
             q.grad for q in model.parameters()
