@@ -1,4 +1,5 @@
-"""With too little weight on the reconstruction a VAE draws one image whatever z is; with much, KL hardly counts.
+"""With too little weight on the reconstruction a VAE draws one image whatever z is; with much, KL
+hardly counts.
 
 The choices that a tutorial on VAEs of circles leaves to its reader, on a smaller network and fewer
 images: what the reconstruction error is multiplied by, over four decades; squared error without and
@@ -8,57 +9,81 @@ drawn plainly, without reparametrization. The images are the same in all runs; i
 noise and order differ by seed.
 """
 
-import dataclasses
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coherence.lab.analysis import stacked
+from coherence.lab.analysis import computed, stacked, tabulate, under
 from coherence.lab.claims import Source, above, below, exactly
 from coherence.lab.experiment import all_arms
-from coherence.lab.report.tables import aligned, plus_minus
 from coherence.lab.settings import AE, VAE, adam, circles
 from coherence.lab.training.autoencoding import Autoencoding
 
 # An untrained network's losses of a batch of 32, as the tutorial's notebook prints them: mean and
 # sum over pixels, by mean and sum over it.
 PRINTED = {"reconstruction": (0.9459, 30.269, 741.59, 23730.8), "kl": (0.006, 0.192, 0.006, 0.192)}
-KINDS = {
+KINDS = {  # sigmoid, error
     "squared": (False, "squared"),
     "sigmoid": (True, "squared"),
     "cross-entropy": (True, "cross_entropy"),
-}  # sigmoid, error
+}
 Z = (-3.0, -0.5, 0.0, 0.9, 3.0)
 SAMPLINGS = ("reparametrized", "plain")
 DRAWS = 500  # of z from its prior
 LONGER = 4  # times as many steps
-called, middle = (
-    lambda kind, factor: f"{kind},factor={factor:g}",
-    lambda factors: factors[len(factors) // 2],
-)
 MEASURED = ("test_kl", "test_reconstruction", "encoder", "decoder")
 STUDIED = ("error", "kept", "distance", "from_normal", "rho")
-COLUMNS = ("test_kl", *STUDIED, "encoder", "decoder")
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    factors: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
-    """Of the reconstruction error; the one in the middle is the tutorial's."""
-    examples: int = 500
-    tests: int = 300
-    width: int = 256
-    learning_rate: float = 1e-3
-    batch_size: int = 32
+@dataclass(frozen=True)
+class Swept(Autoencoding):
+    """An autoencoder of which test losses and the coherence of encoder and decoder are measured."""
+
+    data: circles = circles(500, 300)
+    optimizer: adam = adam(1e-3)
     steps: int = 1000
+    points_per_decade: int = 1
+    probes: tuple = ()
+    track_batches: bool = False
     sample: int = 256
     """m: training circles whose gradients are looked at."""
+
+    def build(self, seed):
+        import jax
+
+        from coherence import layer, m_coherence, per_example_value_and_grad
+
+        problem, terms = super().build(seed), self._terms(self.model.build())
+        order = np.random.default_rng([seed, 6]).permutation(len(problem.data["corrupt"]))
+        part = lambda path: layer(path).split("/")[0]  # encoder or decoder
+
+        def measure(params, arrays):
+            train, test = ((*arrays[name], *arrays["keys"][name]) for name in ("train", "test"))
+            sample = tuple(x[arrays["fixed"]] for x in train)
+            _, gradients = per_example_value_and_grad(problem.loss)(params, sample)
+            losses = jax.vmap(terms, (None, 0))(params, test).items()
+            means = {f"test_{name}": each.mean() for name, each in losses}
+            return means | m_coherence(gradients, by=part)
+
+        data = {**problem.data, "fixed": order[: self.sample]}
+        return replace(problem, data=data, measure=measure)
+
+
+@dataclass(frozen=True)
+class Settings:
+    run: Swept = Swept()
+    factors: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
+    """Of the reconstruction error; the one in the middle is the tutorial's."""
+    width: int = 256
     seeds: int = 8
 
 
+_SMALL = Swept(data=circles(64, 32), steps=30, sample=16)
+_LARGE = Swept(data=circles(1000, 1000), optimizer=adam(3e-4), steps=930)
 PRESETS = {
-    "smoke": Settings(factors=(1.0,), examples=64, tests=32, width=8, steps=30, sample=16, seeds=2),
+    "smoke": Settings(_SMALL, factors=(1.0,), width=8, seeds=2),
     "cpu": Settings(),
-    "paper": Settings(examples=1000, tests=1000, width=2048, learning_rate=3e-4, steps=930),
+    "paper": Settings(_LARGE, width=2048),
 }
 scale = all_arms
 
@@ -77,105 +102,56 @@ _TUTORIAL = Source(
 
 
 CLAIMS = (
-    _TUTORIAL.claim(
-        "small factor: KL rules",
-        "With the smallest factor z says nothing of the image.",
-        "KL of test circles with the smallest factor",
-        below(0.1, "nats"),
-    ),
-    _TUTORIAL.claim(
-        "small factor: every image alike",
-        "With the smallest factor reconstructions vary less than a tenth as much as with factor 1.",
-        "log2 ratio of the variance of reconstructions of test circles, factor 1 over the smallest",
-        above(np.log2(10), "doublings"),
-    ),
-    _TUTORIAL.claim(
-        "large factor: KL hardly counts",
-        "With the largest factor KL is a nat or more higher than with factor 1.",
-        "KL of test circles, largest factor minus factor 1",
-        above(1.0, "nats"),
-    ),
-    _TUTORIAL.claim(
-        "large factor: drawing z costs nothing",
-        "With the largest factor circles are reconstructed better than with factor 1, z drawn.",
-        "log2 ratio of test circles' squared error with drawn z, factor 1 over the largest",
-        above(0, "doublings"),
-    ),
-    _TUTORIAL.claim(
-        "large factor: an autoencoder's error",
-        "... and nearly as well as by an autoencoder.",
-        "log2 ratio of test circles' squared error, largest factor with drawn z over autoencoder",
-        below(0.25, "doublings"),
-    ),
-    _TUTORIAL.claim(
-        "large factor: codes less normal",
-        "With the largest factor the distribution of z over circles is further from a normal one "
-        "than with factor 1.",
-        "Kolmogorov-Smirnov distance of standardized codes of test circles from a normal "
-        "distribution, largest factor minus factor 1",
-        above(0, "of probability"),
-    ),
+    _TUTORIAL.claim("small factor: KL rules", below(0.1, "nats"))("""
+        With the smallest factor z says nothing of the image. Measured: KL of test circles with the
+        smallest factor.
+    """),
+    _TUTORIAL.claim("small factor: every image alike", above(np.log2(10), "doublings"))("""
+        With the smallest factor reconstructions vary less than a tenth as much as with factor 1.
+        Measured: log2 ratio of the variance of reconstructions of test circles, factor 1 over the
+        smallest.
+    """),
+    _TUTORIAL.claim("large factor: KL hardly counts", above(1.0, "nats"))("""
+        With the largest factor KL is a nat or more higher than with factor 1. Measured: KL of test
+        circles, largest factor minus factor 1.
+    """),
+    _TUTORIAL.claim("large factor: drawing z costs nothing", above(0, "doublings"))("""
+        With the largest factor circles are reconstructed better than with factor 1, z drawn.
+        Measured: log2 ratio of test circles' squared error with drawn z, factor 1 over the largest.
+    """),
+    _TUTORIAL.claim("large factor: an autoencoder's error", below(0.25, "doublings"))("""
+        ... and nearly as well as by an autoencoder. Measured: log2 ratio of test circles' squared
+        error, largest factor with drawn z over autoencoder.
+    """),
+    _TUTORIAL.claim("large factor: codes less normal", above(0, "of probability"))("""
+        With the largest factor the distribution of z over circles is further from a normal one than
+        with factor 1. Measured: Kolmogorov-Smirnov distance of standardized codes of test circles
+        from a normal distribution, largest factor minus factor 1.
+    """),
     Source(
         "Pinsker's inequality: beyond its least value, cross-entropy is at least twice the "
         "squared error",
         "derived",
-    ).claim(
-        "cross-entropy weighs more than squared error",
-        "At factor 1, with a sigmoid, z keeps more of the image under cross-entropy than under "
-        "squared error.",
-        "KL of test circles, cross-entropy minus squared error with a sigmoid",
-        above(0, "nats"),
-    ),
-    _TUTORIAL.claim(
-        "untrained losses in four reductions",
-        "An untrained network's squared error is within 5 % of the tutorial's in all four "
-        "reductions.",
-        "0.05 minus the largest relative distance to what the tutorial prints",
-        above(0, "of the loss"),
-    ),
+    ).claim("cross-entropy weighs more than squared error", above(0, "nats"))("""
+        At factor 1, with a sigmoid, z keeps more of the image under cross-entropy than under
+        squared error. Measured: KL of test circles, cross-entropy minus squared error with a
+        sigmoid.
+    """),
+    _TUTORIAL.claim("untrained losses in four reductions", above(0, "of the loss"))("""
+        An untrained network's squared error is within 5 % of the tutorial's in all four reductions.
+        Measured: 0.05 minus the largest relative distance to what the tutorial prints.
+    """),
     Source(
         "the chain rule: a number that was drawn has no derivative by what it was drawn with",
         "derived",
-    ).claim(
-        "plain sampling teaches the encoder nothing",
-        "Without reparametrization the encoder's gradient of the reconstruction is exactly zero.",
-        "norm of that gradient",
-        exactly(0, 0.0),
-    ),
+    ).claim("plain sampling teaches the encoder nothing", exactly(0, 0.0))("""
+        Without reparametrization the encoder's gradient of the reconstruction is exactly zero.
+        Measured: norm of that gradient.
+    """),
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Swept(Autoencoding):
-    """An autoencoder of which test losses are measured, and the coherence of encoder and decoder."""
-
-    sample: int = 256
-
-    def build(self, seed):
-        import jax
-
-        from coherence import layer, m_coherence, per_example_value_and_grad
-
-        problem, terms = super().build(seed), self._terms(self.model.build())
-        fixed = np.random.default_rng([seed, 6]).permutation(len(problem.data["corrupt"]))[
-            : self.sample
-        ]
-        part = lambda path: layer(path).split("/")[0]  # encoder or decoder
-
-        def measure(params, arrays):
-            train, test = ((*arrays[name], *arrays["keys"][name]) for name in ("train", "test"))
-            _, gradients = per_example_value_and_grad(problem.loss)(
-                params, tuple(x[arrays["fixed"]] for x in train)
-            )
-            losses = jax.vmap(terms, (None, 0))(params, test).items()
-            return {f"test_{name}": each.mean() for name, each in losses} | m_coherence(
-                gradients, by=part
-            )
-
-        return dataclasses.replace(problem, data={**problem.data, "fixed": fixed}, measure=measure)
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Untrained:
     """Losses and gradients of one batch at initial weights."""
 
@@ -187,78 +163,64 @@ class Untrained:
         return f"{self.model.describe()}, untrained"
 
     def compute(self, seed):
-        """`reconstruction` and `kl` [4], as `PRINTED`; norms [encoder, decoder] of the reconstruction's gradient by how z is drawn."""
+        """Losses as `PRINTED`, and norms [encoder, decoder] of the reconstruction's gradient.
+
+        The gradient by how z is drawn: `SAMPLINGS`.
+        """
         import jax
 
         from coherence.lab.tasks.autoencoding import batch_factor, elbo_terms
 
-        model, keys = (
-            self.model.build(),
-            jax.random.split(jax.random.key(seed), self.batch_size + 1),
-        )
-        x = self.data.build().x_train[
-            np.random.default_rng(seed).permutation(self.data.examples)[: self.batch_size]
-        ]
+        model = self.model.build()
+        keys = jax.random.split(jax.random.key(seed), self.batch_size + 1)
+        order = np.random.default_rng(seed).permutation(self.data.examples)
+        batch = self.data.build().x_train[order[: self.batch_size]], keys[:-1]
 
         def mean(params, term, **options):
-            return getattr(
-                jax.vmap(elbo_terms(model, **options), (None, 0))(params, (x, keys[:-1])), term
-            ).mean()
+            terms = jax.vmap(elbo_terms(model, **options), (None, 0))(params, batch)
+            return getattr(terms, term).mean()
 
         @jax.jit
         def measured(params):
-            gradient = lambda sampling: jax.grad(
-                lambda p: mean(p, "reconstruction", sampling=sampling)
-            )(params)["params"]
+            loss = lambda params, sampling: mean(params, "reconstruction", sampling=sampling)
+            gradients = {how: jax.grad(loss)(params, how)["params"] for how in SAMPLINGS}
             losses = {
                 term: [mean(params, term, pixels=pixels) for pixels in ("mean", "sum")]
                 for term in PRINTED
             }
-            return losses, {sampling: gradient(sampling) for sampling in SAMPLINGS}
+            return losses, gradients
 
-        losses, gradients = jax.device_get(measured(model.init(keys[-1], x[:1])))
+        losses, gradients = jax.device_get(measured(model.init(keys[-1], batch[0][:1])))
         norm = lambda tree: sum(float((leaf**2).sum()) for leaf in jax.tree.leaves(tree)) ** 0.5
-        each = [batch_factor(batch, self.batch_size) for batch in ("mean", "sum")]
-        return {
-            **{term: np.outer(values, each).ravel() for term, values in losses.items()},
-            **{
-                sampling: np.array([norm(of[part]) for part in ("encoder", "decoder")])
-                for sampling, of in gradients.items()
-            },
+        each = [batch_factor(reduction, self.batch_size) for reduction in ("mean", "sum")]
+        norms = {
+            how: np.array([norm(parts["encoder"]), norm(parts["decoder"])])
+            for how, parts in gradients.items()
         }
+        return {term: np.outer(values, each).ravel() for term, values in losses.items()} | norms
+
+
+def arm_name(kind, factor):
+    return f"{kind},factor={factor:g}"
+
+
+def middle(factors):
+    return factors[len(factors) // 2]
 
 
 def arms(settings):
-    data = circles(settings.examples, settings.tests)
-
-    def one(model, **options):
-        return Swept(
-            data=data,
-            model=model,
-            optimizer=adam(settings.learning_rate),
-            batch_size=settings.batch_size,
-            steps=settings.steps,
-            points_per_decade=1,
-            probes=(),
-            track_batches=False,
-            sample=settings.sample,
-            **options,
-        )
-
-    swept = {
-        called(kind, factor): one(VAE(settings.width, sigmoid=sigmoid), factor=factor, error=error)
-        for kind, (sigmoid, error) in KINDS.items()
-        for factor in settings.factors
-    }
-    longer = dataclasses.replace(
-        swept[called("squared", middle(settings.factors))],
-        steps=LONGER * settings.steps,
-        points_per_decade=8,
-    )
-    return swept | {
-        "longer": longer,
-        "AE": one(AE(settings.width), pixels="sum"),
-        "untrained": Untrained(data, VAE(settings.width), settings.batch_size),
+    run, swept = settings.run, {}
+    for kind, (sigmoid, error) in KINDS.items():
+        model = VAE(settings.width, sigmoid=sigmoid)
+        for factor in settings.factors:
+            plan = replace(run, model=model, factor=factor, error=error)
+            swept[arm_name(kind, factor)] = plan
+    tutorial = swept[arm_name("squared", middle(settings.factors))]
+    return {
+        **swept,
+        "longer": replace(tutorial, steps=LONGER * run.steps, points_per_decade=8),
+        "AE": replace(run, model=AE(settings.width), pixels="sum"),
+        "untrained": Untrained(run.data, VAE(settings.width), run.batch_size),
     }
 
 
@@ -266,141 +228,120 @@ def record(settings, runs):
     from coherence.lab.data import every_circle, nearest
     from coherence.lab.training.trained import autoencoders
 
-    trained, (_, circles) = arms(settings), every_circle()
-    data = trained["AE"].data.build()
+    plans, (_, circles) = arms(settings), every_circle()
+    data = settings.run.data.build()
     arrays = {
         "factors": np.array(settings.factors),
         "z": np.array(Z),
-        "m": settings.sample,
+        "m": settings.run.sample,
         "printed": np.array(list(PRINTED.values())),
         "variance": data.x_test.var(0).sum(),
         "floor": nearest(data.x_test, circles)[0].mean(),
+        **under("untrained", computed(runs["untrained"])),
+        **under("over_time", stacked(runs["longer"], "test_kl")),
     }
-    computed = [run.load("computed") for run in runs["untrained"]]
-    arrays |= {
-        f"untrained/{name}": np.stack([one[name] for one in computed]) for name in computed[0]
-    }
-    arrays |= {
-        f"over_time/{name}": values for name, values in stacked(runs["longer"], "test_kl").items()
-    }
-    for arm, one in list(trained.items())[:-1]:  # the last is untrained
-        found = [study(network, data, circles) for network in autoencoders(one.model, runs[arm])]
-        if arm in (
-            "AE",
-            *(called(kind, middle(settings.factors)) for kind in KINDS),
-        ) or arm.startswith("squared"):
-            arrays[f"{arm}/at_z"] = found[0]["at_z"]
+    shown = {"AE", *(arm_name(kind, middle(settings.factors)) for kind in KINDS)}
+    for arm in list(plans)[:-1]:  # the last is untrained
+        networks = autoencoders(plans[arm].model, runs[arm])
+        studied = [study(network, data, circles) for network in networks]
+        if arm in shown or arm.startswith("squared"):
+            arrays[f"{arm}/at_z"] = studied[0]["at_z"]
         last = [run.records()[-1] for run in runs[arm]]
-        arrays |= {
-            f"{arm}/{name}": np.array([values[name] for values in last])
-            for name in MEASURED
-            if name in last[0]
-        }
-        arrays |= {
-            f"{arm}/{name}": np.array([values[name] for values in found]) for name in STUDIED
-        }
+        measured = [name for name in MEASURED if name in last[0]]
+        for names, results in ((measured, last), (STUDIED, studied)):
+            values = {name: np.array([result[name] for result in results]) for name in names}
+            arrays |= under(arm, values)
     return arrays
 
 
 def study(network, data, circles):
-    """What a trained network makes of z, as pixels (`at_z`), and `STUDIED`, from the means of test circles' z and from drawn z."""
+    """What a trained network makes of z, as pixels (`at_z`), and `STUDIED`.
+
+    From the means of test circles' z and from drawn z.
+    """
     from scipy import stats
 
     from coherence.lab.data import nearest
 
     encode, decode = network
     codes, draws = encode(data.x_test)[:, 0], np.random.default_rng(1).normal(size=DRAWS)
-    again, at_z, samples = np.split(
-        decode(np.concatenate([codes, Z, draws])[:, None]), np.cumsum([len(codes), len(Z)])
-    )
+    decoded = decode(np.concatenate([codes, Z, draws])[:, None])
+    again, at_z, samples = np.split(decoded, np.cumsum([len(codes), len(Z)]))
+    distance, rho = 1.0, 0.0  # where all codes are alike
+    if codes.std():
+        distance = stats.kstest((codes - codes.mean()) / codes.std(), "norm").statistic
+        rho = abs(stats.spearmanr(codes, data.y_test).statistic)
     return {
         "at_z": np.round(255 * np.clip(at_z[..., 0], 0, 1)).astype(np.uint8),
         "error": np.square(again - data.x_test).sum((1, 2, 3)).mean(),
         "kept": again.var(0).sum(),
         "distance": nearest(samples, circles)[0].mean(),
-        "from_normal": stats.kstest((codes - codes.mean()) / codes.std(), "norm").statistic
-        if codes.std()
-        else 1.0,
-        "rho": abs(stats.spearmanr(codes, data.y_test).statistic) if codes.std() else 0.0,
+        "from_normal": distance,
+        "rho": rho,
     }
 
 
 def judge(recorded):
     factors = recorded["factors"]
+    tutorial = middle(factors)
     small, one, large = (
-        called("squared", factor) for factor in (factors[0], middle(factors), factors[-1])
+        {name: recorded[f"{arm_name('squared', factor)}/{name}"] for name in (*MEASURED, *STUDIED)}
+        for factor in (factors[0], tutorial, factors[-1])
     )
-    of = lambda arm, name: recorded[f"{arm}/{name}"]
-    kl = {arm: of(arm, "test_kl") for arm in (small, one, large)}
     cross, sigmoid = (
-        of(called(kind, middle(factors)), "test_kl") for kind in ("cross-entropy", "sigmoid")
+        recorded[f"{arm_name(kind, tutorial)}/test_kl"] for kind in ("cross-entropy", "sigmoid")
     )
-    drawn = {arm: of(arm, "test_reconstruction") for arm in (one, large, "AE")}
+    drawn = large["test_reconstruction"]
     untrained = recorded["untrained/reconstruction"] / recorded["printed"][0]
     return {
-        "small factor: KL rules": (kl[small], None),
-        "small factor: every image alike": (np.log2(of(one, "kept") / of(small, "kept")), None),
-        "large factor: KL hardly counts": (kl[large] - kl[one], None),
-        "large factor: drawing z costs nothing": (np.log2(drawn[one] / drawn[large]), None),
-        "large factor: an autoencoder's error": (np.log2(drawn[large] / drawn["AE"]), None),
-        "large factor: codes less normal": (
-            of(large, "from_normal") - of(one, "from_normal"),
-            None,
-        ),
-        "cross-entropy weighs more than squared error": (cross - sigmoid, None),
-        "untrained losses in four reductions": (0.05 - abs(untrained - 1).max(1), None),
-        "plain sampling teaches the encoder nothing": (recorded["untrained/plain"][:, 0], None),
+        "small factor: KL rules": small["test_kl"],
+        "small factor: every image alike": np.log2(one["kept"] / small["kept"]),
+        "large factor: KL hardly counts": large["test_kl"] - one["test_kl"],
+        "large factor: drawing z costs nothing": np.log2(one["test_reconstruction"] / drawn),
+        "large factor: an autoencoder's error": np.log2(drawn / recorded["AE/test_reconstruction"]),
+        "large factor: codes less normal": large["from_normal"] - one["from_normal"],
+        "cross-entropy weighs more than squared error": cross - sigmoid,
+        "untrained losses in four reductions": 0.05 - abs(untrained - 1).max(1),
+        "plain sampling teaches the encoder nothing": recorded["untrained/plain"][:, 0],
     }
 
 
 def table(recorded):
-    header = [
-        "arm",
-        "KL",
-        "error",
-        "kept",
-        "sample from circle",
-        "z from normal",
-        "|rho(z, radius)|",
-        "m-coh. encoder",
-        "decoder",
-    ]
-    names = [called(kind, factor) for kind in KINDS for factor in recorded["factors"]] + [
-        "longer",
-        "AE",
-    ]
+    columns = {
+        "KL": "test_kl",
+        "error": "error",
+        "kept": "kept",
+        "sample from circle": "distance",
+        "z from normal": "from_normal",
+        "|rho(z, radius)|": "rho",
+        "m-coh. encoder": "encoder",
+        "decoder": "decoder",
+    }
+    names = [arm_name(kind, factor) for kind in KINDS for factor in recorded["factors"]]
     rows = [
-        [
-            arm,
-            *(
-                plus_minus(recorded[f"{arm}/{name}"]) if f"{arm}/{name}" in recorded else "-"
-                for name in COLUMNS
-            ),
-        ]
-        for arm in names
+        {"arm": arm, **{text: recorded.get(f"{arm}/{name}", "-") for text, name in columns.items()}}
+        for arm in [*names, "longer", "AE"]
     ]
     ways = [f"{pixels}, {batch}" for pixels in ("mean", "sum") for batch in ("mean", "sum")]
-    losses = list(zip((recorded[f"untrained/{name}"].T for name in PRINTED), recorded["printed"]))
+    errors, divergences = (recorded[f"untrained/{name}"].T for name in PRINTED)
     reductions = [
-        [way, *(text for one, told in losses for text in (plus_minus(one[i]), f"{told[i]:g}"))]
+        {
+            "over pixels, examples": way,
+            "squared error": errors[i],
+            "tutorial": f"{recorded['printed'][0, i]:g}",
+            "KL": divergences[i],
+            "tutorial's": f"{recorded['printed'][1, i]:g}",
+        }
         for i, way in enumerate(ways)
     ]
-    gradients = [
-        [z, *(plus_minus(norms) for norms in recorded[f"untrained/{z}"].T)] for z in SAMPLINGS
-    ]
+    gradients = []
+    for how in SAMPLINGS:
+        encoder, decoder = recorded[f"untrained/{how}"].T
+        gradients.append({"z": how, "gradient of encoder": encoder, "of decoder": decoder})
     note = (
-        f"at the end, of test circles: KL in nats; error, the squared one from z's mean, of {recorded['variance']:.3g} that circles vary\n"
-        f"by; kept, how much of that reconstructions vary by; a test circle is {recorded['floor']:.2g} from the nearest of the others;\n"
-        f"m-coherence of {recorded['m']} training circles; mean ± half of the 95 % interval"
+        "at the end, of test circles: KL in nats; error, the squared one from z's mean, of "
+        f"{recorded['variance']:.3g} that\ncircles vary by; kept, how much of that reconstructions "
+        f"vary by; a test circle is {recorded['floor']:.2g} from the\nnearest of the others; "
+        f"m-coherence of {recorded['m']} training circles"
     )
-    untrained = aligned(
-        ["over pixels, examples", "squared error", "tutorial", "KL", "tutorial's"], reductions
-    )
-    return "\n\n".join(
-        [
-            aligned(header, rows),
-            untrained,
-            aligned(["z", "gradient of encoder", "of decoder"], gradients),
-            note,
-        ]
-    )
+    return "\n\n".join([tabulate(rows, note), tabulate(reductions), tabulate(gradients)])

@@ -1,4 +1,5 @@
-"""Every classifier on the same digits: wrong labels cost one neighbour, a full tree and networks that memorize most, averages least.
+"""Every classifier on the same digits: wrong labels cost one neighbour, a full tree and networks
+that memorize most, averages least.
 
 All models of the catalogue learn from 500 digits, of whose labels a growing share is permuted, and
 are tested on the other 1,297 with true labels. Beside accuracy: calibration (how often the most
@@ -11,28 +12,23 @@ has to recognize. The tutorial's two features (sex from weight and foot size, as
 `generative_vs_discriminative`) show regions of decision.
 """
 
-import dataclasses
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coherence.lab.analysis import first_at
+from coherence.lab.analysis import first_at, single, tabulate, too_low, under
 from coherence.lab.claims import Source, above
-from coherence.lab.report.tables import aligned, plus_minus
 
 MOST = 0.4  # of the labels permuted: where drops of accuracy are judged
 LEVEL = 1.6  # nats; log 10 = 2.3 at chance, and softmax regression ends near 1.1 with most noise
 BINS = 10
 MEMORIZED = 0.9
 STOPPED = {"mlp_stopped_30": 30, "mlp_stopped_100": 100}  # of 1,000 steps
-NETWORKS = (
-    "softmax_regression",
-    "mlp",
-    "cnn",
-    "rnn",
-)  # of one loss: that of the autoencoder is another
+# Of one loss: that of the autoencoder is another.
+NETWORKS = ("softmax_regression", "mlp", "cnn", "rnn")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Settings:
     models: tuple[str, ...] | None = None
     """Names in the catalogue, or of the variants; None: all."""
@@ -52,26 +48,11 @@ class Settings:
 
 
 _SMALL = (
-    "gaussian_nb",
-    "normal_bayes_full",
-    "softmax_regression",
-    "one_neighbour",
-    "knn",
-    "tree",
+    *("gaussian_nb", "normal_bayes_full", "softmax_regression", "one_neighbour", "knn", "tree"),
     "random_forest",
 )
 PRESETS = {
-    "smoke": Settings(
-        models=_SMALL,
-        noise=(0.0, MOST),
-        examples=120,
-        sample=40,
-        drawn=2,
-        by_two=_SMALL[:2],
-        people=40,
-        grid=8,
-        seeds=2,
-    ),
+    "smoke": Settings(_SMALL, (0.0, MOST), 120, 40, 2, _SMALL[:2], people=40, grid=8, seeds=2),
     "cpu": Settings(),
     "paper": Settings(examples=1200, sample=1000),
 }
@@ -133,45 +114,37 @@ LOSES_MORE = {  # claim: the row that loses more accuracy to wrong labels, the o
 
 
 CLAIMS = (
+    _CALIBRATION.claim("naive Bayes says more than it knows", above(0, "accuracy"))("""
+        Gaussian naive Bayes is overconfident: its most probable label is right less often than it
+        says. Measured: mean probability of the most probable label minus accuracy, true labels.
+    """),
     _CALIBRATION.claim(
-        "naive Bayes says more than it knows",
-        "Gaussian naive Bayes is overconfident: its most probable label is right less often than "
-        "it says.",
-        "mean probability of the most probable label minus accuracy, true labels",
-        above(0, "accuracy"),
-    ),
-    _CALIBRATION.claim(
-        "naive Bayes is worse calibrated than softmax regression",
-        "Gaussian naive Bayes has the larger expected calibration error.",
-        f"expected calibration error in {BINS} bins, Gaussian naive Bayes minus softmax "
-        "regression, true labels",
-        above(0, "accuracy"),
-    ),
-    _CALIBRATION.claim(
-        "a forest says less than it knows",
-        "A random forest is underconfident: it averages votes, and few images get them all.",
-        "accuracy minus mean probability of the most probable label, true labels",
-        above(0, "accuracy"),
-    ),
+        "naive Bayes is worse calibrated than softmax regression", above(0, "accuracy")
+    )(f"""
+        Gaussian naive Bayes has the larger expected calibration error. Measured: expected
+        calibration error in {BINS} bins, Gaussian naive Bayes minus softmax regression, true
+        labels.
+    """),
+    _CALIBRATION.claim("a forest says less than it knows", above(0, "accuracy"))("""
+        A random forest is underconfident: it averages votes, and few images get them all. Measured:
+        accuracy minus mean probability of the most probable label, true labels.
+    """),
     *(
-        source.claim(name, f"Wrong labels cost {text}.", _DROP, above(0, "accuracy"))
+        source.claim(name, above(0, "accuracy"))(f"""
+            Wrong labels cost {text}. Measured: {_DROP}.
+        """)
         for name, (_, _, text, source) in LOSES_MORE.items()
     ),
-    _OURS.claim(
-        "the median of means beats stopping early",
-        "With wrong labels M3 is ahead of the plain MLP, stopped after 30 or 100 steps, "
-        "whichever tests better.",
-        f"test accuracy with {MOST:.0%} permuted labels, M3 minus the better one of those stopped",
-        above(0, "accuracy"),
-    ),
-    _OURS.claim(
-        "wrong labels make gradients less coherent",
-        "At the same training loss gradients on permuted labels agree less than on true ones, in "
-        "the mean over networks.",
-        f"log2 of m-coherence, true over {MOST:.0%} permuted, where training loss first falls to "
-        f"{LEVEL:g} nats, mean over networks",
-        above(0, "doublings"),
-    ),
+    _OURS.claim("the median of means beats stopping early", above(0, "accuracy"))(f"""
+        With wrong labels M3 is ahead of the plain MLP, stopped after 30 or 100 steps, whichever
+        tests better. Measured: test accuracy with {MOST:.0%} permuted labels, M3 minus the better
+        one of those stopped.
+    """),
+    _OURS.claim("wrong labels make gradients less coherent", above(0, "doublings"))(f"""
+        At the same training loss gradients on permuted labels agree less than on true ones, in the
+        mean over networks. Measured: log2 of m-coherence, true over {MOST:.0%} permuted, where
+        training loss first falls to {LEVEL:g} nats, mean over networks.
+    """),
 )
 
 
@@ -182,11 +155,10 @@ def every_row():
 
     rows = {row.name: row for row in catalogue((8, 8, 1))}
 
-    def variant(of, name, label, **changes):
-        make = rows[of].make
-        rows[name] = dataclasses.replace(
-            rows[of], name=name, label=label, make=lambda seed: make(seed).set_params(**changes)
-        )
+    def variant(original, name, label, **changes):
+        make = rows[original].make
+        varied = lambda seed: make(seed).set_params(**changes)
+        rows[name] = replace(rows[original], name=name, label=label, make=varied)
 
     variant("knn", "one_neighbour", "1 nearest neighbour", model__n_neighbors=1)
     variant("tree", "large_leaves", "tree, 10 or more a leaf", min_samples_leaf=10)
@@ -196,7 +168,7 @@ def every_row():
     return rows
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Digits:
     """One model, learned from so many digits with so many permuted labels, tested on all others."""
 
@@ -224,50 +196,54 @@ class Digits:
         model.fit(x[train], labels)
         right = model.predict(x[test]) == y[test]
         fitted = model.predict(x[train]) == labels
-        found = {
+        results = {
             "accuracy": right.mean(),
             "fitted": fitted.mean(),
             "wrong_fitted": fitted[corrupt].mean() if corrupt.any() else np.nan,
         }
         if hasattr(model, "predict_proba"):
-            found |= calibration(model.predict_proba(x[test]).max(1), right)
+            results |= calibration(model.predict_proba(x[test]).max(1), right)
         if row.gradients:
-            found |= model[-1].coherence_
+            results |= model[-1].coherence_
         if row.generates and not self.noise:
-            found |= drawn(model, x[test], y[test], self.drawn, seed)
-        return found
+            results |= drawn(model, x[test], y[test], self.drawn, seed)
+        return results
 
 
 def calibration(confidence, right):
     r"""How often the most probable label is right, against how probable it is said to be.
 
-    Per bin of that probability: how many, their sum, how many right. The expected calibration error, :math:`\sum_b |\sum_{i \in b}
-    (p_i - r_i)| / n`, and how much too sure the model is on average, :math:`\sum_i (p_i - r_i) / n`.
+    Per bin of that probability: how many, their sum, how many right. The expected calibration
+    error, :math:`\sum_b |\sum_{i \in b} (p_i - r_i)| / n`, and how much too sure the model is on
+    average, :math:`\sum_i (p_i - r_i) / n`.
     """
     place = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    bins = np.stack(
-        [np.bincount(place, weights, BINS) for weights in (np.ones(len(place)), confidence, right)],
-        1,
-    )
+    sums = (np.ones(len(place)), confidence, right)
+    bins = np.stack([np.bincount(place, weights, BINS) for weights in sums], 1)
     gaps = (bins[:, 1] - bins[:, 2]) / len(place)
     return {"bins": bins, "calibration_error": np.abs(gaps).sum(), "too_sure": gaps.sum()}
 
 
 def drawn(model, x, y, each, seed):
-    """Digits drawn by a model, the first two of every label to look at; the share that a support vector machine takes for their label."""
+    """Digits drawn by a model, the first two of every label to look at.
+
+    And the share that a support vector machine takes for their label; it learned from digits that
+    the model has not seen.
+    """
     from sklearn.svm import SVC
 
     labels = np.tile(np.arange(10), each)
     made = np.clip(model.sample(labels, seed), 0, 1)
-    recognized = (
-        SVC(C=10).fit(x, y).predict(made) == labels
-    )  # it learned from digits that the model has not seen
+    recognized = SVC(C=10).fit(x, y).predict(made) == labels
     return {"recognized": recognized.mean(), "pictures": np.round(255 * made[:20]).astype(np.uint8)}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Regions:
-    """What every model that needs no image says of weight and foot size: its decisions on a grid, its error on other people."""
+    """Decisions on a grid of weight and foot size, and errors on other people.
+
+    Of every model that needs no image.
+    """
 
     models: tuple[str, ...] | None
     people: int
@@ -283,35 +259,38 @@ class Regions:
         (x, y), (more, sex) = weights_and_feet(self.people, rng), weights_and_feet(4000, rng)
         axes = [np.linspace(38, 102, self.grid), np.linspace(20.9, 30.5, self.grid)]
         grid = np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)
-        models = [
-            row.make(seed).fit(x, y)
-            for row in catalogue()
-            if self.models is None or row.name in self.models
-        ]
+        rows = [row for row in catalogue() if self.models is None or row.name in self.models]
+        models = [row.make(seed).fit(x, y) for row in rows]
+        regions = np.array([model.predict(grid) for model in models])
         return {
             "people": x,
             "sex": y,
             "axes": np.array(axes),
-            "regions": np.array([model.predict(grid) for model in models])
-            .reshape(-1, self.grid, self.grid)
-            .astype(np.uint8),
+            "regions": regions.reshape(-1, self.grid, self.grid).astype(np.uint8),
             "errors": np.array([np.mean(model.predict(more) != sex) for model in models]),
         }
 
 
 def weights_and_feet(people, rng):
-    """Of made-up women (0) and men (1), in kg and cm: normal, correlated by 0.6 in both. No classifier errs in less than 15.9 %."""
+    """Of made-up women (0) and men (1), in kg and cm: normal, correlated by 0.6 in both.
+
+    No classifier errs in less than 15.9 %.
+    """
     sex = rng.integers(0, 2, people)
     deviations = rng.multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], people)
     return np.array([[64.0, 24.5], [76.0, 26.9]])[sex] + np.array([10.0, 1.2]) * deviations, sex
 
 
+def _rows(settings):
+    rows = every_row().values()
+    return [row for row in rows if settings.models is None or row.name in settings.models]
+
+
 def arms(settings):
     sizes = (settings.examples, settings.sample, settings.drawn)
-    names = [name for name in every_row() if settings.models is None or name in settings.models]
     learned = {
-        f"{name},{noise:g}": Digits(name, noise, *sizes)
-        for name in names
+        f"{row.name},{noise:g}": Digits(row.name, noise, *sizes)
+        for row in _rows(settings)
         for noise in settings.noise
     }
     return learned | {"regions": Regions(settings.by_two, settings.people, settings.grid)}
@@ -320,136 +299,100 @@ def arms(settings):
 def record(settings, runs):
     from coherence.lab.estimators import catalogue
 
-    found = {arm: [run.load("computed") for run in seeds] for arm, seeds in runs.items()}
-    regions = found.pop("regions")
-    rows = [
-        row
-        for row in every_row().values()
-        if settings.models is None or row.name in settings.models
-    ]
-    every = {row.name: [found[f"{row.name},{noise:g}"] for noise in settings.noise] for row in rows}
+    results = {arm: [run.load("computed") for run in seeds] for arm, seeds in runs.items()}
+    regions, rows = results.pop("regions"), _rows(settings)
+    by_noise = {
+        row.name: [results[f"{row.name},{noise:g}"] for noise in settings.noise] for row in rows
+    }
     arrays = {"noise": np.array(settings.noise), "m": settings.sample}
-    arrays |= {
-        what: np.array([getattr(row, what) for row in rows]) for what in ("name", "label", "how")
-    }
-    for what in ("accuracy", "fitted", "wrong_fitted"):
-        arrays[what] = np.array(
-            [[[one[what] for one in seeds] for seeds in every[row.name]] for row in rows],
-            np.float32,
-        )
-    for name, levels in every.items():
-        arrays |= {f"{name}/{what}": values for what, values in of_one(levels).items()}
-    arrays |= {what: regions[0][what] for what in ("people", "sex", "axes", "regions")}
-    shown = [
-        row.label for row in catalogue() if settings.by_two is None or row.name in settings.by_two
-    ]
-    return arrays | {
-        "region_label": np.array(shown),
-        "region_error": np.array([one["errors"] for one in regions], np.float32),
+    for name in ("name", "label", "how"):
+        arrays[name] = np.array([getattr(row, name) for row in rows])
+    for name in ("accuracy", "fitted", "wrong_fitted"):
+        values = [[[run[name] for run in seeds] for seeds in by_noise[row.name]] for row in rows]
+        arrays[name] = np.array(values, np.float32)
+    for name, levels in by_noise.items():
+        arrays |= under(name, of_model(levels))
+    arrays |= {name: regions[0][name] for name in ("people", "sex", "axes", "regions")}
+    shown = [row for row in catalogue() if settings.by_two is None or row.name in settings.by_two]
+    return {
+        **arrays,
+        "region_label": np.array([row.label for row in shown]),
+        "region_error": np.array([seed["errors"] for seed in regions], np.float32),
     }
 
 
-def of_one(levels):
+def of_model(levels):
     """What is kept of a model beside its accuracies; `levels`: what its seeds computed, by noise."""
     true = levels[0]
-    stack = lambda seeds, what: np.array([one[what] for one in seeds], np.float32)
-    kept = {
-        what: stack(true, what)
-        for what in ("calibration_error", "too_sure", "recognized")
-        if what in true[0]
-    }
+    stack = lambda name: np.array([seed[name] for seed in true])
+    names = ("calibration_error", "too_sure", "recognized")
+    kept = single({name: stack(name) for name in names if name in true[0]})
     if "pictures" in true[0]:
         kept["pictures"] = true[0]["pictures"]
     if "bins" in true[0]:
-        kept["bins"] = stack(true, "bins").sum(0)
+        kept["bins"] = np.float32(stack("bins")).sum(0)
     if "m_coherence" in true[0]:
-        at_level = lambda one: first_at(one["loss"], one["m_coherence"], LEVEL, falling=True)
+        at_level = lambda seed: first_at(seed["loss"], seed["m_coherence"], LEVEL, falling=True)
         kept["coherence"] = np.array([list(map(at_level, seeds)) for seeds in (true, levels[-1])])
     return kept
 
 
 def judge(recorded):
+    """The claims whose models were run."""
     names = list(recorded["name"])
     accuracy = dict(zip(names, recorded["accuracy"].astype(float)))
     drop = {name: values[0] - values[-1] for name, values in accuracy.items()}
-    of = lambda name, what: recorded[f"{name}/{what}"].astype(float)
-    stopped = lambda: np.maximum(*(accuracy[name][-1] for name in STOPPED))
-    fall = lambda: np.mean(
-        [np.log2(np.divide(*of(name, "coherence"))) for name in NETWORKS if name in names], 0
-    )
-    statistics = {  # what it needs, how it is computed
-        "naive Bayes says more than it knows": (
-            ["gaussian_nb"],
-            lambda: of("gaussian_nb", "too_sure"),
-        ),
-        "naive Bayes is worse calibrated than softmax regression": (
-            ["gaussian_nb", "softmax_regression"],
-            lambda: (
-                of("gaussian_nb", "calibration_error")
-                - of("softmax_regression", "calibration_error")
-            ),
-        ),
-        "a forest says less than it knows": (
-            ["random_forest"],
-            lambda: -of("random_forest", "too_sure"),
-        ),
-        **{
-            name: ([one, other], lambda one=one, other=other: drop[one] - drop[other])
-            for name, (one, other, *_) in LOSES_MORE.items()
-        },
-        "the median of means beats stopping early": (
-            ["mlp_m3", *STOPPED],
-            lambda: accuracy["mlp_m3"][-1] - stopped(),
-        ),
-        "wrong labels make gradients less coherent": (NETWORKS[:1], fall),
+    values = lambda name, what: recorded[f"{name}/{what}"].astype(float)
+    has = lambda *models: set(models) <= set(names)
+    tested = {
+        name: drop[one] - drop[other]
+        for name, (one, other, *_) in LOSES_MORE.items()
+        if has(one, other)
     }
-    missing = lambda name: (
-        not_memorized(recorded) if name.startswith("the median of means") else None
-    )
-    return {
-        name: (statistic(), missing(name))
-        for name, (needs, statistic) in statistics.items()
-        if set(needs) <= set(names)
-    }
+    if has("gaussian_nb"):
+        tested["naive Bayes says more than it knows"] = values("gaussian_nb", "too_sure")
+    if has("random_forest"):
+        tested["a forest says less than it knows"] = -values("random_forest", "too_sure")
+    if has("gaussian_nb", "softmax_regression"):
+        errors = [values(name, "calibration_error") for name in ("gaussian_nb", NETWORKS[0])]
+        tested["naive Bayes is worse calibrated than softmax regression"] = np.subtract(*errors)
+    if has(NETWORKS[0]):
+        falls = [np.divide(*values(name, "coherence")) for name in NETWORKS if name in names]
+        tested["wrong labels make gradients less coherent"] = np.mean(np.log2(falls), 0)
+    if has("mlp_m3", *STOPPED):
+        best = np.maximum(*(accuracy[name][-1] for name in STOPPED))
+        tested["the median of means beats stopping early"] = accuracy["mlp_m3"][-1] - best
+    unmet = lambda name: not_memorized(recorded) if name.startswith("the median of") else None
+    return {name: (differences, unmet(name)) for name, differences in tested.items()}
 
 
 def not_memorized(recorded):
     """What is missing where the plain MLP does not fit the noisy labels; `None` where it does."""
     fitted = recorded["fitted"][recorded["name"] == "mlp", -1].min(initial=1)
-    return (
-        None
-        if fitted >= MEMORIZED
-        else f"the plain MLP did not memorize: a seed fits {fitted:.2f} < {MEMORIZED:g} of the noisy labels"
-    )
+    missing = too_low(fitted, MEMORIZED, "the plain MLP did not memorize: a seed fits")
+    return missing and f"{missing} of the noisy labels"
 
 
 def table(recorded):
-    cell = lambda values, scale=1: "" if values is None else plus_minus(scale * values)
+    columns = ("name", "label", "accuracy", "wrong_fitted")
     rows = []
-    for name, label, accuracy, wrong in zip(
-        *(recorded[what] for what in ("name", "label", "accuracy", "wrong_fitted"))
-    ):
-        more = {
-            what: recorded.get(f"{name}/{what}")
-            for what in ("calibration_error", "too_sure", "recognized")
+    for name, label, accuracy, wrong in zip(*(recorded[column] for column in columns)):
+        percent = {
+            f"{share:.0%} noise": values for share, values in zip(recorded["noise"], accuracy)
         }
-        shares = [*accuracy, accuracy[0] - accuracy[-1], wrong[-1], *more.values()]
-        coherence = recorded.get(f"{name}/coherence", (None, None))
-        rows.append([label, *(cell(one, 100) for one in shares), *map(cell, coherence)])
-    noise = [f"{share:.0%} noise" for share in recorded["noise"]]
-    header = [
-        "model",
-        *noise,
-        "drop",
-        "wrong fitted",
-        "calibration error",
-        "too sure",
-        "drawn recognized",
-        "m-coh., true",
-        "most noise",
-    ]
+        percent |= {
+            "drop": accuracy[0] - accuracy[-1],
+            "wrong fitted": wrong[-1],
+            "calibration error": recorded.get(f"{name}/calibration_error"),
+            "too sure": recorded.get(f"{name}/too_sure"),
+            "drawn recognized": recorded.get(f"{name}/recognized"),
+        }
+        true, noisy = recorded.get(f"{name}/coherence", ("", ""))
+        cells = {text: "" if v is None else 100 * v for text, v in percent.items()}
+        rows.append({"model": label, **cells, "m-coh., true": true, "most noise": noisy})
     note = (
-        f"test accuracy by share of permuted training labels, and what follows up to drawn digits, in %; wrong fitted: of those labels,\n"
-        f"most noise; m-coherence, m = {recorded['m']}, where training loss first falls to {LEVEL:g} nats; mean ± half of the 95 % interval"
+        "test accuracy by share of permuted training labels, and what follows up to drawn digits, "
+        "in %; wrong fitted:\nof those labels, most noise; m-coherence, "
+        f"m = {recorded['m']}, where training loss first falls to {LEVEL:g} nats"
     )
-    return f"{aligned(header, rows)}\n{note}"
+    return tabulate(rows, note)

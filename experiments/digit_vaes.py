@@ -1,4 +1,5 @@
-"""A VAE told the digit draws the one it is asked for about four times in five, and says less of it in its code than one not told.
+"""A VAE told the digit draws the one it is asked for about four times in five, and says less of it
+in its code than one not told.
 
 Dense VAEs learn grey digits as chances of white pixels, so that minus the bound (ELBO) is in nats
 an image: it bounds the mean cost of images whose pixels are drawn with these chances. One is told
@@ -9,14 +10,15 @@ samples and ways from digit to digit are from the nearest training image; what a
 label; coherence of encoder and decoder. A VAE of two latents is there to be looked at.
 """
 
-import dataclasses
 import zlib
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from coherence.lab.analysis import given, tabulate, too_low
 from coherence.lab.claims import Source, above, below
 from coherence.lab.experiment import all_arms
-from coherence.lab.report.tables import aligned, plus_minus
+from coherence.lab.report.tables import plus_minus
 from coherence.lab.settings import VAE, ConditionalVAE, adam, digits, mnist
 from coherence.lab.training.autoencoding import Autoencoding
 
@@ -29,18 +31,36 @@ ACTIVE = 0.01  # variance of a latent's mean over images above which it is in us
 ROWS, SIDE, FRAMES, SHOWN, LEVELS = 8, 12, 40, 1200, 16  # of the pictures
 
 
-@dataclasses.dataclass(frozen=True)
+class Unmeasured(Autoencoding):
+    """An autoencoder of which nothing is measured on the way.
+
+    That would take as long as training: what there is to know is asked of the trained network.
+    """
+
+    def schedule(self):
+        return ()
+
+
+@dataclass(frozen=True)
 class Settings:
-    data: mnist | digits = mnist(examples=10_000)
+    run: Unmeasured = Unmeasured(
+        data=mnist(examples=10_000),
+        error="cross_entropy",
+        optimizer=adam(2e-3),
+        batch_size=50,
+        steps=2000,
+        probes=(),
+        track_batches=False,
+    )
     width: int = 256
     latents: int = 10
     betas: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0)
     """Weights of KL, 1 among them."""
-    learning_rate: float = 2e-3
-    batch_size: int = 50
-    steps: int = 2000
     samples: int = 200
-    """Of the prior; of a network told the label, of all digits together; reconstructions; and half as many ways from digit to digit."""
+    """Of the prior; of a network told the label, of all digits together; reconstructions.
+
+    And half as many ways from digit to digit.
+    """
     draws: int = 50
     """Of the code, for the importance-weighted bound."""
     bounded: int = 500
@@ -48,28 +68,13 @@ class Settings:
     seeds: int = 8
 
 
+RUN = Settings.run
+_SMALL = replace(RUN, data=digits(), steps=100)
+_LARGE = replace(RUN, data=mnist(), optimizer=adam(1e-3), batch_size=100, steps=30_000)
 PRESETS = {
-    "smoke": Settings(
-        digits(),
-        width=16,
-        latents=4,
-        betas=(0.1, 1.0),
-        steps=100,
-        samples=20,
-        draws=5,
-        bounded=50,
-        seeds=2,
-    ),
+    "smoke": Settings(_SMALL, 16, 4, (0.1, 1.0), samples=20, draws=5, bounded=50, seeds=2),
     "cpu": Settings(),
-    "paper": Settings(
-        mnist(),
-        width=512,
-        learning_rate=1e-3,
-        batch_size=100,
-        steps=30_000,
-        samples=1000,
-        bounded=10_000,
-    ),
+    "paper": Settings(_LARGE, width=512, samples=1000, bounded=10_000),
 }
 scale = all_arms
 
@@ -82,109 +87,86 @@ _VAE = "Kingma & Welling, arXiv:1312.6114"
 _BETA = "Higgins et al., beta-VAE, ICLR 2017"
 CLAIMS = (
     Source("generative in the sense of p(x | y); the threshold is ours", "second-hand").claim(
-        "the digit asked for is drawn",
-        "A VAE told the label models p(x | y): a classifier trained on real digits sees the "
-        "digit asked for in 80 % of samples.",
-        "share of conditional prior samples recognized as the digit asked for",
-        above(0.8, "of samples"),
-    ),
+        "the digit asked for is drawn", above(0.8, "of samples")
+    )("""
+        A VAE told the label models p(x | y): a classifier trained on real digits sees the digit
+        asked for in 80 % of samples. Measured: share of conditional prior samples recognized as the
+        digit asked for.
+    """),
     Source("log p(x | y) is on average above log p(x)", "derived").claim(
-        "the label improves the bound",
-        "Told the label, the same network assigns test images a higher ELBO.",
-        "ELBO of test images, told the label minus not told",
-        above(0, "nats"),
-    ),
+        "the label improves the bound", above(0, "nats")
+    )("""
+        Told the label, the same network assigns test images a higher ELBO. Measured: ELBO of test
+        images, told the label minus not told.
+    """),
     Source(
         "the mean of log p(x | y) - log p(x) is at most the label's entropy, for exact "
         "likelihoods of one model",
         "derived",
-    ).claim(
-        "the label tells at most ln 10",
-        "The gain is no more than there is in one of ten labels.",
-        "importance-weighted bound of test images, told the label minus not told, minus ln 10",
-        below(0, "nats"),
-    ),
+    ).claim("the label tells at most ln 10", below(0, "nats"))("""
+        The gain is no more than there is in one of ten labels. Measured: importance-weighted bound
+        of test images, told the label minus not told, minus ln 10.
+    """),
     Source(
         "Kingma et al., arXiv:1406.5298, conditional generation; the threshold is ours",
         "remembered",
-    ).claim(
-        "told the label, codes say less of it",
-        "A network told the label keeps style in its code and leaves the digit out.",
-        "accuracy of 10 nearest neighbours among codes of training images, not told minus told",
-        above(0.2, "accuracy"),
-    ),
+    ).claim("told the label, codes say less of it", above(0.2, "accuracy"))("""
+        A network told the label keeps style in its code and leaves the digit out. Measured:
+        accuracy of 10 nearest neighbours among codes of training images, not told minus told.
+    """),
     Source(f"{_BETA}; two minima of D + beta R, exchanged", "derived").claim(
-        "KL falls with beta",
-        "The heavier KL weighs, the fewer nats a code takes.",
-        "log2 of test KL, smaller beta over the next; the smallest",
-        above(0, "doublings"),
-    ),
+        "KL falls with beta", above(0, "doublings")
+    )("""
+        The heavier KL weighs, the fewer nats a code takes. Measured: log2 of test KL, smaller beta
+        over the next; the smallest.
+    """),
     Source(f"{_BETA}; two minima of D + beta R, exchanged", "derived").claim(
-        "reconstruction suffers with beta",
-        "The heavier KL weighs, the worse test images are reconstructed.",
-        "test reconstruction error, larger beta minus the one before; the smallest",
-        above(0, "nats"),
-    ),
+        "reconstruction suffers with beta", above(0, "nats")
+    )("""
+        The heavier KL weighs, the worse test images are reconstructed. Measured: test
+        reconstruction error, larger beta minus the one before; the smallest.
+    """),
     Source(f"{_VAE}, the bound itself", "derived").claim(
-        "beta 1 has the best bound",
-        "What is trained on is also best at test time: the ELBO of test images is highest where "
-        "KL has weight 1.",
-        "ELBO of test images, beta 1 minus the best of the others",
-        above(0, "nats"),
-    ),
+        "beta 1 has the best bound", above(0, "nats")
+    )("""
+        What is trained on is also best at test time: the ELBO of test images is highest where KL
+        has weight 1. Measured: ELBO of test images, beta 1 minus the best of the others.
+    """),
     Source(
         "Godoy's tutorial on autoencoders: holes in the latent space, large reconstruction factors",
         "second-hand",
-    ).claim(
-        "small beta leaves holes",
-        "Towards an autoencoder the latent space gets holes: samples of the prior are farther "
-        "from digits.",
-        "distance to the nearest training image, prior samples minus reconstructions of test "
-        "images; smallest beta minus beta 1",
-        above(0, "Euclidean distance"),
-    ),
+    ).claim("small beta leaves holes", above(0, "Euclidean distance"))("""
+        Towards an autoencoder the latent space gets holes: samples of the prior are farther from
+        digits. Measured: distance to the nearest training image, prior samples minus
+        reconstructions of test images; smallest beta minus beta 1.
+    """),
     Source(
         "interpolation in latent spaces, as commonly shown; the control (both ends decoded) is "
         "ours",
         "remembered",
-    ).claim(
-        "latent ways stay near digits",
-        "Midway between two digits, a decoded mean of codes is nearer to real digits than the "
-        "mean of the two decoded images.",
-        "distance to the nearest training image, mean of two reconstructions minus decoded mean "
-        "of their codes",
-        above(0, "Euclidean distance"),
-    ),
+    ).claim("latent ways stay near digits", above(0, "Euclidean distance"))("""
+        Midway between two digits, a decoded mean of codes is nearer to real digits than the mean of
+        the two decoded images. Measured: distance to the nearest training image, mean of two
+        reconstructions minus decoded mean of their codes.
+    """),
 )
 
 
-class Unmeasured(Autoencoding):
-    """Nothing is measured on the way, which would take as long as training: what there is to know is asked of the trained network."""
-
-    def schedule(self):
-        return ()
-
-
 def arms(settings):
-    """The one with beta 1 first, which verdicts name; the one told the label and the one of two latents have beta 1, too."""
-    shape = (28, 28, 1) if isinstance(settings.data, mnist) else (8, 8, 1)
-    network = lambda kind, latents: kind(settings.width, latents=latents, shape=shape, sigmoid=True)
-    run = lambda model, beta=1.0: Unmeasured(
-        data=settings.data,
-        model=model,
-        factor=1 / beta,
-        error="cross_entropy",
-        optimizer=adam(settings.learning_rate),
-        batch_size=settings.batch_size,
-        steps=settings.steps,
-        probes=(),
-        track_batches=False,
-    )
+    """That with beta 1 first, which verdicts name.
+
+    The network told the label and that of two latents have beta 1, too.
+    """
+    run, width = settings.run, settings.width
+    shape = (28, 28, 1) if isinstance(run.data, mnist) else (8, 8, 1)
+    options = {"shape": shape, "sigmoid": True}
+    vae = VAE(width, latents=settings.latents, **options)
+    told = ConditionalVAE(width, latents=settings.latents, **options)
     swept = sorted(settings.betas, key=lambda beta: abs(np.log(beta)))
     return {
-        **{f"beta={beta:g}": run(network(VAE, settings.latents), beta) for beta in swept},
-        "conditional": run(network(ConditionalVAE, settings.latents)),
-        "plane": run(network(VAE, 2)),
+        **{f"beta={beta:g}": replace(run, model=vae, factor=1 / beta) for beta in swept},
+        "conditional": replace(run, model=told),
+        "plane": replace(run, model=VAE(width, latents=2, **options)),
     }
 
 
@@ -193,14 +175,16 @@ def record(settings, runs):
     from flax.traverse_util import unflatten_dict
     from sklearn.svm import SVC
 
-    data, plans = settings.data.build(), arms(settings)
+    data, plans = settings.run.data.build(), arms(settings)
     networks = {
         arm: _Network(plans[arm].model.build(), settings.draws) for arm in (*KINDS, "plane")
     }
     classifier = SVC(C=5).fit(data.x_train[:10_000], data.y_train[:10_000])
-    parameters = lambda run: unflatten_dict(
-        {tuple(name.split("/")): leaf for name, leaf in run.load("params").items()}
-    )
+
+    def parameters(run):
+        leaves = run.load("params").items()
+        return unflatten_dict({tuple(name.split("/")): leaf for name, leaf in leaves})
+
     trained = [
         {arm: parameters(seeds[seed]) for arm, seeds in runs.items()}
         for seed in range(settings.seeds)
@@ -210,7 +194,7 @@ def record(settings, runs):
         for seed, params in enumerate(trained)
     ]
     return {
-        **{name: np.array([one[name] for one in measured], np.float32) for name in measured[0]},
+        **{name: np.array([seed[name] for seed in measured], np.float32) for name in measured[0]},
         "betas": np.array(settings.betas),
         "draws": np.array(settings.draws),
         "recognizer": classifier.score(data.x_test[:2000], data.y_test[:2000]),
@@ -232,25 +216,23 @@ class _Network:
         part = lambda path: co.layer(path).split("/")[0]
 
         def coherence(params, factor, examples):
-            loss = lambda params, example: (
-                factor * terms(params, example).reconstruction + terms(params, example).kl
-            )
-            found = co.m_coherence(
-                co.per_example_value_and_grad(loss)(params, examples)[1], by=part
-            )
-            return [found[name] for name in PARTS]
+            def loss(params, example):
+                reconstruction, kl, _ = terms(params, example)
+                return factor * reconstruction + kl
+
+            _, gradients = co.per_example_value_and_grad(loss)(params, examples)
+            by_part = co.m_coherence(gradients, by=part)
+            return [by_part[name] for name in PARTS]
+
+        def all_terms(params, examples):
+            return jax.lax.map(lambda example: terms(params, example), examples, batch_size=500)
 
         self.told, self.side = hasattr(model, "classes"), model.shape[:2]
         self.encode, self.decode = (
             jax.jit(lambda *x, how=how: model.apply(*x, method=how)) for how in ("encode", "decode")
         )
-        self.terms = jax.jit(
-            lambda params, examples: jax.lax.map(
-                lambda one: terms(params, one), examples, batch_size=500
-            )
-        )
+        self.terms, self.coherence = jax.jit(all_terms), jax.jit(coherence)
         self.bounds = jax.jit(evaluate(bounds(model, draws), batch_size=50))
-        self.coherence = jax.jit(coherence)
 
     def codes(self, params, x, y):
         """Their means."""
@@ -263,18 +245,15 @@ class _Network:
         """Images, what belongs to them, labels where it is told them, and keys."""
         import jax
 
-        return (
-            x,
-            *more,
-            *([y] if self.told else []),
-            jax.random.split(jax.random.key(seed), len(x)),
-        )
+        keys = jax.random.split(jax.random.key(seed), len(x))
+        return x, *more, *([y] if self.told else []), keys
 
 
 def bounds(model, draws):
-    """`(params, (x, white, *labels, key)) -> (ELBO, importance-weighted bound)` of an image whose pixels are `white` or black.
+    """`(params, (x, white, *labels, key)) -> (ELBO, importance-weighted bound)` of one image.
 
-    The code's distribution is read off the grey image x: the bounds hold for any.
+    Its pixels are `white` or black. The code's distribution is read off the grey image x: the
+    bounds hold for any.
     """
     import jax
     import jax.numpy as jnp
@@ -284,9 +263,8 @@ def bounds(model, draws):
         mu, log_var = model.apply(params, x, *labels, method="encode")
         noise = jax.random.normal(key, (draws, len(mu)))
         z = mu + noise * jnp.exp(log_var / 2)
-        logits = model.apply(
-            params, z, *(jnp.broadcast_to(y, draws) for y in labels), method="logits"
-        ).reshape(draws, -1)
+        told = (jnp.broadcast_to(y, draws) for y in labels)
+        logits = model.apply(params, z, *told, method="logits").reshape(draws, -1)
         log_p = jnp.sum(jax.nn.log_sigmoid(jnp.where(white.ravel(), logits, -logits)), -1)
         weights = log_p + jnp.sum(noise**2 + log_var - z**2, -1) / 2  # log p(x, z) - log q(z | x)
         return jnp.mean(weights), jax.nn.logsumexp(weights) - jnp.log(draws)
@@ -299,61 +277,42 @@ def _measured(settings, seed, networks, trained, data, classifier):
     rng, few = np.random.default_rng([seed, 1]), slice(settings.bounded)
     x, y, vae = data.x_test, data.y_test, networks[KINDS[0]]
     white = rng.random(x[few].shape) < x[few]
-    found = {
-        "bounds": [],
-        "code_accuracy": [],
-        "test_kl": [],
-        "test_reconstruction": [],
-        "active": [],
-        "far": [],
-        "m_coherence": [],
-    }
-    elbos = []
+    kinds, betas = [], []
     for network, params in [(networks[kind], trained[kind]) for kind in KINDS]:
-        elbos.append(-np.array(network.terms(params, network.examples(seed, x, y)).total))
-        found["bounds"].append(
-            network.bounds(params, network.examples(seed, x[few], y[few], white))
-        )
-        found["code_accuracy"].append(
-            _read_off(
-                network.codes(params, data.x_train, data.y_train), network.codes(params, x, y), data
-            )
-        )
+        elbo = -np.array(network.terms(params, network.examples(seed, x, y)).total)
+        bound = network.bounds(params, network.examples(seed, x[few], y[few], white))
+        codes = network.codes(params, data.x_train, data.y_train)
+        kinds.append((elbo, bound, _read_off(codes, network.codes(params, x, y), data)))
+    elbos, bound, code_accuracy = zip(*kinds)
     for beta in settings.betas:
         params = trained[f"beta={beta:g}"]
         terms, codes = vae.terms(params, vae.examples(seed, x, y)), vae.codes(params, x, y)
-        drawn = [
-            vae.images(params, z)
-            for z in (
-                rng.normal(size=(settings.samples, settings.latents)),
-                codes[: settings.samples],
-            )
-        ]
-        found["test_kl"].append(terms.kl.mean())
-        found["test_reconstruction"].append(terms.reconstruction.mean())
-        found["active"].append((codes.var(0) > ACTIVE).sum())
-        found["far"].append([nearest(images, data.x_train).mean() for images in drawn])
-        found["m_coherence"].append(
-            vae.coherence(params, 1 / beta, vae.examples(seed, data.x_train[:500], None))
+        priors = rng.normal(size=(settings.samples, settings.latents))
+        drawn = [vae.images(params, z) for z in (priors, codes[: settings.samples])]
+        sample = vae.examples(seed, data.x_train[:500], None)
+        betas.append(
+            {
+                "test_kl": terms.kl.mean(),
+                "test_reconstruction": terms.reconstruction.mean(),
+                "active": (codes.var(0) > ACTIVE).sum(),
+                "far": [nearest(images, data.x_train).mean() for images in drawn],
+                "m_coherence": vae.coherence(params, 1 / beta, sample),
+            }
         )
     asked = np.repeat(np.arange(10), settings.samples // 10)
-    samples = networks["conditional"].images(
-        trained["conditional"], rng.normal(size=(len(asked), settings.latents)), asked
-    )
-    return found | {
+    z = rng.normal(size=(len(asked), settings.latents))
+    samples = networks["conditional"].images(trained["conditional"], z, asked)
+    right = classifier.predict(samples.reshape(len(asked), -1)) == asked
+    pairs = rng.permutation(len(x) // 2 * 2).reshape(2, -1)
+    return {
+        "bounds": bound,
+        "code_accuracy": code_accuracy,
+        **{name: [values[name] for values in betas] for name in betas[0]},
         "elbo": np.mean(elbos, 1),
-        "elbo_error": np.std([*elbos, elbos[1] - elbos[0]], 1)
-        / np.sqrt(len(x)),  # over test images; the last is the gain's
-        "recognized": (classifier.predict(samples.reshape(len(asked), -1)) == asked)
-        .reshape(10, -1)
-        .mean(1),
-        "between": _between(
-            vae,
-            trained[KINDS[0]],
-            data,
-            rng.permutation(len(x) // 2 * 2).reshape(2, -1),
-            settings.samples // 2,
-        ),
+        # Over test images; the last is the gain's.
+        "elbo_error": np.std([*elbos, elbos[1] - elbos[0]], 1) / np.sqrt(len(x)),
+        "recognized": right.reshape(10, -1).mean(1),
+        "between": _between(vae, trained[KINDS[0]], data, pairs, settings.samples // 2),
     }
 
 
@@ -365,7 +324,10 @@ def _read_off(train, test, data):
 
 
 def _between(network, params, data, pairs, many):
-    """Distance to the nearest training image on ways between two digits, [decoded codes or mixed reconstructions, place]."""
+    """Distance to the nearest training image on ways between two digits: [way, place].
+
+    The ways are decoded codes and mixed reconstructions.
+    """
     a, b = pairs[:, data.y_test[pairs[0]] != data.y_test[pairs[1]]][:, :many]
     codes = network.codes(params, data.x_test, data.y_test)
     ends = [network.images(params, codes[i]) for i in (a, b)]
@@ -394,48 +356,46 @@ def independent_pixels(x_train, x_test):
 
 
 def _pictures(settings, networks, params, data):
-    """Of one seed, at 16 grey levels: samples by digit and by beta, ways between digits, the plane of two latents, and a walk."""
+    """Of one seed, at 16 grey levels: samples, ways between digits, the plane, and a walk."""
     from scipy.stats import norm
 
-    rng, side = np.random.default_rng(0), networks["plane"].side
-    draw = lambda arm, z, *labels: networks.get(arm, networks[KINDS[0]]).images(
-        params[arm], z, *labels
-    )
-    told = lambda z: draw(
-        "conditional", np.repeat(z, 10, 0), np.tile(np.arange(10), len(z))
-    ).reshape(-1, 10, *side)
+    rng, side, latents = np.random.default_rng(0), networks["plane"].side, settings.latents
+
+    def draw(arm, z, *labels):
+        return networks.get(arm, networks[KINDS[0]]).images(params[arm], z, *labels)
+
+    def told(z):
+        labels = np.tile(np.arange(10), len(z))
+        return draw("conditional", np.repeat(z, 10, 0), labels).reshape(-1, 10, *side)
+
     codes = networks[KINDS[0]].codes(params[KINDS[0]], data.x_test, None)
     grid = norm.ppf((np.arange(SIDE) + 0.5) / SIDE)
-    turn, (u, v) = (
-        2 * np.pi * np.arange(FRAMES)[:, None] / FRAMES,
-        np.linalg.qr(rng.normal(size=(settings.latents, 2)))[0].T,
-    )
-    circle = np.sqrt(settings.latents) * (
-        np.cos(turn) * u + np.sin(turn) * v
-    )  # as far out as draws usually are
+    plane = np.stack(np.meshgrid(grid, -grid), -1).reshape(-1, 2)
+    turn = 2 * np.pi * np.arange(FRAMES)[:, None] / FRAMES
+    u, v = np.linalg.qr(rng.normal(size=(latents, 2)))[0].T
+    circle = np.sqrt(latents) * (np.cos(turn) * u + np.sin(turn) * v)  # as far out as most draws
     extremes = [min(settings.betas), 1, max(settings.betas)]
     pictures = {
-        "told": told(rng.normal(size=(ROWS, settings.latents))),
+        "told": told(rng.normal(size=(ROWS, latents))),
         "priors": np.stack(
-            [draw(f"beta={beta:g}", rng.normal(size=(10, settings.latents))) for beta in extremes]
+            [draw(f"beta={beta:g}", rng.normal(size=(10, latents))) for beta in extremes]
         ),
         "ways": draw(KINDS[0], mixtures(codes[:4:2], codes[1:4:2])).reshape(len(ALONG), 2, *side),
-        "plane": draw("plane", np.stack(np.meshgrid(grid, -grid), -1).reshape(-1, 2)).reshape(
-            SIDE, SIDE, *side
-        ),
+        "plane": draw("plane", plane).reshape(SIDE, SIDE, *side),
         "walk": told(circle),
     }
     places = networks["plane"].codes(params["plane"], data.x_test, None)[:SHOWN]
     shown = {"codes": places.astype(np.float16), "labels": data.y_test[:SHOWN].astype(np.uint8)}
-    return shown | {
-        name: value
-        for name, images in pictures.items()
-        for name, value in packed(name, images).items()
-    }
+    for name, images in pictures.items():
+        shown |= packed(name, images)
+    return shown
 
 
 def packed(name, images):
-    """Images in 16 grey levels, enough for the eye, as few bytes: of each the change from the one before, as uint8 that wraps around."""
+    """Images in 16 grey levels, enough for the eye, as few bytes.
+
+    Of each the change from the one before, as uint8 that wraps around.
+    """
     steps = (np.round(images * (LEVELS - 1)) * (255 // (LEVELS - 1))).astype(np.uint8)
     changes = np.diff(steps, axis=0, prepend=np.zeros_like(steps[:1]))
     return {
@@ -446,81 +406,62 @@ def packed(name, images):
 
 def judge(recorded):
     betas = recorded["betas"]
-    order = np.argsort(betas)
-    one = np.flatnonzero(betas == 1)[0]
-    worst = -recorded["elbo"].min()
-    limit = FITTED * recorded["independent"]
-    unfitted = (
-        None
-        if worst < limit
-        else f"a network did not learn: {worst:.0f} nats, {limit:.0f} asked for"
-    )
-    blind = (
-        None
-        if recorded["recognizer"] >= RECOGNIZES
-        else f"the classifier is right on {recorded['recognizer']:.2f} < {RECOGNIZES}"
-    )
+    order, one = np.argsort(betas), np.flatnonzero(betas == 1)[0]
+    told_minus_not = lambda values: np.diff(values, axis=1)[:, 0]
+    worst, limit = -recorded["elbo"].min(), FITTED * recorded["independent"]
+    unfitted = f"a network did not learn: {worst:.0f} nats, {limit:.0f} asked for"
+    unfitted = None if worst < limit else unfitted
+    blind = too_low(recorded["recognizer"], RECOGNIZES, "the classifier is right on")
     between = recorded["between"][:, :, len(ALONG) // 2]
-    found = {
-        "the digit asked for is drawn": recorded["recognized"].mean(1),
-        "the label improves the bound": np.diff(recorded["elbo"], axis=1)[:, 0],
-        "the label tells at most ln 10": np.diff(recorded["bounds"][..., 1], axis=1)[:, 0]
-        - np.log(10),
-        "told the label, codes say less of it": -np.diff(recorded["code_accuracy"], axis=1)[:, 0],
+    tested = {
+        "the label improves the bound": told_minus_not(recorded["elbo"]),
+        "the label tells at most ln 10": told_minus_not(recorded["bounds"][..., 1]) - np.log(10),
+        "told the label, codes say less of it": -told_minus_not(recorded["code_accuracy"]),
         "latent ways stay near digits": between[:, 1] - between[:, 0],
     }
     if len(betas) > 1:
         kl, error = recorded["test_kl"][:, order], recorded["test_reconstruction"][:, order]
         elbo, far = -(kl + error), -np.diff(recorded["far"], axis=2)[..., 0]
-        found |= {
+        best, others = elbo[:, order == one][:, 0], elbo[:, order != one].max(1)
+        tested |= {
             "KL falls with beta": -np.diff(np.log2(kl), axis=1).max(1),
             "reconstruction suffers with beta": np.diff(error, axis=1).min(1),
-            "beta 1 has the best bound": elbo[:, order == one][:, 0] - elbo[:, order != one].max(1),
+            "beta 1 has the best bound": best - others,
             "small beta leaves holes": far[:, order[0]] - far[:, one],
         }
-    return {
-        name: (values, unfitted or (blind if name == CLAIMS[0].name else None))
-        for name, values in found.items()
-    }
+    drawn = recorded["recognized"].mean(1), unfitted or blind
+    return {"the digit asked for is drawn": drawn, **given(unfitted, tested)}
 
 
 def table(recorded):
-    one = lambda name: recorded[name][..., None]
-    error = one("test_kl") + one("test_reconstruction")
-    by_beta = [
-        one("test_kl"),
-        one("test_reconstruction"),
-        -error,
-        one("active"),
-        recorded["far"],
-        recorded["m_coherence"],
-    ]
-    by_kind = [one("elbo"), recorded["bounds"], one("code_accuracy")]
-    rows = lambda names, columns: [
-        [name, *map(plus_minus, column.T)]
-        for name, column in zip(names, np.moveaxis(np.concatenate(columns, -1), 1, 0))
-    ]
+    kl, error, far = (recorded[name] for name in ("test_kl", "test_reconstruction", "far"))
     swept = [
-        "beta",
-        "KL",
-        "reconstruction",
-        "ELBO",
-        "latents in use",
-        "priors",
-        "reconstructions",
-        *PARTS,
+        {
+            "beta": f"{beta:g}",
+            "KL": kl[:, i],
+            "reconstruction": error[:, i],
+            "ELBO": -(kl + error)[:, i],
+            "latents in use": recorded["active"][:, i],
+            "priors": far[:, i, 0],
+            "reconstructions": far[:, i, 1],
+            **{part: recorded["m_coherence"][:, i, k] for k, part in enumerate(PARTS)},
+        }
+        for i, beta in enumerate(recorded["betas"])
     ]
     kinds = [
-        "beta 1",
-        "ELBO",
-        "black and white",
-        f"{recorded['draws']} draws",
-        "label read off codes",
+        {
+            "beta 1": kind,
+            "ELBO": recorded["elbo"][:, i],
+            "black and white": recorded["bounds"][:, i, 0],
+            f"{recorded['draws']} draws": recorded["bounds"][:, i, 1],
+            "label read off codes": recorded["code_accuracy"][:, i],
+        }
+        for i, kind in enumerate(("not told", "told the label"))
     ]
     note = (
-        "test images, nats an image; priors, reconstructions: distance of these images to the nearest training image; encoder, decoder:\n"
-        f"m-coherence, m = 500. Samples of a given digit recognized: {plus_minus(recorded['recognized'].mean(1))} (real test images:\n"
-        f"{recorded['recognizer']:.3f}); mean ± half of the 95 % interval over seeds"
+        "test images, nats an image; priors, reconstructions: distance of these images to the "
+        "nearest training image;\nencoder, decoder: m-coherence, m = 500. Samples of a given digit "
+        f"recognized: {plus_minus(recorded['recognized'].mean(1))}\n(real test images: "
+        f"{recorded['recognizer']:.3f})"
     )
-    told = aligned(kinds, rows(("not told", "told the label"), by_kind))
-    return f"{aligned(swept, rows([f'{beta:g}' for beta in recorded['betas']], by_beta))}\n\n{told}\n{note}"
+    return f"{tabulate(swept)}\n\n{tabulate(kinds, note)}"

@@ -1,4 +1,5 @@
-"""Examples learned early generalize among themselves, those learned late less: what is easy is what others help to learn.
+"""Examples learned early generalize among themselves, those learned late less: what is easy is what
+others help to learn.
 
 A network is trained briefly; the examples of a pool that it then gets right are the easy ones, the
 others the hard ones. From each kind, and at random from the pool, equally many examples are drawn
@@ -8,16 +9,15 @@ difficulty depends on the network's start is asked of several initializations, a
 examples' gradients are more coherent of a probe.
 """
 
-import dataclasses
 import functools
 import typing
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coherence.lab.analysis import first_at, stacked
+from coherence.lab.analysis import first_at, given, single, stacked_arms, tabulate
 from coherence.lab.claims import Source, above
-from coherence.lab.report.tables import aligned, plus_minus
-from coherence.lab.settings import CNN, MLP, Probing, digits, mnist, npz, sgd
+from coherence.lab.settings import MLP, Probing, digits, mnist
 from coherence.lab.training.classification import Classification
 from coherence.probes.schedules import Log
 
@@ -26,21 +26,15 @@ FITTED = 0.02  # nats: training loss at which parts are compared
 LEVELS = (1.0, 0.5, 0.2, 0.1)  # nats: training losses at which gradients are compared
 TRAINING_SHARE = 2 / 3  # of the pool: training examples come from it, test examples from the rest
 EXAMPLES_SHOWN = 2  # of every class, easiest and hardest
-CURVES = (
-    "train_loss",
-    "test_loss",
-    "test_accuracy",
-    "train/m_coherence",
-    *(f"on_{kind}" for kind in KINDS),
-)
+DRAWN = ("learned", "agreement", "times_learned", "by_chance")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Brief:
     """A pool of examples, and a brief training on all of it from several initializations."""
 
-    data: digits | mnist | npz = mnist()
-    model: MLP | CNN = MLP(width=128)
+    data: digits | mnist = mnist()
+    model: MLP = MLP(width=128)
     pool: int = 30_000
     """Drawn from the training examples, anew for every seed."""
     learning_rate: float = 0.01
@@ -50,49 +44,91 @@ class Brief:
     """The first decides which examples are easy; the others whether it could have been otherwise."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True)
+class Part:
+    """Easy, hard or random examples of a pool, as a data set; to test on, others of the same kind."""
+
     brief: Brief = Brief()
-    """Its network is also the one that is trained on each kind."""
+    kind: str = "easy"
     train: int = 1000
     """Training examples of each kind, as many of every class."""
     test: int = 500
-    learning_rate: float = 0.1
-    batch_size: int = 100
-    steps: int = 2000
+    seed: int = 0
+    """Of pool and brief training; a run puts its own here."""
+
+    def build(self):
+        from coherence.lab.data.dataset import Dataset
+
+        pool = brief_training(self.brief, self.seed)
+        train, test = chosen(pool.right[0], pool.y, self.kind, self.train, self.test)
+        name = f"{self.kind} of {pool.data.name}"
+        return Dataset(name, *pool.examples(train), *pool.examples(test), pool.data.classes)
+
+
+@dataclass(frozen=True)
+class OnPart(Classification):
+    """A classifier of one kind of examples, tested on all three."""
+
+    data: Part = Part()
+    model: MLP = MLP(width=128)
     points_per_decade: int = 10
-    sample: int = 500
-    """Training examples whose gradients are compared."""
+    probes: tuple[Probing, ...] = (Probing(m=500, quantities="light", groups="none", when=Log(10)),)
+    track_batches: bool = False
+
+    def describe(self):
+        brief, net = self.data.brief, super().describe().rpartition(", ")[-1]
+        data = f"{self.data.train:,} easy, hard or random of {brief.pool:,} examples"
+        return f"{_load(brief.data).name} ({data}), {net}"
+
+    def build(self, seed):
+        from coherence.lab.tasks.classification import evaluate
+
+        parts = {kind: replace(self.data, kind=kind, seed=seed) for kind in KINDS}
+        problem = Classification.build(replace(self, data=parts[self.data.kind]), seed)
+        pool = brief_training(self.data.brief, seed)
+        score = evaluate(self.model.build(pool.data.outputs))
+        sets = {kind: part.build() for kind, part in parts.items()}
+        tests = {kind: (data.x_test, data.y_test) for kind, data in sets.items()}
+
+        def measure(params, arrays):
+            scores = {kind: score(params, *arrays["tests"][kind]) for kind in KINDS}
+            on = {f"on_{kind}": each.accuracy for kind, each in scores.items()}
+            return {**problem.measure(params, arrays), **on}
+
+        data, drawn = {**problem.data, "tests": tests}, {**problem.drawn, **seen(pool)}
+        return replace(problem, data=data, measure=measure, drawn=drawn)
+
+
+@dataclass(frozen=True)
+class Settings:
+    run: OnPart = OnPart()
     seeds: int = 8
 
 
+_BRIEF = Brief(
+    digits(),
+    MLP(width=64),
+    pool=1400,
+    learning_rate=0.05,
+    steps=40,
+    initializations=3,
+)
+_SMALL = OnPart(
+    data=Part(_BRIEF, train=50, test=20),
+    model=_BRIEF.model,
+    batch_size=25,
+    steps=600,
+    points_per_decade=4,
+    probes=(replace(OnPart.probes[0], m=50, when=Log(4)),),
+)
+# ImageNet (500,000 and 100,000 of each kind) with a ResNet-18 is out of reach: as many of MNIST as
+# there are.
+_WIDE = MLP(width=2048)
+_LARGE = OnPart(data=Part(Brief(model=_WIDE, pool=60_000), train=2000, test=1000), model=_WIDE)
 PRESETS = {
-    "smoke": Settings(
-        brief=Brief(
-            digits(),
-            MLP(width=64),
-            pool=1400,
-            learning_rate=0.05,
-            steps=40,
-            initializations=3,
-        ),
-        train=50,
-        test=20,
-        batch_size=25,
-        steps=600,
-        points_per_decade=4,
-        sample=50,
-        seeds=2,
-    ),
+    "smoke": Settings(_SMALL, seeds=2),
     "cpu": Settings(),
-    # ImageNet (500,000 and 100,000 of each kind) with a ResNet-18 is out of reach: as many of MNIST
-    # as there are.
-    "paper": Settings(
-        brief=Brief(model=MLP(width=2048), pool=60_000),
-        train=2000,
-        test=1000,
-        steps=20_000,
-    ),
+    "paper": Settings(replace(_LARGE, steps=20_000)),
 }
 
 # What was fixed when: statistics, thresholds and levels before any network was trained on a part;
@@ -110,94 +146,59 @@ _AT = f"at a training loss of {FITTED:g} nats"
 
 CLAIMS = (
     Source(f"{_STUDY}, abstract", "read").claim(
-        "easy generalize better than hard",
-        "Easy examples generalize better among themselves than hard ones do.",
-        f"accuracy on test examples of the same kind {_AT}, easy minus hard",
-        above(0, "accuracy"),
-    ),
-    _STUDY_REMEMBERED.claim(
-        "random in between",
-        "A random part generalizes less well than the easy examples and better than the hard ones.",
-        f"accuracy on test examples of the same kind {_AT}, easy minus random or random minus "
-        "hard, whichever is less",
-        above(0, "accuracy"),
-    ),
-    _STUDY_REMEMBERED.claim(
-        "gaps in reverse order",
-        "The generalization gap of the loss is smallest for easy examples, and larger for hard "
-        "than for random ones.",
-        f"test minus training loss, each on its own kind, {_AT}: hard minus random or random "
-        "minus easy, whichever is less",
-        above(0, "nats"),
-    ),
-    _SURVEY_SECOND_HAND.claim(
-        "hard ones do not define the boundary",
-        "Hard examples by themselves are insufficient to define the decision boundary to the "
-        "extent that easy ones do.",
-        f"accuracy on random test examples {_AT}, trained on easy minus trained on hard",
-        above(0, "accuracy"),
-    ),
+        "easy generalize better than hard", above(0, "accuracy")
+    )(f"""
+        Easy examples generalize better among themselves than hard ones do. Measured: accuracy on
+        test examples of the same kind {_AT}, easy minus hard.
+    """),
+    _STUDY_REMEMBERED.claim("random in between", above(0, "accuracy"))(f"""
+        A random part generalizes less well than the easy examples and better than the hard ones.
+        Measured: accuracy on test examples of the same kind {_AT}, easy minus random or random
+        minus hard, whichever is less.
+    """),
+    _STUDY_REMEMBERED.claim("gaps in reverse order", above(0, "nats"))(f"""
+        The generalization gap of the loss is smallest for easy examples, and larger for hard than
+        for random ones. Measured: test minus training loss, each on its own kind, {_AT}: hard minus
+        random or random minus easy, whichever is less.
+    """),
+    _SURVEY_SECOND_HAND.claim("hard ones do not define the boundary", above(0, "accuracy"))(f"""
+        Hard examples by themselves are insufficient to define the decision boundary to the extent
+        that easy ones do. Measured: accuracy on random test examples {_AT}, trained on easy minus
+        trained on hard.
+    """),
     Source(
         "a control of ours: random test examples may be easy for the most part", "derived"
-    ).claim(
-        "nor that of easy and hard alike",
-        "Tested on as many hard as easy examples, too, training on easy ones gives more than "
-        "training on hard ones.",
-        f"mean of the accuracies on easy and on hard test examples {_AT}, trained on easy minus "
-        "trained on hard",
-        above(0, "accuracy"),
-    ),
+    ).claim("nor that of easy and hard alike", above(0, "accuracy"))(f"""
+        Tested on as many hard as easy examples, too, training on easy ones gives more than training
+        on hard ones. Measured: mean of the accuracies on easy and on hard test examples {_AT},
+        trained on easy minus trained on hard.
+    """),
     Source(f"{_SURVEY}, after Arpit et al. 2017", "second-hand").claim(
-        "reliably learned early",
-        "From different initializations and batch orders, the same examples are learned early.",
-        "correlation between two initializations of which examples are learned, class means "
-        "taken out, mean over all pairs",
-        above(0.2, "correlation"),
-    ),
+        "reliably learned early", above(0.2, "correlation")
+    )("""
+        From different initializations and batch orders, the same examples are learned early.
+        Measured: correlation between two initializations of which examples are learned, class means
+        taken out, mean over all pairs.
+    """),
     Source(f"{_SURVEY}: what the theory says is easy", "derived").claim(
-        "easy are more coherent",
-        "At equal training loss the gradients of easy examples are more coherent than those of "
-        "hard ones.",
-        "log2 of m-coherence, easy over hard, mean over training losses of "
-        f"{', '.join(f'{level:g}' for level in LEVELS)} nats",
-        above(0, "doublings"),
-    ),
+        "easy are more coherent", above(0, "doublings")
+    )(f"""
+        At equal training loss the gradients of easy examples are more coherent than those of hard
+        ones. Measured: log2 of m-coherence, easy over hard, mean over training losses of
+        {", ".join(f"{level:g}" for level in LEVELS)} nats.
+    """),
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """Easy, hard or random examples of a pool, as a data set; test examples are of the same kind."""
-
-    brief: Brief = Brief()
-    kind: str = "easy"
-    train: int = 1000
-    test: int = 500
-    seed: int = 0
-    """Of pool and brief training; a run puts its own here."""
-
-    def build(self):
-        from coherence.lab.data.dataset import Dataset
-
-        pool = brief_training(self.brief, self.seed)
-        train, test = chosen(pool.right[0], pool.y, self.kind, self.train, self.test)
-        return Dataset(
-            f"{self.kind} of {pool.data.name}",
-            *pool.examples(train),
-            *pool.examples(test),
-            pool.data.classes,
-        )
-
-
 def chosen(right, labels, kind, train, test):
-    """Indices of training and of test examples of one kind, the first so many of every class: a pool comes in random order.
+    """Indices of training and of test examples of one kind, the first so many of every class.
 
-    No test example of any kind is a training example of any other: they come from two sides of a
-        border.
+    A pool comes in random order. No test example of any kind is a training example of any other:
+    they come from two sides of a border.
     """
     of_kind = {"easy": right, "hard": ~right, "random": np.ones(len(right), bool)}[kind]
     before = np.arange(len(right)) < round(TRAINING_SHARE * len(right))
-    classes, found = labels.max() + 1, []
+    classes, indices = labels.max() + 1, []
     for side, count in ((before, train), (~before, test)):
         each = [
             np.flatnonzero(of_kind & side & (labels == k))[: count // classes]
@@ -206,21 +207,24 @@ def chosen(right, labels, kind, train, test):
         scarcest = min(range(classes), key=lambda k: len(each[k]))
         if len(each[scarcest]) < count // classes:
             raise ValueError(
-                f"Part: {count // classes} {kind} examples of class {scarcest} are needed, of which there are {len(each[scarcest])}. "
-                "Take fewer (train, test), a larger pool, or another number of steps of the brief training."
+                f"Part: {count // classes} {kind} examples of class {scarcest} are needed, of "
+                f"which there are {len(each[scarcest])}. Take fewer (train, test), a larger pool, "
+                "or another number of steps of the brief training."
             )
-        found.append(np.sort(np.concatenate(each)))
-    return found
+        indices.append(np.sort(np.concatenate(each)))
+    return indices
 
 
 class Pool(typing.NamedTuple):
-    """Training examples of a data set in random order; what brief trainings get right of them, and their losses [start, example]."""
+    """Training examples of a data set in random order, and how brief trainings do on them."""
 
     data: typing.Any
     index: np.ndarray
     y: np.ndarray
     right: np.ndarray
+    """Which ones they get right: [start, example]."""
     loss: np.ndarray
+    """[start, example]."""
 
     def examples(self, chosen):
         return self.data.x_train[self.index[chosen]], self.y[chosen]
@@ -236,15 +240,12 @@ def brief_training(brief, seed):
     index = rng.permutation(len(data.y_train))[: brief.pool]
     x, y = data.x_train[index], data.y_train[index]
     net, train, judged = _programs(brief, data.outputs)
-    found = []
+    results = []
     for start in range(brief.initializations):
         params = net.init(jax.random.key(seed * 1000 + 100 + start), x[:1])
-        found.append(
-            judged(
-                train(params, x, y, rng.integers(0, len(y), (brief.steps, brief.batch_size))), x, y
-            )
-        )
-    return Pool(data, index, y, *map(np.array, zip(*found)))
+        batches = rng.integers(0, len(y), (brief.steps, brief.batch_size))
+        results.append(judged(train(params, x, y, batches), x, y))
+    return Pool(data, index, y, *map(np.array, zip(*results)))
 
 
 _load = functools.lru_cache(maxsize=1)(lambda data: data.build())
@@ -252,7 +253,10 @@ _load = functools.lru_cache(maxsize=1)(lambda data: data.build())
 
 @functools.lru_cache(maxsize=1)
 def _programs(brief, outputs):
-    """The network, `train(params, x, y, batches)`, and `judged(params, x, y)`: what is right, and losses. Compiled for all seeds."""
+    """The network, `train(params, x, y, batches)` and `judged(params, x, y)`, for all seeds.
+
+    `judged` gives what is right, and losses.
+    """
     import jax
 
     from coherence.lab.tasks.classification import cross_entropy
@@ -269,72 +273,34 @@ def _programs(brief, outputs):
 
         return jax.lax.scan(step, params, batches)[0]
 
-    judged = jax.jit(
-        lambda params, x, y: (net.apply(params, x).argmax(-1) == y, losses(params, (x, y)))
-    )
+    @jax.jit
+    def judged(params, x, y):
+        return net.apply(params, x).argmax(-1) == y, losses(params, (x, y))
+
     return net, train, judged
 
 
-@dataclasses.dataclass(frozen=True)
-class OnPart(Classification):
-    """A classifier of one kind of examples, tested on all three."""
-
-    data: Part = Part()
-
-    def describe(self):
-        brief, net = self.data.brief, super().describe().rpartition(", ")[-1]
-        return f"{_load(brief.data).name} ({self.data.train:,} easy, hard or random of {brief.pool:,} examples), {net}"
-
-    def build(self, seed):
-        from coherence.lab.tasks.classification import evaluate
-
-        parts = {kind: dataclasses.replace(self.data, kind=kind, seed=seed) for kind in KINDS}
-        problem = Classification.build(dataclasses.replace(self, data=parts[self.data.kind]), seed)
-        pool = brief_training(self.data.brief, seed)
-        score = evaluate(self.model.build(pool.data.outputs))
-        tests = {
-            kind: (data.x_test, data.y_test)
-            for kind, part in parts.items()
-            for data in [part.build()]
-        }
-
-        def measure(params, arrays):
-            on = {
-                f"on_{kind}": score(params, *examples).accuracy
-                for kind, examples in arrays["tests"].items()
-            }
-            return {**problem.measure(params, arrays), **on}
-
-        drawn = {**problem.drawn, **seen(pool)}
-        return dataclasses.replace(
-            problem, data={**problem.data, "tests": tests}, measure=measure, drawn=drawn
-        )
-
-
 def seen(pool):
-    """What a pool's brief trainings show: how reliably the same examples are learned, and which are the easiest and the hardest."""
+    """What a pool's brief trainings show: how reliably the same examples are learned.
+
+    And which are the easiest and the hardest.
+    """
     classes = range(pool.data.outputs)
     means = np.array([pool.right[:, pool.y == k].mean(1) for k in classes])  # [class, start]
     correlations = np.corrcoef(pool.right - means[pool.y].T)
-    chance = np.average(
-        [poisson_binomial(p) for p in means],
-        axis=0,
-        weights=np.bincount(pool.y, minlength=len(means)),
-    )
+    counts = np.bincount(pool.y, minlength=len(means))
+    chance = np.average([poisson_binomial(p) for p in means], axis=0, weights=counts)
     order = np.argsort(pool.loss.mean(0), kind="stable")
     ranked = [order[pool.y[order] == k] for k in classes]
-    shown = np.array(
-        [[r[:EXAMPLES_SHOWN] for r in ranked], [r[::-1][:EXAMPLES_SHOWN] for r in ranked]]
-    )
+    ends = [[r[:EXAMPLES_SHOWN] for r in ranked], [r[::-1][:EXAMPLES_SHOWN] for r in ranked]]
+    pictures = pool.examples(np.array(ends))[0] / pool.data.x_train.max()
+    times = np.bincount(pool.right.sum(0), minlength=len(pool.right) + 1)
     return {
         "learned": means[:, 0],
         "agreement": correlations[np.triu_indices(len(pool.right), 1)].mean(),
-        "times_learned": np.bincount(pool.right.sum(0), minlength=len(pool.right) + 1)
-        / len(pool.y),
+        "times_learned": times / len(pool.y),
         "by_chance": chance,
-        "pictures": np.round(255 * pool.examples(shown)[0] / pool.data.x_train.max()).astype(
-            np.uint8
-        ),
+        "pictures": np.round(255 * pictures).astype(np.uint8),
     }
 
 
@@ -345,106 +311,83 @@ def poisson_binomial(probabilities):
 
 def arms(settings):
     """One a kind."""
-    probing = Probing(
-        m=settings.sample, quantities="light", groups="none", when=Log(settings.points_per_decade)
-    )
-    return {
-        kind: OnPart(
-            data=Part(settings.brief, kind, settings.train, settings.test),
-            model=settings.brief.model,
-            optimizer=sgd(settings.learning_rate),
-            batch_size=settings.batch_size,
-            steps=settings.steps,
-            points_per_decade=settings.points_per_decade,
-            probes=(probing,),
-            track_batches=False,
-        )
-        for kind in KINDS
-    }
+    run = settings.run
+    return {kind: replace(run, data=replace(run.data, kind=kind)) for kind in KINDS}
 
 
 def record(settings, runs):
-    """Curves as [kind, seed, step], what they are at training losses, what the brief training showed; pictures of the first seed."""
-    rows = [stacked(runs[kind], *CURVES) for kind in KINDS]
-    step, curves = (
-        rows[0]["step"],
-        {name.removeprefix("train/"): np.array([row[name] for row in rows]) for name in CURVES},
-    )
-    at = lambda name, level: at_loss(curves["train_loss"], curves[name], level)
+    """Curves as [kind, seed, step], what they are at training losses, what the brief training showed.
+
+    Pictures of the first seed.
+    """
+    names = ("train_loss", "test_loss", "test_accuracy", "train/m_coherence")
+    curves = stacked_arms([runs[k] for k in KINDS], *names, *(f"on_{kind}" for kind in KINDS))
+    curves["m_coherence"], loss = curves.pop("train/m_coherence"), curves["train_loss"]
+    at = lambda name, level: at_loss(loss, curves[name], level)
     drawn = [run.load("drawn") for run in runs[KINDS[0]]]
     return {
-        "step": step,
+        "step": curves["step"],
         "levels": np.array(LEVELS),
-        "m": settings.sample,
-        "brief_steps": settings.brief.steps,
-        **{
-            name: curves[name].astype(np.float32)
-            for name in ("train_loss", "test_accuracy", "m_coherence")
-        },
+        "m": settings.run.probes[0].m,
+        "brief_steps": settings.run.data.brief.steps,
+        **single({name: curves[name] for name in ("train_loss", "test_accuracy", "m_coherence")}),
         "accuracy": np.stack([at(f"on_{kind}", FITTED) for kind in KINDS], 1),
         "gap": at("test_loss", FITTED) - FITTED,
-        "steps": at_loss(curves["train_loss"], step, FITTED),
+        "steps": at("step", FITTED),
         "coherence": np.array([at("m_coherence", level) for level in LEVELS]),
-        **{
-            name: np.array([one[name] for one in drawn])
-            for name in ("learned", "agreement", "times_learned", "by_chance")
-        },
+        **{name: np.array([seed[name] for seed in drawn]) for name in DRAWN},
         "pictures": drawn[0]["pictures"],
     }
 
 
 def at_loss(loss, values, level):
-    """Values when the loss is first down at a level, by interpolation over log loss, nan if it never is: [..., step] to [...]."""
-    if loss.ndim > 1:
-        return np.array(
-            [at_loss(*pair, level) for pair in zip(loss, np.broadcast_to(values, loss.shape))]
-        )
+    """Values when the loss is first down at a level, by interpolation over log loss: [...].
+
+    Of curves [..., step]; nan where it never is.
+    """
     return first_at(np.log(loss), values, np.log(level), falling=True)
 
 
 def judge(recorded):
-    unfitted = (
-        f"a run never got down to a training loss of {FITTED:g} nats"
-        if np.isnan(recorded["steps"]).any()
-        else None
-    )
+    words = f"a run never got down to a training loss of {FITTED:g} nats"
+    unfitted = words if np.isnan(recorded["steps"]).any() else None
     easy, random, hard = range(len(KINDS))
-    on, gap, coherence = (
-        recorded["accuracy"],
-        recorded["gap"],
-        np.log2(recorded["coherence"]).mean(0),
-    )
+    on, gap = recorded["accuracy"], recorded["gap"]
+    coherence = np.log2(recorded["coherence"]).mean(0)
     own = [on[kind, kind] for kind in range(len(KINDS))]
+    between = np.minimum(own[easy] - own[random], own[random] - own[hard])
+    reverse = np.minimum(gap[hard] - gap[random], gap[random] - gap[easy])
+    fitted = {
+        "easy generalize better than hard": own[easy] - own[hard],
+        "random in between": between,
+        "gaps in reverse order": reverse,
+        "hard ones do not define the boundary": on[easy, random] - on[hard, random],
+        "nor that of easy and hard alike": (on[easy] - on[hard])[[easy, hard]].mean(0),
+    }
     return {
-        "easy generalize better than hard": (own[easy] - own[hard], unfitted),
-        "random in between": (
-            np.minimum(own[easy] - own[random], own[random] - own[hard]),
-            unfitted,
-        ),
-        "gaps in reverse order": (
-            np.minimum(gap[hard] - gap[random], gap[random] - gap[easy]),
-            unfitted,
-        ),
-        "hard ones do not define the boundary": (on[easy, random] - on[hard, random], unfitted),
-        "nor that of easy and hard alike": ((on[easy] - on[hard])[[easy, hard]].mean(0), unfitted),
-        "reliably learned early": (recorded["agreement"], None),
-        "easy are more coherent": (coherence[easy] - coherence[hard], None),
+        **given(unfitted, fitted),
+        "reliably learned early": recorded["agreement"],
+        "easy are more coherent": coherence[easy] - coherence[hard],
     }
 
 
 def table(recorded):
-    columns = (
-        recorded["steps"],
-        *np.moveaxis(recorded["accuracy"], 1, 0),
-        recorded["gap"],
-        *recorded["coherence"],
-    )
-    rows = [[kind, *(plus_minus(column[i]) for column in columns)] for i, kind in enumerate(KINDS)]
-    coherences = (f"m-coherence at {level:g}" for level in recorded["levels"])
+    rows = []
+    for i, kind in enumerate(KINDS):
+        levels = zip(recorded["levels"], recorded["coherence"][:, i])
+        rows.append(
+            {
+                "trained on": kind,
+                "steps": recorded["steps"][i],
+                **{f"on {other}": recorded["accuracy"][i, k] for k, other in enumerate(KINDS)},
+                "gap": recorded["gap"][i],
+                **{f"m-coherence at {level:g}": values for level, values in levels},
+            }
+        )
     learned = recorded["learned"].mean(0)
-    return (
-        f"{aligned(['trained on', 'steps', *(f'on {kind}' for kind in KINDS), 'gap', *coherences], rows)}\n"
-        f"test accuracy and gap (nats) {_AT}, m-coherence (m = {recorded['m']}) at others; mean ± half of the 95 % interval over seeds\n"
-        f"{learned.mean():.0%} were learned in a brief training of {recorded['brief_steps']} steps; of a class {learned.min():.0%} "
-        f"to {learned.max():.0%}"
+    note = (
+        f"{learned.mean():.0%} were learned in a brief training of {recorded['brief_steps']} steps; "
+        f"of a class {learned.min():.0%} to {learned.max():.0%};\n"
+        f"test accuracy and gap (nats) {_AT}, m-coherence (m = {recorded['m']}) at others"
     )
+    return tabulate(rows, note)

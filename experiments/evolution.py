@@ -1,4 +1,5 @@
-"""Training creates coherence: it rises, peaks and falls, later with more noise, and out of nothing on random labels.
+"""Training creates coherence: it rises, peaks and falls, later with more noise, and out of nothing
+on random labels.
 
 A convolutional network and a multilayer perceptron are trained on digits with none, half and all of
 the labels permuted. On a fixed sample of the training examples m-coherence is measured at
@@ -7,14 +8,13 @@ shares of the squared norms, is put together again. The convolutional network al
 labels at a quarter of the step size: what a large step shows can be oscillation.
 """
 
-import dataclasses
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coherence.lab.analysis import stacked
+from coherence.lab.analysis import single, stacked, tabulate, too_low, under
 from coherence.lab.claims import Source, above, below, exactly
 from coherence.lab.experiment import all_arms
-from coherence.lab.report.tables import aligned, plus_minus
 from coherence.lab.settings import CNN, MLP, label_noise, mnist, sgd
 from coherence.lab.training.classification import Classification
 
@@ -27,7 +27,7 @@ SMALLER = 4  # the small step's divisor
 NOTHING = {"convolutions": "cnn-1", "convolutions, small step": "cnn-1-small", "dense": "mlp-1"}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class FewDigits:
     """The first so many training examples of scikit-learn's digits."""
 
@@ -36,50 +36,79 @@ class FewDigits:
     def build(self):
         from coherence.lab.data import digits
 
-        every = digits()
-        return dataclasses.replace(
-            every, x_train=every.x_train[: self.examples], y_train=every.y_train[: self.examples]
-        )
+        data = digits()
+        x, y = data.x_train[: self.examples], data.y_train[: self.examples]
+        return replace(data, x_train=x, y_train=y)
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True)
+class ByLayer(Classification):
+    """A classifier whose layers are looked at on one fixed sample."""
+
     data: FewDigits | mnist = FewDigits()
+    optimizer: sgd = sgd(0.03, 0.9)
+    steps: int = 5000
+    points_per_decade: int = 12
+    probes: tuple = ()
+    track_batches: bool = False
+    sample: int = 500
+    """m: training examples whose gradients are looked at, the same ones throughout."""
+
+    def build(self, seed):
+        from coherence import m_coherence, squared_norms
+        from coherence.probes import Log, Probe, Quantity
+        from coherence.trees import layer
+
+        problem = super().build(seed)
+        x, y = problem.data["train"]
+        fixed = np.sort(np.random.default_rng([seed, 4]).permutation(len(y))[: self.sample])
+
+        def mean_squares(few):
+            return {name: n.mean() for name, n in squared_norms(few, by=layer).items()}
+
+        quantities = (
+            Quantity("m_coherence", m_coherence),
+            Quantity("m_coherence_by_layer", lambda pooled: m_coherence(pooled, by=layer)),
+            Quantity("squared_norm_by_layer", mean_squares, "few"),
+        )
+        probe = Probe(
+            problem.loss,
+            (x[fixed], y[fixed]),
+            quantities=quantities,
+            when=Log(self.points_per_decade),
+            batch_size=self.sample,
+            few=self.sample,
+        )
+        return replace(problem, probes=(probe,))
+
+
+@dataclass(frozen=True)
+class Settings:
+    run: ByLayer = ByLayer()
     cnn: CNN = CNN(width=8, depth=3, shape=(8, 8, 1))
     mlp: MLP = MLP(width=64, depth=2)
     noise: tuple[float, ...] = (0.0, 0.5, 1.0)
     """Shares of the training labels that are permuted."""
-    learning_rate: float = 0.03
-    momentum: float = 0.9
-    batch_size: int = 100
-    steps: int = 5000
     small_steps: int = 4500
     """How many at a quarter of the step size."""
-    sample: int = 500
-    """m: training examples whose gradients are looked at, the same ones throughout."""
-    points_per_decade: int = 12
     seeds: int = 8
 
 
 PRESETS = {
     "smoke": Settings(
-        FewDigits(200),
+        ByLayer(data=FewDigits(200), steps=60, sample=50),
         CNN(2, 1, shape=(8, 8, 1)),
         MLP(16, 1),
         (1.0,),
-        steps=60,
         small_steps=60,
-        sample=50,
         seeds=2,
     ),
     "cpu": Settings(),
     "paper": Settings(
-        data=mnist(),
+        ByLayer(data=mnist(), steps=100_000, sample=10_000),
         cnn=CNN(width=32, depth=4, shape=(28, 28, 1)),
         mlp=MLP(width=512, depth=3),
-        steps=100_000,
         small_steps=300_000,
-        sample=10_000,
     ),
 }
 scale = all_arms
@@ -106,270 +135,193 @@ def _hump(noise):
 
 
 CLAIMS = (
-    _NOTHING.claim(
-        "a first transient",
-        f"In the first {TRANSIENT} steps coherence falls from a high start.",
-        f"log2 of m-coherence at step 0 over its lowest by step {TRANSIENT}, smallest over "
-        "networks and noise",
-        above(1.0, "doublings"),
-    ),
-    _NOTHING.claim(
-        "it starts from nearly m",
-        "At the first step nearly all gradients agree.",
-        "alpha at step 0, smallest",
-        above(0.5, "alpha"),
-    ),
+    _NOTHING.claim("a first transient", above(1.0, "doublings"))(f"""
+        In the first {TRANSIENT} steps coherence falls from a high start. Measured: log2 of
+        m-coherence at step 0 over its lowest by step {TRANSIENT}, smallest over networks and noise.
+    """),
+    _NOTHING.claim("it starts from nearly m", above(0.5, "alpha"))("""
+        At the first step nearly all gradients agree. Measured: alpha at step 0, smallest.
+    """),
     *(
-        _NOTHING.claim(
-            _hump(noise),
-            "Coherence rises above what it was and falls again as the examples are fitted.",
-            "log2 of the convolutional network's m-coherence at a peak over its lowest before or "
-            f"over its last, the less; {_SMOOTH}",
-            above(1.0, "doublings"),
-        )
+        _NOTHING.claim(_hump(noise), above(1.0, "doublings"))(f"""
+            Coherence rises above what it was and falls again as the examples are fitted. Measured:
+            log2 of the convolutional network's m-coherence at a peak over its lowest before or over
+            its last, the less; {_SMOOTH}.
+        """)
         for noise in (0.0, 0.5, 1.0)
     ),
-    _NOTHING.claim(
-        "more noise, later peak",
-        "The more labels are random, the later coherence peaks.",
-        "log2 ratio of the steps of that peak, more noise over less, smaller of the two",
-        above(0, "doublings"),
-    ),
-    _NOTHING.claim(
-        "more noise, lower peak",
-        "The more labels are random, the lower is the peak.",
-        "log2 ratio of m-coherence at that peak, less noise over more, smaller of the two",
-        above(0, "doublings"),
-    ),
+    _NOTHING.claim("more noise, later peak", above(0, "doublings"))("""
+        The more labels are random, the later coherence peaks. Measured: log2 ratio of the steps of
+        that peak, more noise over less, smaller of the two.
+    """),
+    _NOTHING.claim("more noise, lower peak", above(0, "doublings"))("""
+        The more labels are random, the lower is the peak. Measured: log2 ratio of m-coherence at
+        that peak, less noise over more, smaller of the two.
+    """),
     *(
-        _NOTHING.claim(
-            f"coherence out of nothing, {name}",
-            "In the middle of training on random labels, gradients are far from orthogonal: "
-            f"{name}.",
-            f"log2 of m-coherence, {_MIDDLE}",
-            above(1.0, "doublings"),
-        )
+        _NOTHING.claim(f"coherence out of nothing, {name}", above(1.0, "doublings"))(f"""
+            In the middle of training on random labels, gradients are far from orthogonal: {name}.
+            Measured: log2 of m-coherence, {_MIDDLE}.
+        """)
         for name in NOTHING
     ),
-    _NOTHING.claim(
-        "convolutions above the dense layer",
-        "Layers of convolutions are more coherent than the dense layer of the same network.",
-        f"log2 of m-coherence, mean of the convolutions minus output layer, {_MIDDLE}; smallest "
-        "over noise",
-        above(0, "doublings"),
-    ),
-    _NOTHING.claim(
-        "convolutions above an MLP's layers",
-        "Layers of convolutions are more coherent than the hidden layers of a multilayer "
-        "perceptron.",
-        "log2 of m-coherence, mean of the convolutions minus mean of the hidden layers, "
-        f"{_MIDDLE}; smallest over noise",
-        above(0, "doublings"),
-    ),
-    _NOTHING.claim(
-        "back to the orthogonal limit",
-        "When all is fitted, m-coherence is back at 1 or below.",
-        f"log2 of the convolutional network's last m-coherence, largest over noise; {_SMOOTH}",
-        below(1.0, "doublings"),
-    ),
+    _NOTHING.claim("convolutions above the dense layer", above(0, "doublings"))(f"""
+        Layers of convolutions are more coherent than the dense layer of the same network. Measured:
+        log2 of m-coherence, mean of the convolutions minus output layer, {_MIDDLE}; smallest over
+        noise.
+    """),
+    _NOTHING.claim("convolutions above an MLP's layers", above(0, "doublings"))(f"""
+        Layers of convolutions are more coherent than the hidden layers of a multilayer perceptron.
+        Measured: log2 of m-coherence, mean of the convolutions minus mean of the hidden layers,
+        {_MIDDLE}; smallest over noise.
+    """),
+    _NOTHING.claim("back to the orthogonal limit", below(1.0, "doublings"))(f"""
+        When all is fitted, m-coherence is back at 1 or below. Measured: log2 of the convolutional
+        network's last m-coherence, largest over noise; {_SMOOTH}.
+    """),
     Source(
         "Chatterjee & Zielinski, arXiv:2203.10036, Section 4 (decomposition over orthogonal "
         "subspaces)",
         "second-hand",
-    ).claim(
-        "layers recombine to the whole",
-        "Alpha is the mean of the layers' alphas, weighted by their shares of the squared norms.",
-        "largest relative deviation over networks, noise and steps; shares from the examples' "
-        "own norms",
-        exactly(0, LIMIT),
-    ),
+    ).claim("layers recombine to the whole", exactly(0, LIMIT))("""
+        Alpha is the mean of the layers' alphas, weighted by their shares of the squared norms.
+        Measured: largest relative deviation over networks, noise and steps; shares from the
+        examples' own norms.
+    """),
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class ByLayer(Classification):
-    """A classifier whose layers are looked at on one fixed sample."""
-
-    sample: int = 500
-
-    def build(self, seed):
-        from coherence import m_coherence, squared_norms
-        from coherence.probes import Log, Probe, Quantity
-        from coherence.trees import layer
-
-        problem = super().build(seed)
-        x, y = problem.data["train"]
-        fixed = np.sort(np.random.default_rng([seed, 4]).permutation(len(y))[: self.sample])
-        quantities = (
-            Quantity("m_coherence", m_coherence),
-            Quantity("m_coherence_by_layer", lambda pooled: m_coherence(pooled, by=layer)),
-            Quantity(
-                "squared_norm_by_layer",
-                lambda few: {name: n.mean() for name, n in squared_norms(few, by=layer).items()},
-                "few",
-            ),
-        )
-        options = {
-            "when": Log(self.points_per_decade),
-            "batch_size": self.sample,
-            "few": self.sample,
-        }
-        return dataclasses.replace(
-            problem,
-            probes=(Probe(problem.loss, (x[fixed], y[fixed]), quantities=quantities, **options),),
-        )
-
-
 def arms(settings):
-    def one(model, noise, steps, divisor=1):
-        return ByLayer(
-            data=settings.data,
-            noise=label_noise(noise),
-            model=model,
-            optimizer=sgd(settings.learning_rate / divisor, settings.momentum),
-            batch_size=settings.batch_size,
-            steps=steps,
-            points_per_decade=settings.points_per_decade,
-            probes=(),
-            track_batches=False,
-            sample=settings.sample,
-        )
-
-    networks = {"cnn": settings.cnn, "mlp": settings.mlp}
+    run, sgd = settings.run, settings.run.optimizer
     grid = {
-        f"{name}-{noise:g}": one(model, noise, settings.steps)
-        for name, model in networks.items()
+        f"{name}-{noise:g}": replace(run, model=model, noise=label_noise(noise))
+        for name, model in {"cnn": settings.cnn, "mlp": settings.mlp}.items()
         for noise in settings.noise
     }
-    return {**grid, "cnn-1-small": one(settings.cnn, 1.0, settings.small_steps, SMALLER)}
+    small = replace(
+        run,
+        model=settings.cnn,
+        noise=label_noise(1.0),
+        optimizer=replace(sgd, learning_rate=sgd.learning_rate / SMALLER),
+        steps=settings.small_steps,
+    )
+    return {**grid, "cnn-1-small": small}
 
 
 def record(settings, runs):
-    arrays = {"noise": np.array(settings.noise), "m": settings.sample, "arms": np.array(list(runs))}
-    arrays["learning_rates"] = np.array([settings.learning_rate, settings.learning_rate / SMALLER])
+    rate = settings.run.optimizer.learning_rate
+    arrays = {
+        "noise": np.array(settings.noise),
+        "m": settings.run.sample,
+        "arms": np.array(list(runs)),
+        "learning_rates": np.array([rate, rate / SMALLER]),
+    }
     for arm, seeds in runs.items():
         layers = list(seeds[0].records()[0]["train/m_coherence_by_layer"])
-        curves = stacked(
-            seeds, "train_loss", "train_accuracy", "test_accuracy", "train/m_coherence"
-        )
-        by_layer, squares = (
+        names = ("train_loss", "train_accuracy", "test_accuracy", "train/m_coherence")
+        curves = stacked(seeds, *names)
+        step, loss, train, test, whole = curves.values()
+        coherence, squares = (
             _by_layer(seeds, f"train/{name}_by_layer", layers)
             for name in ("m_coherence", "squared_norm")
         )
         shares = squares / squares.sum(-1, keepdims=True)
         found = {
-            "loss": curves["train_loss"],
-            "accuracy": np.stack([curves["train_accuracy"], curves["test_accuracy"]])[..., -1],
-            "m_coherence": curves["train/m_coherence"],
-            "by_layer": by_layer,
+            "loss": loss,
+            "accuracy": np.stack([train, test])[..., -1],
+            "m_coherence": whole,
+            "by_layer": coherence,
             "shares": shares.mean(0),
-            "deviation": np.abs((shares * by_layer).sum(-1) / curves["train/m_coherence"] - 1).max(
-                -1
-            ),
+            "deviation": np.abs((shares * coherence).sum(-1) / whole - 1).max(-1),
+            "step": step,
+            "layers": np.array(layers),
         }
-        arrays |= {f"{arm}/{name}": values.astype(np.float32) for name, values in found.items()}
-        arrays |= {f"{arm}/step": curves["step"], f"{arm}/layers": np.array(layers)}
+        arrays |= under(arm, single(found))
     return arrays
 
 
 def _by_layer(runs, name, layers):
     """[seed, step, layer] of the records that hold `name`."""
+    histories = [[record[name] for record in run.records() if name in record] for run in runs]
     return np.array(
-        [
-            [
-                [record[name][layer] for layer in layers]
-                for record in run.records()
-                if name in record
-            ]
-            for run in runs
-        ]
+        [[[values[layer] for layer in layers] for values in history] for history in histories]
     )
 
 
 def smoothed(values):
-    """The median of every point and its neighbours; at the ends, of those there are. The last axis is that of the points."""
+    """The median of every point and its neighbours; at the ends, of those there are.
+
+    The last axis is that of the points.
+    """
     half = WINDOW // 2
     padded = np.pad(values, [*[(0, 0)] * (values.ndim - 1), (half, half)], constant_values=np.nan)
     return np.nanmedian(np.lib.stride_tricks.sliding_window_view(padded, WINDOW, axis=-1), -1)
 
 
 def peak(curve):
-    """Where a curve is highest above both its lowest before and its last point: (index, log2 of the lesser of these heights)."""
+    """Where a curve is highest above both its lowest before and its last point.
+
+    Returns:
+        The index, and log2 of the lesser of these heights.
+    """
     logs = np.log2(curve)
     height = np.minimum(logs - np.minimum.accumulate(logs), logs - logs[-1])
     return int(np.argmax(height)), float(height.max())
 
 
+def peaks(recorded, arm):
+    """Step, value and height of the peak of the smoothed m-coherence: three [seed]."""
+    curves = smoothed(recorded[f"{arm}/m_coherence"].astype(float))
+    places, heights = zip(*map(peak, curves))
+    values = np.array([curve[i] for curve, i in zip(curves, places)])
+    return recorded[f"{arm}/step"][list(places)], values, np.array(heights)
+
+
 def middle(loss, values):
-    """The mean of `values` [seed, step, ...] over the points at which the loss [seed, step] is in the middle: [seed, ...]."""
+    """The mean of `values` over the points at which the loss is in the middle: [seed, ...].
+
+    `loss` is [seed, step], `values` [seed, step, ...].
+    """
     inside = (loss <= MIDDLE[0] * loss[:, :1]) & (loss >= MIDDLE[1] * loss[:, :1])
+    missing = np.full(values.shape[2:], np.nan)
     return np.array(
-        [
-            row[there].mean(0) if there.any() else np.full(row.shape[1:], np.nan)
-            for row, there in zip(values, inside)
-        ]
+        [row[points].mean(0) if points.any() else missing for row, points in zip(values, inside)]
     )
 
 
 def judge(recorded):
-    noise, grid = recorded["noise"], [arm for arm in recorded["arms"] if not arm.endswith("small")]
-    whole = {arm: recorded[f"{arm}/m_coherence"].astype(float) for arm in recorded["arms"]}
-    cnns = [f"cnn-{level:g}" for level in noise]
+    noise, every = recorded["noise"], list(map(str, recorded["arms"]))
+    grid, cnns = every[:-1], [f"cnn-{level:g}" for level in noise]
+    whole = {arm: recorded[f"{arm}/m_coherence"].astype(float) for arm in every}
     memorized = _unfitted(recorded, cnns)
-    peaks = {arm: [peak(curve) for curve in smoothed(whole[arm])] for arm in cnns}
-    when = np.array([[recorded[f"{arm}/step"][i] for i, _ in peaks[arm]] for arm in cnns])
-    values = np.array(
-        [[curve[i] for curve, (i, _) in zip(smoothed(whole[arm]), peaks[arm])] for arm in cnns]
-    )
+    when, values, heights = zip(*(peaks(recorded, arm) for arm in cnns))
     dense, hidden = zip(*(_above_dense(recorded, level) for level in noise))
     early = {arm: recorded[f"{arm}/step"] <= TRANSIENT for arm in grid}
-    found = {
-        "a first transient": (
-            np.min([np.log2(whole[a][:, 0] / whole[a][:, early[a]].min(1)) for a in grid], 0),
-            None,
-        ),
-        "it starts from nearly m": (
-            np.min([whole[arm][:, 0] for arm in grid], 0) / recorded["m"],
-            None,
-        ),
-        **{
-            _hump(level): (
-                np.array([height for _, height in peaks[arm]]),
-                _unfitted(recorded, [arm]),
-            )
-            for level, arm in zip(noise, cnns)
-        },
-        "more noise, later peak": (_smallest_rise(np.log2(np.maximum(when, 1))), memorized),
+    falls = [np.log2(whole[a][:, 0] / whole[a][:, early[a]].min(1)) for a in grid]
+    later = _smallest_rise(np.log2(np.maximum(when, 1)))
+    last = [np.log2(smoothed(whole[arm])[:, -1]) for arm in cnns]
+    tested = {
+        "a first transient": np.min(falls, 0),
+        "it starts from nearly m": np.min([whole[a][:, 0] for a in grid], 0) / recorded["m"],
+        "more noise, later peak": (later, memorized),
         "more noise, lower peak": (_smallest_rise(-np.log2(values)), memorized),
-        **{
-            f"coherence out of nothing, {name}": (_middle(recorded, arm), None)
-            for name, arm in NOTHING.items()
-        },
-        "convolutions above the dense layer": (np.min(dense, 0), None),
-        "convolutions above an MLP's layers": (np.min(hidden, 0), None),
-        "back to the orthogonal limit": (
-            np.max([np.log2(smoothed(whole[arm])[:, -1]) for arm in cnns], 0),
-            memorized,
-        ),
-        "layers recombine to the whole": (
-            np.max([recorded[f"{arm}/deviation"] for arm in recorded["arms"]], 0),
-            None,
-        ),
+        "convolutions above the dense layer": np.min(dense, 0),
+        "convolutions above an MLP's layers": np.min(hidden, 0),
+        "back to the orthogonal limit": (np.max(last, 0), memorized),
+        "layers recombine to the whole": np.max([recorded[f"{a}/deviation"] for a in every], 0),
     }
-    return {
-        claim.name: found.get(claim.name, (np.array([]), "that noise was not run"))
-        for claim in CLAIMS
-    }
+    for level, arm, height in zip(noise, cnns, heights):
+        tested[_hump(level)] = height, _unfitted(recorded, [arm])
+    for name, arm in NOTHING.items():
+        tested[f"coherence out of nothing, {name}"] = _middle(recorded, arm)
+    missing = (np.array([]), "that noise was not run")
+    return {claim.name: tested.get(claim.name, missing) for claim in CLAIMS}
 
 
 def _unfitted(recorded, arms):
     """What is missing for a whole course to have been seen, or None."""
-    lowest = min(recorded[f"{arm}/accuracy"][0].min() for arm in arms)
-    return (
-        None
-        if lowest >= MEMORIZED
-        else f"a run did not fit its labels: training accuracy {lowest:.2f} < {MEMORIZED}"
-    )
+    accuracies = [recorded[f"{arm}/accuracy"][0].min() for arm in arms]
+    return too_low(accuracies, MEMORIZED, "a run did not fit its labels: training accuracy")
 
 
 def _smallest_rise(values):
@@ -383,7 +335,10 @@ def _middle(recorded, arm, name="m_coherence"):
 
 
 def _above_dense(recorded, level):
-    """How far the convolutions are above their network's dense layer, and above the hidden layers of the MLP: two of [seed]."""
+    """How far the convolutions are above their network's dense layer, and above an MLP's layers.
+
+    The hidden ones; two of [seed].
+    """
     cnn, mlp = (_middle(recorded, f"{name}-{level:g}", "by_layer") for name in ("cnn", "mlp"))
     convolutions = cnn[:, :-1].mean(1)  # the output layer comes last
     return convolutions - cnn[:, -1], convolutions - mlp[:, :-1].mean(1)
@@ -392,20 +347,20 @@ def _above_dense(recorded, level):
 def table(recorded):
     rows = []
     for arm in recorded["arms"]:
-        curve, layers = (
-            recorded[f"{arm}/m_coherence"].astype(float),
-            _middle(recorded, arm, "by_layer"),
+        curve = recorded[f"{arm}/m_coherence"].astype(float)
+        steps, values, _ = peaks(recorded, arm)
+        layers = zip(recorded[f"{arm}/layers"], _middle(recorded, arm, "by_layer").T)
+        rows.append(
+            {
+                "network-noise": arm,
+                "start": curve[:, 0],
+                "peak": values,
+                "at step": steps,
+                "middle": 2 ** _middle(recorded, arm),
+                "end": curve[:, -1],
+                "layers, middle": ", ".join(f"{name} {2 ** v.mean():.1f}" for name, v in layers),
+                "fitted": recorded[f"{arm}/accuracy"][0],
+            }
         )
-        steps = [recorded[f"{arm}/step"][peak(one)[0]] for one in smoothed(curve)]
-        heights = [one[peak(one)[0]] for one in smoothed(curve)]
-        each = ", ".join(
-            f"{name} {2 ** values.mean():.1f}"
-            for name, values in zip(recorded[f"{arm}/layers"], layers.T)
-        )
-        cells = [
-            plus_minus(values)
-            for values in (curve[:, 0], heights, steps, 2 ** _middle(recorded, arm), curve[:, -1])
-        ]
-        rows.append([arm, *cells, each, plus_minus(recorded[f"{arm}/accuracy"][0])])
-    note = f"m-coherence, m = {recorded['m']}; middle: training loss 75 to 25 % of the initial; mean ± half of the 95 % interval over seeds"
-    return f"{aligned(['network-noise', 'start', 'peak', 'at step', 'middle', 'end', 'layers, middle', 'fitted'], rows)}\n{note}"
+    middle_of = "middle: training loss 75 to 25 % of the initial"
+    return tabulate(rows, f"m-coherence, m = {recorded['m']}; {middle_of}")

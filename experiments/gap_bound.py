@@ -1,4 +1,5 @@
-"""The bound of the generalization gap by coherence: does its integrand order true below random labels, and how loose is it?
+"""The bound of the generalization gap by coherence: does its integrand order true below random
+labels, and how loose is it?
 
 The theorem bounds the gap by a sum over steps of eta sqrt(2 (1 - alpha)), times L^2 / m, each step
 amplified by all later ones through the smoothness beta. Here labels are random in the population: a
@@ -9,15 +10,22 @@ bounds given here are smaller than the true ones. Beside the bound: without expa
 and with measured distances of gradients in place of one L ("sensitivity").
 """
 
-import dataclasses
 import functools
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coherence.lab.analysis import first_at, stacked
+from coherence.lab.analysis import (
+    first_at,
+    given,
+    rank_correlation,
+    single,
+    stacked_arms,
+    tabulate,
+    too_high,
+)
 from coherence.lab.claims import Source, above, below
-from coherence.lab.report.tables import aligned, plus_minus
-from coherence.lab.settings import CNN, MLP, digits, label_noise, mnist, npz, sgd
+from coherence.lab.settings import MLP, digits, label_noise, mnist, sgd
 from coherence.lab.training.classification import Classification
 
 LEVELS = (1.5, 1.0, 0.5, 0.2)  # training loss in nats
@@ -25,54 +33,97 @@ LAST = LEVELS[-1]
 CHANCE = np.log(10)  # the loss of a network that prefers no class
 BOUNDS = {"beta": "with beta", "still": "beta = 0", "sensitivity": "beta = 0, distances"}
 MEASURED = (
-    "train_loss",
-    "held_loss",
-    "train_accuracy",
-    "held_accuracy",
-    "alpha",
-    "train_alpha",
-    "squared_length",
-    "longest",
-    "sharpness",
+    *("train_loss", "held_loss", "train_accuracy", "held_accuracy", "alpha", "train_alpha"),
+    *("squared_length", "longest", "sharpness"),
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    data: digits | mnist | npz = mnist(examples=1000)
-    model: MLP | CNN = MLP(width=128, depth=1)
-    noise: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
-    """Shares of the labels that are drawn anew, in training and held-out examples alike."""
-    learning_rate: float = 0.05
-    batch_size: int = 100
+@dataclass(frozen=True)
+class Sampled(Classification):
+    """A classifier whose training and held-out examples are drawn from one noisy population."""
+
+    data: digits | mnist = mnist(examples=1000)
+    model: MLP = MLP(width=128, depth=1)
+    optimizer: sgd = sgd(0.05)
     steps: int = 3600
     points_per_decade: int = 10
+    probes: tuple = ()
+    track_batches: bool = False
     held: int = 1000
     """Held-out examples: of them the gap, and alpha of the distribution."""
     curved: int = 250
     """Training examples whose mean loss's sharpness stands for beta."""
+
+    def build(self, seed):
+        from coherence.lab.data.labels import corrupt_labels
+
+        problem, classes = super().build(seed), self.data.build().outputs
+        x, y = problem.data["test"]
+        chosen = np.random.default_rng([seed, 4]).permutation(len(y))[: self.held]
+        share, how = self.noise.fraction, self.noise.how
+        labels, _ = corrupt_labels(
+            y[chosen], share, seed=seed * 1000 + 500, how=how, classes=classes
+        )
+        data = {"train": problem.data["train"], "held": (x[chosen], labels)}
+        return replace(problem, data=data, measure=measuring(self.model, classes, self.curved))
+
+
+@functools.cache
+def measuring(network, outputs, curved):
+    """What is measured, as one function for all runs: the arms then share the compiled program."""
+    import jax
+    import jax.numpy as jnp
+
+    from coherence import metrics, per_example_value_and_grad, squared_norms
+    from coherence.lab.tasks.classification import cross_entropy, evaluate
+
+    model = network.build(outputs)
+    loss, score = cross_entropy(model), evaluate(model)
+
+    def measure(params, arrays):
+        scores = {name: score(params, *arrays[name]) for name in ("train", "held")}
+        gradients = {
+            name: per_example_value_and_grad(loss)(params, arrays[name])[1] for name in scores
+        }
+        squares = {name: squared_norms(each) for name, each in gradients.items()}
+        few = jax.tree.map(lambda leaf: leaf[:curved], arrays["train"])
+        curvature = metrics.sharpness(
+            loss, params, few, jax.random.key(0), iterations=30, tolerance=0.03
+        )
+        return {
+            **{f"{name}_loss": each.loss for name, each in scores.items()},
+            **{f"{name}_accuracy": each.accuracy for name, each in scores.items()},
+            "alpha": metrics.alpha_unbiased(gradients["held"]),
+            "train_alpha": metrics.alpha_unbiased(gradients["train"]),
+            "squared_length": squares["held"].mean(),
+            "longest": jnp.sqrt(jnp.maximum(squares["train"].max(), squares["held"].max())),
+            "sharpness": curvature.value,
+        }
+
+    return measure
+
+
+@dataclass(frozen=True)
+class Settings:
+    run: Sampled = Sampled()
+    noise: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    """Shares of the labels that are drawn anew, in training and held-out examples alike."""
     seeds: int = 8
 
 
+_SMALL = Sampled(data=digits(), model=MLP(width=32), steps=200, held=200, curved=50)
+_LARGE = Sampled(
+    data=mnist(),
+    model=MLP(width=2048, depth=1),
+    optimizer=sgd(0.1),
+    steps=100_000,
+    held=5000,
+    curved=1000,
+)
 PRESETS = {
-    "smoke": Settings(
-        data=digits(),
-        model=MLP(width=32),
-        noise=(0.0, 1.0),
-        steps=200,
-        held=200,
-        curved=50,
-        seeds=2,
-    ),
+    "smoke": Settings(_SMALL, noise=(0.0, 1.0), seeds=2),
     "cpu": Settings(),
-    "paper": Settings(
-        data=mnist(),
-        model=MLP(width=2048, depth=1),
-        learning_rate=0.1,
-        steps=100_000,
-        held=5000,
-        curved=1000,
-    ),
+    "paper": Settings(_LARGE),
 }
 
 # What was fixed when: every statistic and threshold before any run of these presets. Seen before:
@@ -95,12 +146,9 @@ def _below(name, words):
     ratio = f"of {words}, true over random labels"
     less = "depends less on single examples with true than with random labels."
     return (
-        _PAPER_SECOND_HAND.claim(
-            f"{name}: true below random, {what}",
-            f"{text} {less}",
-            f"log2 of the {statistic} {ratio}",
-            below(0, "doublings"),
-        )
+        _PAPER_SECOND_HAND.claim(f"{name}: true below random, {what}", below(0, "doublings"))(f"""
+            {text} {less} Measured: log2 of the {statistic} {ratio}.
+        """)
         for what, text, statistic in (
             (
                 f"mean step to {LAST:g}",
@@ -122,9 +170,9 @@ def _ranks(name, words):
     text = "Over shares of noise, a larger sum over steps goes with a larger gap of the loss"
     statistic = f"Spearman's rank correlation over shares of noise of the sum over steps of {words} with the gap"
     return (
-        _PAPER_SECOND_HAND.claim(
-            f"{name} ranks the gap {at}", f"{text}, {at}.", statistic, above(0, "rank correlation")
-        )
+        _PAPER_SECOND_HAND.claim(f"{name} ranks the gap {at}", above(0, "rank correlation"))(f"""
+            {text}, {at}. Measured: {statistic}.
+        """)
         for at in (f"at {LAST:g}", "at the end")
     )
 
@@ -132,156 +180,74 @@ def _ranks(name, words):
 CLAIMS = (
     *(
         _PAPER_SECOND_HAND.claim(
-            f"integrand: true below random at {level:g}",
-            f"At a training loss of {level:g} nats a step depends less on single examples with "
-            "true than with random labels.",
-            f"{_WORDS['integrand']}: true minus random labels, at equal training loss",
-            below(0, "(unrelated gradients: 1.41)"),
-        )
+            f"integrand: true below random at {level:g}", below(0, "(unrelated gradients: 1.41)")
+        )(f"""
+            At a training loss of {level:g} nats a step depends less on single examples with true
+            than with random labels. Measured: {_WORDS["integrand"]}: true minus random labels, at
+            equal training loss.
+        """)
         for level in LEVELS
     ),
     *(claim for both in _WORDS.items() for claim in _below(*both)),
     *(
-        _PAPER_SECOND_HAND.claim(
-            f"above the gap: {words}",
-            f"The gap stays below the bound, {words}.",
-            f"log10 of bound over gap, {_PLACES}",
-            above(0, "decades"),
-        )
+        _PAPER_SECOND_HAND.claim(f"above the gap: {words}", above(0, "decades"))(f"""
+            The gap stays below the bound, {words}. Measured: log10 of bound over gap, {_PLACES}.
+        """)
         for words in BOUNDS.values()
     ),
-    _PAPER_SECOND_HAND.claim(
-        "loose",
-        "The bound is more than ten times the gap.",
-        f"log10 of the bound with beta over the gap, {_END}",
-        above(1.0, "decades"),
-    ),
-    _PAPER_DERIVED.claim(
-        "vacuous without expansion",
-        "Even with beta = 0 the bound is more than the loss of a network that prefers no class.",
-        f"log10 of the bound with beta = 0 over log(10), {_END}",
-        above(0, "decades"),
-    ),
+    _PAPER_SECOND_HAND.claim("loose", above(1.0, "decades"))(f"""
+        The bound is more than ten times the gap. Measured: log10 of the bound with beta over the
+        gap, {_END}.
+    """),
+    _PAPER_DERIVED.claim("vacuous without expansion", above(0, "decades"))(f"""
+        Even with beta = 0 the bound is more than the loss of a network that prefers no class.
+        Measured: log10 of the bound with beta = 0 over log(10), {_END}.
+    """),
     *(claim for both in _WORDS.items() for claim in _ranks(*both)),
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Sampled(Classification):
-    """A classifier whose training and held-out examples are drawn from one noisy population."""
-
-    held: int = 1000
-    curved: int = 250
-
-    def build(self, seed):
-        from coherence.lab.data.labels import corrupt_labels
-
-        problem, classes = super().build(seed), self.data.build().outputs
-        x, y = problem.data["test"]
-        chosen = np.random.default_rng([seed, 4]).permutation(len(y))[: self.held]
-        labels, _ = corrupt_labels(
-            y[chosen],
-            self.noise.fraction,
-            seed=seed * 1000 + 500,
-            how=self.noise.how,
-            classes=classes,
-        )
-        data = {"train": problem.data["train"], "held": (x[chosen], labels)}
-        return dataclasses.replace(
-            problem, data=data, measure=measuring(self.model, classes, self.curved)
-        )
-
-
-@functools.cache
-def measuring(network, outputs, curved):
-    """What is measured, as one function for all runs: the arms then share the compiled program."""
-    import jax
-    import jax.numpy as jnp
-
-    from coherence import metrics, per_example_value_and_grad, squared_norms
-    from coherence.lab.tasks.classification import cross_entropy, evaluate
-
-    model = network.build(outputs)
-    loss, score = cross_entropy(model), evaluate(model)
-
-    def measure(params, arrays):
-        train, held = (
-            per_example_value_and_grad(loss)(params, arrays[name])[1] for name in ("train", "held")
-        )
-        lengths = [squared_norms(one) for one in (train, held)]
-        found = {name: score(params, *arrays[name]) for name in ("train", "held")}
-        few = jax.tree.map(lambda leaf: leaf[:curved], arrays["train"])
-        return {
-            **{f"{name}_loss": one.loss for name, one in found.items()},
-            **{f"{name}_accuracy": one.accuracy for name, one in found.items()},
-            "alpha": metrics.alpha_unbiased(held),
-            "train_alpha": metrics.alpha_unbiased(train),
-            "squared_length": lengths[1].mean(),
-            "longest": jnp.sqrt(jnp.maximum(*(one.max() for one in lengths))),
-            "sharpness": metrics.sharpness(
-                loss, params, few, jax.random.key(0), iterations=30, tolerance=0.03
-            ).value,
-        }
-
-    return measure
-
-
 def arms(settings):
-    names = ("data", "model", "batch_size", "steps", "points_per_decade", "held", "curved")
-    common = {name: getattr(settings, name) for name in names} | {
-        "probes": (),
-        "track_batches": False,
-    }
-    optimizer = sgd(settings.learning_rate)
     return {
-        f"noise={noise:g}": Sampled(
-            noise=label_noise(noise, "redraw"), optimizer=optimizer, **common
-        )
+        f"noise={noise:g}": replace(settings.run, noise=label_noise(noise, "redraw"))
         for noise in settings.noise
     }
 
 
 def record(settings, runs):
-    """Everything [noise, seed, step]. A gap is less that before training, which is the chance of which examples were drawn."""
-    rows = [stacked(runs[f"noise={noise:g}"], *MEASURED) for noise in settings.noise]
-    step, examples = (
-        rows[0]["step"],
-        len(runs[f"noise={settings.noise[0]:g}"][0].load("drawn")["labels"]),
-    )
-    seen = {name: np.array([row[name] for row in rows]) for name in MEASURED}
+    """Everything [noise, seed, step].
+
+    A gap is less that before training, which is the chance of which examples were drawn.
+    """
+    seen = stacked_arms(runs.values(), *MEASURED)
+    step, rate = seen["step"], settings.run.optimizer.learning_rate
+    examples = len(next(iter(runs.values()))[0].load("drawn")["labels"])
     integrand, train_integrand = (
         np.sqrt(2 * (1 - seen[name]).clip(min=0)) for name in ("alpha", "train_alpha")
     )
     sensitivity = integrand * np.sqrt(seen["squared_length"])
-    gap, error_gap = (
-        seen["held_loss"] - seen["train_loss"],
-        seen["train_accuracy"] - seen["held_accuracy"],
-    )
+    gap = seen["held_loss"] - seen["train_loss"]
+    error_gap = seen["train_accuracy"] - seen["held_accuracy"]
     lipschitz, smoothness = (
         np.maximum.accumulate(seen[name], -1) for name in ("longest", "sharpness")
     )
-    bound = functools.partial(log10_bounds, step, settings.learning_rate, examples)
-    found = {
+    bound = functools.partial(log10_bounds, step, rate, examples)
+    curves = {
         "train_loss": seen["train_loss"],
         "gap": gap - gap[..., :1],
         "error_gap": error_gap - error_gap[..., :1],
         "integrand": integrand,
         "train_integrand": train_integrand,
         "sensitivity": sensitivity,
-        "summed_integrand": settings.learning_rate * summed(step, integrand),
-        "summed_sensitivity": settings.learning_rate * summed(step, sensitivity),
+        "summed_integrand": rate * summed(step, integrand),
+        "summed_sensitivity": rate * summed(step, sensitivity),
         "bound/beta": bound(integrand, lipschitz**2, smoothness),
         "bound/still": bound(integrand, lipschitz**2, 0 * smoothness),
         "bound/sensitivity": bound(sensitivity, lipschitz, 0 * smoothness),
         "longest": lipschitz[..., -1],
         "sharpness": smoothness[..., -1],
     }
-    return {
-        "noise": np.array(settings.noise),
-        "step": step,
-        "m": examples,
-        **{k: v.astype(np.float32) for k, v in found.items()},
-    }
+    return {"noise": np.array(settings.noise), "step": step, "m": examples, **single(curves)}
 
 
 def per_step(step, values):
@@ -296,11 +262,12 @@ def each(function, *arrays):
 
 def summed(step, values):
     """Sum over the steps done by each measurement: a step counts with the weights it starts from."""
-    return each(lambda one: np.append(0.0, np.cumsum(per_step(step, one)))[step], values)
+    sums = lambda curve: np.append(0.0, np.cumsum(per_step(step, curve)))[step]
+    return each(sums, values)
 
 
 def log10_bounds(step, rate, examples, values, constants, smoothness):
-    """log10 of the bound by each measurement; constants and smoothness as seen by then. -inf before the first step."""
+    """log10 of the bound by each measurement, with what was seen by then; -inf before step 1."""
 
     def of_run(values, constants, smoothness):
         logs = np.log((rate * per_step(step, values)).clip(min=np.finfo(float).tiny))
@@ -312,88 +279,70 @@ def log10_bounds(step, rate, examples, values, constants, smoothness):
 
 
 def at_loss(recorded, name, level):
-    """What was measured where the training loss first fell to a level: [noise, seed]; nan where it never did."""
-    first = lambda loss, values: first_at(loss, values, level, falling=True)
-    return each(first, recorded["train_loss"], recorded[name])
+    """What was measured where the training loss first fell to a level: [noise, seed]."""
+    return first_at(recorded["train_loss"], recorded[name], level, falling=True)
 
 
 def decades(recorded, name):
-    """log10 of a bound over the gap, at LEVELS and at the end, [noise, seed, place]; infinite where there is no gap."""
-    places = [
-        (at_loss(recorded, f"bound/{name}", level), at_loss(recorded, "gap", level))
-        for level in LEVELS
-    ]
-    places.append((recorded[f"bound/{name}"][..., -1], recorded["gap"][..., -1]))
-    bound, gap = (np.stack(one, -1) for one in zip(*places))
+    """log10 of a bound over the gap, at LEVELS and at the end, [noise, seed, place].
+
+    Infinite where there is no gap.
+    """
+    bound, gap = (
+        np.stack([*(at_loss(recorded, key, level) for level in LEVELS), recorded[key][..., -1]], -1)
+        for key in (f"bound/{name}", "gap")
+    )
     with np.errstate(divide="ignore"):
         return bound - np.log10(gap.clip(min=0))
 
 
 def mean_step(recorded, name):
     """Mean over the steps until the training loss first falls to LAST: [noise, seed]."""
-    steps = at_loss(
-        recorded | {"steps": np.broadcast_to(recorded["step"], recorded["gap"].shape)},
-        "steps",
-        LAST,
-    )
-    return at_loss(recorded, f"summed_{name}", LAST) / steps
+    return at_loss(recorded, f"summed_{name}", LAST) / at_loss(recorded, "step", LAST)
 
 
 def judge(recorded):
     noise = recorded["noise"]
     if not {0, 1} <= set(noise):
-        return {
-            claim.name: (np.array([]), "noise 0 % and 100 % were not both run") for claim in CLAIMS
-        }
+        missing = np.array([]), "noise 0 % and 100 % were not both run"
+        return {claim.name: missing for claim in CLAIMS}
     difference = lambda values: values[noise == 0][0] - values[noise == 1][0]
-    highest = recorded["train_loss"][..., -1].max()
-    unfitted = (
-        None if highest <= LAST else f"a run did not fit: training loss {highest:.2f} > {LAST:g}"
-    )
-    found = {}
+    ranked = lambda sums, gaps: rank_correlation(sums.T, gaps.T)
+    gaps = {LAST: at_loss(recorded, "gap", LAST), "end": recorded["gap"][..., -1]}
+    fitted, tested = {}, {}
     for level in LEVELS:
-        found[f"integrand: true below random at {level:g}"] = (
-            difference(at_loss(recorded, "integrand", level)),
-            unfitted,
-        )
+        integrand = at_loss(recorded, "integrand", level)
+        fitted[f"integrand: true below random at {level:g}"] = difference(integrand)
     for name in _WORDS:
         sums, last = at_loss(recorded, f"summed_{name}", LAST), recorded[f"summed_{name}"][..., -1]
-        found |= {
-            f"{name}: true below random, mean step to {LAST:g}": (
-                difference(np.log2(mean_step(recorded, name))),
-                unfitted,
-            ),
-            f"{name}: true below random, summed to {LAST:g}": (difference(np.log2(sums)), unfitted),
-            f"{name}: true below random, summed over all steps": (difference(np.log2(last)), None),
-            f"{name} ranks the gap at {LAST:g}": (
-                ranked(sums, at_loss(recorded, "gap", LAST)),
-                unfitted,
-            ),
-            f"{name} ranks the gap at the end": (ranked(last, recorded["gap"][..., -1]), None),
+        mean, below_random = np.log2(mean_step(recorded, name)), f"{name}: true below random,"
+        fitted |= {
+            f"{below_random} mean step to {LAST:g}": difference(mean),
+            f"{below_random} summed to {LAST:g}": difference(np.log2(sums)),
+            f"{name} ranks the gap at {LAST:g}": ranked(sums, gaps[LAST]),
+        }
+        tested |= {
+            f"{below_random} summed over all steps": difference(np.log2(last)),
+            f"{name} ranks the gap at the end": ranked(last, gaps["end"]),
         }
     for name, words in BOUNDS.items():
-        found[f"above the gap: {words}"] = decades(recorded, name).min((0, 2)), unfitted
-    found["loose"] = decades(recorded, "beta")[..., -1].min(0), None
-    found["vacuous without expansion"] = (
-        (recorded["bound/still"][..., -1] - np.log10(CHANCE)).min(0),
-        None,
-    )
-    return found
-
-
-def ranked(sums, gaps):
-    """Spearman's rank correlation over shares of noise, [seed]; both [noise, seed]."""
-    from scipy.stats import spearmanr
-
-    return np.array([spearmanr(*pair).statistic for pair in zip(sums.T, gaps.T)])
+        fitted[f"above the gap: {words}"] = decades(recorded, name).min((0, 2))
+    unfitted = too_high(recorded["train_loss"][..., -1], LAST, "a run did not fit: training loss")
+    vacuous = recorded["bound/still"][..., -1] - np.log10(CHANCE)
+    return {
+        **given(unfitted, fitted),
+        **tested,
+        "loose": decades(recorded, "beta")[..., -1].min(0),
+        "vacuous without expansion": vacuous.min(0),
+    }
 
 
 def table(recorded):
-    at = lambda name: at_loss(recorded, name, LAST)
+    at = lambda name, level=LAST: at_loss(recorded, name, level)
     last = lambda name: recorded[name][..., -1]
     alpha = lambda integrand: 1 - integrand**2 / 2
-    columns = {
-        f"alpha at {LEVELS[0]:g}": alpha(at_loss(recorded, "integrand", LEVELS[0])),
+    sums = {
+        f"alpha at {LEVELS[0]:g}": alpha(at("integrand", LEVELS[0])),
         f"at {LAST:g}": alpha(at("integrand")),
         "of training examples": alpha(at("train_integrand")),
         f"summed to {LAST:g}": at("summed_integrand"),
@@ -405,13 +354,17 @@ def table(recorded):
         f"gap at {LAST:g}": at("gap"),
         "at the end": last("gap"),
         "of accuracy": last("error_gap"),
+        **{words: decades(recorded, name)[..., -1] for name, words in BOUNDS.items()},
+        "L": recorded["longest"],
+        "sharpness": recorded["sharpness"],
     }
-    gaps |= {words: decades(recorded, name)[..., -1] for name, words in BOUNDS.items()}
-    gaps |= {"L": recorded["longest"], "sharpness": recorded["sharpness"]}
-    cells = lambda of, k: [plus_minus(values[k]) for values in of.values()]
-    rows = lambda of: [[f"{noise:.0%}", *cells(of, k)] for k, noise in enumerate(recorded["noise"])]
+    rows = lambda columns: [
+        {"noise": f"{noise:.0%}", **{heading: values[k] for heading, values in columns.items()}}
+        for k, noise in enumerate(recorded["noise"])
+    ]
     note = (
-        "by share of labels drawn anew; integrand, sqrt(2 (1 - alpha)), and distances are summed over steps, times the step size;\n"
-        "gaps in nats, less those before training; log10 of each bound over that at the end; mean ± half of the 95 % interval over seeds"
+        "by share of labels drawn anew; integrand, sqrt(2 (1 - alpha)), and distances are summed\n"
+        "over steps, times the step size; gaps in nats, less those before training; log10 of each "
+        "bound over that at the end"
     )
-    return f"{aligned(['noise', *columns], rows(columns))}\n\n{aligned(['noise', *gaps], rows(gaps))}\n{note}"
+    return f"{tabulate(rows(sums))}\n\n{tabulate(rows(gaps), note)}"

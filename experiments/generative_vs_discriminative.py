@@ -1,4 +1,5 @@
-"""Naive Bayes gets to its own, higher, error with a third of the examples; with the very fewest it need not lead logistic regression.
+"""Naive Bayes gets to its own, higher, error with a third of the examples; with the very fewest it
+need not lead logistic regression.
 
 On eight data sets Gaussian naive Bayes and logistic regression learn from the same growing training
 sets, a mean over many random splits a seed. Both are linear here, and differ only in what they fit:
@@ -12,44 +13,34 @@ alone, and the place of every model of the catalogue in both definitions of "gen
 all do with digits, `classifiers_compared` shows.
 """
 
-import dataclasses
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
-from coherence.lab.analysis import first_at
+from coherence.lab.analysis import computed, first_at, tabulate, under
 from coherence.lab.claims import Source, above, exactly
-from coherence.lab.report.tables import aligned, plus_minus
 
 PEOPLE = "weight and foot size"
 SETS = (
-    PEOPLE,
-    "iris",
-    "wine",
-    "breast cancer",
-    "digits 3 | 8",
-    "digits 1 | 9",
-    "digits odd | even",
-    "MNIST 4 | 9",
+    *(PEOPLE, "iris", "wine", "breast cancer", "digits 3 | 8", "digits 1 | 9"),
+    *("digits odd | even", "MNIST 4 | 9"),
 )
 MODELS = (
-    "naive Bayes",
-    "naive Bayes, own variances",
-    "logistic regression",
-    "logistic regression, L2",
+    *("naive Bayes", "naive Bayes, own variances"),
+    *("logistic regression", "logistic regression, L2"),
 )
 NB, OWN, LR, L2 = range(4)
-PENALTY = {
-    LR: 1e4,
-    L2: 1.0,
-}  # scikit-learn's C: the inverse of the penalty, of standardized features
-FALL = 0.9  # of the way from the error of the most frequent class to a model's own last one: it is nearly there
+# scikit-learn's C: the inverse of the penalty, of standardized features.
+PENALTY = {LR: 1e4, L2: 1.0}
+# Of the way from the error of the most frequent class to a model's own last one: nearly there.
+FALL = 0.9
 MEANS = np.array([[64.0, 24.5], [76.0, 26.9]])  # kg and cm, of women and men
 SPREADS = np.array([10.0, 1.2])
 CORRELATION = 0.6
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Settings:
     sets: tuple[str, ...] = SETS
     splits: int = 30
@@ -79,57 +70,45 @@ _OURS = Source("our experiment; the question is that of Ng & Jordan (2001)", "re
 
 
 CLAIMS = (
-    _NG_JORDAN.claim(
-        "naive Bayes leads with few examples",
-        "With the fewest examples (two a class) naive Bayes makes fewer errors than logistic "
-        "regression, over all data sets.",
-        "error of logistic regression minus error of naive Bayes at the smallest size, mean over "
-        "data sets",
-        above(0, "error"),
-    ),
-    _NG_JORDAN.claim(
-        "logistic regression leads with many",
-        "With the most examples there are, logistic regression makes fewer errors than naive "
-        "Bayes, over all data sets.",
-        "error of naive Bayes minus error of logistic regression at the largest size, mean over "
-        "data sets",
-        above(0, "error"),
-    ),
-    _NG_JORDAN.claim(
-        "the curves cross",
-        "On more than half of the data sets naive Bayes leads with the fewest examples and "
-        "logistic regression with the most.",
-        "share of the data sets on which both hold",
-        above(0.5, "of the data sets"),
-    ),
-    _NG_JORDAN.claim(
-        "naive Bayes gets to its own end sooner",
-        f"Naive Bayes needs fewer examples to cover {FALL:.0%} of the way from chance to its own "
-        "last error.",
-        "log2 of the examples needed, logistic regression over naive Bayes, mean over data sets",
-        above(0, "doublings"),
-    ),
-    _OURS.claim(
-        "the lead outlives a penalty",
-        "With the fewest examples naive Bayes also leads logistic regression with an L2 penalty "
-        "(C = 1).",
-        "error of penalized logistic regression minus error of naive Bayes at the smallest size, "
-        "mean over data sets",
-        above(0, "error"),
-    ),
+    _NG_JORDAN.claim("naive Bayes leads with few examples", above(0, "error"))("""
+        With the fewest examples (two a class) naive Bayes makes fewer errors than logistic
+        regression, over all data sets. Measured: error of logistic regression minus error of naive
+        Bayes at the smallest size, mean over data sets.
+    """),
+    _NG_JORDAN.claim("logistic regression leads with many", above(0, "error"))("""
+        With the most examples there are, logistic regression makes fewer errors than naive Bayes,
+        over all data sets. Measured: error of naive Bayes minus error of logistic regression at the
+        largest size, mean over data sets.
+    """),
+    _NG_JORDAN.claim("the curves cross", above(0.5, "of the data sets"))("""
+        On more than half of the data sets naive Bayes leads with the fewest examples and logistic
+        regression with the most. Measured: share of the data sets on which both hold.
+    """),
+    _NG_JORDAN.claim("naive Bayes gets to its own end sooner", above(0, "doublings"))(f"""
+        Naive Bayes needs fewer examples to cover {FALL:.0%} of the way from chance to its own last
+        error. Measured: log2 of the examples needed, logistic regression over naive Bayes, mean
+        over data sets.
+    """),
+    _OURS.claim("the lead outlives a penalty", above(0, "error"))("""
+        With the fewest examples naive Bayes also leads logistic regression with an L2 penalty (C =
+        1). Measured: error of penalized logistic regression minus error of naive Bayes at the
+        smallest size, mean over data sets.
+    """),
     _OURS._replace(known="derived").claim(
-        "ignored correlation costs what algebra says",
-        "Where both classes are normal and features correlate within them, naive Bayes ends "
-        "higher by the difference of two closed forms.",
-        "error of naive Bayes minus error of logistic regression with most examples, minus the "
-        f"closed form; {PEOPLE}",
-        exactly(0, 0.003, "error"),
-    ),
+        "ignored correlation costs what algebra says", exactly(0, 0.003, "error")
+    )(f"""
+        Where both classes are normal and features correlate within them, naive Bayes ends higher by
+        the difference of two closed forms. Measured: error of naive Bayes minus error of logistic
+        regression with most examples, minus the closed form; {PEOPLE}.
+    """),
 )
 
 
 def people(examples, rng):
-    """Weight (kg) and foot size (cm) of made-up women (0) and men (1), equally many on average: one covariance for both."""
+    """Weight (kg) and foot size (cm) of made-up women (0) and men (1), equally many on average.
+
+    One covariance for both.
+    """
     sex = rng.integers(0, 2, examples)
     first, second = rng.normal(size=(2, examples))
     foot = CORRELATION * first + math.sqrt(1 - CORRELATION**2) * second
@@ -143,10 +122,8 @@ def known_errors():
     difference of the means in standard deviations, :math:`\delta`, if the correlations R are
     ignored, else with :math:`R^{-1} \delta`.
     """
-    apart, correlations = (
-        (MEANS[1] - MEANS[0]) / SPREADS,
-        np.array([[1, CORRELATION], [CORRELATION, 1]]),
-    )
+    apart = (MEANS[1] - MEANS[0]) / SPREADS
+    correlations = np.array([[1, CORRELATION], [CORRELATION, 1]])
     error = lambda w: math.erfc(w @ apart / math.sqrt(8 * w @ correlations @ w)) / 2
     return error(apart), error(np.linalg.solve(correlations, apart))
 
@@ -160,8 +137,9 @@ def examples_of(name):
     x, y = _small_mnist() if name.startswith("MNIST") else datasets.load_digits(return_X_y=True)
     if name == "digits odd | even":
         return x, y % 2
-    one, other = int(name[-5]), int(name[-1])
-    return x[np.isin(y, (one, other))], (y[np.isin(y, (one, other))] == other).astype(int)
+    pair = int(name[-5]), int(name[-1])
+    chosen = np.isin(y, pair)
+    return x[chosen], (y[chosen] == pair[1]).astype(int)
 
 
 def _small_mnist():
@@ -169,22 +147,21 @@ def _small_mnist():
     from coherence.lab.settings import mnist
 
     data = mnist().build()
-    return np.asarray(data.x_train, float).reshape(-1, 7, 4, 7, 4).mean((2, 4)).reshape(
-        -1, 49
-    ), data.y_train
+    blocks = np.asarray(data.x_train, float).reshape(-1, 7, 4, 7, 4)
+    return blocks.mean((2, 4)).reshape(-1, 49), data.y_train
 
 
 def in_proportion(y, rng):
-    """A random order of the examples in which every class is spread evenly, so that any beginning has its share of each."""
+    """A random order of the examples in which any beginning has its share of each class."""
     place = np.empty(len(y))
     for label in np.unique(y):
-        there = rng.permutation(np.flatnonzero(y == label))
-        place[there] = (np.arange(len(there)) + rng.uniform()) / len(there)
+        members = rng.permutation(np.flatnonzero(y == label))
+        place[members] = (np.arange(len(members)) + rng.uniform()) / len(members)
     return np.argsort(place)
 
 
 def sizes_of(y, largest):
-    """Training examples: two a class, doubled up to all there are; a last step shorter than a fifth is left out."""
+    """Training examples: two a class, doubled up to all; a last step below a fifth is left out."""
     most = min(largest, len(y) * 3 // 4)
     doubled = [2**k * 2 * len(np.unique(y)) for k in range(20)]
     return [n for n in doubled if n < most / 1.2] + [most]
@@ -196,18 +173,16 @@ def fitted(model, x, y):
     from sklearn.naive_bayes import GaussianNB
 
     if model in PENALTY:
-        return LogisticRegression(C=PENALTY[model], solver="newton-cholesky", max_iter=1000).fit(
-            x, y
-        )
+        logistic = LogisticRegression(C=PENALTY[model], solver="newton-cholesky", max_iter=1000)
+        return logistic.fit(x, y)
     bayes = GaussianNB().fit(x, y)
-    if (
-        model == NB
-    ):  # one variance a feature for all classes: the boundary is linear, as that of logistic regression
+    if model == NB:
+        # One variance a feature for all classes: the boundary is linear, as logistic regression's.
         bayes.var_ = np.broadcast_to(bayes.class_prior_ @ bayes.var_, bayes.var_.shape)
     return bayes
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class LearningCurve:
     """Test error against the number of training examples: the same splits for every model."""
 
@@ -216,7 +191,10 @@ class LearningCurve:
     largest: int
 
     def describe(self):
-        return f"data sets of 2 to 64 features, up to {self.largest:,} training examples, mean over {self.splits} splits"
+        return (
+            f"data sets of 2 to 64 features, up to {self.largest:,} training examples, mean over "
+            f"{self.splits} splits"
+        )
 
     def compute(self, seed):
         real = None if self.data == PEOPLE else examples_of(self.data)
@@ -236,23 +214,19 @@ class LearningCurve:
     def errors(self, x, y, sizes, rng):
         """Of every model trained on every size: [sizes, models]."""
         order = in_proportion(y, rng)
-        test = order[sizes[-1] :]
-        return [
-            [self.error(model, x, y, order[:n], test) for model in range(len(MODELS))]
-            for n in sizes
-        ]
+        test, models = order[sizes[-1] :], range(len(MODELS))
+        return [[self.error(model, x, y, order[:n], test) for model in models] for n in sizes]
 
     def error(self, model, x, y, train, test):
         centre, spread = x[train].mean(0), x[train].std(0)
         standardized = lambda rows: (x[rows] - centre) / np.where(spread > 0, spread, 1)
-        return np.mean(
-            fitted(model, standardized(train), y[train]).predict(standardized(test)) != y[test]
-        )
+        trained = fitted(model, standardized(train), y[train])
+        return np.mean(trained.predict(standardized(test)) != y[test])
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class ThreeWays:
-    """Sex from weight and foot size: what a joint model, a conditional one and a mere decision say on a grid."""
+    """What a joint model, a conditional one and a mere decision say of sex on a grid."""
 
     examples: int = 120
     grid: int = 48
@@ -280,7 +254,7 @@ class ThreeWays:
             "people": x,
             "sex": y,
             "axes": axes,
-            "joint": np.stack([square(of_one) for of_one in joint.T]),
+            "joint": np.stack([square(density) for density in joint.T]),
             "posterior": square(posterior.predict_proba(grid)[:, 1]),
             "decision": square(decision.predict(grid)),
         }
@@ -296,85 +270,94 @@ def arms(settings):
 def record(settings, runs):
     from coherence.lab.estimators import catalogue
 
-    found = {arm: [run.load("computed") for run in seeds] for arm, seeds in runs.items()}
     arrays = {"sets": np.array(settings.sets)}
     for name in settings.sets:
-        first = found[name][0]
-        arrays |= {f"{name}/{what}": first[what] for what in ("sizes", "chance", "features")}
-        arrays[f"{name}/error"] = np.array([one["error"] for one in found[name]], np.float32)
-    arrays |= {what: values.astype(np.float32) for what, values in found["three ways"][0].items()}
+        curves = computed(runs[name])
+        first = {key: curves[key][0] for key in ("sizes", "chance", "features")}
+        arrays |= under(name, {**first, "error": np.float32(curves["error"])})
+    drawings = runs["three ways"][0].load("computed")
+    arrays |= {name: values.astype(np.float32) for name, values in drawings.items()}
     rows = catalogue((8, 8, 1))
-    arrays |= {
-        f"catalogue/{what}": np.array([str(getattr(row, what)) for row in rows])
-        for what in ("label", "how", "models")
+    words = {
+        key: np.array([str(getattr(row, key)) for row in rows])
+        for key in ("label", "how", "models")
     }
-    return arrays | {
-        f"catalogue/{what}": np.array([getattr(row, what) for row in rows])
-        for what in ("generates", "gradients")
+    kinds = {
+        key: np.array([getattr(row, key) for row in rows]) for key in ("generates", "gradients")
     }
+    return arrays | under("catalogue", words | kinds)
 
 
 def needed(recorded, name, model):
-    """log2 of the examples with which a model has covered most of the way from chance to its own last error: [seeds]."""
+    """log2 of the examples with which a model is nearly at its own last error: [seed].
+
+    It has covered `FALL` of the way there from chance.
+    """
     errors, chance = recorded[f"{name}/error"][:, model], recorded[f"{name}/chance"]
     levels = errors[:, -1] + (1 - FALL) * (chance - errors[:, -1])
-    sizes = np.log2(recorded[f"{name}/sizes"])
-    return np.array(
-        [first_at(curve, sizes, level, falling=True) for curve, level in zip(errors, levels)]
-    )
+    return first_at(errors, np.log2(recorded[f"{name}/sizes"]), levels, falling=True)
 
 
-def leads(recorded, of, over, at):
-    """Error of one model above that of the other at the first (0) or the last (-1) size: [data sets, seeds]."""
+def sooner(recorded, name):
+    """Doublings of examples that logistic regression needs more than naive Bayes: [seed]."""
+    return needed(recorded, name, LR) - needed(recorded, name, NB)
+
+
+def leads(recorded, model, over, at):
+    """Error of one model above that of the other at a size (0: first, -1: last): [set, seed]."""
     errors = [recorded[f"{name}/error"][..., at] for name in recorded["sets"]]
-    return np.array([error[:, over] - error[:, of] for error in errors], float)
+    return np.array([error[:, over] - error[:, model] for error in errors], float)
 
 
 def judge(recorded):
     few, many = leads(recorded, NB, LR, 0), leads(recorded, LR, NB, -1)
-    sooner = np.array(
-        [needed(recorded, name, LR) - needed(recorded, name, NB) for name in recorded["sets"]]
-    )
-    found = {
-        "naive Bayes leads with few examples": few.mean(0),
-        "logistic regression leads with many": many.mean(0),
-        "the curves cross": ((few > 0) & (many > 0)).mean(0),
-        "naive Bayes gets to its own end sooner": sooner.mean(0),
-        "the lead outlives a penalty": leads(recorded, NB, L2, 0).mean(0),
+    tested = {
+        "naive Bayes leads with few examples": few,
+        "logistic regression leads with many": many,
+        "the curves cross": (few > 0) & (many > 0),
+        "naive Bayes gets to its own end sooner": [
+            sooner(recorded, name) for name in recorded["sets"]
+        ],
+        "the lead outlives a penalty": leads(recorded, NB, L2, 0),
     }
+    tested = {name: np.mean(values, 0) for name, values in tested.items()}
     if PEOPLE in recorded["sets"]:
         bayes, best = known_errors()
-        found["ignored correlation costs what algebra says"] = many[
-            list(recorded["sets"]).index(PEOPLE)
-        ] - (bayes - best)
-    return {name: (values, None) for name, values in found.items()}
+        cost = many[list(recorded["sets"]).index(PEOPLE)] - (bayes - best)
+        tested["ignored correlation costs what algebra says"] = cost
+    return tested
 
 
 def table(recorded):
+    models = {"naive Bayes": NB, "logistic": LR, "with L2": L2}
     rows = []
     for name in recorded["sets"]:
         errors, sizes = recorded[f"{name}/error"], recorded[f"{name}/sizes"]
-        sooner = needed(recorded, name, LR) - needed(recorded, name, NB)
-        ends = [plus_minus(100 * errors[:, model, at]) for at in (0, -1) for model in (NB, LR, L2)]
+        ends = [
+            {f"{text}{end}": 100 * errors[:, model, at] for text, model in models.items()}
+            for at, end in ((0, ""), (-1, ", most"))
+        ]
         rows.append(
-            [
-                name,
-                str(recorded[f"{name}/features"]),
-                str(sizes[0]),
-                *ends[:3],
-                f"{sizes[-1]:,}",
-                *ends[3:],
-                plus_minus(sooner),
-            ]
+            {
+                "data": name,
+                "features": recorded[f"{name}/features"],
+                "fewest": sizes[0],
+                **ends[0],
+                "most": f"{sizes[-1]:,}",
+                **ends[1],
+                "sooner": sooner(recorded, name),
+            }
         )
-    models = ["naive Bayes", "logistic", "with L2"]
-    curves = aligned(["data", "features", "fewest", *models, "most", *models, "sooner"], rows)
-    kinds = zip(
-        *(
-            recorded[f"catalogue/{what}"].astype(str)
-            for what in ("label", "how", "models", "generates", "gradients")
-        )
-    )
-    kinds = aligned(["model", "first definition", "models", "draws x", "has gradients"], kinds)
-    note = f"errors in %, mean ± half of the 95 % interval; sooner: doublings of examples until {FALL:.0%} of a model's own fall"
-    return f"{curves}\n{note}\n\n{kinds}"
+    columns = {
+        "model": "label",
+        "first definition": "how",
+        "models": "models",
+        "draws x": "generates",
+        "has gradients": "gradients",
+    }
+    kinds = [
+        {text: recorded[f"catalogue/{name}"][i] for text, name in columns.items()}
+        for i in range(len(recorded["catalogue/label"]))
+    ]
+    note = f"errors in %; sooner: doublings of examples until {FALL:.0%} of a model's own fall"
+    return f"{tabulate(rows, note)}\n\n{tabulate(kinds)}"

@@ -1,4 +1,5 @@
-"""The median of three mean gradients (M3, RM3) keeps random labels from being memorized; a mean of three as stale (RA3) does not.
+"""The median of three mean gradients (M3, RM3) keeps random labels from being memorized; a mean of
+three as stale (RA3) does not.
 
 M3 splits a batch into three groups, RM3 takes the last three batches; every coordinate moves by the
 middle one of their mean gradients. A median of three mutes what only one of them wants: with
@@ -8,22 +9,19 @@ median has little to mute: so the batch size is varied. Suppression slows fittin
 is also compared where plain SGD is stopped at the same accuracy on pristine examples.
 """
 
-import dataclasses
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coherence.lab.analysis import first_at, stacked
+from coherence.lab.analysis import first_at, single, stacked_arms, tabulate, too_low, under
 from coherence.lab.claims import Source, above, below
-from coherence.lab.report.tables import aligned, plus_minus
 from coherence.lab.settings import (
-    CNN,
     MLP,
     average,
     digits,
     label_noise,
     median_of_means,
     mnist,
-    npz,
     rolling_mean,
     rolling_median,
     sgd,
@@ -42,10 +40,15 @@ MEMORIZED, FITTED = 0.9, 0.99  # by SGD: corrupt examples under noise; all examp
 MUCH, LITTLE = 0.1, 0.02
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Settings:
-    data: digits | mnist | npz = mnist(examples=1000)
-    model: MLP | CNN = MLP(width=64, depth=1)
+    run: Classification = Classification(
+        data=mnist(examples=1000),
+        model=MLP(width=64, depth=1),
+        optimizer=sgd(0.05),  # without momentum, for all: the source found it unstable with RM3
+        probes=(),
+        track_batches=False,
+    )
     noise: float = 0.5
     """Share of the training labels that are permuted."""
     batch_sizes: tuple[int, ...] = (3, 12, 96)
@@ -53,37 +56,25 @@ class Settings:
     """One a batch size: as many as SGD needs to memorize."""
     clean: bool = True
     """Without noise, too, in the smallest batches."""
-    learning_rate: float = 0.05
-    points_per_decade: int = 8
     seeds: int = 8
 
     def __post_init__(self):
         if len(self.steps) != len(self.batch_sizes) or not self.steps:
             raise ValueError(
-                f"medians: one number of steps a batch size, got {self.steps} for batches of {self.batch_sizes}."
+                f"medians: one number of steps a batch size, got {self.steps} for batches of "
+                f"{self.batch_sizes}."
             )
 
 
+RUN = Settings.run
+_SMALL = replace(RUN, data=digits(), model=MLP(width=16), points_per_decade=4)
+# ImageNet with a ResNet-18 is out of reach: batch and learning rate are the source's, data and
+# network are not.
+_LARGE = replace(RUN, data=mnist(), model=MLP(width=256, depth=3), optimizer=sgd(0.1))
 PRESETS = {
-    "smoke": Settings(
-        data=digits(),
-        model=MLP(width=16),
-        batch_sizes=(3,),
-        steps=(200,),
-        clean=False,
-        points_per_decade=4,
-        seeds=2,
-    ),
+    "smoke": Settings(_SMALL, batch_sizes=(3,), steps=(200,), clean=False, seeds=2),
     "cpu": Settings(),
-    # ImageNet with a ResNet-18 is out of reach: batch and learning rate are the source's, data and
-    # network are not.
-    "paper": Settings(
-        data=mnist(),
-        model=MLP(width=256, depth=3),
-        batch_sizes=(3, 12, 256),
-        steps=(1_000_000, 500_000, 60_000),
-        learning_rate=0.1,
-    ),
+    "paper": Settings(_LARGE, batch_sizes=(3, 12, 256), steps=(1_000_000, 500_000, 60_000)),
 }
 
 # What was fixed when: all statistics and thresholds before any run of these presets; none was moved
@@ -104,56 +95,50 @@ _OURS = Source(
 def _each(method):
     return (
         Source(f"{_PAPER}, abstract", "read").claim(
-            f"{method} memorizes less",
-            f"Under label noise {method} leaves most corrupt labels unlearned that SGD memorizes "
-            "in as many steps (smallest batches).",
-            f"share of corrupt examples fitted at the end, SGD minus {method}",
-            above(MUCH, "of corrupt examples"),
-        ),
+            f"{method} memorizes less", above(MUCH, "of corrupt examples")
+        )(f"""
+            Under label noise {method} leaves most corrupt labels unlearned that SGD memorizes in as
+            many steps (smallest batches). Measured: share of corrupt examples fitted at the end,
+            SGD minus {method}.
+        """),
         Source(f"{_PAPER}, abstract", "read").claim(
-            f"{method} overfits less",
-            "Under label noise the gap between training and test accuracy is much smaller with "
-            f"{method} (smallest batches).",
-            f"training minus test accuracy at the end, SGD minus {method}",
-            above(MUCH, "accuracy"),
-        ),
+            f"{method} overfits less", above(MUCH, "accuracy")
+        )(f"""
+            Under label noise the gap between training and test accuracy is much smaller with
+            {method} (smallest batches). Measured: training minus test accuracy at the end, SGD
+            minus {method}.
+        """),
+        _PAPER_REMEMBERED.claim(f"{method} ends better on test", above(0, "accuracy"))(f"""
+            Under label noise test accuracy at the end is higher with {method} than with SGD
+            (smallest batches). Measured: test accuracy at the end, {method} minus SGD.
+        """),
         _PAPER_REMEMBERED.claim(
-            f"{method} ends better on test",
-            f"Under label noise test accuracy at the end is higher with {method} than with SGD "
-            "(smallest batches).",
-            f"test accuracy at the end, {method} minus SGD",
-            above(0, "accuracy"),
-        ),
-        _PAPER_REMEMBERED.claim(
-            f"{method} loses little on clean labels",
-            f"Without label noise {method} ends with nearly the test accuracy of SGD (smallest "
-            "batches).",
-            f"test accuracy at the end without noise, SGD minus {method}",
-            below(LITTLE, "accuracy"),
-        ),
+            f"{method} loses little on clean labels", below(LITTLE, "accuracy")
+        )(f"""
+            Without label noise {method} ends with nearly the test accuracy of SGD (smallest
+            batches). Measured: test accuracy at the end without noise, SGD minus {method}.
+        """),
         Source("a control of ours; the source compares at equal steps", "derived").claim(
-            f"{method} memorizes less at equal fit",
-            f"SGD stopped where it fits the pristine examples as well as {method} at the end has "
-            "memorized more (smallest batches).",
-            f"share of corrupt examples fitted when pristine accuracy is what {method} ends with, "
-            f"SGD minus {method}",
-            above(0, "of corrupt examples"),
-        ),
+            f"{method} memorizes less at equal fit", above(0, "of corrupt examples")
+        )(f"""
+            SGD stopped where it fits the pristine examples as well as {method} at the end has
+            memorized more (smallest batches). Measured: share of corrupt examples fitted when
+            pristine accuracy is what {method} ends with, SGD minus {method}.
+        """),
         Source(f"{_PAPER}, abstract, where the batch is 256, but of 1,000 classes", "read").claim(
-            f"{method} memorizes less in large batches",
-            f"As with the smallest batches, so with the largest: {method} leaves corrupt labels "
-            "unlearned that SGD memorizes.",
-            f"share of corrupt examples fitted at the end, SGD minus {method}, largest batches",
-            above(MUCH, "of corrupt examples"),
-        ),
+            f"{method} memorizes less in large batches", above(MUCH, "of corrupt examples")
+        )(f"""
+            As with the smallest batches, so with the largest: {method} leaves corrupt labels
+            unlearned that SGD memorizes. Measured: share of corrupt examples fitted at the end, SGD
+            minus {method}, largest batches.
+        """),
         _OURS.claim(
-            f"{method} needs few examples of a class",
-            f"{method} suppresses memorization more where a batch has less than one example of a "
-            "class.",
-            f"share of corrupt examples fitted at the end, SGD minus {method}: in the smallest "
-            "batches minus in the largest",
-            above(MUCH, "of corrupt examples"),
-        ),
+            f"{method} needs few examples of a class", above(MUCH, "of corrupt examples")
+        )(f"""
+            {method} suppresses memorization more where a batch has less than one example of a
+            class. Measured: share of corrupt examples fitted at the end, SGD minus {method}: in the
+            smallest batches minus in the largest.
+        """),
     )
 
 
@@ -161,35 +146,26 @@ CLAIMS = (
     *_each("M3"),
     *_each("RM3"),
     Source(f"{_PAPER}, the released code; its role is remembered", "remembered").claim(
-        "RA3 memorizes like SGD",
-        "It is the median: a mean of the last three gradients, as stale and as smooth, "
-        "suppresses little (smallest batches).",
-        "share of corrupt examples fitted at the end, SGD minus RA3",
-        below(MUCH, "of corrupt examples"),
-    ),
+        "RA3 memorizes like SGD", below(MUCH, "of corrupt examples")
+    )("""
+        It is the median: a mean of the last three gradients, as stale and as smooth, suppresses
+        little (smallest batches). Measured: share of corrupt examples fitted at the end, SGD minus
+        RA3.
+    """),
 )
 
 
 def arms(settings):
     """Every method in batches of every size; without noise in the smallest alone."""
-    without = (min(settings.batch_sizes),) if settings.clean else ()
+    cells = [(size, settings.noise, n) for size, n in zip(settings.batch_sizes, settings.steps)]
+    if settings.clean:
+        size, _, steps = min(cells)
+        cells.append((size, 0.0, steps))
     return {
-        f"{_cell(size, noise)}/{name}": Classification(
-            data=settings.data,
-            noise=label_noise(noise),
-            model=settings.model,
-            aggregator=method,
-            optimizer=sgd(
-                settings.learning_rate
-            ),  # without momentum, for all: the source found it unstable with RM3
-            batch_size=size,
-            steps=steps,
-            points_per_decade=settings.points_per_decade,
-            probes=(),
-            track_batches=False,
+        f"{_cell(size, noise)}/{name}": replace(
+            settings.run, noise=label_noise(noise), aggregator=method, batch_size=size, steps=steps
         )
-        for size, steps in zip(settings.batch_sizes, settings.steps)
-        for noise in ((settings.noise, 0.0) if size in without else (settings.noise,))
+        for size, noise, steps in cells
         for name, method in METHODS.items()
     }
 
@@ -206,11 +182,8 @@ def record(settings, runs):
         "methods": np.array(list(METHODS)),
     }
     for cell in dict.fromkeys(arm.rpartition("/")[0] for arm in runs):
-        rows = [stacked(runs[f"{cell}/{name}"], *CURVES) for name in METHODS]
-        arrays[f"{cell}/step"] = rows[0]["step"]
-        arrays |= {
-            f"{cell}/{name}": np.array([row[name] for row in rows], np.float32) for name in CURVES
-        }
+        curves = stacked_arms([runs[f"{cell}/{name}"] for name in METHODS], *CURVES)
+        arrays |= under(cell, single(curves))
     return arrays
 
 
@@ -220,72 +193,61 @@ def curves(recorded, size, noise, name):
 
 
 def at_equal_fit(recorded, size, method):
-    """[seed]: what SGD has memorized when it fits the pristine examples as well as the method does at the end."""
-    noise = float(recorded["noise"])
+    """What SGD has memorized when it fits the pristine examples as the method does at the end."""
     pristine, corrupt = (
-        curves(recorded, size, noise, f"{kind}_accuracy") for kind in ("pristine", "corrupt")
+        curves(recorded, size, float(recorded["noise"]), f"{kind}_accuracy")
+        for kind in ("pristine", "corrupt")
     )
-    return np.array(
-        [
-            first_at(p, c, end)
-            for p, c, end in zip(pristine["SGD"], corrupt["SGD"], pristine[method][:, -1])
-        ]
-    )
+    return first_at(pristine["SGD"], corrupt["SGD"], pristine[method][:, -1])
 
 
 def judge(recorded):
     sizes, noise = recorded["batch_sizes"], float(recorded["noise"])
     small, large = int(sizes.min()), int(sizes.max())
-    end = lambda name, size, share=noise: {
-        method: each[:, -1] for method, each in curves(recorded, size, share, name).items()
-    }
-    corrupt, train, test = (end(f"{name}_accuracy", small) for name in ("corrupt", "train", "test"))
-    fitted, clean = "it was not run without noise", dict.fromkeys(METHODS, np.zeros(0))
-    if f"{_cell(small, 0.0)}/step" in recorded:
-        clean = end("test_accuracy", small, 0.0)
-        fitted = _at_least(
-            end("train_accuracy", small, 0.0)["SGD"], FITTED, "training accuracy without noise"
+
+    def end(name, size, share=noise):
+        each = curves(recorded, size, share, f"{name}_accuracy")
+        return {method: values[:, -1] for method, values in each.items()}
+
+    corrupt, train, test = (end(name, small) for name in ("corrupt", "train", "test"))
+    in_large = end("corrupt", large)
+    memorized, memorized_in_large = (
+        too_low(
+            values["SGD"],
+            MEMORIZED,
+            f"SGD did not get there: corrupt accuracy, batches of {size}",
         )
-    in_large = end("corrupt_accuracy", large)
-    memorized = _at_least(corrupt["SGD"], MEMORIZED, f"corrupt accuracy, batches of {small}")
-    memorized_in_large = _at_least(
-        in_large["SGD"], MEMORIZED, f"corrupt accuracy, batches of {large}"
+        for values, size in ((corrupt, small), (in_large, large))
     )
     if small == large:
         memorized_in_large = "only one batch size was run"
+    fitted, clean = "it was not run without noise", dict.fromkeys(METHODS, np.zeros(0))
+    if f"{_cell(small, 0.0)}/step" in recorded:
+        clean = end("test", small, 0.0)
+        fitted = too_low(
+            end("train", small, 0.0)["SGD"],
+            FITTED,
+            "SGD did not get there: training accuracy without noise",
+        )
     less = {method: corrupt["SGD"] - corrupt[method] for method in METHODS}
     less_in_large = {method: in_large["SGD"] - in_large[method] for method in METHODS}
-    found = {"RA3 memorizes like SGD": (less["RA3"], memorized)}
-    for method in MEDIANS:
-        gap = {one: train[one] - test[one] for one in ("SGD", method)}
-        found |= {
-            f"{method} memorizes less": (less[method], memorized),
-            f"{method} overfits less": (gap["SGD"] - gap[method], memorized),
-            f"{method} ends better on test": (test[method] - test["SGD"], memorized),
-            f"{method} loses little on clean labels": (clean["SGD"] - clean[method], fitted),
-            f"{method} memorizes less at equal fit": (
-                at_equal_fit(recorded, small, method) - corrupt[method],
-                memorized,
-            ),
-            f"{method} memorizes less in large batches": (
-                less_in_large[method],
-                memorized_in_large,
-            ),
-            f"{method} needs few examples of a class": (
-                less[method] - less_in_large[method],
+    tested = {"RA3 memorizes like SGD": (less["RA3"], memorized)}
+    for m in MEDIANS:
+        gaps = [train[method] - test[method] for method in ("SGD", m)]
+        at_equal = at_equal_fit(recorded, small, m) - corrupt[m]
+        tested |= {
+            f"{m} memorizes less": (less[m], memorized),
+            f"{m} overfits less": (np.subtract(*gaps), memorized),
+            f"{m} ends better on test": (test[m] - test["SGD"], memorized),
+            f"{m} loses little on clean labels": (clean["SGD"] - clean[m], fitted),
+            f"{m} memorizes less at equal fit": (at_equal, memorized),
+            f"{m} memorizes less in large batches": (less_in_large[m], memorized_in_large),
+            f"{m} needs few examples of a class": (
+                less[m] - less_in_large[m],
                 memorized or memorized_in_large,
             ),
         }
-    return found
-
-
-def _at_least(values, level, what):
-    """None, or that SGD did not get so far on some seed."""
-    return (
-        None
-        if values.min() >= level
-        else f"SGD did not get there: {what} {values.min():.2f} < {level}"
-    )
+    return tested
 
 
 def table(recorded):
@@ -294,26 +256,22 @@ def table(recorded):
     for size, share in [(small, 0.0), *((size, noise) for size in recorded["batch_sizes"])]:
         if f"{_cell(size, share)}/step" not in recorded:
             continue
-        found = {name: curves(recorded, size, share, name) for name in CURVES}
+        paths = {name: curves(recorded, size, share, name) for name in CURVES}
         for method in METHODS:
-            ends = [plus_minus(found[name][method][:, -1]) for name in CURVES]
-            best = plus_minus(found["test_accuracy"][method].max(-1))
-            equal = (
-                plus_minus(at_equal_fit(recorded, size, method))
-                if share and method in MEDIANS
-                else "-"
+            train, test, pristine, corrupt = (paths[name][method][:, -1] for name in CURVES)
+            compared = share and method in MEDIANS
+            equal = at_equal_fit(recorded, size, method) if compared else "-"
+            rows.append(
+                {
+                    "batch": size,
+                    "noise": f"{share:.0%}",
+                    "method": method,
+                    "train": train,
+                    "test": test,
+                    "best test": paths["test_accuracy"][method].max(-1),
+                    "pristine": pristine,
+                    "corrupt": corrupt,
+                    "SGD's corrupt at equal pristine": equal,
+                }
             )
-            rows.append([size, f"{share:.0%}", method, *ends[:2], best, *ends[2:], equal])
-    header = [
-        "batch",
-        "noise",
-        "method",
-        "train",
-        "test",
-        "best test",
-        "pristine",
-        "corrupt",
-        "SGD's corrupt at equal pristine",
-    ]
-    note = "accuracies after the last step (best test: the highest on the way), mean ± half of the 95 % interval over seeds"
-    return f"{aligned(header, rows)}\n{note}"
+    return tabulate(rows, "accuracies after the last step (best test: the highest on the way)")

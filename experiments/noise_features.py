@@ -8,14 +8,13 @@ that is noise enters the gradient of its weights whether or not they are zero: s
 asked of the weights in use, those that are not.
 """
 
-import dataclasses
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coherence.lab.analysis import first_at, stacked
+from coherence.lab.analysis import first_at, parameter_count, single, stacked, tabulate, under
 from coherence.lab.claims import Source, above
-from coherence.lab.report.tables import aligned, plus_minus
-from coherence.lab.settings import MLP, sgd, soft_threshold
+from coherence.lab.settings import MLP, soft_threshold
 from coherence.lab.training.classification import Classification
 
 PIXELS = 64
@@ -24,7 +23,7 @@ EARLY, LATE = 1.0, 0.2
 CURVES = ("test_accuracy", "m_coherence", "m_coherence_in_use", "pixels_in_use", "noise_in_use")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class NoisyDigits:
     """scikit-learn's digits, the first so many for training, with random features after the pixels."""
 
@@ -38,51 +37,99 @@ class NoisyDigits:
     def build(self):
         from coherence.lab.data import digits
 
-        every = digits()
-        test = (
-            (every.x_train[-360:], every.y_train[-360:])
-            if self.held_out
-            else (every.x_test, every.y_test)
-        )
-        x, y = every.x_train[: self.examples], every.y_train[: self.examples]
+        data = digits()
+        x, y = data.x_train[: self.examples], data.y_train[: self.examples]
+        x_test, y_test = data.x_test, data.y_test
+        if self.held_out:
+            x_test, y_test = data.x_train[-360:], data.y_train[-360:]
         rng, scale = np.random.default_rng([self.seed, 5]), np.sqrt(x.var(0).mean())
-        wider = lambda x: np.hstack([x, rng.normal(0, scale, (len(x), self.features))]).astype(
-            np.float32
-        )
-        return dataclasses.replace(
-            every,
+
+        def wider(x):
+            return np.hstack([x, rng.normal(0, scale, (len(x), self.features))]).astype(np.float32)
+
+        return replace(
+            data,
             name="digits and random features",
             x_train=wider(x),
             y_train=y,
-            x_test=wider(test[0]),
-            y_test=test[1],
+            x_test=wider(x_test),
+            y_test=y_test,
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    features: tuple[int, ...] = (0, 64, 256, 1024)
-    """Numbers of random features beside the 64 pixels."""
-    examples: int = 500
-    held_out: bool = False
-    width: int = 64
-    learning_rate: float = 0.1
-    l1: float = 3e-3
-    """The penalty's factor; per step, times the learning rate."""
-    batch_size: int = 100
+@dataclass(frozen=True)
+class Sifting(Classification):
+    """A classifier whose random inputs are drawn anew for every seed.
+
+    Also measured is the coherence of the weights in use.
+    """
+
+    data: NoisyDigits = NoisyDigits()
+    model: MLP = MLP(64)
     steps: int = 1500
+    points_per_decade: int = 16
+    probes: tuple = ()
+    track_batches: bool = False
     sample: int = 300
     """m: training examples whose gradients are looked at, the same ones throughout."""
+
+    def build(self, seed):
+        from coherence import per_example_value_and_grad
+
+        drawn = replace(self, data=replace(self.data, seed=seed))
+        problem = super(Sifting, drawn).build(seed)
+        order = np.random.default_rng([seed, 6]).permutation(len(problem.data["corrupt"]))
+
+        def measure(params, arrays):
+            sample = tuple(array[arrays["fixed"]] for array in arrays["train"])
+            _, gradients = per_example_value_and_grad(problem.loss)(params, sample)
+            first = params["params"]["hidden_0"]["kernel"] != 0
+            noise = first[PIXELS:].mean() if self.data.features else 0.0 * first.mean()
+            in_use = {"pixels_in_use": first[:PIXELS].mean(), "noise_in_use": noise}
+            return {**problem.measure(params, arrays), **coherences(params, gradients), **in_use}
+
+        data = {**problem.data, "fixed": order[: self.sample]}
+        return replace(problem, data=data, measure=measure)
+
+
+def coherences(params, gradients):
+    """m-coherence of all weights, and of those that are not zero.
+
+    Of these, both sums of alpha are over their coordinates alone.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from coherence.metrics import pool
+
+    pooled = pool(gradients, variances=True)
+    parts = [jax.tree.leaves(tree) for tree in (params, pooled.mean, pooled.second_moments)]
+    sums = [
+        jnp.where(w != 0, jnp.stack([g**2, q]), 0).sum(tuple(range(1, w.ndim + 1)))
+        for w, g, q in zip(*parts)
+    ]
+    of_mean, of_each = sum(sums)
+    whole = pooled.m * pooled.squared_norm_of_mean / pooled.mean_squared_norm
+    return {"m_coherence": whole, "m_coherence_in_use": pooled.m * of_mean / of_each}
+
+
+@dataclass(frozen=True)
+class Settings:
+    run: Sifting = Sifting()
+    features: tuple[int, ...] = (0, 64, 256, 1024)
+    """Numbers of random features beside the 64 pixels."""
+    l1: float = 3e-3
+    """The penalty's factor; per step, times the learning rate."""
     seeds: int = 8
 
 
+_SMALL = Sifting(data=NoisyDigits(examples=150), model=MLP(16), steps=40, sample=40)
+_LARGE = Sifting(data=NoisyDigits(examples=1000), model=MLP(2048), steps=20_000, sample=1000)
 PRESETS = {
-    "smoke": Settings(features=(32,), examples=150, width=16, steps=40, sample=40, seeds=2),
-    "tuning": Settings(held_out=True, seeds=2),
+    "smoke": Settings(_SMALL, features=(32,), seeds=2),
+    "tuning": Settings(Sifting(data=NoisyDigits(held_out=True)), seeds=2),
     "cpu": Settings(),
-    "paper": Settings(
-        features=(0, 64, 256, 1024, 4096), examples=1000, width=2048, steps=20_000, sample=1000
-    ),
+    "paper": Settings(_LARGE, features=(0, 64, 256, 1024, 4096)),
 }
 
 # What was fixed when: statistics and thresholds before any run of these presets with their seeds;
@@ -100,222 +147,128 @@ _OURS = Source(
 
 _AT = f"where training loss first falls to {LATE:g} nats"
 CLAIMS = (
-    _OURS.claim(
-        "useless features lower test accuracy",
-        f"The more random features, the lower is test accuracy {_AT}.",
-        "fall of test accuracy from one number of random features to the next, smallest",
-        above(0, "accuracy"),
-    ),
+    _OURS.claim("useless features lower test accuracy", above(0, "accuracy"))(f"""
+        The more random features, the lower is test accuracy {_AT}. Measured: fall of test accuracy
+        from one number of random features to the next, smallest.
+    """),
     *(
-        _OURS.claim(
-            f"useless features lower coherence at {level:g}",
-            "The more random features, the less coherent are gradients at a training loss of "
-            f"{level:g} nats.",
-            "log2 ratio of m-coherence, fewer over more, smallest over neighbouring numbers of "
-            "random features",
-            above(0, "doublings"),
-        )
+        _OURS.claim(f"useless features lower coherence at {level:g}", above(0, "doublings"))(f"""
+            The more random features, the less coherent are gradients at a training loss of
+            {level:g} nats. Measured: log2 ratio of m-coherence, fewer over more, smallest over
+            neighbouring numbers of random features.
+        """)
         for level in (EARLY, LATE)
     ),
-    _OURS.claim(
-        "L1 restores test accuracy",
-        f"With most random features, L1 raises test accuracy {_AT}.",
-        "difference of test accuracy, L1 minus none",
-        above(0, "accuracy"),
-    ),
-    _OURS.claim(
-        "L1 restores half of it or more",
-        "L1 brings back at least half of the accuracy that the random features cost.",
-        f"accuracy that L1 restores minus half of what most random features cost, {_AT}",
-        above(0, "accuracy"),
-    ),
-    _OURS.claim(
-        "L1 does so because of the useless features",
-        "Without random features L1 gains less.",
-        f"gain of test accuracy by L1, with most random features minus without, {_AT}",
-        above(0, "accuracy"),
-    ),
-    _OURS.claim(
-        "L1 restores coherence",
-        "With most random features, L1 raises the coherence of gradients.",
-        f"log2 ratio of m-coherence, L1 over none, {_AT}",
-        above(0, "doublings"),
-    ),
-    _OURS.claim(
-        "L1 restores coherence of the weights in use",
-        "With most random features, the gradients of the weights that L1 leaves in use are more "
-        "coherent than those of all without it.",
-        f"log2 ratio of m-coherence, of weights that are not zero under L1 over none, {_AT}",
-        above(0, "doublings"),
-    ),
+    _OURS.claim("L1 restores test accuracy", above(0, "accuracy"))(f"""
+        With most random features, L1 raises test accuracy {_AT}. Measured: difference of test
+        accuracy, L1 minus none.
+    """),
+    _OURS.claim("L1 restores half of it or more", above(0, "accuracy"))(f"""
+        L1 brings back at least half of the accuracy that the random features cost. Measured:
+        accuracy that L1 restores minus half of what most random features cost, {_AT}.
+    """),
+    _OURS.claim("L1 does so because of the useless features", above(0, "accuracy"))(f"""
+        Without random features L1 gains less. Measured: gain of test accuracy by L1, with most
+        random features minus without, {_AT}.
+    """),
+    _OURS.claim("L1 restores coherence", above(0, "doublings"))(f"""
+        With most random features, L1 raises the coherence of gradients. Measured: log2 ratio of
+        m-coherence, L1 over none, {_AT}.
+    """),
+    _OURS.claim("L1 restores coherence of the weights in use", above(0, "doublings"))(f"""
+        With most random features, the gradients of the weights that L1 leaves in use are more
+        coherent than those of all without it. Measured: log2 ratio of m-coherence, of weights that
+        are not zero under L1 over none, {_AT}.
+    """),
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Sifting(Classification):
-    """A classifier whose random inputs are drawn anew for every seed; also measured is the coherence of the weights in use."""
-
-    sample: int = 300
-
-    def build(self, seed):
-        from coherence import per_example_value_and_grad
-
-        problem = super(
-            Sifting, dataclasses.replace(self, data=dataclasses.replace(self.data, seed=seed))
-        ).build(seed)
-        fixed = np.random.default_rng([seed, 6]).permutation(len(problem.data["corrupt"]))[
-            : self.sample
-        ]
-
-        def measure(params, arrays):
-            x, y = arrays["train"]
-            _, gradients = per_example_value_and_grad(problem.loss)(
-                params, (x[arrays["fixed"]], y[arrays["fixed"]])
-            )
-            first = params["params"]["hidden_0"]["kernel"] != 0
-            noise = first[PIXELS:].mean() if self.data.features else 0.0 * first.mean()
-            in_use = {"pixels_in_use": first[:PIXELS].mean(), "noise_in_use": noise}
-            return {**problem.measure(params, arrays), **coherences(params, gradients), **in_use}
-
-        return dataclasses.replace(problem, data={**problem.data, "fixed": fixed}, measure=measure)
-
-
-def coherences(params, gradients):
-    """m-coherence of all weights, and of those that are not zero: both sums of alpha over their coordinates alone."""
-    import jax
-    import jax.numpy as jnp
-
-    from coherence.metrics import pool
-
-    pooled = pool(gradients, variances=True)
-    parts = [jax.tree.leaves(tree) for tree in (params, pooled.mean, pooled.second_moments)]
-    used = [
-        jnp.where(w != 0, jnp.stack([g**2, q]), 0).sum(tuple(range(1, w.ndim + 1)))
-        for w, g, q in zip(*parts)
-    ]
-    of_mean, of_each = sum(used)
-    whole = pooled.m * pooled.squared_norm_of_mean / pooled.mean_squared_norm
-    return {"m_coherence": whole, "m_coherence_in_use": pooled.m * of_mean / of_each}
-
-
 def arms(settings):
-    def one(features, decay):
-        return Sifting(
-            data=NoisyDigits(features, settings.examples, settings.held_out),
-            model=MLP(settings.width),
-            optimizer=sgd(settings.learning_rate),
-            decay=decay,
-            batch_size=settings.batch_size,
-            steps=settings.steps,
-            points_per_decade=16,
-            probes=(),
-            track_batches=False,
-            sample=settings.sample,
-        )
-
-    force = soft_threshold(settings.l1 * settings.learning_rate)
-    none = {f"features={features}": one(features, None) for features in settings.features}
-    return none | {
-        f"features={features},l1": one(features, force) for features in _ends(settings.features)
+    run = settings.run
+    force = soft_threshold(settings.l1 * run.optimizer.learning_rate)
+    plain = {
+        f"features={features}": replace(run, data=replace(run.data, features=features))
+        for features in settings.features
     }
-
-
-def _ends(features):
-    return features[0], features[-1]
+    ends = [f"features={settings.features[i]}" for i in (0, -1)]
+    return plain | {f"{arm},l1": replace(plain[arm], decay=force) for arm in ends}
 
 
 def record(settings, runs):
     arrays = {
         "features": np.array(settings.features),
         "levels": np.array(LEVELS),
-        "m": settings.sample,
+        "m": settings.run.sample,
         "l1": settings.l1,
     }
     for arm, seeds in runs.items():
-        found = stacked(seeds, "train_loss", *CURVES)
-        arrays[f"{arm}/step"] = found.pop("step")
-        arrays |= {f"{arm}/{name}": values.astype(np.float32) for name, values in found.items()}
-        arrays[f"{arm}/parameters"] = sum(leaf.size for leaf in seeds[0].load("params").values())
+        curves = single(stacked(seeds, "train_loss", *CURVES))
+        arrays |= under(arm, {**curves, "parameters": parameter_count(seeds[0])})
     return arrays
 
 
 def _at(recorded, arm, name, level):
     """What was measured when the loss first fell to a level: [seed]; nan where it never did."""
-    return np.array(
-        [
-            first_at(*pair, level, falling=True)
-            for pair in zip(recorded[f"{arm}/train_loss"], recorded[f"{arm}/{name}"])
-        ]
-    )
+    return first_at(recorded[f"{arm}/train_loss"], recorded[f"{arm}/{name}"], level, falling=True)
 
 
 def judge(recorded):
-    arms_by_k = [f"features={k}" for k in recorded["features"]]
-    first, last = arms_by_k[0], arms_by_k[-1]
+    names = [f"features={k}" for k in recorded["features"]]
+    first, last = names[0], names[-1]
     accuracy = {
         arm: _at(recorded, arm, "test_accuracy", LATE)
-        for arm in (*arms_by_k, f"{first},l1", f"{last},l1")
+        for arm in (*names, f"{first},l1", f"{last},l1")
     }
     coherence = {
-        level: np.array([np.log2(_at(recorded, arm, "m_coherence", level)) for arm in arms_by_k])
+        level: np.log2([_at(recorded, arm, "m_coherence", level) for arm in names])
         for level in (EARLY, LATE)
     }
     gain = {arm: accuracy[f"{arm},l1"] - accuracy[arm] for arm in (first, last)}
-    falls = lambda values: (-np.diff(values, axis=0)).min(0) if len(values) > 1 else np.array([])
-    in_use = {
-        name: np.log2(_at(recorded, f"{last},l1", name, LATE)) - coherence[LATE][-1]
-        for name in CURVES[1:3]
+    whole, in_use = (
+        np.log2(_at(recorded, f"{last},l1", name, LATE)) - coherence[LATE][-1]
+        for name in ("m_coherence", "m_coherence_in_use")
+    )
+    cost = accuracy[first] - accuracy[last]
+    tested = {
+        "useless features lower test accuracy": _least_fall([accuracy[arm] for arm in names]),
+        "L1 restores test accuracy": gain[last],
+        "L1 restores half of it or more": gain[last] - cost / 2,
+        "L1 does so because of the useless features": gain[last] - gain[first],
+        "L1 restores coherence": whole,
+        "L1 restores coherence of the weights in use": in_use,
     }
-    return {
-        "useless features lower test accuracy": (falls([accuracy[arm] for arm in arms_by_k]), None),
-        **{
-            f"useless features lower coherence at {level:g}": (falls(values), None)
-            for level, values in coherence.items()
-        },
-        "L1 restores test accuracy": (gain[last], None),
-        "L1 restores half of it or more": (
-            gain[last] - (accuracy[first] - accuracy[last]) / 2,
-            None,
-        ),
-        "L1 does so because of the useless features": (gain[last] - gain[first], None),
-        "L1 restores coherence": (in_use["m_coherence"], None),
-        "L1 restores coherence of the weights in use": (in_use["m_coherence_in_use"], None),
-    }
+    for level, values in coherence.items():
+        tested[f"useless features lower coherence at {level:g}"] = _least_fall(values)
+    return tested
+
+
+def _least_fall(values):
+    """From one number of random features to the next, the smallest: [seed]."""
+    return (-np.diff(values, axis=0)).min(0) if len(values) > 1 else np.array([])
 
 
 def table(recorded):
+    names = [f"features={k}{end}" for k in recorded["features"] for end in ("", ",l1")]
     rows = []
-    named = [f"features={k}{end}" for k in recorded["features"] for end in ("", ",l1")]
-    for arm in [one for one in named if f"{one}/step" in recorded]:
-        at = [
-            _at(recorded, arm, *what)
-            for what in (
-                ("m_coherence", EARLY),
-                ("m_coherence", LATE),
-                ("m_coherence_in_use", LATE),
-            )
-        ]
-        accuracy = [
-            _at(recorded, arm, "test_accuracy", LATE),
-            recorded[f"{arm}/test_accuracy"][:, -1],
-        ]
-        used = [
-            100 * recorded[f"{arm}/{name}"][:, -1] for name in ("pixels_in_use", "noise_in_use")
-        ]
+    for arm in [name for name in names if f"{name}/step" in recorded]:
+        at = lambda name, level, arm=arm: _at(recorded, arm, name, level)
+        last = lambda name, arm=arm: recorded[f"{arm}/{name}"][:, -1]
         rows.append(
-            [arm, f"{recorded[f'{arm}/parameters']:,}", *map(plus_minus, (*at, *accuracy, *used))]
+            {
+                "inputs": arm,
+                "parameters": f"{recorded[f'{arm}/parameters']:,}",
+                f"m-coh. at {EARLY:g}": at("m_coherence", EARLY),
+                f"at {LATE:g}": at("m_coherence", LATE),
+                "of weights in use": at("m_coherence_in_use", LATE),
+                f"test at {LATE:g}": at("test_accuracy", LATE),
+                "at the end": last("test_accuracy"),
+                "% of pixels": 100 * last("pixels_in_use"),
+                "% of random": 100 * last("noise_in_use"),
+            }
         )
-    header = [
-        "inputs",
-        "parameters",
-        f"m-coh. at {EARLY:g}",
-        f"at {LATE:g}",
-        "of weights in use",
-        f"test at {LATE:g}",
-        "at the end",
-    ]
     note = (
-        f"m-coherence, m = {recorded['m']}, and test accuracy where training loss first falls to so many nats; l1: penalty\n"
-        f"{recorded['l1']:g}; last: weights of pixels and of random features that are not zero at the end; mean ± half of the 95 % interval"
+        f"m-coherence, m = {recorded['m']}, and test accuracy where training loss first falls to "
+        f"so many nats;\nl1: penalty {recorded['l1']:g}; last: weights of pixels and of random "
+        "features that are not zero at the end"
     )
-    return f"{aligned([*header, '% of pixels', '% of random'], rows)}\n{note}"
+    return tabulate(rows, note)

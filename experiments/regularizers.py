@@ -1,4 +1,5 @@
-"""A pull toward zero, or an early end, spares what examples share and gives up what each needs for itself.
+"""A pull toward zero, or an early end, spares what examples share and gives up what each needs for
+itself.
 
 On the six-feature sets, gradient descent with an L1 or L2 penalty ends at weights known in closed
 form: L1 holds a weight at exactly zero where the examples' mean gradient is weaker than its pull,
@@ -13,15 +14,13 @@ corrupt: stop where the corrupt examples' share of the loss reduction first exce
 the examples.
 """
 
-import dataclasses
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coherence.lab.analysis import first_at, stacked
+from coherence.lab.analysis import first_at, given, single, stacked, stacked_arms, tabulate, too_low
 from coherence.lab.claims import Source, above, below, exactly
-from coherence.lab.report.tables import aligned, plus_minus
 from coherence.lab.settings import (
-    CNN,
     MLP,
     coherence,
     digits,
@@ -32,7 +31,6 @@ from coherence.lab.settings import (
     learnable,
     memorizable,
     mnist,
-    npz,
     patience,
     sgd,
     soft_threshold,
@@ -41,7 +39,8 @@ from coherence.lab.training.classification import Classification
 from coherence.probes.schedules import Every
 
 EXAMPLES = 4
-HALF = 0.5  # share of the corrupt (or pristine) examples fitted without penalty: where they count as lost
+# Share of the corrupt (or pristine) examples fitted without penalty: where they count as lost.
+HALF = 0.5
 LEVELS = (0.7, 0.8, 0.9)  # pristine accuracies at which penalties and early stopping are compared
 MEMORIZED = 0.95
 RULES = {
@@ -52,71 +51,150 @@ RULES = {
     "gradient norm": gradient_norm(),
 }
 TAKEOVER, BUDGET, NEVER = "takeover by the corrupt", "another seed's best step", "never"
-WATCHED = (
-    "validation_loss",
-    "validation_accuracy",
-    "evidence",
-    "m_coherence",
-    "gradient_norm",
-    "corrupt_share",
-)
-CURVES = ("test_accuracy", "pristine_accuracy", "corrupt_accuracy", *WATCHED)
+WATCHED = ("validation_loss", "validation_accuracy", "evidence", "m_coherence", "gradient_norm")
 ENDS = ("test_accuracy", "pristine_accuracy", "corrupt_accuracy", "validation_loss")
+TOYS = {"learnable": learnable(), "memorizable": memorizable()}
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    toy_rates: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5)
-    """Penalties on the six-feature sets; 1/4 is the strongest pull of what one of four examples wants alone."""
-    toy_steps: int = 400
-    data: digits | mnist | npz = mnist(examples=1500)
+@dataclass(frozen=True)
+class Toy:
+    """Full-batch gradient descent on the six-feature set.
+
+    One linear model from zero for every penalty and rate.
+    """
+
+    data: learnable | memorizable = learnable()
+    rates: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5)
+    """Penalties; 1/4 is the strongest pull of what one of four examples wants alone."""
+    learning_rate: float = 0.5
+    steps: int = 400
+    batch_size: int = EXAMPLES
+
+    def describe(self):
+        return "the six-feature sets, linear model"
+
+    def schedule(self):
+        return (*range(41), self.steps)
+
+    def build(self, seed):
+        import jax
+        import jax.numpy as jnp
+        import optax
+
+        from coherence.lab.models.linear import Linear
+        from coherence.lab.tasks.regression import evaluate, half_squared_error
+        from coherence.lab.training.problem import Problem
+
+        data = self.data.build()
+        model = Linear(data.outputs)
+        loss, score = half_squared_error(model), evaluate(model)
+        step, penalties = sgd(self.learning_rate).build(), {}
+        for rate in self.rates:
+            threshold = soft_threshold(self.learning_rate * rate).build()
+            penalties[f"l1={rate:g}"] = optax.chain(step, threshold)
+        for rate in self.rates:
+            penalties[f"l2={rate:g}"] = optax.chain(l2_decay(rate).build(), step)
+        start = model.init(jax.random.key(seed), data.x_train[:1])
+
+        def summed_loss(params, example):  # no network depends on another's weights
+            return sum(loss(params[name], example) for name in penalties)
+
+        def measure(params, arrays):
+            weights = [jax.tree.leaves(params[name])[0][:, 0] for name in penalties]
+            losses = [score(params[name], *arrays["test"]) for name in penalties]
+            return {
+                "weights": jnp.stack(weights).reshape(2, -1, weights[0].size),
+                "test_loss": jnp.stack(losses).reshape(2, -1),
+            }
+
+        return Problem(
+            loss=summed_loss,
+            params={name: start for name in penalties},
+            data={"train": (data.x_train, data.y_train), "test": (data.x_test, data.y_test)},
+            optimizer=optax.multi_transform(penalties, {name: name for name in penalties}),
+            measure=measure,
+        )
+
+
+@dataclass(frozen=True)
+class Noisy(Classification):
+    """A classifier with a part of the training examples set aside.
+
+    Also measured is what stopping rules look at.
+    """
+
+    data: digits | mnist = mnist(examples=1500)
+    model: MLP = MLP(width=128, depth=1)
+    probes: tuple = ()
+    track_batches: bool = False
     validation: int = 500
     """Training examples set aside."""
-    model: MLP | CNN = MLP(width=128, depth=1)
-    noise: tuple[float, ...] = (0.0, 0.5)
-    """Shares of permuted labels, of the validation part, too; the penalties are tried at the last."""
-    l1: tuple[float, ...] = (
-        1e-5,
-        1e-4,
-        3e-4,
-        1e-3,
-        1.3e-3,
-        1.7e-3,
-        2.2e-3,
-        3e-3,
-        4e-3,
-        5.5e-3,
-        1e-2,
-        3e-2,
-    )
-    l2: tuple[float, ...] = (1e-4, 1e-3, 3e-3, 1e-2, 1.5e-2, 2e-2, 3e-2, 5e-2, 1e-1, 3e-1, 1.0)
-    """Finest where examples begin to be lost: corrupt against pristine ones is a bent path, and straight lines between two rates a decade,
-    a first grid's, cut its corner."""
-    learning_rate: float = 0.1
-    batch_size: int = 100
-    steps: int = 2000
     every: int = 20
     """Steps between two measurements, and two looks of a stopping rule."""
+    gradients: bool = True
+    """Measure what the training examples' gradients say, too."""
+
+    def schedule(self):
+        return Every(self.every).steps(self.steps)
+
+    def build(self, seed):
+        from coherence import m_coherence, per_example_value_and_grad
+        from coherence.metrics import evidence, gradient_norm, shares
+
+        problem = super().build(seed)
+        (x, y), corrupt = problem.data["train"], problem.data["corrupt"]
+        order = np.random.default_rng([seed, 4]).permutation(len(y))
+        held, kept = order[: self.validation], order[self.validation :]
+
+        def measure(params, arrays):
+            aside = {"train": arrays["validation"], "corrupt": arrays["validation_corrupt"]}
+            part = problem.measure(params, {**arrays, **aside})
+            values = {f"validation_{name}": part[f"train_{name}"] for name in ("loss", "accuracy")}
+            if self.gradients:
+                _, gradients = per_example_value_and_grad(problem.loss)(params, arrays["train"])
+                values |= {
+                    "evidence": evidence(gradients),
+                    "m_coherence": m_coherence(gradients),
+                    "gradient_norm": gradient_norm(gradients),
+                    "corrupt_share": shares(gradients, arrays["corrupt"])[1],
+                }
+            return {**problem.measure(params, arrays), **values}
+
+        data = {
+            "train": (x[kept], y[kept]),
+            "corrupt": corrupt[kept],
+            "validation": (x[held], y[held]),
+            "validation_corrupt": corrupt[held],
+            "test": problem.data["test"],
+        }
+        drawn = {"labels": y, "corrupt": corrupt[kept], "validation": held}
+        return replace(problem, data=data, measure=measure, drawn=drawn)
+
+
+@dataclass(frozen=True)
+class Settings:
+    run: Noisy = Noisy()
+    toy: Toy = Toy()
+    noise: tuple[float, ...] = (0.0, 0.5)
+    """Shares of permuted labels, of the validation part, too; the last is that of the penalties."""
+    l1: tuple[float, ...] = (
+        *(1e-5, 1e-4, 3e-4, 1e-3, 1.3e-3, 1.7e-3, 2.2e-3, 3e-3, 4e-3, 5.5e-3, 1e-2, 3e-2),
+    )
+    l2: tuple[float, ...] = (1e-4, 1e-3, 3e-3, 1e-2, 1.5e-2, 2e-2, 3e-2, 5e-2, 1e-1, 3e-1, 1.0)
+    """Finest where examples begin to be lost.
+
+    Corrupt against pristine ones is a bent path, and straight lines between two rates a decade, a
+    first grid's, cut its corner.
+    """
     seeds: int = 8
 
 
+_SMALL = Noisy(data=digits(), model=MLP(width=32), steps=200, validation=400, every=10)
+_LARGE = Noisy(data=mnist(), model=MLP(width=2048), steps=100_000, validation=10_000, every=500)
 PRESETS = {
-    "smoke": Settings(
-        toy_rates=(0.1, 0.3),
-        data=digits(),
-        validation=400,
-        model=MLP(width=32),
-        noise=(0.5,),
-        l1=(1e-3,),
-        l2=(1e-2,),
-        steps=200,
-        every=10,
-        seeds=2,
-    ),
+    "smoke": Settings(_SMALL, Toy(rates=(0.1, 0.3)), (0.5,), (1e-3,), (1e-2,), seeds=2),
     "cpu": Settings(),
-    "paper": Settings(
-        data=mnist(), validation=10_000, model=MLP(width=2048), steps=100_000, every=500
-    ),
+    "paper": Settings(_LARGE),
 }
 
 # What was fixed when: every statistic and threshold before any run of the preset `cpu`; none was
@@ -140,86 +218,63 @@ _OURS = Source("a control of ours; no source compares them", "derived")
 def _of_penalty(penalty):
     return (
         Source(_FORCE, "second-hand" if penalty == "L2" else "remembered").claim(
-            f"{penalty} gives up the corrupt first",
-            f"As the rate of {penalty} grows, the corrupt examples are lost long before the "
-            "pristine ones.",
-            "log10 of the rate that halves the pristine examples fitted over that which halves "
-            "the corrupt",
-            above(0, "decades"),
-        ),
+            f"{penalty} gives up the corrupt first", above(0, "decades")
+        )(f"""
+            As the rate of {penalty} grows, the corrupt examples are lost long before the pristine
+            ones. Measured: log10 of the rate that halves the pristine examples fitted over that
+            which halves the corrupt.
+        """),
         _OURS.claim(
-            f"{penalty} fits fewer corrupt at equal fit",
-            f"Where as many pristine examples are fitted, {penalty} has fitted fewer corrupt ones "
-            "than plain SGD had on its way.",
-            f"share of corrupt examples fitted, {penalty} minus SGD, mean over pristine "
-            f"accuracies {', '.join(map(str, LEVELS))}",
-            below(0, "of corrupt examples"),
-        ),
-        _OURS.claim(
-            f"{penalty} beats early stopping",
-            f"With its rate chosen on the validation part, {penalty} is better on test examples "
-            "than SGD stopped by that part.",
-            f"test accuracy at the least validation loss, of {penalty} over rates minus of what "
-            "patience keeps of SGD",
-            above(0, "accuracy"),
-        ),
+            f"{penalty} fits fewer corrupt at equal fit", below(0, "of corrupt examples")
+        )(f"""
+            Where as many pristine examples are fitted, {penalty} has fitted fewer corrupt ones than
+            plain SGD had on its way. Measured: share of corrupt examples fitted, {penalty} minus
+            SGD, mean over pristine accuracies {", ".join(map(str, LEVELS))}.
+        """),
+        _OURS.claim(f"{penalty} beats early stopping", above(0, "accuracy"))(f"""
+            With its rate chosen on the validation part, {penalty} is better on test examples than
+            SGD stopped by that part. Measured: test accuracy at the least validation loss, of
+            {penalty} over rates minus of what patience keeps of SGD.
+        """),
     )
 
 
 def _less_regret(rule, text, source=_OURS):
     statistic = "regret at the most noise, training to the end minus the rule"
-    return source.claim(
-        f"{rule} beats never stopping",
-        f"{text} beats training to the end.",
-        statistic,
-        above(0, "accuracy"),
-    )
+    return source.claim(f"{rule} beats never stopping", above(0, "accuracy"))(f"""
+        {text} beats training to the end. Measured: {statistic}.
+    """)
 
 
 CLAIMS = (
-    _ALGEBRA.claim(
-        "L1 keeps what is shared",
-        "On the learnable set the shared weight ends at 1 - rate and the private ones at 0: test "
-        "loss rate^2 / 2.",
-        "largest deviation of a weight or the test loss, over rates",
-        exactly(0, 1e-05),
-    ),
-    _ALGEBRA.claim(
-        "L1 memorizes what outweighs it",
-        "On the memorizable set a weight ends at 1 - 4 rate below a rate of 1/4, else at 0.",
-        "largest deviation of a weight, over rates",
-        exactly(0, 1e-05),
-    ),
-    _ALGEBRA.claim(
-        "weaker than the pull is zero",
-        "Where no example alone outweighs the pull its private weight is exactly zero: at the "
-        "end if others help, else always.",
-        "largest private weight: learnable set at the end; either set at any step for rates "
-        "above 1/4",
-        exactly(0, 0.0),
-    ),
-    _ALGEBRA.claim(
-        "L2 keeps the ratio",
-        "On the learnable set the weights end at 4 and 1 over 5 + 4 rate: smaller, but in the "
-        "same ratio.",
-        "largest deviation of a weight, over rates",
-        exactly(0, 1e-05),
-    ),
-    _ALGEBRA.claim(
-        "L2 memorizes at every rate",
-        "On the memorizable set they end at 1 / (1 + 4 rate).",
-        "largest deviation of a weight, over rates",
-        exactly(0, 1e-05),
-    ),
+    _ALGEBRA.claim("L1 keeps what is shared", exactly(0, 1e-05))("""
+        On the learnable set the shared weight ends at 1 - rate and the private ones at 0: test loss
+        rate^2 / 2. Measured: largest deviation of a weight or the test loss, over rates.
+    """),
+    _ALGEBRA.claim("L1 memorizes what outweighs it", exactly(0, 1e-05))("""
+        On the memorizable set a weight ends at 1 - 4 rate below a rate of 1/4, else at 0. Measured:
+        largest deviation of a weight, over rates.
+    """),
+    _ALGEBRA.claim("weaker than the pull is zero", exactly(0, 0.0))("""
+        Where no example alone outweighs the pull its private weight is exactly zero: at the end if
+        others help, else always. Measured: largest private weight: learnable set at the end; either
+        set at any step for rates above 1/4.
+    """),
+    _ALGEBRA.claim("L2 keeps the ratio", exactly(0, 1e-05))("""
+        On the learnable set the weights end at 4 and 1 over 5 + 4 rate: smaller, but in the same
+        ratio. Measured: largest deviation of a weight, over rates.
+    """),
+    _ALGEBRA.claim("L2 memorizes at every rate", exactly(0, 1e-05))("""
+        On the memorizable set they end at 1 / (1 + 4 rate). Measured: largest deviation of a
+        weight, over rates.
+    """),
     *_of_penalty("L1"),
     *_of_penalty("L2"),
-    _STOP.claim(
-        "best where the corrupt take over",
-        "Test accuracy is best about where the corrupt examples' share of the loss reduction "
-        "first exceeds that of the examples.",
-        "absolute log2 of the step of the takeover over that of the best test accuracy",
-        below(1.0, "doublings"),
-    ),
+    _STOP.claim("best where the corrupt take over", below(1.0, "doublings"))("""
+        Test accuracy is best about where the corrupt examples' share of the loss reduction first
+        exceeds that of the examples. Measured: absolute log2 of the step of the takeover over that
+        of the best test accuracy.
+    """),
     _less_regret(
         "patience",
         "Stopping by the loss of a validation part as noisy as the rest",
@@ -228,230 +283,88 @@ CLAIMS = (
     _less_regret("takeover", "Stopping where the corrupt take over", _STOP),
     _less_regret("evidence", "Stopping where the mean gradient is no more than noise"),
     _less_regret("coherence", "Stopping where examples no longer help each other"),
-    _OURS.claim(
-        "patience costs little without noise",
-        "Without noise, where one may train to the end, patience gives up hardly anything.",
-        "regret of patience on the validation loss at the least noise",
-        below(0.02, "accuracy"),
-    ),
+    _OURS.claim("patience costs little without noise", below(0.02, "accuracy"))("""
+        Without noise, where one may train to the end, patience gives up hardly anything. Measured:
+        regret of patience on the validation loss at the least noise.
+    """),
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Toy:
-    """Full-batch gradient descent on the six-feature set, one linear model from zero for every penalty and rate."""
-
-    data: learnable | memorizable = learnable()
-    rates: tuple[float, ...] = (0.1,)
-    learning_rate: float = 0.5
-    steps: int = 400
-    batch_size: int = EXAMPLES
-
-    def describe(self):
-        return "the six-feature sets, linear model"
-
-    def schedule(self):
-        return (*range(41), self.steps)
-
-    def build(self, seed):
-        import jax
-        import jax.numpy as jnp
-        import optax
-
-        from coherence.lab.models.linear import Linear
-        from coherence.lab.tasks.regression import evaluate, half_squared_error
-        from coherence.lab.training.problem import Problem
-
-        data = self.data.build()
-        model = Linear(data.outputs)
-        loss, score = half_squared_error(model), evaluate(model)
-        step = sgd(self.learning_rate).build()
-        penalties = {
-            f"l1={rate:g}": optax.chain(step, soft_threshold(self.learning_rate * rate).build())
-            for rate in self.rates
-        }
-        penalties |= {
-            f"l2={rate:g}": optax.chain(l2_decay(rate).build(), step) for rate in self.rates
-        }
-        start = model.init(jax.random.key(seed), data.x_train[:1])
-
-        def measure(params, arrays):
-            weights = [jax.tree.leaves(params[name])[0][:, 0] for name in penalties]
-            return {
-                "weights": jnp.stack(weights).reshape(2, -1, weights[0].size),
-                "test_loss": jnp.stack(
-                    [score(params[name], *arrays["test"]) for name in penalties]
-                ).reshape(2, -1),
-            }
-
-        return Problem(
-            loss=lambda params, example: sum(
-                loss(params[name], example) for name in penalties
-            ),  # none depends on another's weights
-            params={name: start for name in penalties},
-            data={"train": (data.x_train, data.y_train), "test": (data.x_test, data.y_test)},
-            optimizer=optax.multi_transform(penalties, {name: name for name in penalties}),
-            measure=measure,
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class Noisy(Classification):
-    """A classifier with a part of the training examples set aside; also measured is what stopping rules look at."""
-
-    validation: int = 500
-    every: int = 20
-    gradients: bool = True
-    """Measure what the training examples' gradients say, too."""
-
-    def schedule(self):
-        return Every(self.every).steps(self.steps)
-
-    def build(self, seed):
-        from coherence import m_coherence, per_example_value_and_grad
-        from coherence.metrics import evidence, gradient_norm, shares
-
-        problem = super().build(seed)
-        (x, y), corrupt = problem.data["train"], problem.data["corrupt"]
-        order = np.random.default_rng([seed, 4]).permutation(len(y))
-        held, kept = order[: self.validation], order[self.validation :]
-
-        def measure(params, arrays):
-            part = problem.measure(
-                params,
-                {**arrays, "train": arrays["validation"], "corrupt": arrays["validation_corrupt"]},
-            )
-            found = {f"validation_{name}": part[f"train_{name}"] for name in ("loss", "accuracy")}
-            if self.gradients:
-                _, gradients = per_example_value_and_grad(problem.loss)(params, arrays["train"])
-                found |= {
-                    "evidence": evidence(gradients),
-                    "m_coherence": m_coherence(gradients),
-                    "gradient_norm": gradient_norm(gradients),
-                }
-                found["corrupt_share"] = shares(gradients, arrays["corrupt"])[1]
-            return {**problem.measure(params, arrays), **found}
-
-        data = {
-            "train": (x[kept], y[kept]),
-            "corrupt": corrupt[kept],
-            "validation": (x[held], y[held]),
-            "validation_corrupt": corrupt[held],
-            "test": problem.data["test"],
-        }
-        return dataclasses.replace(
-            problem,
-            data=data,
-            measure=measure,
-            drawn={"labels": y, "corrupt": corrupt[kept], "validation": held},
-        )
-
-
 def arms(settings):
-    plain = Noisy(
-        data=settings.data,
-        model=settings.model,
-        optimizer=sgd(settings.learning_rate),
-        batch_size=settings.batch_size,
-        steps=settings.steps,
-        validation=settings.validation,
-        every=settings.every,
-        probes=(),
-        track_batches=False,
-    )
-    pulled = dataclasses.replace(
-        plain, noise=label_noise(settings.noise[-1]), every=settings.steps, gradients=False
-    )
-    toy = {"learnable": learnable(), "memorizable": memorizable()}
+    run, rate, toy = settings.run, settings.run.optimizer.learning_rate, settings.toy
+    ends = {"noise": label_noise(settings.noise[-1]), "every": run.steps, "gradients": False}
+    pulled = replace(run, **ends)
+    penalties = {f"l1={l1:g}": soft_threshold(rate * l1) for l1 in settings.l1}
+    penalties |= {f"l2={l2:g}": l2_decay(l2) for l2 in settings.l2}
     return {
-        **{
-            f"noise={noise:g}": dataclasses.replace(plain, noise=label_noise(noise))
-            for noise in settings.noise
-        },
-        **{
-            f"l1={rate:g}": dataclasses.replace(
-                pulled, decay=soft_threshold(settings.learning_rate * rate)
-            )
-            for rate in settings.l1
-        },
-        **{
-            f"l2={rate:g}": dataclasses.replace(pulled, decay=l2_decay(rate))
-            for rate in settings.l2
-        },
-        **{
-            name: Toy(data, settings.toy_rates, steps=settings.toy_steps)
-            for name, data in toy.items()
-        },
+        **{f"noise={noise:g}": replace(run, noise=label_noise(noise)) for noise in settings.noise},
+        **{name: replace(pulled, decay=decay) for name, decay in penalties.items()},
+        **{name: replace(toy, data=data) for name, data in TOYS.items()},
     }
 
 
 def record(settings, runs):
-    """Paths as [noise, seed, step], ends of penalized runs as [rate, seed], the toy as [penalty, rate, weight]."""
-    rows = [stacked(runs[f"noise={noise:g}"], *CURVES) for noise in settings.noise]
-    paths = {name: np.array([row[name] for row in rows], np.float32) for name in CURVES}
-    share = np.array(
-        [
-            [run.load("drawn")["corrupt"].mean() for run in runs[f"noise={noise:g}"]]
-            for noise in settings.noise
-        ]
-    )
-    arrays = {"noise": np.array(settings.noise), "step": rows[0]["step"], "share": share, **paths}
-    arrays |= stops(arrays)
-    arrays = {
-        name: values for name, values in arrays.items() if name not in WATCHED[:-1]
-    }  # what rules did with them is in `stops`
+    """Paths as [noise, seed, step], ends of penalized runs as [rate, seed].
+
+    The toy as [penalty, rate, weight].
+    """
+    plain = [runs[f"noise={noise:g}"] for noise in settings.noise]
+    names = (*ENDS[:3], *WATCHED, "corrupt_share")
+    paths = single(stacked_arms(plain, *names))
+    share = [[run.load("drawn")["corrupt"].mean() for run in seeds] for seeds in plain]
+    paths["share"] = np.array(share)
+    shown = {name: values for name, values in paths.items() if name not in WATCHED}
+    arrays = {"noise": np.array(settings.noise), **shown, **stops(paths)}
     for penalty in ("l1", "l2"):
         rates = getattr(settings, penalty)
-        ends = [stacked(runs[f"{penalty}={rate:g}"], *ENDS) for rate in rates]
-        arrays |= {
-            f"{penalty}/{name}": np.array([end[name][:, -1] for end in ends], np.float32)
-            for name in ENDS
-        }
-        arrays |= {
-            f"{penalty}/rates": np.array(rates),
-            f"{penalty}/zeros": _zeros(runs, [f"{penalty}={rate:g}" for rate in rates]),
-        }
-    arrays["toy_rates"] = np.array(settings.toy_rates)
-    for name in ("learnable", "memorizable"):
+        seeds = [runs[f"{penalty}={rate:g}"] for rate in rates]
+        ends = single(stacked_arms(seeds, *ENDS))
+        arrays |= {f"{penalty}/{name}": ends[name][..., -1] for name in ENDS}
+        arrays |= {f"{penalty}/rates": np.array(rates), f"{penalty}/zeros": _zeros(seeds)}
+    arrays["toy_rates"] = np.array(settings.toy.rates)
+    for name in TOYS:
         toy = stacked(runs[name][:1], "weights", "test_loss")
         arrays |= {
+            "toy_step": toy["step"],
             f"{name}/weights": toy["weights"][0].astype(np.float32),
             f"{name}/test_loss": toy["test_loss"][0, -1],
         }
-        arrays["toy_step"] = toy["step"]
     return arrays
 
 
-def _zeros(runs, arms):
+def _zeros(arms):
     """Share of parameters that are exactly zero at the end: [rate, seed]."""
     leaves = lambda run: np.concatenate([leaf.ravel() for leaf in run.load("params").values()])
-    return np.array([[np.mean(leaves(run) == 0) for run in runs[arm]] for arm in arms])
+    return np.array([[np.mean(leaves(run) == 0) for run in seeds] for seeds in arms])
 
 
 def stops(paths):
-    """Every rule on every path: the measurement whose parameters it keeps, the step at which it stops (nan: never); [rule, noise, seed]."""
+    """What every rule does on every path; [rule, noise, seed].
+
+    The measurement whose parameters it keeps, and the step at which it stops (nan: never).
+    """
     from coherence.optim.stopping import above
 
     step, best = paths["step"], paths["test_accuracy"].argmax(-1)
-    found = {name: outcome(*_of(setting, paths), step) for name, setting in RULES.items()}
-    found[TAKEOVER] = outcome(
-        above(0.0, "corrupt_share", checks=3),
-        paths["corrupt_share"] - paths["share"][..., None],
-        step,
-    )
-    found[BUDGET] = np.roll(best, 1, axis=-1), step[np.roll(best, 1, axis=-1)].astype(float)
-    found[NEVER] = np.full_like(best, len(step) - 1), np.full(best.shape, np.nan)
-    kept, stopped = (np.array(each) for each in zip(*found.values()))
-    return {"rules": np.array(list(found)), "best": best, "kept": kept, "stopped": stopped}
-
-
-def _of(setting, paths):
-    rule = setting.build()
-    return rule, paths[rule.watch]
+    outcomes = {}
+    for name, setting in RULES.items():
+        rule = setting.build()
+        outcomes[name] = outcome(rule, paths[rule.watch], step)
+    excess = paths["corrupt_share"] - paths["share"][..., None]
+    another = np.roll(best, 1, axis=-1)
+    outcomes[TAKEOVER] = outcome(above(0.0, "corrupt_share", checks=3), excess, step)
+    outcomes[BUDGET] = another, step[another].astype(float)
+    outcomes[NEVER] = np.full_like(best, len(step) - 1), np.full(best.shape, np.nan)
+    kept, stopped = (np.array(each) for each in zip(*outcomes.values()))
+    return {"rules": np.array(list(outcomes)), "best": best, "kept": kept, "stopped": stopped}
 
 
 def outcome(rule, metrics, step):
-    """What a rule does on each path of a metric [..., measurements]: (the measurement it keeps, the step at which it stops or nan)."""
+    """What a rule does on each path of a metric [..., measurements].
+
+    Returns:
+        `(the measurement it keeps, the step at which it stops or nan)`.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -460,11 +373,8 @@ def outcome(rule, metrics, step):
             state = rule.update(state, now[0], now[1])
             return state, state.should_stop
 
-        state, stopped = jax.lax.scan(
-            look,
-            rule.init(jnp.zeros((), jnp.int32)),
-            (path, jnp.arange(len(path), dtype=jnp.int32)),
-        )
+        looks = (path, jnp.arange(len(path), dtype=jnp.int32))
+        state, stopped = jax.lax.scan(look, rule.init(jnp.zeros((), jnp.int32)), looks)
         return state.best_params, stopped
 
     flat = jnp.asarray(metrics).reshape(-1, metrics.shape[-1])
@@ -475,86 +385,64 @@ def outcome(rule, metrics, step):
 
 def closed_form(penalty, shared, rates):
     """Where gradient descent ends, (a private weight, the shared one): [2, rate]."""
-    m = EXAMPLES
+    m, zero = EXAMPLES, 0 * rates
     if penalty == "l1":
-        return np.array(
-            [0 * rates, 1 - rates] if shared else [np.maximum(1 - m * rates, 0), 0 * rates]
-        )
-    return np.array(
-        [1 / (m + 1 + m * rates), m / (m + 1 + m * rates)]
-        if shared
-        else [1 / (1 + m * rates), 0 * rates]
-    )
+        ends = [zero, 1 - rates] if shared else [np.maximum(1 - m * rates, 0), zero]
+    elif shared:
+        ends = [1 / (m + 1 + m * rates), m / (m + 1 + m * rates)]
+    else:
+        ends = [1 / (1 + m * rates), zero]
+    return np.array(ends)
 
 
 def judge(recorded):
-    found = {name: (np.array([value]), None) for name, value in _of_toy(recorded).items()}
-    lowest = recorded["corrupt_accuracy"][-1, :, -1].min()
-    memorized = (
-        None
-        if lowest >= MEMORIZED
-        else f"SGD did not memorize: corrupt accuracy {lowest:.2f} < {MEMORIZED}"
-    )
-    rules, regrets = list(recorded["rules"]), regret(recorded)
+    ends = recorded["corrupt_accuracy"][-1, :, -1]
+    memorized = too_low(ends, MEMORIZED, "SGD did not memorize: corrupt accuracy")
+    rules = list(map(str, recorded["rules"]))
+    regrets = dict(zip(rules, regret(recorded)))
+    stopped = test_accuracy(recorded)[rules.index("patience, loss"), -1]
+    under_noise = {}
     for penalty in ("L1", "L2"):
-        halved = {
-            kind: _halving(recorded, penalty.lower(), kind) for kind in ("pristine", "corrupt")
+        name = penalty.lower()
+        pristine, corrupt = (_halving(recorded, name, kind) for kind in ("pristine", "corrupt"))
+        under_noise |= {
+            f"{penalty} gives up the corrupt first": np.log10(pristine / corrupt),
+            f"{penalty} fits fewer corrupt at equal fit": _at_equal_fit(recorded, name),
+            f"{penalty} beats early stopping": chosen(recorded, name) - stopped,
         }
-        found[f"{penalty} gives up the corrupt first"] = (
-            np.log10(halved["pristine"] / halved["corrupt"]),
-            memorized,
-        )
-        found[f"{penalty} fits fewer corrupt at equal fit"] = (
-            _at_equal_fit(recorded, penalty.lower()),
-            memorized,
-        )
-        stopped = test_accuracy(recorded)[rules.index("patience, loss"), -1]
-        found[f"{penalty} beats early stopping"] = (
-            chosen(recorded, penalty.lower()) - stopped,
-            memorized,
-        )
-    takeover = rules.index(TAKEOVER)
+    takeover, step = rules.index(TAKEOVER), recorded["step"]
     spoke = np.isfinite(recorded["stopped"][takeover, -1])
-    when = np.where(spoke, recorded["step"][recorded["kept"][takeover, -1]], np.nan)
+    when = np.where(spoke, step[recorded["kept"][takeover, -1]], np.nan)
     with np.errstate(divide="ignore"):
-        found["best where the corrupt take over"] = (
-            np.abs(np.log2(when / recorded["step"][recorded["best"][-1]])),
-            memorized,
-        )
-    for name, rule in {
-        "patience": "patience, loss",
-        "takeover": TAKEOVER,
-        "evidence": "evidence",
-        "coherence": "coherence",
-    }.items():
-        found[f"{name} beats never stopping"] = (
-            regrets[rules.index(NEVER), -1] - regrets[rules.index(rule), -1],
-            memorized,
-        )
+        apart = np.abs(np.log2(when / step[recorded["best"][-1]]))
+    under_noise["best where the corrupt take over"] = apart
+    judged = {"patience": "patience, loss", "takeover": TAKEOVER}
+    for name in ("patience", "takeover", "evidence", "coherence"):
+        gain = regrets[NEVER][-1] - regrets[judged.get(name, name)][-1]
+        under_noise[f"{name} beats never stopping"] = gain
     clean = None if recorded["noise"][0] == 0 else "no run without noise"
-    found["patience costs little without noise"] = regrets[rules.index("patience, loss"), 0], clean
-    return found
+    patience = regrets["patience, loss"][0], clean
+    return {
+        **_of_toy(recorded),
+        **given(memorized, under_noise),
+        "patience costs little without noise": patience,
+    }
 
 
 def _of_toy(recorded):
     rates, largest = recorded["toy_rates"], lambda values: float(np.abs(values).max())
-    ends, apart = {}, {}
-    for name in ("learnable", "memorizable"):
+    ends, apart, strong = {}, {}, []
+    for name in TOYS:
+        weights = recorded[f"{name}/weights"]  # [step, penalty, rate, weight]
+        strong.append(weights[:, 0, rates > 1 / EXAMPLES, :4])
         for i, penalty in enumerate(("l1", "l2")):
-            ends[name, penalty] = recorded[f"{name}/weights"][-1, i]
+            ends[name, penalty] = end = weights[-1, i]
             private, shared = closed_form(penalty, name == "learnable", rates)
-            apart[name, penalty] = max(
-                largest(ends[name, penalty][:, :4].T - private),
-                largest(ends[name, penalty][:, 5] - shared),
-            )
-    strong = [
-        recorded[f"{name}/weights"][:, 0, rates > 1 / EXAMPLES, :4]
-        for name in ("learnable", "memorizable")
-    ]
+            pair = end[:, :4].T - private, end[:, 5] - shared
+            apart[name, penalty] = max(map(largest, pair))
+    loss = largest(recorded["learnable/test_loss"][0] - rates**2 / 2)
     return {
-        "L1 keeps what is shared": max(
-            apart["learnable", "l1"], largest(recorded["learnable/test_loss"][0] - rates**2 / 2)
-        ),
+        "L1 keeps what is shared": max(apart["learnable", "l1"], loss),
         "L1 memorizes what outweighs it": apart["memorizable", "l1"],
         "weaker than the pull is zero": max(
             map(largest, (ends["learnable", "l1"][:, :4], *strong))
@@ -565,19 +453,25 @@ def _of_toy(recorded):
 
 
 def _halving(recorded, penalty, kind):
-    """The rate at which half of the `kind` examples that plain SGD has fitted are lost: [seed]; the grid's end where none or all do."""
+    """The rate at which half of the `kind` examples that plain SGD has fitted are lost: [seed].
+
+    The grid's end where none or all do.
+    """
     fitted = recorded[f"{penalty}/{kind}_accuracy"] / recorded[f"{kind}_accuracy"][-1, :, -1]
     rates = np.log10(recorded[f"{penalty}/rates"])
-    halved = np.array([first_at(column, rates, HALF, falling=True) for column in fitted.T])
+    halved = first_at(fitted.T, rates, HALF, falling=True)
     return 10 ** np.where(np.isnan(halved), rates[-1], halved)
 
 
 def _at_equal_fit(recorded, penalty):
-    """Corrupt examples fitted, penalized (from the largest rate down) minus plain SGD (on its way): mean over levels, [seed]."""
-    pulled = [recorded[f"{penalty}/{kind}_accuracy"][::-1].T for kind in ("pristine", "corrupt")]
-    plain = [recorded[f"{kind}_accuracy"][-1] for kind in ("pristine", "corrupt")]
-    corrupt = lambda curves: np.array([first_at(*pair, LEVELS) for pair in zip(*curves)])
-    return (corrupt(pulled) - corrupt(plain)).mean(-1)
+    """Corrupt examples fitted, penalized minus plain SGD: mean over levels, [seed].
+
+    Penalized from the largest rate down, SGD on its way.
+    """
+    kinds = ("pristine_accuracy", "corrupt_accuracy")
+    pulled = [recorded[f"{penalty}/{kind}"][::-1].T[:, None] for kind in kinds]
+    plain = [recorded[kind][-1][:, None] for kind in kinds]
+    return (first_at(*pulled, LEVELS) - first_at(*plain, LEVELS)).mean(-1)
 
 
 def chosen(recorded, penalty):
@@ -588,49 +482,50 @@ def chosen(recorded, penalty):
 
 def test_accuracy(recorded):
     """Of the parameters each rule keeps: [rule, noise, seed]."""
-    return np.take_along_axis(recorded["test_accuracy"][None], recorded["kept"][..., None], -1)[
-        ..., 0
-    ]
+    paths, kept = recorded["test_accuracy"][None], recorded["kept"][..., None]
+    return np.take_along_axis(paths, kept, -1)[..., 0]
 
 
 def regret(recorded):
-    """Best test accuracy on the path minus that of the parameters each rule keeps: [rule, noise, seed]."""
+    """Best test accuracy on the path minus that of the parameters each rule keeps.
+
+    [rule, noise, seed].
+    """
     return recorded["test_accuracy"].max(-1) - test_accuracy(recorded)
 
 
 def table(recorded):
-    rows = []
+    texts = dict(zip(ENDS[:3], ("test", "pristine fitted", "corrupt fitted")))
+    heading = f"penalty, {recorded['noise'][-1]:.0%} noise"
+    rows, rules = [], []
     for penalty in ("l1", "l2"):
         for i, rate in enumerate(recorded[f"{penalty}/rates"]):
-            cells = [recorded[f"{penalty}/{name}"][i] for name in (*ENDS[:3], "zeros")]
-            rows.append([f"{penalty.upper()} {rate:g}", *map(plus_minus, cells)])
-    rows.append(["none", *(plus_minus(recorded[name][-1, :, -1]) for name in ENDS[:3]), "-"])
-    header = [
-        f"penalty, {recorded['noise'][-1]:.0%} noise",
-        "test",
-        "pristine fitted",
-        "corrupt fitted",
-        "weights at 0",
-    ]
+            ends = {text: recorded[f"{penalty}/{name}"][i] for name, text in texts.items()}
+            zeros = recorded[f"{penalty}/zeros"][i]
+            label = f"{penalty.upper()} {rate:g}"
+            rows.append({heading: label, **ends, "weights at 0": zeros})
+    ends = {text: recorded[name][-1, :, -1] for name, text in texts.items()}
+    rows.append({heading: "none", **ends, "weights at 0": "-"})
     regrets = regret(recorded)
-    ranks = (regrets[:, None] > regrets[None]).sum(1) + (
-        (regrets[:, None] == regrets[None]).sum(1) + 1
-    ) / 2
-    rules = []
+    worse, level = regrets[:, None] > regrets[None], regrets[:, None] == regrets[None]
+    ranks = worse.sum(1) + (level.sum(1) + 1) / 2
     for k, noise in enumerate(recorded["noise"]):
         for i in np.argsort(regrets[:, k].mean(-1)):
             stopped = recorded["stopped"][i, k]
             never = np.isnan(stopped).sum()
-            when = f"{np.nanmedian(stopped):.0f}" if never < len(stopped) else "-"
-            cells = [
-                plus_minus(regrets[i, k]),
-                f"{ranks[i, k].mean():.1f}",
-                when,
-                f"{never} of {len(stopped)}",
-            ]
-            rules.append([f"{noise:.0%}", recorded["rules"][i], *cells])
+            rules.append(
+                {
+                    "noise": f"{noise:.0%}",
+                    "rule": recorded["rules"][i],
+                    "regret": regrets[i, k],
+                    "rank": f"{ranks[i, k].mean():.1f}",
+                    "step": f"{np.nanmedian(stopped):.0f}" if never < len(stopped) else "-",
+                    "never stopped": f"{never} of {len(stopped)}",
+                }
+            )
     note = (
-        "mean ± half of the 95 % interval over seeds; regret: best test accuracy on the path minus that of the parameters kept;\n"
-        "rank among the rules, by seed, 1 is best; step: median of the seeds in which the rule stopped"
+        "regret: best test accuracy on the path minus that of the parameters kept;\n"
+        "rank among the rules, by seed, 1 is best; step: median of the seeds in which the rule "
+        "stopped"
     )
-    return f"{aligned(header, rows)}\n\n{aligned(['noise', 'rule', 'regret', 'rank', 'step', 'never stopped'], rules)}\n{note}"
+    return f"{tabulate(rows)}\n\n{tabulate(rules, note)}"

@@ -1,4 +1,5 @@
-"""Six features, four examples, every number known in closed form: what is shared is learned first, and generalizes.
+"""Six features, four examples, every number known in closed form: what is shared is learned first,
+and generalizes.
 
 In the *learnable* set the sixth feature is shared by all examples, in the *memorizable* set each
 example has only its own. Gradient descent on a linear model puts 4/5 of the learnable set's weight
@@ -6,13 +7,12 @@ on the shared feature and has to memorize the other set example by example. The 
 median of the examples' gradients learns what is shared and nothing else.
 """
 
-import dataclasses
+from dataclasses import dataclass
 
 import numpy as np
 
-from coherence.lab.analysis import stacked
+from coherence.lab.analysis import single, stacked, tabulate, under
 from coherence.lab.claims import Source, exactly
-from coherence.lab.report.tables import aligned
 from coherence.lab.settings import average, learnable, median, memorizable, sgd
 
 EXAMPLES = 4
@@ -20,7 +20,7 @@ CURVES = ("train_loss", "test_loss", "weights", "mean_gradient", "gradients", "a
 EARLY = 50  # alpha of gradients that have shrunk to rounding error says nothing
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Settings:
     learning_rate: float = 0.1
     steps: int = 300
@@ -28,7 +28,41 @@ class Settings:
     """Nothing here is random: one seed says all."""
 
 
-@dataclasses.dataclass(frozen=True)
+PRESETS = {"smoke": Settings(steps=60), "cpu": Settings(), "paper": Settings()}
+SOURCE_PRESET = "any"
+
+_SOURCE = Source(
+    "Chatterjee & Zielinski, arXiv:2203.10036, Section 3 (example); values by algebra", "derived"
+)
+
+
+CLAIMS = (
+    _SOURCE.claim("shared feature wins", exactly(0, 1e-05))("""
+        On the learnable set the shared weight tends to 4/5 and each private one to 1/5, with one
+        common rate. Measured: largest deviation of any weight from its closed form, over all steps.
+    """),
+    _SOURCE.claim("memorized one by one", exactly(0, 1e-05))("""
+        On the memorizable set each example is fitted alone, five times more slowly at first;
+        nothing reaches the test example. Measured: largest deviation of any weight, and of the
+        constant test loss 1/2, over all steps.
+    """),
+    _SOURCE.claim("coherence tells them apart", exactly(0, 1e-05))(f"""
+        alpha is 0.625 on the learnable set and 0.25, the orthogonal limit 1/m, on the memorizable
+        one, throughout. Measured: largest deviation of alpha over the first {EARLY} steps.
+    """),
+    _SOURCE.claim("the median keeps the shared", exactly(0, 1e-05))("""
+        Descending the coordinate-wise median, only the shared weight moves: train and test loss of
+        the learnable set fall alike. Measured: largest deviation of any weight from its closed
+        form, over all steps.
+    """),
+    _SOURCE.claim("the median memorizes nothing", exactly(0, 1e-05))("""
+        On the memorizable set the median of the gradients is zero: nothing is learned. Measured:
+        largest absolute weight, over all steps.
+    """),
+)
+
+
+@dataclass(frozen=True)
 class Toy:
     """One run: full-batch gradient descent on a linear model without bias that starts at zero."""
 
@@ -56,7 +90,6 @@ class Toy:
         data, aggregator = self.data.build(), self.aggregator.build()
         model = Linear(data.outputs)
         loss, score = half_squared_error(model), evaluate(model)
-        params = model.init(jax.random.key(seed), data.x_train[:1])
 
         def measure(params, arrays):
             _, gradients = per_example_value_and_grad(loss)(params, arrays["train"])
@@ -72,58 +105,12 @@ class Toy:
 
         return Problem(
             loss=loss,
-            params=params,
+            params=model.init(jax.random.key(seed), data.x_train[:1]),
             data={"train": (data.x_train, data.y_train), "test": (data.x_test, data.y_test)},
             optimizer=chain(aggregator, sgd(self.learning_rate).build()),
             per_example=not aggregator.takes_batch_gradient,
             measure=measure,
         )
-
-
-PRESETS = {"smoke": Settings(steps=60), "cpu": Settings(), "paper": Settings()}
-SOURCE_PRESET = "any"
-
-_SOURCE = Source(
-    "Chatterjee & Zielinski, arXiv:2203.10036, Section 3 (example); values by algebra", "derived"
-)
-
-
-CLAIMS = (
-    _SOURCE.claim(
-        "shared feature wins",
-        "On the learnable set the shared weight tends to 4/5 and each private one to 1/5, with "
-        "one common rate.",
-        "largest deviation of any weight from its closed form, over all steps",
-        exactly(0, 1e-05),
-    ),
-    _SOURCE.claim(
-        "memorized one by one",
-        "On the memorizable set each example is fitted alone, five times more slowly at first; "
-        "nothing reaches the test example.",
-        "largest deviation of any weight, and of the constant test loss 1/2, over all steps",
-        exactly(0, 1e-05),
-    ),
-    _SOURCE.claim(
-        "coherence tells them apart",
-        "alpha is 0.625 on the learnable set and 0.25, the orthogonal limit 1/m, on the "
-        "memorizable one, throughout.",
-        f"largest deviation of alpha over the first {EARLY} steps",
-        exactly(0, 1e-05),
-    ),
-    _SOURCE.claim(
-        "the median keeps the shared",
-        "Descending the coordinate-wise median, only the shared weight moves: train and test "
-        "loss of the learnable set fall alike.",
-        "largest deviation of any weight from its closed form, over all steps",
-        exactly(0, 1e-05),
-    ),
-    _SOURCE.claim(
-        "the median memorizes nothing",
-        "On the memorizable set the median of the gradients is zero: nothing is learned.",
-        "largest absolute weight, over all steps",
-        exactly(0, 1e-05),
-    ),
-)
 
 
 def arms(settings):
@@ -138,70 +125,51 @@ def arms(settings):
 def record(settings, runs):
     arrays = {"learning_rate": settings.learning_rate}
     for arm, seeds in runs.items():
-        arrays |= {
-            f"{arm}/{name}": values.astype(np.float32)
-            for name, values in stacked(seeds[:1], *CURVES).items()
-            if name != "step"
-        }
-        arrays["step"] = stacked(seeds[:1])["step"]
-        arrays[f"{arm}/gradients"] = arrays[f"{arm}/gradients"][
-            :, :1
-        ]  # at the start; they fill the file otherwise
+        curves = stacked(seeds[:1], *CURVES)
+        arrays["step"] = curves.pop("step")
+        curves["gradients"] = curves["gradients"][:, :1]  # the others would fill the file
+        arrays |= under(arm, single(curves))
     return arrays
 
 
-def _weights(recorded, arm, limits, rate):
+def _deviation(recorded, arm, limits, rate):
     """Largest deviation of the weights from limits (1 - (1 - learning rate * rate)^t)."""
     shrink = (1 - float(recorded["learning_rate"]) * rate) ** recorded["step"]
     return np.abs(recorded[f"{arm}/weights"][0] - (1 - shrink)[:, None] * np.asarray(limits)).max()
 
 
 def judge(recorded):
-    m = EXAMPLES
-    private = np.array([1.0, 1, 1, 1, 0])
+    m, private = EXAMPLES, np.array([1.0, 1, 1, 1, 0])
     shared, own = m / (m + 1), 1 / (m + 1)
     alphas = [
         np.abs(recorded[f"{arm}-mean/alpha"][0][:EARLY] - value).max()
         for arm, value in (("learnable", 0.625), ("memorizable", 0.25))
     ]
+    alone = _deviation(recorded, "memorizable-mean", [*private, 0], 1 / m)
     constant = np.abs(recorded["memorizable-mean/test_loss"] - 0.5).max()
-    found = {
-        "shared feature wins": _weights(
-            recorded, "learnable-mean", [*(own * private), shared], 1 + 1 / m
-        ),
-        "memorized one by one": max(
-            _weights(recorded, "memorizable-mean", [*private, 0], 1 / m), constant
-        ),
+    limits = [*(own * private), shared]
+    return {
+        "shared feature wins": _deviation(recorded, "learnable-mean", limits, 1 + 1 / m),
+        "memorized one by one": max(alone, constant),
         "coherence tells them apart": max(alphas),
-        "the median keeps the shared": _weights(
+        "the median keeps the shared": _deviation(
             recorded, "learnable-median", [*(0 * private), 1], 1
         ),
         "the median memorizes nothing": np.abs(recorded["memorizable-median/weights"]).max(),
     }
-    return {name: (np.array([value]), None) for name, value in found.items()}
 
 
 def table(recorded):
     rows = []
     for arm in ("learnable-mean", "learnable-median", "memorizable-mean", "memorizable-median"):
-        train, test, weights = (
-            recorded[f"{arm}/{name}"][0, -1] for name in ("train_loss", "test_loss", "weights")
-        )
-        alpha = recorded[f"{arm}/alpha"][0, 0]
-        rows.append(
-            [
-                arm.replace("-", ", "),
-                *(f"{number:.4f}" for number in (train, test, weights[0], weights[5], alpha)),
-            ]
-        )
-    return aligned(
-        [
-            "set, gradient",
-            "train loss",
-            "test loss",
-            "private weight",
-            "shared weight",
-            "alpha at the start",
-        ],
-        rows,
-    )
+        last = lambda name, arm=arm: recorded[f"{arm}/{name}"][0, -1]
+        numbers = {
+            "train loss": last("train_loss"),
+            "test loss": last("test_loss"),
+            "private weight": last("weights")[0],
+            "shared weight": last("weights")[5],
+            "alpha at the start": recorded[f"{arm}/alpha"][0, 0],
+        }
+        cells = {heading: f"{number:.4f}" for heading, number in numbers.items()}
+        rows.append({"set, gradient": arm.replace("-", ", "), **cells})
+    return tabulate(rows)

@@ -1,4 +1,5 @@
-"""Trees keep corrupt labels in small leaves and do better without those; a network's coherence and winsorizing follow only partly.
+"""Trees keep corrupt labels in small leaves and do better without those; a network's coherence and
+winsorizing follow only partly.
 
 The theory's own analogy: leaves of many examples generalize, leaves of one memorize, and
 winsorizing is a minimum leaf size for gradients. Decision trees (scikit-learn's) and a network
@@ -9,24 +10,28 @@ winsorizing's c: how many examples must agree to be listened to? Each has its co
 limited depth, and SGD stopped early, at equal accuracy on pristine examples.
 """
 
-import dataclasses
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coherence.lab.analysis import at_losses, first_at, stacked
+from coherence.lab.analysis import (
+    at_losses,
+    computed,
+    first_at,
+    rank_correlation,
+    single,
+    stacked,
+    stacked_arms,
+    tabulate,
+    too_low,
+)
 from coherence.lab.claims import Source, above
 from coherence.lab.experiment import all_arms
-from coherence.lab.report.tables import aligned, plus_minus
-from coherence.lab.settings import MLP, average, digits, label_noise, sgd, winsorize
+from coherence.lab.settings import MLP, digits, label_noise, sgd, winsorize
 from coherence.lab.training.classification import Classification
 
-LEVELS = (
-    2.0,
-    1.5,
-    1.0,
-    0.5,
-    0.2,
-)  # nats: training losses of a window of batches at which coherence is compared
+# Nats: training losses of a window of batches at which coherence is compared.
+LEVELS = (2.0, 1.5, 1.0, 0.5, 0.2)
 EQUAL, WINDOW = 1.0, 10  # the level that is judged; steps: two epochs of `cpu`
 NOISE, LEAF, C = 0.5, 8, 4.0  # where listening to many is judged
 MEMORIZED = 0.9
@@ -34,9 +39,50 @@ FITS = ("pristine", "corrupt", "train", "test")
 SHAPES = ("leaf size", "leaves", "depth")
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True)
+class SomeDigits:
+    """Digits of which so many are trained on, others with every seed; tested on the whole part."""
+
     examples: int = 500
+    seed: int = 0
+
+    def build(self):
+        data = digits().build()
+        order = np.random.default_rng([self.seed, 0x7EF]).permutation(len(data.y_train))
+        chosen = order[: self.examples]
+        return replace(data, x_train=data.x_train[chosen], y_train=data.y_train[chosen])
+
+
+@dataclass(frozen=True)
+class Network(Classification):
+    """A classifier, of other digits with every seed."""
+
+    data: SomeDigits = SomeDigits()
+    model: MLP = MLP(32, 2)
+    optimizer: sgd = sgd(0.05, 0.9)
+    steps: int = 1300
+    probes: tuple = ()
+    each: bool = False
+    """Measure, too, which training examples it has right (with their own labels)."""
+
+    def build(self, seed):
+        from coherence.lab.tasks.chunks import predictor
+
+        drawn = replace(self, data=replace(self.data, seed=seed))
+        problem = super(Network, drawn).build(seed)
+        predict = predictor(self.model.build(10))
+
+        def measure(params, arrays):
+            x, y = arrays["train"]
+            right = {"right": (predict(params, x).argmax(-1) == y).astype(int)} if self.each else {}
+            return {**problem.measure(params, arrays), **right}
+
+        return replace(problem, measure=measure)
+
+
+@dataclass(frozen=True)
+class Settings:
+    run: Network = Network()
     noise: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0)
     """Shares of the training labels that are permuted."""
     leaf: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
@@ -46,37 +92,19 @@ class Settings:
     forest: int = 25
     """Trees in a random forest."""
     c: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0, 8.0)
-    """Percent of a batch's gradients pulled in from either side; 0 is plain SGD. With and with half of the labels permuted."""
-    width: int = 32
-    layers: int = 2
-    learning_rate: float = 0.05
-    momentum: float = 0.9
-    batch_size: int = 100
-    steps: int = 1300
+    """Percent of a batch's gradients pulled in from either side; 0 is plain SGD.
+
+    Without permuted labels, and with half of them permuted.
+    """
     seeds: int = 8
 
 
+_SMALL = Network(data=SomeDigits(200), model=MLP(8, 2), batch_size=25, steps=60)
+_LARGE = Network(data=SomeDigits(1437), model=MLP(256, 2), steps=20_000)
 PRESETS = {
-    "smoke": Settings(
-        examples=200,
-        leaf=(1, 8),
-        depth=(2, 8),
-        forest=2,
-        noise=(0.0, 0.5),
-        c=(0.0, 4.0),
-        width=8,
-        batch_size=25,
-        steps=60,
-        seeds=2,
-    ),
+    "smoke": Settings(_SMALL, (0.0, 0.5), (1, 8), (2, 8), forest=2, c=(0.0, 4.0), seeds=2),
     "cpu": Settings(),
-    "paper": Settings(
-        examples=1437,
-        forest=100,
-        c=(0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 50.0),
-        width=256,
-        steps=20_000,
-    ),
+    "paper": Settings(_LARGE, forest=100, c=(0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 50.0)),
 }
 scale = all_arms
 
@@ -97,36 +125,25 @@ _HALF = f"with {NOISE:.0%} of labels permuted"
 
 
 CLAIMS = (
-    _OURS.claim(
-        "leaves shrink with noise",
-        "The more labels are permuted, the fewer examples share a leaf of a fully grown tree.",
-        "log2 ratio of the size of an average example's leaf, less noise over more, smallest "
-        "over neighbouring shares of noise",
-        above(0, "doublings"),
-    ),
-    _OURS.claim(
-        "coherence falls with noise",
-        "The more labels are permuted, the less coherent are the network's gradients at equal "
-        "training loss.",
-        f"log2 ratio of m-coherence of batches at {EQUAL:g} nat, less noise over more, smallest "
-        "over neighbouring shares of noise",
-        above(0, "doublings"),
-    ),
-    _OURS.claim(
-        "corrupt examples fall into small leaves",
-        "Of a pristine and a corrupt example, the pristine one is in the larger leaf of a fully "
-        "grown tree.",
-        f"chance that it is, {_HALF} (a tie counts half)",
-        above(0.6, "of pairs"),
-    ),
-    _OURS.claim(
-        "small leaves are learned late",
-        "Also among pristine examples, those in small leaves are the ones that the network "
-        "learns late.",
-        "rank correlation of leaf size and the share of measured steps at which the network has "
-        f"the label, {_HALF}",
-        above(0.1, "rank correlation"),
-    ),
+    _OURS.claim("leaves shrink with noise", above(0, "doublings"))("""
+        The more labels are permuted, the fewer examples share a leaf of a fully grown tree.
+        Measured: log2 ratio of the size of an average example's leaf, less noise over more,
+        smallest over neighbouring shares of noise.
+    """),
+    _OURS.claim("coherence falls with noise", above(0, "doublings"))(f"""
+        The more labels are permuted, the less coherent are the network's gradients at equal
+        training loss. Measured: log2 ratio of m-coherence of batches at {EQUAL:g} nat, less noise
+        over more, smallest over neighbouring shares of noise.
+    """),
+    _OURS.claim("corrupt examples fall into small leaves", above(0.6, "of pairs"))(f"""
+        Of a pristine and a corrupt example, the pristine one is in the larger leaf of a fully grown
+        tree. Measured: chance that it is, {_HALF} (a tie counts half).
+    """),
+    _OURS.claim("small leaves are learned late", above(0.1, "rank correlation"))(f"""
+        Also among pristine examples, those in small leaves are the ones that the network learns
+        late. Measured: rank correlation of leaf size and the share of measured steps at which the
+        network has the label, {_HALF}.
+    """),
     *(
         claim
         for name, many, one, source in (
@@ -134,76 +151,34 @@ CLAIMS = (
             ("networks", f"winsorizing at {C:g} %", "SGD", _ANALOGY),
         )
         for claim in (
-            source.claim(
-                f"{name}: many restore accuracy",
-                f"With half of the labels permuted, {many} end with more accuracy on clean test "
-                f"labels than {one}.",
-                f"test accuracy {_HALF}, {many} minus {one}",
-                above(0.05, "accuracy"),
-            ),
-            source.claim(
-                f"{name}: because of noise",
-                f"The gain by {many} is because of noise: without, it is smaller.",
-                f"that difference, {_HALF} minus without",
-                above(0, "accuracy"),
-            ),
+            source.claim(f"{name}: many restore accuracy", above(0.05, "accuracy"))(f"""
+                With half of the labels permuted, {many} end with more accuracy on clean test labels
+                than {one}. Measured: test accuracy {_HALF}, {many} minus {one}.
+            """),
+            source.claim(f"{name}: because of noise", above(0, "accuracy"))(f"""
+                The gain by {many} is because of noise: without, it is smaller. Measured: that
+                difference, {_HALF} minus without.
+            """),
         )
     ),
     _CONTROL.claim(
-        "trees: less memorized than by limited depth",
-        "A tree of limited depth that fits the pristine examples as well has memorized more "
-        "corrupt ones.",
-        "share of corrupt examples fitted, interpolated between depths, minus that of leaves of "
-        f"{LEAF} or more, {_HALF}",
-        above(0, "of corrupt examples"),
-    ),
+        "trees: less memorized than by limited depth", above(0, "of corrupt examples")
+    )(f"""
+        A tree of limited depth that fits the pristine examples as well has memorized more corrupt
+        ones. Measured: share of corrupt examples fitted, interpolated between depths, minus that of
+        leaves of {LEAF} or more, {_HALF}.
+    """),
     _CONTROL.claim(
-        "networks: less memorized than by stopping",
-        "SGD stopped where it fits the pristine examples as well has memorized more corrupt ones.",
-        f"share of corrupt examples fitted then, minus that of winsorizing at {C:g} %, {_HALF}",
-        above(0, "of corrupt examples"),
-    ),
+        "networks: less memorized than by stopping", above(0, "of corrupt examples")
+    )(f"""
+        SGD stopped where it fits the pristine examples as well has memorized more corrupt ones.
+        Measured: share of corrupt examples fitted then, minus that of winsorizing at {C:g} %,
+        {_HALF}.
+    """),
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class SomeDigits:
-    """Digits of which so many are trained on, others with every seed; the test part is the whole one."""
-
-    examples: int = 500
-    seed: int = 0
-
-    def build(self):
-        data = digits().build()
-        chosen = np.random.default_rng([self.seed, 0x7EF]).permutation(len(data.y_train))[
-            : self.examples
-        ]
-        return dataclasses.replace(data, x_train=data.x_train[chosen], y_train=data.y_train[chosen])
-
-
-@dataclasses.dataclass(frozen=True)
-class Network(Classification):
-    """A classifier, of other digits with every seed; measured is, too, which training examples it has right (with their own labels)."""
-
-    each: bool = False
-
-    def build(self, seed):
-        from coherence.lab.tasks.chunks import predictor
-
-        problem = super(
-            Network, dataclasses.replace(self, data=dataclasses.replace(self.data, seed=seed))
-        ).build(seed)
-        predict = predictor(self.model.build(10))
-
-        def measure(params, arrays):
-            x, y = arrays["train"]
-            right = {"right": (predict(params, x).argmax(-1) == y).astype(int)} if self.each else {}
-            return {**problem.measure(params, arrays), **right}
-
-        return dataclasses.replace(problem, measure=measure)
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Trees:
     """Trees and forests grown on the very examples and labels that a network is trained on."""
 
@@ -220,118 +195,96 @@ class Trees:
         from sklearn.tree import DecisionTreeClassifier
 
         problem = self.network.build(seed)
-        (x, y), test, corrupt = (
-            problem.data["train"],
-            problem.data["test"],
-            problem.drawn["corrupt"],
-        )
-        trees = [
-            DecisionTreeClassifier(min_samples_leaf=n, random_state=seed).fit(x, y)
-            for n in self.leaf
-        ]
-        shallow = [
-            DecisionTreeClassifier(max_depth=n, random_state=seed).fit(x, y) for n in self.depth
-        ]
-        forests = [
-            RandomForestClassifier(self.forest, min_samples_leaf=n, random_state=seed).fit(x, y)
-            for n in self.leaf
-        ]
-        sizes = [leaf_sizes(tree.apply(x)) for tree in trees]
-        return {
-            **{
-                name: np.array(
-                    [
-                        fits(model.predict(x) == y, corrupt, model.predict(test[0]) == test[1])
-                        for model in models
-                    ]
-                )
-                for name, models in (("trees", trees), ("shallow", shallow), ("forests", forests))
-            },
-            "shapes": np.array(
-                [
-                    [size.mean(), tree.get_n_leaves(), tree.get_depth()]
-                    for size, tree in zip(sizes, trees)
-                ]
-            ),
-            "sizes": sizes[self.leaf.index(1)],
+        (x, y), (x_test, y_test) = problem.data["train"], problem.data["test"]
+        corrupt, random = problem.drawn["corrupt"], {"random_state": seed}
+        trees = [DecisionTreeClassifier(min_samples_leaf=n, **random) for n in self.leaf]
+        kinds = {
+            "trees": trees,
+            "shallow": [DecisionTreeClassifier(max_depth=n, **random) for n in self.depth],
+            "forests": [
+                RandomForestClassifier(self.forest, min_samples_leaf=n, **random) for n in self.leaf
+            ],
         }
+        results = {}
+        for name, models in kinds.items():
+            predictions = [
+                (model.fit(x, y).predict(x) == y, model.predict(x_test) == y_test)
+                for model in models
+            ]
+            results[name] = np.array([fits(right, corrupt, test) for right, test in predictions])
+        sizes = [leaf_sizes(tree.apply(x)) for tree in trees]
+        shapes = [
+            [size.mean(), tree.get_n_leaves(), tree.get_depth()] for size, tree in zip(sizes, trees)
+        ]
+        return {**results, "shapes": np.array(shapes), "sizes": sizes[self.leaf.index(1)]}
 
 
 def leaf_sizes(leaves):
-    """How many examples are in each example's leaf; their mean is the m-coherence of gradients that are one direction a leaf."""
+    """How many examples are in each example's leaf.
+
+    Their mean is the m-coherence of gradients that are one direction a leaf.
+    """
     _, which, counts = np.unique(leaves, return_inverse=True, return_counts=True)
     return counts[which]
 
 
 def fits(right, corrupt, right_in_test):
-    """Shares of `FITS` that have the label they were given; nan where there are no such examples."""
-    mean = lambda one: one.mean() if len(one) else np.nan
+    """Shares of `FITS` that have the label they were given; nan where there are no examples."""
+    mean = lambda values: values.mean() if len(values) else np.nan
     return [mean(right[~corrupt]), mean(right[corrupt]), right.mean(), right_in_test.mean()]
 
 
 def arms(settings):
-    """The network at every share of noise by SGD, and winsorized with none and half; trees at every share of noise."""
+    """The network at every share of noise by SGD, and winsorized with none and half.
 
-    def one(noise, c):
-        return Network(
-            data=SomeDigits(settings.examples),
-            noise=label_noise(noise),
-            model=MLP(settings.width, settings.layers),
-            aggregator=winsorize(c) if c else average(),
-            optimizer=sgd(settings.learning_rate, settings.momentum),
-            batch_size=settings.batch_size,
-            steps=settings.steps,
-            probes=(),
-            track_batches=not c,
-            each=noise == NOISE and not c,
-        )
-
-    networks = {f"noise={noise:g},c=0": one(noise, 0.0) for noise in settings.noise}
-    winsorized = {
-        f"noise={noise:g},c={c:g}": one(noise, c) for noise in (0.0, NOISE) for c in settings.c if c
-    }
-    grow = lambda noise: Trees(one(noise, 0.0), settings.leaf, settings.depth, settings.forest)
-    return {
-        **networks,
-        **winsorized,
-        **{f"trees,noise={noise:g}": grow(noise) for noise in settings.noise},
-    }
+    Trees at every share of noise.
+    """
+    networks, winsorized, trees = {}, {}, {}
+    for noise in settings.noise:
+        plain = replace(settings.run, noise=label_noise(noise), each=noise == NOISE)
+        networks[f"noise={noise:g},c=0"] = plain
+        grown = Trees(plain, settings.leaf, settings.depth, settings.forest)
+        trees[f"trees,noise={noise:g}"] = grown
+    for noise in (0.0, NOISE):
+        pulled = replace(settings.run, noise=label_noise(noise), track_batches=False)
+        for c in filter(None, settings.c):
+            winsorized[f"noise={noise:g},c={c:g}"] = replace(pulled, aggregator=winsorize(c))
+    return networks | winsorized | trees
 
 
 def record(settings, runs):
-    """Trees as [noise, seed, leaf or depth, ...]; networks at the end as [0 or 50 % noise, c, seed, fit]."""
-    grown = [
-        [run.load("computed") for run in runs[f"trees,noise={noise:g}"]] for noise in settings.noise
-    ]
-    arrays = {
-        name: np.array([[run[name] for run in row] for row in grown], np.float32)
-        for name in ("trees", "shallow", "forests", "shapes")
-    }
+    """Trees as [noise, seed, leaf or depth, ...]; networks at the end as [noise, c, seed, fit].
+
+    These with no and with half of the labels permuted.
+    """
     names = [f"{name}_accuracy" for name in FITS]
+    grown = [computed(runs[f"trees,noise={noise:g}"]) for noise in settings.noise]
+    half = runs[f"noise={NOISE:g},c=0"]
+    curve = stacked(half, *names, "right")
     ends = [
-        [stacked(runs[f"noise={noise:g},c={c:g}"], *names) for c in settings.c]
+        stacked_arms([runs[f"noise={noise:g},c={c:g}"] for c in settings.c], *names)
         for noise in (0.0, NOISE)
     ]
-    curve = stacked(runs[f"noise={NOISE:g},c=0"], *names, "right")
     coherence = [
         at_losses(runs[f"noise={noise:g},c=0"], LEVELS, WINDOW) for noise in settings.noise
     ]
-    corrupt = np.array([run.load("drawn")["corrupt"] for run in runs[f"noise={NOISE:g},c=0"]])
+    trees = {
+        name: np.array([results[name] for results in grown])
+        for name in ("trees", "shallow", "forests", "shapes")
+    }
     return {
-        **arrays,
+        **single(trees),
         **{name: np.array(getattr(settings, name)) for name in ("noise", "leaf", "depth", "c")},
-        "ends": np.array(
-            [[[found[name][:, -1] for name in names] for found in row] for row in ends]
-        ).swapaxes(2, 3),
+        "ends": np.array([np.stack([end[name][..., -1] for name in names], -1) for end in ends]),
         "stopped": np.stack([curve[name] for name in names], -1),
         "step": curve["step"],
         "levels": np.array(LEVELS),
         "m_coherence": np.array(coherence),
-        "batch_size": settings.batch_size,
-        "examples": settings.examples,
-        "sizes": np.array([run["sizes"] for run in grown[settings.noise.index(NOISE)]], np.int16),
+        "batch_size": settings.run.batch_size,
+        "examples": settings.run.data.examples,
+        "sizes": grown[settings.noise.index(NOISE)]["sizes"].astype(np.int16),
         "learned": curve["right"][:, curve["step"] > 0].mean(1).astype(np.float32),
-        "corrupt": corrupt,
+        "corrupt": np.array([run.load("drawn")["corrupt"] for run in half]),
     }
 
 
@@ -339,106 +292,70 @@ def judge(recorded):
     falls = lambda values: (-np.diff(np.log2(values), axis=0)).min(0)
     half = list(recorded["noise"]).index(NOISE)
     leaf, c = list(recorded["leaf"]).index(LEAF), list(recorded["c"]).index(C)
-    grown, winsorized = (
-        recorded["trees"][..., FITS.index("test")],
-        recorded["ends"][..., FITS.index("test")],
-    )
+    trees, ends, test = recorded["trees"], recorded["ends"], FITS.index("test")
     gains = {
-        "trees": grown[[0, half], :, leaf] - grown[[0, half], :, 0],
-        "networks": winsorized[:, c] - winsorized[:, 0],
+        "trees": trees[[0, half], :, leaf, test] - trees[[0, half], :, 0, test],
+        "networks": ends[:, c, :, test] - ends[:, 0, :, test],
     }
-    lowest = recorded["ends"][1, 0, :, FITS.index("corrupt")].min()
-    memorized = (
-        None
-        if lowest >= MEMORIZED
-        else f"SGD did not memorize: corrupt accuracy {lowest:.2f} < {MEMORIZED}"
-    )
-    conditions = {"trees": None, "networks": memorized}
-    controls = {
-        "trees: less memorized than by limited depth": (
-            recorded["shallow"][half],
-            recorded["trees"][half, :, leaf],
-        ),
-        "networks: less memorized than by stopping": (recorded["stopped"], recorded["ends"][1, c]),
-    }
+    sgd = ends[1, 0, :, FITS.index("corrupt")]
+    memorized = too_low(sgd, MEMORIZED, "SGD did not memorize: corrupt accuracy")
     each = list(zip(recorded["sizes"], recorded["corrupt"], recorded["learned"]))
-    return {
-        "leaves shrink with noise": (falls(recorded["shapes"][:, :, 0, 0]), None),
-        "coherence falls with noise": (
-            falls(recorded["m_coherence"][..., LEVELS.index(EQUAL)]),
-            None,
-        ),
-        "corrupt examples fall into small leaves": (
-            np.array([larger(size, ~corrupt) for size, corrupt, _ in each]),
-            None,
-        ),
-        "small leaves are learned late": (
-            np.array([_together(size[~bad], right[~bad]) for size, bad, right in each]),
-            memorized,
-        ),
-        **{
-            f"{name}: many restore accuracy": (gain[1], conditions[name])
-            for name, gain in gains.items()
-        },
-        **{
-            f"{name}: because of noise": (gain[1] - gain[0], conditions[name])
-            for name, gain in gains.items()
-        },
-        **{
-            name: (memorized_beyond(*pair), conditions[name.partition(":")[0]])
-            for name, pair in controls.items()
-        },
+    late = [rank_correlation(size[~bad], right[~bad]) for size, bad, right in each]
+    by_depth = memorized_beyond(recorded["shallow"][half], trees[half, :, leaf])
+    by_stopping = memorized_beyond(recorded["stopped"], ends[1, c])
+    coherence = recorded["m_coherence"][..., LEVELS.index(EQUAL)]
+    in_larger = [larger(size, ~corrupt) for size, corrupt, _ in each]
+    tested = {
+        "leaves shrink with noise": falls(recorded["shapes"][:, :, 0, 0]),
+        "coherence falls with noise": falls(coherence),
+        "corrupt examples fall into small leaves": np.array(in_larger),
+        "small leaves are learned late": (np.array(late), memorized),
+        "trees: less memorized than by limited depth": by_depth,
+        "networks: less memorized than by stopping": (by_stopping, memorized),
     }
+    for name, (without, with_noise) in gains.items():
+        missing = {"trees": None, "networks": memorized}[name]
+        tested[f"{name}: many restore accuracy"] = with_noise, missing
+        tested[f"{name}: because of noise"] = with_noise - without, missing
+    return tested
 
 
 def larger(values, first):
-    """The chance that of one of the first and one of the others, the first has the larger value; a tie counts half."""
+    """The chance that of one of the first and one of the others, the first has the larger value.
+
+    A tie counts half.
+    """
     from scipy.stats import mannwhitneyu
 
     return mannwhitneyu(values[first], values[~first]).statistic / (first.sum() * (~first).sum())
 
 
-def _together(a, b):
-    from scipy.stats import spearmanr
-
-    return spearmanr(a, b).statistic
-
-
 def memorized_beyond(path, end):
-    """Corrupt examples fitted where a path [seed, place, fit] first fits the pristine as `end` [seed, fit] does, minus its own: [seed]."""
-    return np.array(
-        [first_at(one[:, 0], one[:, 1], own[0]) - own[1] for one, own in zip(path, end)]
-    )
+    """Corrupt examples fitted on a path, minus those of `end`, at equal pristine accuracy: [seed].
+
+    A path [seed, place, fit] first fits the pristine as `end` [seed, fit] does.
+    """
+    return first_at(path[..., 0], path[..., 1], end[:, 0]) - end[:, 1]
 
 
 def table(recorded):
-    rows = []
+    trees, networks = [], []
+    leaf = list(recorded["leaf"]).index(LEAF)
     for i, noise in enumerate(recorded["noise"]):
-        coherence = recorded["m_coherence"][i, :, LEVELS.index(EQUAL)]
-        shapes = recorded["shapes"][i, :, 0].T
-        scores = [recorded["trees"][i, :, k, -1] for k in (0, list(recorded["leaf"]).index(LEAF))]
-        rows.append(
-            [
-                f"{noise:.0%}",
-                *map(plus_minus, (*shapes, coherence, *scores, recorded["forests"][i, :, 0, -1])),
-            ]
+        trees.append(
+            {
+                "noise": f"{noise:.0%}",
+                **dict(zip(SHAPES, recorded["shapes"][i, :, 0].T)),
+                f"m-coh. at {EQUAL:g}": recorded["m_coherence"][i, :, LEVELS.index(EQUAL)],
+                "test, tree": recorded["trees"][i, :, 0, -1],
+                f"leaves of {LEAF}": recorded["trees"][i, :, leaf, -1],
+                "test, forest": recorded["forests"][i, :, 0, -1],
+            }
         )
-    first = aligned(
-        [
-            "noise",
-            *SHAPES,
-            f"m-coh. at {EQUAL:g}",
-            "test, tree",
-            f"leaves of {LEAF}",
-            "test, forest",
-        ],
-        rows,
-    )
-    rows = [
-        [f"{noise:.0%}", f"{c:g}", *map(plus_minus, recorded["ends"][i, k].T)]
-        for i, noise in enumerate((0.0, NOISE))
-        for k, c in enumerate(recorded["c"])
-    ]
-    second = aligned(["noise", "network, c", *FITS], rows)
-    note = f"leaves of fully grown trees; m-coherence of batches of {recorded['batch_size']}; mean ± half of the 95 % interval"
-    return f"{first}\n\n{second}\n{note}"
+    for i, noise in enumerate((0.0, NOISE)):
+        for k, c in enumerate(recorded["c"]):
+            ends = dict(zip(FITS, recorded["ends"][i, k].T))
+            networks.append({"noise": f"{noise:.0%}", "network, c": f"{c:g}", **ends})
+    batches = f"m-coherence of batches of {recorded['batch_size']}"
+    note = f"leaves of fully grown trees; {batches}"
+    return f"{tabulate(trees)}\n\n{tabulate(networks, note)}"

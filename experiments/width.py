@@ -1,4 +1,5 @@
-"""Wider networks generalize better because more of what they learn is shared: accuracy and coherence by width at equal training loss.
+"""Wider networks generalize better because more of what they learn is shared: accuracy and
+coherence by width at equal training loss.
 
 Networks of growing width learn digits with some random labels, in the standard and in the maximal
 update parametrization, each at a learning rate of its own: the preset `tuning` holds out a fifth of
@@ -7,48 +8,55 @@ is compared is test accuracy and m-coherence of batches of one size, where train
 to the same level.
 """
 
-import dataclasses
 import functools
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coherence.lab.analysis import at_losses, first_at, stacked
+from coherence.lab.analysis import (
+    at_losses,
+    first_at,
+    parameter_count,
+    stacked,
+    tabulate,
+    under,
+)
 from coherence.lab.claims import Source, above
 from coherence.lab.experiment import all_arms
-from coherence.lab.report.tables import aligned, plus_minus
 from coherence.lab.settings import MLP, MuMLP, digits, label_noise, mnist, sgd
 from coherence.lab.training.classification import Classification
 
 LEVELS = (2.0, 1.8, 1.5, 1.2, 1.0, 0.8, 0.65, 0.5, 0.35, 0.2, 0.1)  # nats; log 10 = 2.3 at chance
-EARLY, LATE, FITTED = (
-    1.5,
-    0.65,
-    0.35,
-)  # nats: true labels are learned; random ones are being memorized; half of them are
+# Nats: true labels are learned; random ones are being memorized; half of them are.
+EARLY, LATE, FITTED = 1.5, 0.65, 0.35
 WINDOW = 20  # steps
 NAMES = {"standard": "standard parametrization", "mu": "maximal update"}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class HeldOut:
-    """The training examples of a data set, their last fifth in place of its test examples: to tune on."""
+    """The training examples of a data set, the last fifth of them to test on: to tune with."""
 
     of: digits | mnist = digits()
 
     def build(self):
-        every = self.of.build()
-        kept = len(every.y_train) * 4 // 5
-        parts = {"x_train": every.x_train[:kept], "y_train": every.y_train[:kept]}
-        held = {"x_test": every.x_train[kept:], "y_test": every.y_train[kept:]}
-        return dataclasses.replace(
-            every, name=f"{every.name}, a fifth of the training examples held out", **parts, **held
+        data = self.of.build()
+        kept = len(data.y_train) * 4 // 5
+        return replace(
+            data,
+            name=f"{data.name}, a fifth of the training examples held out",
+            x_train=data.x_train[:kept],
+            y_train=data.y_train[:kept],
+            x_test=data.x_train[kept:],
+            y_test=data.y_train[kept:],
         )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Settings:
-    data: digits | mnist | HeldOut = digits()
-    noise: float = 0.2
+    run: Classification = Classification(
+        noise=label_noise(0.2), steps=5000, points_per_decade=16, probes=()
+    )
     depth: int = 2
     widths: tuple[int, ...] = (32, 128, 512)
     base_width: int = 128
@@ -58,31 +66,23 @@ class Settings:
     mu_rates: tuple[float, ...] = (0.9, 0.3, 0.1)
     factors: tuple[float, ...] = (1.0,)
     """For tuning: every rate times each of these; the one with the best accuracy counts."""
-    batch_size: int = 100
-    steps: int = 5000
     seeds: int = 8
 
 
+RUN = Settings.run
 PRESETS = {
-    "smoke": Settings(
-        depth=1,
-        widths=(8,),
-        base_width=16,
-        standard_rates=(0.1,),
-        mu_rates=(0.1,),
-        steps=60,
-        seeds=2,
-    ),
+    "smoke": Settings(replace(RUN, steps=60), 1, (8,), 16, (0.1,), (0.1,), seeds=2),
     "tuning": Settings(
-        data=HeldOut(),
+        replace(RUN, data=HeldOut(), steps=3000),
         standard_rates=(0.3,) * 3,
         mu_rates=(0.3,) * 3,
         factors=(1 / 3, 1.0, 3.0),
-        steps=3000,
         seeds=2,
     ),
     "cpu": Settings(),
-    "paper": Settings(data=mnist(), widths=(64, 256, 1024), base_width=256, steps=60_000),
+    "paper": Settings(
+        replace(RUN, data=mnist(), steps=60_000), widths=(64, 256, 1024), base_width=256
+    ),
 }
 scale = all_arms
 
@@ -108,7 +108,9 @@ def _coherent(level):
 
 
 CLAIMS = tuple(
-    _PAPER.claim(_name(name, how), text, f"{statistic}; widest against narrowest", above(0, unit))
+    _PAPER.claim(_name(name, how), above(0, unit))(f"""
+        {text} Measured: {statistic}; widest against narrowest.
+    """)
     for how in NAMES
     for name, text, statistic, unit in (
         (
@@ -131,29 +133,15 @@ CLAIMS = tuple(
 
 
 def arms(settings):
-    networks = {
-        "standard": functools.partial(MLP, initializer="he"),
-        "mu": functools.partial(MuMLP, base_width=settings.base_width),
-    }
-
-    def one(how, width, rate):
-        return Classification(
-            data=settings.data,
-            noise=label_noise(settings.noise),
-            model=networks[how](width, settings.depth),
-            optimizer=sgd(rate),
-            batch_size=settings.batch_size,
-            steps=settings.steps,
-            points_per_decade=16,
-            probes=(),
-        )
-
-    return {
-        _arm(how, width, factor, settings): one(how, width, rate * factor)
-        for how in NAMES
-        for width, rate in zip(settings.widths, _rates(settings, how), strict=True)
-        for factor in settings.factors
-    }
+    mu = functools.partial(MuMLP, base_width=settings.base_width)
+    networks, found = {"standard": functools.partial(MLP, initializer="he"), "mu": mu}, {}
+    for how in NAMES:
+        for width, rate in zip(settings.widths, _rates(settings, how), strict=True):
+            model = networks[how](width, settings.depth)
+            for factor in settings.factors:
+                run = replace(settings.run, model=model, optimizer=sgd(rate * factor))
+                found[_arm(how, width, factor, settings)] = run
+    return found
 
 
 def _rates(settings, how):
@@ -169,74 +157,64 @@ def record(settings, runs):
     arrays = {
         "widths": np.array(settings.widths),
         "levels": np.array(LEVELS),
-        "m": settings.batch_size,
-        "noise": settings.noise,
+        "m": settings.run.batch_size,
+        "noise": settings.run.noise.fraction,
     }
     for how in NAMES:
         for width, rate in zip(settings.widths, _rates(settings, how)):
-            tried = [
-                _at_levels(runs[_arm(how, width, factor, settings)]) for factor in settings.factors
-            ]
-            reached = np.array(
-                [one["test_accuracy"][:, LEVELS.index(FITTED)].mean() for one in tried]
-            )
-            best = best_rate(reached)
-            found = {
-                **tried[best],
+            names = [_arm(how, width, factor, settings) for factor in settings.factors]
+            tried = [_at_levels(runs[name]) for name in names]
+            fitted = LEVELS.index(FITTED)
+            accuracies = np.array([at["test_accuracy"][:, fitted].mean() for at in tried])
+            best = best_rate(accuracies)
+            rates = {
                 "rates": rate * np.array(settings.factors),
-                "tuning": reached,
+                "tuning": accuracies,
                 "rate": rate * settings.factors[best],
+                "parameters": parameter_count(runs[names[best]][0]),
             }
-            parameters = sum(
-                leaf.size
-                for leaf in runs[_arm(how, width, settings.factors[best], settings)][0]
-                .load("params")
-                .values()
-            )
-            arrays |= {
-                f"{how}-{width}/{name}": values
-                for name, values in {**found, "parameters": parameters}.items()
-            }
+            arrays |= under(f"{how}-{width}", {**tried[best], **rates})
     return arrays
 
 
 def best_rate(accuracies):
-    """Which rate led to the highest accuracy; one with which a seed did not get there (nan) only where there is no other."""
+    """The index of the rate with the highest accuracy.
+
+    One with which a seed did not get there (nan) counts only where there is no other.
+    """
     return int(np.argmax(np.where(np.isnan(accuracies), -1, accuracies)))
 
 
 def _at_levels(runs):
-    """What the runs of one arm had when training loss first fell to each level: {name: [seed, level]}."""
+    """What one arm had when training loss first fell to each level: {name: [seed, level]}."""
     curves = stacked(runs, "train_loss", "test_accuracy", "corrupt_accuracy")
-    found = {
-        name: np.array(
-            [
-                first_at(*pair, LEVELS, falling=True)
-                for pair in zip(curves["train_loss"], curves[name])
-            ]
-        )
-        for name in ("test_accuracy", "corrupt_accuracy")
-    }
+    at = lambda name: first_at(
+        curves["train_loss"][:, None], curves[name][:, None], LEVELS, falling=True
+    )
     return {
-        **found,
+        "test_accuracy": at("test_accuracy"),
+        "corrupt_accuracy": at("corrupt_accuracy"),
         "m_coherence": at_losses(runs, LEVELS, WINDOW),
         "last_loss": curves["train_loss"][:, -1],
     }
 
 
+def _at(recorded, arm, name, level):
+    return recorded[f"{arm}/{name}"][:, LEVELS.index(level)]
+
+
 def judge(recorded):
-    found = {}
+    tested = {}
     for how in NAMES:
         narrow, wide = (f"{how}-{width}" for width in recorded["widths"][[0, -1]])
-        at = lambda arm, name, level: recorded[f"{arm}/{name}"][:, LEVELS.index(level)]
-        found[_name("wider generalizes better", how)] = (
-            at(wide, "test_accuracy", FITTED) - at(narrow, "test_accuracy", FITTED),
-            None,
-        )
+        pair = lambda name, level, arms=(wide, narrow): [
+            _at(recorded, arm, name, level) for arm in arms
+        ]
+        tested[_name("wider generalizes better", how)] = np.subtract(*pair("test_accuracy", FITTED))
         for level in (EARLY, LATE):
-            ratio = at(wide, "m_coherence", level) / at(narrow, "m_coherence", level)
-            found[_name(_coherent(level), how)] = (np.log2(ratio), None)
-    return found
+            ratio = np.divide(*pair("m_coherence", level))
+            tested[_name(_coherent(level), how)] = np.log2(ratio)
+    return tested
 
 
 def table(recorded):
@@ -244,49 +222,27 @@ def table(recorded):
     for how in NAMES:
         for width in recorded["widths"]:
             arm = f"{how}-{width}"
-            what = [
-                ("m_coherence", EARLY),
-                ("m_coherence", LATE),
-                ("test_accuracy", LATE),
-                ("test_accuracy", FITTED),
-            ]
-            cells = [
-                plus_minus(recorded[f"{arm}/{name}"][:, LEVELS.index(level)])
-                for name, level in what
-            ]
+            at = lambda name, level, arm=arm: _at(recorded, arm, name, level)
             best = recorded[f"{arm}/test_accuracy"]
-            cells.append(
-                plus_minus(np.where(np.isnan(best).all(1), np.nan, np.nan_to_num(best).max(1)))
-            )
+            never = np.isnan(best).all(1)
             rows.append(
-                [
-                    how,
-                    width,
-                    f"{recorded[f'{arm}/parameters']:,}",
-                    f"{recorded[f'{arm}/rate']:g}",
-                    *cells,
-                ]
+                {
+                    "parametrization": how,
+                    "width": width,
+                    "parameters": f"{recorded[f'{arm}/parameters']:,}",
+                    "rate": f"{recorded[f'{arm}/rate']:g}",
+                    f"m-coh. at {EARLY:g}": at("m_coherence", EARLY),
+                    f"at {LATE:g}": at("m_coherence", LATE),
+                    f"test at {LATE:g}": at("test_accuracy", LATE),
+                    f"at {FITTED:g}": at("test_accuracy", FITTED),
+                    "best level": np.where(never, np.nan, np.nan_to_num(best).max(1)),
+                }
             )
-            each_rate = recorded[f"{arm}/rates"]
-            found = ", ".join(
-                f"{rate:g} {accuracy:.3f}"
-                for rate, accuracy in zip(each_rate, recorded[f"{arm}/tuning"])
-            )
-            tuning.append(f"{arm}: {found}")
-    header = [
-        "parametrization",
-        "width",
-        "parameters",
-        "rate",
-        f"m-coh. at {EARLY:g}",
-        f"at {LATE:g}",
-        f"test at {LATE:g}",
-    ]
-    note = f"at a training loss of so many nats, m = {recorded['m']}; mean ± half of the 95 % interval over seeds; - if one never gets there"
-    tried = (
-        "\n\naccuracy by learning rate, where training loss has fallen to "
-        + f"{FITTED:g} nats\n"
-        + "\n".join(tuning)
-    )
-    more = tried if len(each_rate) > 1 else ""
-    return f"{aligned([*header, f'at {FITTED:g}', 'best level'], rows)}\n{note}{more}"
+            tried = zip(recorded[f"{arm}/rates"], recorded[f"{arm}/tuning"])
+            accuracies = ", ".join(f"{rate:g} {accuracy:.3f}" for rate, accuracy in tried)
+            tuning.append(f"{arm}: {accuracies}")
+    note = f"at a training loss of so many nats, m = {recorded['m']}; - if one never gets there"
+    if len(recorded[f"{arm}/rates"]) > 1:
+        heading = f"accuracy by learning rate, where training loss has fallen to {FITTED:g} nats"
+        note = "\n".join([note, "", heading, *tuning])
+    return tabulate(rows, note)

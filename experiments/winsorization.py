@@ -1,4 +1,5 @@
-"""Pulling in the few most extreme per-example gradients of every coordinate slows memorization more than learning.
+"""Pulling in the few most extreme per-example gradients of every coordinate slows memorization more
+than learning.
 
 Networks are trained with random labels among the true ones, by SGD whose batch gradients are
 winsorized at c = 0 (plain SGD), 1, 2, 4 and 8 percent. Suppressing weak directions also slows
@@ -7,24 +8,22 @@ accuracy on the pristine training examples, too, with two controls: plain SGD st
 plain SGD with so small a step size that it ends there.
 """
 
-import dataclasses
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coherence.lab.analysis import first_at, stacked
-from coherence.lab.claims import Source, above, below, interval
-from coherence.lab.report.tables import aligned
-from coherence.lab.settings import (
-    CNN,
-    MLP,
-    average,
-    digits,
-    label_noise,
-    mnist,
-    npz,
-    sgd,
-    winsorize,
+from coherence.lab.analysis import (
+    first_at,
+    given,
+    rank_correlation,
+    single,
+    stacked_arms,
+    tabulate,
+    too_low,
+    under,
 )
+from coherence.lab.claims import Source, above, below
+from coherence.lab.settings import MLP, average, digits, label_noise, mnist, sgd, winsorize
 from coherence.lab.training.classification import Classification
 
 CURVES = ("train_accuracy", "test_accuracy", "pristine_accuracy", "corrupt_accuracy")
@@ -32,38 +31,38 @@ NOISE, C = 0.5, 2.0  # where the claims are judged
 MEMORIZED = 0.9
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Settings:
-    data: digits | mnist | npz = mnist(examples=2000)
-    model: MLP | CNN = MLP(width=64, depth=2)
+    run: Classification = Classification(
+        data=mnist(examples=2000),
+        model=MLP(width=64, depth=2),
+        steps=2500,
+        points_per_decade=6,
+        probes=(),
+        track_batches=False,
+    )
     noise: tuple[float, ...] = (0.0, 0.5)
     """Shares of the training labels that are permuted."""
     c: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0, 8.0)
     """Percent of a batch's gradients pulled in from either side; 0 is plain SGD."""
     slower: tuple[float, ...] = (0.5, 0.25, 0.12, 0.06, 0.03)
-    """Plain SGD at these shares of the learning rate, with half of the labels random: the control that ends where winsorized SGD ends."""
-    learning_rate: float = 0.1
-    batch_size: int = 100
-    steps: int = 2500
-    points_per_decade: int = 6
+    """Plain SGD at these shares of the learning rate, with half of the labels random.
+
+    The control that ends where winsorized SGD ends.
+    """
     seeds: int = 8
 
 
-_NETWORK = {"data": mnist(), "model": MLP(width=256, depth=3)}
+RUN = Settings.run
+_SMALL = replace(RUN, data=digits(), model=MLP(width=24, depth=1), steps=200)
+_LARGE = replace(RUN, data=mnist(), model=MLP(width=256, depth=3), steps=60_000)
 PRESETS = {
-    "smoke": Settings(
-        data=digits(),
-        model=MLP(width=24, depth=1),
-        c=(0.0, 2.0),
-        slower=(0.5,),
-        steps=200,
-        seeds=2,
-    ),
+    "smoke": Settings(_SMALL, c=(0.0, 2.0), slower=(0.5,), seeds=2),
     "cpu": Settings(),
     "column": Settings(
-        **_NETWORK, noise=(0.5,), c=(0.0, 1.0, 2.0), slower=(), steps=36_000, seeds=1
+        replace(_LARGE, steps=36_000), noise=(0.5,), c=(0.0, 1.0, 2.0), slower=(), seeds=1
     ),
-    "paper": Settings(**_NETWORK, noise=(0.0, 0.25, 0.5, 0.75, 1.0), steps=60_000),
+    "paper": Settings(_LARGE, noise=(0.0, 0.25, 0.5, 0.75, 1.0)),
 }
 SOURCE_PRESET = "paper"
 
@@ -76,112 +75,88 @@ _PAPER = "Chatterjee, arXiv:2002.10657, Section 3"
 _PAPER_SECOND_HAND = Source(_PAPER, "second-hand")
 _PAPER_REMEMBERED = Source(_PAPER, "remembered")
 CLAIMS = (
-    _PAPER_SECOND_HAND.claim(
-        "memorization suppressed",
-        "With half of the labels random, winsorizing at 2 % keeps corrupt labels from being "
-        "memorized that SGD memorizes.",
-        "share of corrupt examples fitted at the end, SGD minus c = 2",
-        above(0.1, "of corrupt examples"),
-    ),
+    _PAPER_SECOND_HAND.claim("memorization suppressed", above(0.1, "of corrupt examples"))("""
+        With half of the labels random, winsorizing at 2 % keeps corrupt labels from being memorized
+        that SGD memorizes. Measured: share of corrupt examples fitted at the end, SGD minus c = 2.
+    """),
     Source("a control of ours; the papers compare at equal steps", "derived").claim(
-        "suppressed at equal fit",
-        "Also where plain SGD is stopped at the same accuracy on pristine examples, it has "
-        "memorized more.",
-        "share of corrupt examples fitted when pristine accuracy is what c = 2 ends with, SGD "
-        "minus c = 2",
-        above(0, "of corrupt examples"),
-    ),
+        "suppressed at equal fit", above(0, "of corrupt examples")
+    )("""
+        Also where plain SGD is stopped at the same accuracy on pristine examples, it has memorized
+        more. Measured: share of corrupt examples fitted when pristine accuracy is what c = 2 ends
+        with, SGD minus c = 2.
+    """),
     Source("a control of ours; the papers compare at equal steps", "derived").claim(
-        "suppressed at equal fit, slower SGD",
-        "Also where plain SGD has so small a step size that it ends at the same accuracy on "
-        "pristine examples, it has memorized more.",
-        "share of corrupt examples fitted at the end by SGD at the step size that ends with the "
-        "pristine accuracy of c = 2, interpolated between step sizes, minus c = 2",
-        above(0, "of corrupt examples"),
-    ),
-    _PAPER_SECOND_HAND.claim(
-        "overfit falls with c",
-        "Adjusted overfit falls monotonically with c.",
-        "Spearman's rank correlation of c and adjusted overfit at noise 50 %, at the end",
-        below(-0.8, "rank correlation"),
-    ),
-    _PAPER_REMEMBERED.claim(
-        "test accuracy kept",
-        "Under noise, test accuracy at the end is no worse winsorized than with SGD.",
-        "test accuracy at noise 50 %, at the end, c = 2 minus SGD",
-        above(0, "accuracy"),
-    ),
-    _PAPER_SECOND_HAND.claim(
-        "large c hurts fitting",
-        "Winsorized at 8 %, clean data are fitted less well than by SGD in as many steps.",
-        "training accuracy without noise, at the end, SGD minus the largest c",
-        above(0, "accuracy"),
-    ),
+        "suppressed at equal fit, slower SGD", above(0, "of corrupt examples")
+    )("""
+        Also where plain SGD has so small a step size that it ends at the same accuracy on pristine
+        examples, it has memorized more. Measured: share of corrupt examples fitted at the end by
+        SGD at the step size that ends with the pristine accuracy of c = 2, interpolated between
+        step sizes, minus c = 2.
+    """),
+    _PAPER_SECOND_HAND.claim("overfit falls with c", below(-0.8, "rank correlation"))("""
+        Adjusted overfit falls monotonically with c. Measured: Spearman's rank correlation of c and
+        adjusted overfit at noise 50 %, at the end.
+    """),
+    _PAPER_REMEMBERED.claim("test accuracy kept", above(0, "accuracy"))("""
+        Under noise, test accuracy at the end is no worse winsorized than with SGD. Measured: test
+        accuracy at noise 50 %, at the end, c = 2 minus SGD.
+    """),
+    _PAPER_SECOND_HAND.claim("large c hurts fitting", above(0, "accuracy"))("""
+        Winsorized at 8 %, clean data are fitted less well than by SGD in as many steps. Measured:
+        training accuracy without noise, at the end, SGD minus the largest c.
+    """),
 )
 
 
 def arms(settings):
-    """Every share of noise with every c, and slower SGD; without winsorizing no per-example gradients are needed."""
+    """Every share of noise with every c, and slower SGD.
 
-    def one(noise, aggregator, learning_rate):
-        return Classification(
-            data=settings.data,
-            noise=label_noise(noise),
-            model=settings.model,
-            aggregator=aggregator,
-            optimizer=sgd(learning_rate),
-            batch_size=settings.batch_size,
-            steps=settings.steps,
-            points_per_decade=settings.points_per_decade,
-            probes=(),
-            track_batches=False,
-        )
-
+    Without winsorizing no per-example gradients are needed.
+    """
+    run, rate = settings.run, settings.run.optimizer.learning_rate
+    methods = {c: winsorize(c) if c else average() for c in settings.c}
     winsorized = {
-        f"noise={noise:g},c={c:g}": one(
-            noise, winsorize(c) if c else average(), settings.learning_rate
-        )
+        f"noise={noise:g},c={c:g}": replace(run, noise=label_noise(noise), aggregator=method)
         for noise in settings.noise
-        for c in settings.c
+        for c, method in methods.items()
     }
     slower = {
-        f"slower={share:g}": one(NOISE, average(), share * settings.learning_rate)
+        f"slower={share:g}": replace(run, noise=label_noise(NOISE), optimizer=sgd(share * rate))
         for share in settings.slower
     }
-    return {**winsorized, **slower}
+    return winsorized | slower
 
 
 def record(settings, runs):
-    """Curves as [noise, c, seed, step]; of slower SGD the ends, [share of the learning rate, seed]."""
-    grid = {name: [] for name in CURVES}
-    for noise in settings.noise:
-        rows = [stacked(runs[f"noise={noise:g},c={c:g}"], *CURVES) for c in settings.c]
-        for name in CURVES:
-            grid[name].append([row[name] for row in rows])
-    curves = {name: np.array(values, np.float32) for name, values in grid.items()}
-    slower = [stacked(runs[f"slower={share:g}"], *CURVES) for share in settings.slower]
-    ends = {
-        f"slower/{name}": np.array([row[name][:, -1] for row in slower], np.float32)
-        for name in CURVES
-        if slower
-    }
-    scalars = {
-        "noise": np.array(settings.noise),
-        "c": np.array(settings.c),
-        "slower": np.array(settings.slower),
-    }
-    return {**scalars, "step": rows[0]["step"], **curves, **ends}
+    """Curves as [noise, c, seed, step]; ends of slower SGD as [share of the learning rate, seed]."""
+    grid = [f"noise={noise:g},c={c:g}" for noise in settings.noise for c in settings.c]
+    curves = stacked_arms([runs[arm] for arm in grid], *CURVES)
+    step, shape = curves.pop("step"), (len(settings.noise), len(settings.c))
+    curves = {name: values.reshape(*shape, *values.shape[1:]) for name, values in curves.items()}
+    names = ("noise", "c", "slower")
+    arrays = {name: np.array(getattr(settings, name)) for name in names} | {"step": step}
+    if settings.slower:
+        slower = [runs[f"slower={share:g}"] for share in settings.slower]
+        ends = {name: values[..., -1] for name, values in stacked_arms(slower, *CURVES).items()}
+        arrays |= under("slower", single({name: ends[name] for name in CURVES}))
+    return arrays | single(curves)
+
+
+def _place(recorded, name, value):
+    return int(np.argmin(np.abs(recorded[name] - value)))
 
 
 def _cell(recorded, name, noise, c):
     """[seed, step] of one cell of the grid."""
-    return recorded[name][
-        int(np.argmin(np.abs(recorded["noise"] - noise))), int(np.argmin(np.abs(recorded["c"] - c)))
-    ]
+    return recorded[name][_place(recorded, "noise", noise), _place(recorded, "c", c)]
 
 
 def adjusted_overfit(recorded, classes=10):
-    """Training accuracy beyond what a perfect fit of the true labels explains: ta - [noise / classes + (1 - noise) va]."""
+    """Training accuracy beyond what a perfect fit of the true labels explains.
+
+    That is ta - [noise / classes + (1 - noise) va].
+    """
     noise = recorded["noise"][:, None, None, None]
     return recorded["train_accuracy"] - (noise / classes + (1 - noise) * recorded["test_accuracy"])
 
@@ -189,68 +164,43 @@ def adjusted_overfit(recorded, classes=10):
 def judge(recorded):
     """The claims whose share of noise and c were run."""
     has = lambda noise, *cs: noise in recorded["noise"] and set(cs) <= set(recorded["c"])
-    largest = recorded["c"].max()
-    found = {}
+    largest, tested = recorded["c"].max(), {}
     if has(0.0, 0.0) and largest:
-        clean = {c: _cell(recorded, "train_accuracy", 0.0, c)[:, -1] for c in (0.0, largest)}
-        found["large c hurts fitting"] = (clean[0.0] - clean[largest], None)
-    if has(NOISE, 0.0, C):
-        found |= _under_noise(recorded)
-    return found
-
-
-def _under_noise(recorded):
-    from scipy.stats import spearmanr
-
+        sgd, pulled = (_cell(recorded, "train_accuracy", 0.0, c)[:, -1] for c in (0.0, largest))
+        tested["large c hurts fitting"] = sgd - pulled
+    if not has(NOISE, 0.0, C):
+        return tested
     corrupt, pristine, test = (
         {c: _cell(recorded, f"{name}_accuracy", NOISE, c) for c in (0.0, C)}
         for name in ("corrupt", "pristine", "test")
     )
-    lowest = corrupt[0.0].max(-1).min()
-    precondition = (
-        None
-        if lowest >= MEMORIZED
-        else f"SGD did not memorize: corrupt accuracy {lowest:.2f} < {MEMORIZED}"
-    )
-    seeds = range(len(corrupt[0.0]))
-    ends = {"pristine": pristine[C][:, -1], "corrupt": corrupt[C][:, -1]}
-    stopped = np.array(
-        [first_at(pristine[0.0][s], corrupt[0.0][s], ends["pristine"][s]) for s in seeds]
-    )
-    found = {
-        "memorization suppressed": (corrupt[0.0][:, -1] - ends["corrupt"], precondition),
-        "suppressed at equal fit": (stopped - ends["corrupt"], precondition),
-        "test accuracy kept": (test[C][:, -1] - test[0.0][:, -1], precondition),
+    fit, memorized = pristine[C][:, -1], corrupt[C][:, -1]
+    under_noise = {
+        "memorization suppressed": corrupt[0.0][:, -1] - memorized,
+        "suppressed at equal fit": first_at(pristine[0.0], corrupt[0.0], fit) - memorized,
+        "test accuracy kept": test[C][:, -1] - test[0.0][:, -1],
     }
     if len(recorded["slower"]):
-        matched = np.array([first_at(*_by_rate(recorded, s), ends["pristine"][s]) for s in seeds])
-        found["suppressed at equal fit, slower SGD"] = (matched - ends["corrupt"], precondition)
+        slower = first_at(*_by_rate(recorded), fit) - memorized
+        under_noise["suppressed at equal fit, slower SGD"] = slower
     if len(recorded["c"]) > 2:
-        overfit = adjusted_overfit(recorded)[
-            int(np.argmin(np.abs(recorded["noise"] - NOISE))), :, :, -1
-        ]
-        found["overfit falls with c"] = (
-            np.array([spearmanr(recorded["c"], overfit[:, s]).statistic for s in seeds]),
-            precondition,
-        )
-    return found
+        overfit = adjusted_overfit(recorded)[_place(recorded, "noise", NOISE), :, :, -1].T
+        under_noise["overfit falls with c"] = rank_correlation(recorded["c"], overfit)
+    missing = too_low(corrupt[0.0].max(-1), MEMORIZED, "SGD did not memorize: corrupt accuracy")
+    return tested | given(missing, under_noise)
 
 
-def _by_rate(recorded, seed):
-    """What SGD ends with, from the smallest step size to the full one: pristine and corrupt accuracy."""
+def _by_rate(recorded):
+    """Ends of SGD, from the smallest step size: pristine and corrupt accuracy, each [seed, rate]."""
     order = np.argsort(recorded["slower"])
-    return (
-        np.append(
-            recorded[f"slower/{name}_accuracy"][order, seed],
-            _cell(recorded, f"{name}_accuracy", NOISE, 0.0)[seed, -1],
-        )
-        for name in ("pristine", "corrupt")
-    )
+    for name in ("pristine_accuracy", "corrupt_accuracy"):
+        full = _cell(recorded, name, NOISE, 0.0)[:, -1]
+        yield np.vstack([recorded[f"slower/{name}"][order], full]).T
 
 
 def table(recorded):
     overfit = adjusted_overfit(recorded)[..., -1]
-    shown = {
+    names = {
         "train": "train_accuracy",
         "test": "test_accuracy",
         "corrupt fitted": "corrupt_accuracy",
@@ -258,15 +208,11 @@ def table(recorded):
     rows = []
     for i, noise in enumerate(recorded["noise"]):
         for j, c in enumerate(recorded["c"]):
-            cells = [*(recorded[name][i, j, :, -1] for name in shown.values()), overfit[i, j]]
-            rows.append([f"{noise:.0%}", f"{c:g}", *map(_text, cells)])
+            ends = {heading: recorded[name][i, j, :, -1] for heading, name in names.items()}
+            setting = {"noise": f"{noise:.0%}", "c": f"{c:g}"}
+            rows.append({**setting, **ends, "adjusted overfit": overfit[i, j]})
     for i, share in enumerate(recorded["slower"]):
-        cells = [recorded[f"slower/{name}"][i] for name in shown.values()]
-        rows.append([f"{NOISE:.0%}", f"SGD, {share:g} of the rate", *map(_text, cells), "-"])
-    note = "accuracies after the last step: mean ± half of the 95 % interval over seeds"
-    return f"{aligned(['noise', 'c', *shown, 'adjusted overfit'], rows)}\n{note}"
-
-
-def _text(values):
-    mean, low, _ = interval(values)
-    return "-" if np.isnan(mean) else f"{mean:.3f} ± {mean - low:.3f}"
+        ends = {heading: recorded[f"slower/{name}"][i] for heading, name in names.items()}
+        setting = {"noise": f"{NOISE:.0%}", "c": f"SGD, {share:g} of the rate"}
+        rows.append({**setting, **ends, "adjusted overfit": "-"})
+    return tabulate(rows, "accuracies after the last step")

@@ -179,13 +179,19 @@ def given(precondition: str | None, differences: Mapping[str, ArrayLike]) -> dic
 def tabulate(rows: Iterable[Mapping[str, Any]], note: str = "") -> str:
     """A table from rows `{heading: cell}`, with a note below.
 
-    An array over seeds is shown as its mean ± half of the 95 % interval, anything else as it
-    prints. The headings are those of the first row.
+    An array over seeds is shown as its mean ± half of the 95 % interval, which the note then says;
+    anything else as it prints. The headings are those of the first row.
     """
     rows = list(rows)
     cells = [[_cell(value) for value in row.values()] for row in rows]
-    return "\n".join([aligned(list(rows[0]), cells), *([note] if note else [])])
+    means = any(_is_sample(value) for row in rows for value in row.values())
+    notes = [*([note] if note else []), *(["mean ± half of the 95 % interval over seeds"] * means)]
+    return "\n".join([aligned(list(rows[0]), cells), *(["; ".join(notes)] if notes else [])])
+
+
+def _is_sample(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.ndim == 1
 
 
 def _cell(value: Any) -> str:
-    return plus_minus(value) if isinstance(value, np.ndarray) and value.ndim else str(value)
+    return plus_minus(value) if _is_sample(value) else str(value)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -99,12 +99,42 @@ class Source(NamedTuple):
     reference: str
     known: Literal["read", "second-hand", "remembered", "derived"]
 
-    def claim(self, name: str, text: str, statistic: str, expected: Expectation) -> Claim:
-        """A claim of this source: `SOURCE.claim(name, text, statistic, above(0.1, "accuracy"))`."""
+    def claim(self, name: str, expected: Expectation) -> Callable[[str], Claim]:
+        """A function that makes a claim of this source from its words: `TEXT Measured: STATISTIC.`
+
+        >>> paper = Source("Chatterjee, arXiv:2002.10657, Section 3", "read")
+        >>> claim = paper.claim("less memorized", above(0.1, "accuracy"))('''
+        ...     Winsorizing slows memorization. Measured: training accuracy at the end, SGD minus
+        ...     winsorized.
+        ... ''')
+        >>> claim.statistic
+        'training accuracy at the end, SGD minus winsorized'
+
+        Raises:
+            ValueError: the words do not say what is measured.
+        """
         direction, threshold, unit, tolerance = expected
-        return Claim(
-            name, text, self.reference, self.known, statistic, direction, threshold, tolerance, unit
-        )
+
+        def of_words(words: str) -> Claim:
+            text, measured, statistic = " ".join(words.split()).rpartition(" Measured: ")
+            if not (measured and statistic.endswith(".")):
+                raise ValueError(
+                    f"claim {name}: its words end with what is measured, 'Measured: ... .', "
+                    f"got {words!r}."
+                )
+            return Claim(
+                name,
+                text,
+                self.reference,
+                self.known,
+                statistic.removesuffix("."),
+                direction,
+                threshold,
+                tolerance,
+                unit,
+            )
+
+        return of_words
 
 
 class Interval(NamedTuple):

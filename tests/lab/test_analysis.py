@@ -139,5 +139,9 @@ def test_a_table_has_means_with_half_of_their_interval_and_text_as_it_is():
         "arm  seeds  loss",
         f"a        2  1.5 ± {half:.2g}",
         f"b        2  1.5 ± {half:.2g}",
-        "a note",
+        "a note; mean ± half of the 95 % interval over seeds",
+    ]
+    assert analysis.tabulate([{"arm": "a", "steps": "7"}]).splitlines() == [
+        "arm  steps",
+        "a        7",
     ]

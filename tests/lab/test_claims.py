@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coherence.lab.claims import Claim, Judgement, effect, holm, interval, judge
+from coherence.lab.claims import (
+    Claim,
+    Judgement,
+    Source,
+    above,
+    below,
+    effect,
+    exactly,
+    holm,
+    interval,
+    judge,
+)
 from coherence.lab.report.tables import verdict_table
 
 GREATER = Claim(
@@ -231,3 +242,21 @@ def test_an_unknown_table_format_is_refused():
         ValueError, match=r'verdict_table\(format\): "text" or "markdown", got \'html\''
     ):
         verdict_table([], "html")
+
+
+def test_a_source_makes_claims_from_their_words():
+    source = Source("arXiv:2203.10036, Section 6", "second-hand")
+    words = """
+        An example helps more others on true labels than on random ones. Measured: m-coherence at
+        half the initial loss, true minus random labels.
+    """
+    assert source.claim("real above random", above(0, "examples"))(words) == GREATER
+    assert source.claim("less", below(0, "examples"))(words) == LESS
+    exact = source._replace(known="derived").claim("closed form", exactly(0, 1e-6, "examples"))
+    assert exact(words) == EXACT
+
+
+@pytest.mark.parametrize("words", ["It holds.", "It holds. Measured: a difference"])
+def test_words_that_do_not_say_what_is_measured_are_refused(words):
+    with pytest.raises(ValueError, match="claim mine: its words end with what is measured, 'Meas"):
+        Source("here", "read").claim("mine", above(0, "nats"))(words)

@@ -83,6 +83,17 @@ def test_changed_fields_get_a_folder_of_their_own(capsys, here):
     assert (run.config["learning_rate"], run.config["steps"]) == (0.05, 10)
 
 
+def test_a_flag_of_the_run_needs_no_path_where_only_the_run_has_it():
+    settings = load(ROOT / "experiments" / "real_vs_random.py").PRESETS["smoke"]
+    flags = ["--data", "mnist(examples=100)", "--batch-size=9", "--steps", "7", "8", "--seeds", "1"]
+    assert running.qualified(settings, flags) == [
+        *("--run.data", "mnist(examples=100)", "--run.batch-size=9"),
+        *("--steps", "7", "8", "--seeds", "1"),  # fields of the settings themselves
+    ]
+    brief = load(ROOT / "experiments" / "depth.py").PRESETS["smoke"]  # its run and its chain
+    assert running.qualified(brief, ["--batch-size", "9"]) == ["--batch-size", "9"]
+
+
 def test_another_run_in_the_folder_is_never_touched(capsys, here):
     folder = here / "runs" / "toy" / "smoke" / "learnable-mean" / "seed=0"
     runs.Run.open(folder, {"kind": "Toy", "learning_rate": 0.1}, seed=0).close()

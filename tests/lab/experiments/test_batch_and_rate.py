@@ -192,7 +192,7 @@ def test_a_level_is_first_reached_between_two_measurements():
 
 def test_each_seed_draws_its_own_examples_and_none_is_trained_on_and_tested():
     one, again, other = (
-        batch_and_rate.Drawn(batch_and_rate.Digits(), 50, 100, seed).build() for seed in (0, 0, 1)
+        batch_and_rate.Drawn(batch_and_rate.digits(), 50, 100, seed).build() for seed in (0, 0, 1)
     )
     assert (one.x_train.shape, one.x_test.shape) == ((50, 64), (100, 64))
     assert (one.x_train == again.x_train).all()

@@ -125,9 +125,9 @@ def test_losses_are_compared_with_the_tutorials_only_at_its_size():
     assert not any(
         "tutorial's loss" in name for name in verdicts(collect(circles), of_circles(at_size=False))
     )
-    of = circles.at_source_scale
-    assert of(circles.PRESETS["cpu"])
-    assert not of(circles.PRESETS["smoke"])
+    experiment = collect(circles)
+    assert experiment.at_source_scale(circles.PRESETS["cpu"])
+    assert not experiment.at_source_scale(circles.PRESETS["smoke"])
 
 
 def test_how_far_a_loss_is_from_what_is_printed_is_relative_and_0_inside():
@@ -216,7 +216,7 @@ def of_sweeps(
         "over_time/test_kl": np.ones((5, 5)),
     }
     arms = [
-        (sweeps.called(kind, factor), k, kind)
+        (sweeps.arm_name(kind, factor), k, kind)
         for kind in sweeps.KINDS
         for k, factor in enumerate(factors)
     ]

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from coherence.lab.analysis import first_at
 from coherence.lab.experiment import collect, load, perform
 from coherence.lab.report import gallery
 
@@ -66,15 +67,13 @@ def learned(
         "mixed": NOISE[1:4],
         "step": STEP,
         "levels": np.array(label_noise.LEVELS),
-        "steps_to": np.array(
-            [label_noise.times(STEP, train, level) for level in label_noise.LEVELS]
-        ),
+        "steps_to": np.array([first_at(train, STEP, level) for level in label_noise.LEVELS]),
         "worlds": 200,
         "train_accuracy": train,
         "test_accuracy": hump,
         "pristine_accuracy": p,
         "corrupt_accuracy": c,
-        "half_fitted": np.stack([label_noise.times(STEP, one, 0.5)[1:4] for one in (p, c)], -1),
+        "half_fitted": np.stack([first_at(one, STEP, 0.5)[1:4] for one in (p, c)], -1),
         "share": share,
         "phases": f,
         "null_phases": np.stack([null, null], 2),

@@ -205,7 +205,8 @@ def test_a_rule_keeps_what_it_would_have_kept_in_the_loop():
 
 def test_every_rule_is_followed_on_every_path_and_a_budget_comes_from_another_seed():
     rng = np.random.default_rng(0)
-    noisy = {name: rng.random((2, 3, len(STEP))) for name in regularizers.CURVES}
+    names = ("test_accuracy", *regularizers.WATCHED, "corrupt_share")
+    noisy = {name: rng.random((2, 3, len(STEP))) for name in names}
     found = regularizers.stops({"step": STEP, "share": np.full((2, 3), 0.5), **noisy})
     assert found["kept"].shape == found["stopped"].shape == (len(found["rules"]), 2, 3)
     rules = list(found["rules"])
@@ -236,7 +237,7 @@ def test_the_smoke_preset_trains_follows_the_rules_and_draws(tmp_path):
     )
     assert "takeover by the corrupt" in EXPERIMENT.table(recorded)
     with np.load(tmp_path / "noise=0.5" / "seed=0" / "drawn.npz") as drawn:
-        assert len(drawn["validation"]) == settings.validation
-        assert len(drawn["corrupt"]) + settings.validation == len(drawn["labels"])
+        assert len(drawn["validation"]) == settings.run.validation
+        assert len(drawn["corrupt"]) + settings.run.validation == len(drawn["labels"])
     png, *_ = gallery.draw(ROOT, "regularizers", tmp_path / "recorded.npz", tmp_path)
     assert png.stat().st_size > 20_000

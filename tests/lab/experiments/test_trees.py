@@ -174,7 +174,7 @@ def test_trees_are_grown_on_what_the_network_is_trained_on():
     found = arms["trees,noise=0.5"].compute(0)
     assert found["trees"].shape == (len(settings.leaf), len(trees.FITS))
     assert found["trees"][0, :3] == pytest.approx(1)  # fully grown: every label is fitted
-    assert found["sizes"].shape == (settings.examples,)
+    assert found["sizes"].shape == (settings.run.data.examples,)
     assert found["sizes"].mean() == pytest.approx(found["shapes"][0, 0])
 
 
