@@ -19,6 +19,7 @@ from coherence.lab.analysis import (
     computed,
     first_at,
     rank_correlation,
+    ranks,
     single,
     stacked,
     stacked_arms,
@@ -325,9 +326,8 @@ def larger(values, first):
 
     A tie counts half.
     """
-    from scipy.stats import mannwhitneyu
-
-    return mannwhitneyu(values[first], values[~first]).statistic / (first.sum() * (~first).sum())
+    count = first.sum()
+    return (ranks(values)[first].sum() / count - (count + 1) / 2) / (~first).sum()
 
 
 def memorized_beyond(path, end):

@@ -125,14 +125,23 @@ def _moving_mean(values: NDArray, length: int) -> NDArray:
 
 
 def rank_correlation(a: ArrayLike, b: ArrayLike) -> NDArray:
-    """Spearman's rank correlation along the last axis; leading axes follow numpy's broadcasting."""
-    from scipy.stats import spearmanr
+    """Spearman's rank correlation along the last axis; leading axes follow numpy's broadcasting.
 
+    nan where a value is nan, or where all are equal. (`scipy.stats` takes a second to import.)
+    """
     a, b = np.broadcast_arrays(np.asarray(a), np.asarray(b))
-    result = np.empty(a.shape[:-1])
+    result = np.full(a.shape[:-1], np.nan)
     for place in np.ndindex(result.shape):
-        result[place] = spearmanr(a[place], b[place]).statistic
+        x, y = ranks(a[place]), ranks(b[place])
+        if not np.isnan(a[place] + b[place]).any() and x.std() * y.std() > 0:
+            result[place] = np.corrcoef(x, y)[0, 1]
     return result[()]
+
+
+def ranks(values: ArrayLike) -> NDArray:
+    """Ranks of [n] from 1 on; equal values share their mean rank."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (counts.cumsum() - (counts - 1) / 2)[places]
 
 
 def under(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from coherence.lab import analysis
 from coherence.lab.analysis import at_loss_levels, at_losses, first_at, pooled_windows, stacked
@@ -90,6 +91,16 @@ def test_rank_correlation_is_scipys_of_every_pair():
     a = np.array([[1.0, 2.0, 3.0], [3.0, 1.0, 2.0]])
     np.testing.assert_allclose(analysis.rank_correlation(a, [1, 2, 3]), [1.0, -0.5])
     assert analysis.rank_correlation([1, 2, 3], [3, 2, 1]) == -1
+    a, b = np.random.default_rng(0).integers(0, 5, (2, 4, 20))  # with ties
+    expected = [scipy.stats.spearmanr(*pair).statistic for pair in zip(a, b)]
+    np.testing.assert_allclose(analysis.rank_correlation(a, b), expected)
+    for values in ([1.0, np.nan, 2.0], [1.0, 1.0, 1.0]):
+        assert np.isnan(analysis.rank_correlation(values, [1, 2, 3]))
+
+
+def test_ranks_of_equal_values_are_their_mean():
+    values = [3.0, 1.0, 3.0, 2.0]
+    np.testing.assert_array_equal(analysis.ranks(values), scipy.stats.rankdata(values))
 
 
 def test_arms_that_measured_alike_are_one_array(run):
