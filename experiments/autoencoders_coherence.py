@@ -339,8 +339,8 @@ def table(recorded):
             angle = values(recorded[f"{arm}/cosine"])
             rows.append({"network": arm, "when": when, **coherence, "cosine": angle})
     note = (
-        f"m-coherence, m = {recorded['m']}, of the reconstruction in decoder and encoder, of KL in\n"
-        "the encoder; cosine of their mean gradients there; at step 0 and where "
+        f"m-coherence, m = {recorded['m']}, of the reconstruction in decoder and encoder, of KL\n"
+        "in the encoder; cosine of their mean gradients there; at step 0 and where "
         f"{MEAN:g} and {LATE:g} of the variance are left"
     )
     return tabulate(rows, note)

@@ -38,7 +38,7 @@ CURVES = ("encoder", "decoder", "kl")
 
 @dataclass(frozen=True)
 class Watched(Autoencoding):
-    """An autoencoder measured on few examples: in runs so short, all would cost more than training."""
+    """An autoencoder measured on few examples; in runs so short, all cost more than training."""
 
     data: circles = circles(1000, 1000)
     probes: tuple = ()

@@ -79,40 +79,25 @@ _CALIBRATION = Source(
 )
 _DROP = f"drop of test accuracy from true labels to {MOST:.0%} permuted ones, first minus second"
 _M3 = Source("Zielinski, Krishnan & Chatterjee, arXiv:2003.07422", "second-hand")
-LOSES_MORE = {  # claim: the row that loses more accuracy to wrong labels, the other one, in words, source
+_FULL = "a full tree more than"
+# Claim: the row that loses more accuracy to wrong labels, the other one, in words, source.
+LOSES_MORE = {
     "one neighbour loses more than five": (
-        "one_neighbour",
-        "knn",
-        "1 nearest neighbour more than 5",
-        _OURS,
+        *("one_neighbour", "knn", "1 nearest neighbour more than 5", _OURS),
     ),
     "a tree loses more than a forest": (
-        "tree",
-        "random_forest",
-        "a full tree more than a forest of such trees",
-        _OURS,
+        *("tree", "random_forest", f"{_FULL} a forest of such trees", _OURS),
     ),
     "leaves with few examples lose more": (
-        "tree",
-        "large_leaves",
-        "a full tree more than one of leaves with 10 examples or more",
-        _OURS,
+        *("tree", "large_leaves", f"{_FULL} one of leaves with 10 examples or more", _OURS),
     ),
     "boosting loses more than bagging": (
-        "adaboost",
-        "random_forest",
-        "AdaBoost more than a random forest",
-        _BOOSTING,
+        *("adaboost", "random_forest", "AdaBoost more than a random forest", _BOOSTING),
     ),
     "the median of means loses less": (
-        "mlp",
-        "mlp_m3",
-        "a plain MLP that memorizes them more than one trained with M3",
-        _M3,
+        *("mlp", "mlp_m3", "a plain MLP that memorizes them more than one trained with M3", _M3),
     ),
 }
-
-
 CLAIMS = (
     _CALIBRATION.claim("naive Bayes says more than it knows", above(0, "accuracy"))("""
         Gaussian naive Bayes is overconfident: its most probable label is right less often than it
@@ -322,7 +307,7 @@ def record(settings, runs):
 
 
 def of_model(levels):
-    """What is kept of a model beside its accuracies; `levels`: what its seeds computed, by noise."""
+    """What is kept of a model beside its accuracies, from what its seeds computed by noise."""
     true = levels[0]
     stack = lambda name: np.array([seed[name] for seed in true])
     names = ("calibration_error", "too_sure", "recognized")

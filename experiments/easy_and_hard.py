@@ -41,12 +41,12 @@ class Brief:
     batch_size: int = 100
     steps: int = 60
     initializations: int = 8
-    """The first decides which examples are easy; the others whether it could have been otherwise."""
+    """The first decides which examples are easy, the others whether that is by chance."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Easy, hard or random examples of a pool, as a data set; to test on, others of the same kind."""
+    """Easy, hard or random examples of a pool, to train and to test on."""
 
     brief: Brief = Brief()
     kind: str = "easy"
@@ -316,7 +316,7 @@ def arms(settings):
 
 
 def record(settings, runs):
-    """Curves as [kind, seed, step], what they are at training losses, what the brief training showed.
+    """Curves as [kind, seed, step], values at training losses, and what the brief training showed.
 
     Pictures of the first seed.
     """
@@ -386,7 +386,7 @@ def table(recorded):
         )
     learned = recorded["learned"].mean(0)
     note = (
-        f"{learned.mean():.0%} were learned in a brief training of {recorded['brief_steps']} steps; "
+        f"{learned.mean():.0%} were learned in {recorded['brief_steps']} steps of brief training; "
         f"of a class {learned.min():.0%} to {learned.max():.0%};\n"
         f"test accuracy and gap (nats) {_AT}, m-coherence (m = {recorded['m']}) at others"
     )

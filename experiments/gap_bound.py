@@ -137,12 +137,13 @@ _WORDS = {
     "integrand": "sqrt(2 (1 - alpha)), held-out examples",
     "sensitivity": "root of the mean squared distance of two gradients",
 }
-_PLACES = f"smallest over shares of noise, at {', '.join(map(str, LEVELS))} nats of training loss and at the end"
+_NATS = ", ".join(map(str, LEVELS))
+_PLACES = f"smallest over shares of noise, at {_NATS} nats of training loss and at the end"
 _END = "at the end, smallest over shares of noise"
 
 
 def _below(name, words):
-    """True labels below random ones on an average step to the last loss, in the sum until there, and in that of all steps."""
+    """Claims of true labels below random ones: mean step, and sums to the last loss and the end."""
     ratio = f"of {words}, true over random labels"
     less = "depends less on single examples with true than with random labels."
     return (
@@ -168,7 +169,10 @@ def _below(name, words):
 def _ranks(name, words):
     """The sum over steps ranks the gaps of the shares of noise."""
     text = "Over shares of noise, a larger sum over steps goes with a larger gap of the loss"
-    statistic = f"Spearman's rank correlation over shares of noise of the sum over steps of {words} with the gap"
+    statistic = (
+        "Spearman's rank correlation over shares of noise of the sum over steps of "
+        f"{words} with the gap"
+    )
     return (
         _PAPER_SECOND_HAND.claim(f"{name} ranks the gap {at}", above(0, "rank correlation"))(f"""
             {text}, {at}. Measured: {statistic}.
@@ -261,7 +265,7 @@ def each(function, *arrays):
 
 
 def summed(step, values):
-    """Sum over the steps done by each measurement: a step counts with the weights it starts from."""
+    """Sum over the steps done by each measurement, with the weights each step starts from."""
     sums = lambda curve: np.append(0.0, np.cumsum(per_step(step, curve)))[step]
     return each(sums, values)
 

@@ -228,7 +228,7 @@ def _curves(recorded, arm):
 
 
 def by_rate(recorded, kind):
-    """The same at the end of SGD, from the smallest step size to the full one, in place of steps."""
+    """The same at the end of SGD, by step size from the smallest, in place of steps."""
     names = [*(f"slower={share:g}" for share in np.sort(recorded["slower"])), "sgd"]
     ends = [[values[:, -1] for values in _curves(recorded, f"{kind},{name}")] for name in names]
     return tuple(np.array(values).T for values in zip(*ends))

@@ -177,7 +177,7 @@ def null_worlds(pristine, worlds, seed):
 
 
 def attribution(step, dots, pristine, worlds, early_ends, late_begins):
-    """f of the pristine at every step and pooled over the early and the late phase, and in null worlds.
+    """f of the pristine at every step, pooled over both phases, and in null worlds.
 
     `dots` [step, m]: the inner product of each example's gradient with the mean gradient. A phase's
     f is the pristine examples' part of what all of them brought in it, both integrated over steps:
@@ -273,7 +273,7 @@ def _resemblance(recorded):
 
 
 def _fall(recorded):
-    """How far test accuracy rises and falls again under noise, beyond that without noise: [seed]."""
+    """Rise and fall of test accuracy under noise, beyond that without noise: [seed]."""
     test = recorded["test_accuracy"]
     peak = test.max(-1)
     hump = np.minimum(peak - test[..., 0], peak - test[..., -1])
@@ -329,8 +329,8 @@ def _paying(recorded):
             }
         )
     note = (
-        "share of pristine in the examples and in the loss reduction (f): early, until half of the\n"
-        "pristine are fitted; late, once half of the corrupt are. Null worlds: 95 % of "
+        "share of pristine in the examples and in the loss reduction (f): early, until half\n"
+        "of the pristine are fitted; late, once half of the corrupt are. Null worlds: 95 % of "
         f"{recorded['worlds']} permutations. Lead in nats when the early phase ends"
     )
     return tabulate(rows, note)

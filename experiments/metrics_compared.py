@@ -64,7 +64,7 @@ UNCLAIMED = ("m_coherence", "between")  # judged level by level; nothing is expe
 
 @dataclass(frozen=True)
 class Compared(Classification):
-    """A classifier; at every measurement, all measures of a fixed sample of its training examples."""
+    """A classifier of which, at every measurement, the gradients of a fixed sample are measured."""
 
     data: digits | mnist = mnist(examples=1000)
     model: MLP = MLP(width=128, depth=1)
@@ -149,7 +149,7 @@ def of_gradients(gradients, labels, classes):
 
 
 def deviations(measures, gradients, pooled):
-    """Relative, of m-coherence as other measures imply it; of the evidence as the GSNR implies it."""
+    """Relative deviations of m-coherence, or of the evidence, from what other measures imply."""
     import jax
     import jax.numpy as jnp
 
@@ -220,10 +220,19 @@ def _separates(name):
 
 IDENTITIES = {
     "diversity is 1 / m-coherence": "Gradient diversity is one over m-coherence.",
-    "noise scale is 1 / alpha - 1": "The simple noise scale is 1 / alpha - 1, with alpha estimated without bias.",
-    "generalization ratio is alpha of the step": "The one-step generalization ratio is n alpha / (1 + (n - 1) alpha): alpha of the mean.",
-    "alpha is the mean of r / (1 + r)": "Alpha is the mean over parameters of r / (1 + r), r their GSNR, weighted by squared gradients.",
-    "alpha is the mean over pairs": "Alpha is the mean inner product of all pairs over the mean squared length.",
+    "noise scale is 1 / alpha - 1": (
+        "The simple noise scale is 1 / alpha - 1, with alpha estimated without bias."
+    ),
+    "generalization ratio is alpha of the step": (
+        "The one-step generalization ratio is n alpha / (1 + (n - 1) alpha): alpha of the mean."
+    ),
+    "alpha is the mean of r / (1 + r)": (
+        "Alpha is the mean over parameters of r / (1 + r), r their GSNR, weighted by squared "
+        "gradients."
+    ),
+    "alpha is the mean over pairs": (
+        "Alpha is the mean inner product of all pairs over the mean squared length."
+    ),
     "evidence is 1 - (m - 1) GSNR": "The evidence is a function of the mean GSNR.",
 }
 CLAIMS = (
@@ -293,7 +302,7 @@ def agreement(loss, values, lowest=LOSSES[-1]):
 
 
 def differences(recorded, name):
-    """True against random labels at every loss of LOSSES, [seed, loss]: log2 ratio or difference."""
+    """True against random labels at LOSSES, [seed, loss]: log2 ratio or difference."""
     real, random = (recorded[f"{arm}/{name}"].astype(float) for arm in ARMS)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.log2(real / random) if MEASURES[name].ratio else real - random

@@ -25,7 +25,7 @@ CURVES = ("test_accuracy", "m_coherence", "m_coherence_in_use", "pixels_in_use",
 
 @dataclass(frozen=True)
 class NoisyDigits:
-    """scikit-learn's digits, the first so many for training, with random features after the pixels."""
+    """The first so many of scikit-learn's digits, with random features after the pixels."""
 
     features: int = 0
     """How many: normal, of the standard deviation of the pixels around their means."""

@@ -129,7 +129,7 @@ def arms(settings):
 
 
 def record(settings, runs):
-    """Curves as [noise, c, seed, step]; ends of slower SGD as [share of the learning rate, seed]."""
+    """Curves as [noise, c, seed, step]; ends of slower SGD as [share of the rate, seed]."""
     grid = [f"noise={noise:g},c={c:g}" for noise in settings.noise for c in settings.c]
     curves = stacked_arms([runs[arm] for arm in grid], *CURVES)
     step, shape = curves.pop("step"), (len(settings.noise), len(settings.c))
@@ -191,7 +191,7 @@ def judge(recorded):
 
 
 def _by_rate(recorded):
-    """Ends of SGD, from the smallest step size: pristine and corrupt accuracy, each [seed, rate]."""
+    """Pristine and corrupt accuracy at the ends of SGD, smallest steps first: each [seed, rate]."""
     order = np.argsort(recorded["slower"])
     for name in ("pristine_accuracy", "corrupt_accuracy"):
         full = _cell(recorded, name, NOISE, 0.0)[:, -1]

@@ -35,7 +35,7 @@ def first_description(arms: Mapping[str, Any]) -> str:
 def all_arms(arms: Mapping[str, Any]) -> str:
     """The descriptions of all arms, each once, by data set.
 
-    Such as `circles (1,000 examples): AE 784-32-1, VAE 784-32-1; mnist (500 examples): AE 784-32-8`.
+    Such as `circles (9 examples): AE 784-32-1, VAE 784-32-1; mnist (5 examples): AE 784-32-8`.
     """
     by_data: dict[str, list[str]] = {}
     for description in dict.fromkeys(arm.describe() for arm in arms.values()):
@@ -151,7 +151,7 @@ def load(path: str | Path) -> ModuleType:
 
 
 def collect(module: ModuleType) -> Experiment:
-    """The experiment that a module's names make up: those of `REQUIRED`, and what it has of `OPTIONAL`.
+    """The experiment that a module's names make up: those of `REQUIRED`, any of `OPTIONAL`.
 
     Raises:
         ValueError: the module lacks names, or has no docstring.

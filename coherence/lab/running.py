@@ -61,7 +61,7 @@ def main(experiment: Experiment, arguments: Sequence[str]) -> None:
 
 
 def qualified(settings: Any, arguments: Sequence[str]) -> list[str]:
-    """Flags with the whole path of their field: `--steps` is `--run.steps` where only `run` has it."""
+    """Flags with the whole path of their field: `--run.steps` for `--steps` if only `run` has it."""
     own = {field.name for field in dataclasses.fields(settings)}
     nested: dict[str, list[str]] = {}
     for name in own:

@@ -1,4 +1,7 @@
-"""What the judges of `alpha_properties` and `depth` say about arrays whose verdict is known, and both end to end at their smallest."""
+"""What the judges of `alpha_properties` and `depth` say about arrays whose verdict is known.
+
+And both end to end at their smallest.
+"""
 
 from pathlib import Path
 
@@ -20,7 +23,10 @@ def verdicts(module, recorded):
 
 
 def properties():
-    """Recorded arrays of 4 seeds, one network and one set of vectors, that have every property exactly."""
+    """Recorded arrays of 4 seeds, one network and one set of vectors.
+
+    That have every property exactly.
+    """
     sizes = PROPERTIES._sizes(1024)
     arrays = {f"sizes/{name}": np.array(each) for name, each in sizes.items()}
     arrays |= {
@@ -120,7 +126,10 @@ def chains(initial=0.01):
 
 
 def networks(deep=2.0, share=0.3, memorized=0.1):
-    """Recorded arrays of 6 seeds: the shallowest have m-coherence 1, main share 0.1 and memorize 0.2; the deepest as given."""
+    """Recorded arrays of 6 seeds.
+
+    The shallowest have m-coherence 1, main share 0.1 and memorize 0.2; the deepest as given.
+    """
     arrays, noise = {}, np.linspace(-0.01, 0.01, 6)[:, None]
     for kind in DEPTH.NAMES:
         arrays[f"depths/{kind}"] = np.array([1, 2])

@@ -1,4 +1,7 @@
-"""Who is coherent in an autoencoder: the judge on arrays whose verdicts are known, the sums on gradients whose coherence is known."""
+"""Who is coherent in an autoencoder.
+
+The judge on arrays whose verdicts are known, the sums on gradients whose coherence is known.
+"""
 
 from pathlib import Path
 
@@ -37,7 +40,10 @@ def network(
     whole=2.0,
     conv=6.0,
 ):
-    """The arrays of one network, as if measured at five steps, the third and fourth of which are at the levels of the claims."""
+    """The arrays of one network, as if measured at five steps.
+
+    The third and fourth of which are at the levels of the claims.
+    """
     parts = np.full((3, 5, 5, 5), np.nan)
     for (term, part), values in {
         (0, 0): encoder,

@@ -39,7 +39,10 @@ def measured(
     random=0.25,
     loss=LOSS,
 ):
-    """Recorded arrays of 4 seeds, as if measured; `full`: what large batches gain in test accuracy, `factor`: of the others' coherence."""
+    """Recorded arrays of 4 seeds, as if measured.
+
+    `full`: what large batches gain in test accuracy, `factor`: of the others' coherence.
+    """
     accuracy = np.linspace(0.1, level, len(LOSS))
     arrays = {
         "batches": np.array([10, 100, N]),

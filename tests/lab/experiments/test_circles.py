@@ -1,4 +1,7 @@
-"""Circles and the sweeps over them: judges on numbers whose verdict is known, what trained networks are studied by, and small runs."""
+"""Circles and the sweeps over them.
+
+Judges on numbers whose verdict is known, what trained networks are studied by, and small runs.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""Distances, bounds and packed pictures on cases with known answers; the judge on numbers whose verdict is known."""
+"""Distances, bounds and packed pictures on cases with known answers.
+
+The judge on numbers whose verdict is known.
+"""
 
 from pathlib import Path
 
@@ -33,7 +36,10 @@ def learned(
     recognizer=0.96,
     independent=200.0,
 ):
-    """Recorded arrays of 5 seeds, as if measured; by beta in the order of BETAS, by kind not told first."""
+    """Recorded arrays of 5 seeds, as if measured.
+
+    By beta in the order of BETAS, by kind not told first.
+    """
     jitter = 1e-3 * np.arange(SEEDS)
     over = lambda *values: np.add.outer(jitter, np.array(values))
     between = np.full((SEEDS, 2, len(digit_vaes.ALONG)), 4.0)
@@ -151,7 +157,10 @@ def test_pixels_that_are_white_every_other_time_cost_ln_2_each():
 
 
 class Line:
-    """z, one number, is the logit of the single pixel; the code's distribution is N(1, 1/4), whatever the image."""
+    """z, one number, is the logit of the single pixel.
+
+    The code's distribution is N(1, 1/4), whatever the image.
+    """
 
     def apply(self, params, x, method):
         import jax.numpy as jnp

@@ -1,4 +1,7 @@
-"""The judge of easy and hard examples on numbers whose verdict is known; how parts are drawn, and what is reliable about them."""
+"""The judge of easy and hard examples on numbers whose verdict is known.
+
+How parts are drawn, and what is reliable about them.
+"""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,7 +105,10 @@ def test_the_table_says_what_share_of_a_class_was_learned():
 
 
 def pool(count=3000, starts=8, *, alike):
-    """Labels, and which examples each start learns: the same ones where `alike`, else anew for each; more of one class than of another."""
+    """Labels, and which examples each start learns.
+
+    The same ones where `alike`, else anew for each; more of one class than of another.
+    """
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, count)
     rates = np.array([0.3, 0.5, 0.8])[y]
@@ -140,7 +146,7 @@ def test_too_few_examples_of_a_class_are_named_with_the_way_out():
         easy_and_hard.chosen(one.right[0], one.y, "hard", 900, 30)
 
 
-def test_starts_that_learn_the_same_examples_agree_and_independent_ones_do_not_for_all_their_classes():
+def test_starts_that_learn_the_same_examples_agree_and_independent_ones_do_not():
     alike, independent = easy_and_hard.seen(pool(alike=True)), easy_and_hard.seen(pool(alike=False))
     assert alike["agreement"] == pytest.approx(1)
     assert independent["agreement"] == pytest.approx(

@@ -43,7 +43,10 @@ def evolved(
     fitted=1.0,
     deviation=0.0,
 ):
-    """Recorded arrays as if measured; `output` and `hidden`: m-coherence of those layers over that of the convolutions."""
+    """Recorded arrays as if measured.
+
+    `output` and `hidden`: m-coherence of those layers over that of the convolutions.
+    """
     arms = [f"{kind}-{level:g}" for kind in LAYERS for level in NOISE] + ["cnn-1-small"]
     recorded = {
         "noise": NOISE,

@@ -215,7 +215,7 @@ def test_step_sizes_and_their_numbers_of_steps_go_together():
 
 
 class _Tracked:
-    """A run of 400 steps whose loss falls evenly and whose single steps swing between two coherences."""
+    """A run of 400 steps whose loss falls evenly while single steps swing between two coherences."""
 
     config = {"batch_size": 100}  # noqa: RUF012
 
@@ -245,7 +245,10 @@ def test_the_swing_is_that_of_single_steps_over_what_they_have_together():
 
 
 def _winsorization(**changes):
-    """Recorded arrays of 4 seeds over steps 0 to 3: winsorized at 2 % and 8 % less memorized at the same fit; changed as asked."""
+    """Recorded arrays of 4 seeds over steps 0 to 3.
+
+    Winsorized at 2 % and 8 % less memorized at the same fit; changed as asked.
+    """
     wiggle = np.linspace(-0.01, 0.01, 4)[:, None]
     curve = lambda *values: np.array(values) + wiggle
     corrupt = [curve(0.1, 0.3, 0.6, 0.95), curve(0.1, 0.1, 0.15, 0.2), curve(0.1, 0.1, 0.1, 0.1)]

@@ -1,4 +1,7 @@
-"""The bound against the toolkit's own, sums and interpolation on curves of known answer; the judge on runs whose verdict is known."""
+"""The bound against the toolkit's own, sums and interpolation on curves of known answer.
+
+The judge on runs whose verdict is known.
+"""
 
 from pathlib import Path
 
@@ -24,7 +27,10 @@ def verdicts(recorded):
 
 
 def run(*, rising=(1, 2, 3), late=(1, 2, 3), gap=(1, 2, 3), bound=4.0, still=3.0, end=0.1):
-    """Recorded arrays of 3 shares of noise. Steps of size `rising`, which are `late` from step 64 on; bounds in decades over 1 nat."""
+    """Recorded arrays of 3 shares of noise.
+
+    Steps of size `rising`, which are `late` from step 64 on; bounds in decades over 1 nat.
+    """
     shape = (len(NOISE), SEEDS, len(STEP))
     per_noise = lambda values: np.array(values, float)[:, None, None]
     size = np.where(STEP < 64, per_noise(rising), per_noise(late)) * (1 + JITTER)

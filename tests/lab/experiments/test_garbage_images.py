@@ -22,7 +22,10 @@ def verdicts(recorded):
 
 
 def path(pristine=PRISTINE, share=(0.0, 0.1, 0.2, 0.3, 0.5), test=1.2):
-    """One arm's errors, five seeds at five steps: what is memorized on the way, and test error as a multiple of the pristine error."""
+    """One arm's errors, five seeds at five steps.
+
+    What is memorized on the way, and test error as a multiple of the pristine error.
+    """
     pristine = np.broadcast_to(pristine, (5, 5))
     return {
         "pristine": pristine,
@@ -49,7 +52,11 @@ MADE = {
 
 
 def recorded(without=(), **changes):
-    """Arrays as if measured: as the claims have it but for the arms in `changes`, whose names are written with underscores."""
+    """Arrays as if measured.
+
+    As the claims have it but for the arms in `changes`, whose names are written with
+    underscores.
+    """
     named = lambda arm: arm.replace(",", "_").replace("=", "_").replace(".", "_")
     made = {
         arm: path(**usual | changes.get(named(arm), {}))

@@ -1,4 +1,7 @@
-"""Learning curves with known answers, the closed-form errors of the two-feature set, and the judge on made-up curves."""
+"""Learning curves with known answers, the closed-form errors of the two-feature set.
+
+And the judge on made-up curves.
+"""
 
 import math
 from pathlib import Path
@@ -24,7 +27,10 @@ def verdicts(recorded):
 
 
 def learned(*, bayes=SOON, logistic=LATE, penalized=LATE, excess=BAYES - BEST):
-    """Recorded arrays of 5 seeds, as if measured: errors of every model on three data sets; the seeds differ by little."""
+    """Recorded arrays of 5 seeds, as if measured: errors of every model on three data sets.
+
+    The seeds differ by little.
+    """
     jitter = 0.001 * np.arange(5)[:, None]
     recorded = {"sets": np.array(SETS), "scale": "nowhere", "at_source_scale": False}
     for name in SETS:

@@ -1,4 +1,7 @@
-"""Who pays for the loss reduction, on contributions whose answer is known; the judge on curves whose verdict is known."""
+"""Who pays for the loss reduction, on contributions whose answer is known.
+
+The judge on curves whose verdict is known.
+"""
 
 from pathlib import Path
 
@@ -31,7 +34,10 @@ def verdicts(recorded):
 
 
 def curves(half_fitted):
-    """[noise, seed, step]: sigmoids that reach one half at each noise's step, a little later with every seed."""
+    """[noise, seed, step].
+
+    Sigmoids that reach one half at each noise's step, a little later with every seed.
+    """
     later = 1 + 0.02 * np.arange(5)
     return 1 / (1 + (np.multiply.outer(half_fitted, later)[..., None] / np.maximum(STEP, 0.1)) ** 4)
 
@@ -47,7 +53,10 @@ def learned(
     late=-0.1,
     lead=1.0,
 ):
-    """Recorded arrays of 5 seeds, as if measured; `early` and `late`: f of the pristine beyond the null worlds."""
+    """Recorded arrays of 5 seeds, as if measured.
+
+    `early` and `late`: f of the pristine beyond the null worlds.
+    """
     p, c = curves(np.array(pristine)), fitted * curves(np.array(corrupt))
     train = (1 - NOISE)[:, None, None] * p + NOISE[:, None, None] * c
     hump = p - np.where(NOISE > 0, falls, clean_falls)[:, None, None] * c
@@ -134,7 +143,11 @@ def test_without_clean_or_random_labels_there_is_nothing_to_compare_with():
 
 
 def paid(pristine, early, late):
-    """[step, m]: what examples bring, one amount for the pristine before step 64 and another from then on, 1 - that for the corrupt."""
+    """[step, m].
+
+    What examples bring, one amount for the pristine before step 64 and another from then on, 1
+    - that for the corrupt.
+    """
     amounts = np.where(STEP < 64, early, late)[:, None]
     return np.where(pristine, amounts, 1 - amounts)
 

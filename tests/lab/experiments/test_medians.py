@@ -25,7 +25,10 @@ def curve(values):
 
 
 def cell(memorized, lack, test, equal, clean=False):
-    """One batch size and noise, [method, seed, step]: `memorized` corrupt at the end, `lack` of pristine accuracy at the end."""
+    """One batch size and noise, [method, seed, step].
+
+    `memorized` corrupt at the end, `lack` of pristine accuracy at the end.
+    """
     pristine = {m: LEARNED - (LEARNED > 0.5) * lack[m] for m in SUPPRESSED}
     at_equal = {
         m: np.interp(pristine[m], LEARNED, [0.1, 0.1, 0.15, 0.5, memorized["SGD"]])
@@ -54,7 +57,10 @@ def measured(
     clean_sgd=0.995,
     sizes=(3, 96),
 ):
-    """Recorded arrays of 5 seeds; `small`, `large`: corrupt examples a method leaves unlearned of those that SGD memorizes."""
+    """Recorded arrays of 5 seeds.
+
+    `small`, `large`: corrupt examples a method leaves unlearned of those that SGD memorizes.
+    """
     by = lambda lost: {m: sgd - (m != "SGD") * lost[m] for m in SUPPRESSED}
     slower = {m: lack * (m in medians.MEDIANS) for m in SUPPRESSED}
     better = {m: 0.5 + test * (m in medians.MEDIANS) for m in SUPPRESSED}
@@ -94,7 +100,7 @@ def both(what):
 LARGE = both("memorizes less in large batches")
 
 
-def test_medians_that_suppress_in_small_batches_alone_reproduce_every_claim_but_those_on_large_ones():
+def test_medians_that_suppress_in_small_batches_alone_fail_the_claims_on_large_ones():
     found = verdicts(measured())
     assert {name for name, verdict in found.items() if verdict == "not reproduced"} == LARGE
     assert {name for name, verdict in found.items() if verdict == "reproduced"} == set(

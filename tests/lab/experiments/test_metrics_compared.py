@@ -1,4 +1,7 @@
-"""Measures compared: identities on gradients that break nothing and on numbers that do; the judge on measures whose verdict is known."""
+"""Measures compared: identities on gradients that break nothing and on numbers that do.
+
+The judge on measures whose verdict is known.
+"""
 
 from pathlib import Path
 
@@ -27,7 +30,10 @@ def verdicts(recorded):
 
 
 def measured(*, opposite=(), at=None, broken=(), unreached=False):
-    """Recorded arrays of 6 seeds in which every measure separates as theory has it; `opposite`: not these, `at` some losses or at all."""
+    """Recorded arrays of 6 seeds in which every measure separates as theory has it.
+
+    `opposite`: not these, `at` some losses or at all.
+    """
     recorded = {
         "losses": np.array(LOSSES),
         "sample": 100,
@@ -92,7 +98,10 @@ def test_a_loss_that_was_never_reached_is_inconclusive():
 
 @pytest.fixture(scope="module")
 def small():
-    """Gradients of six examples, two of whose seven parameters are dead, and all that is found in them, compiled once."""
+    """Gradients of six examples, two of whose seven parameters are dead.
+
+    And all that is found in them, compiled once.
+    """
     rows = np.random.default_rng(0).normal(0.3, 1, (6, 7)) * (np.arange(7) < 5)
 
     def find(rows):

@@ -1,4 +1,7 @@
-"""Random inputs and the coherence of weights in use, on cases with known answers; the judge on curves whose verdict is known."""
+"""Random inputs and the coherence of weights in use, on cases with known answers.
+
+The judge on curves whose verdict is known.
+"""
 
 from pathlib import Path
 
@@ -30,7 +33,10 @@ def learned(
     in_use=6.0,
     late=None,
 ):
-    """Recorded arrays of 5 seeds, as if measured; `restored`, `whole`, `in_use`: accuracy and both coherences under L1."""
+    """Recorded arrays of 5 seeds, as if measured.
+
+    `restored`, `whole`, `in_use`: accuracy and both coherences under L1.
+    """
     jitter = 1 + 0.002 * np.arange(5)[:, None]
     recorded = {
         "features": FEATURES,

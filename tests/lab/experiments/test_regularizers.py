@@ -1,4 +1,7 @@
-"""Stopping rules on paths whose best step is known; closed forms and the judge on arrays whose verdict is known."""
+"""Stopping rules on paths whose best step is known.
+
+Closed forms and the judge on arrays whose verdict is known.
+"""
 
 from pathlib import Path
 
@@ -25,7 +28,10 @@ def verdicts(recorded):
 
 
 def toy(*, off=0.0, ratio=1.0, leaks=0.0):
-    """Weights [step, penalty, rate, 6] that end where algebra says, but for an offset, a wrong ratio, or a private weight that leaks."""
+    """Weights [step, penalty, rate, 6] that end where algebra says, but for an offset.
+
+    A wrong ratio, or a private weight that leaks.
+    """
     found = {"toy_rates": RATES, "toy_step": np.array([0, 400])}
     for name in ("learnable", "memorizable"):
         weights = np.zeros((2, 2, len(RATES), 6))
@@ -41,7 +47,11 @@ def toy(*, off=0.0, ratio=1.0, leaks=0.0):
 
 
 def path(*, best=100, takeover=100, kept=None, clean_loss=0.0, memorized=1.0):
-    """Recorded arrays of 4 seeds: test accuracy under noise peaks at step `best`, pristine and corrupt examples are fitted in turn."""
+    """Recorded arrays of 4 seeds.
+
+    Test accuracy under noise peaks at step `best`, pristine and corrupt examples are fitted in
+    turn.
+    """
     x = STEP / 400
     peak = 0.8 - 0.4 * np.abs(STEP - best) / 400
     clean = 0.5 + 0.4 * x

@@ -1,4 +1,8 @@
-"""The sheet's worked example; each word's coherence and what winsorizing leaves of it, against slow truths; the judge on known verdicts."""
+"""The sheet's worked example.
+
+Each word's coherence and what winsorizing leaves of it, against slow truths; the judge on known
+verdicts.
+"""
 
 from pathlib import Path
 
@@ -95,7 +99,10 @@ def learned(
     nb=0.2,
     lead=(0.1, -0.1),
 ):
-    """Recorded arrays of 5 seeds, as if measured; `shared`: what frequent words' numerators are, by `random` with permuted labels."""
+    """Recorded arrays of 5 seeds, as if measured.
+
+    `shared`: what frequent words' numerators are, by `random` with permuted labels.
+    """
     per_seed = lambda value: value * JITTER
     numerators = {"noise=0,c=0": shared, "noise=1,c=0": random}
     recorded = {

@@ -1,4 +1,7 @@
-"""Leaf sizes and orders of pairs on cases with known answers; the judge on numbers whose verdict is known."""
+"""Leaf sizes and orders of pairs on cases with known answers.
+
+The judge on numbers whose verdict is known.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""Levels, held-out examples and the choice of learning rates; the judge on numbers whose verdict is known."""
+"""Levels, held-out examples and the choice of learning rates.
+
+The judge on numbers whose verdict is known.
+"""
 
 from pathlib import Path
 
@@ -20,7 +23,10 @@ def verdicts(recorded):
 
 
 def learned(*, accuracy=(0.8, 0.85, 0.9), early=(2.0, 3.0, 4.0), late=(1.2, 1.4, 1.6), mu=1.0):
-    """Recorded arrays of 5 seeds as if measured; `mu`: what the differences between widths are times in that parametrization."""
+    """Recorded arrays of 5 seeds as if measured.
+
+    `mu`: what the differences between widths are times in that parametrization.
+    """
     recorded = {"widths": WIDTHS, "levels": np.array(width.LEVELS), "m": 100, "noise": 0.2}
     for how, factor in (("standard", 1.0), ("mu", mu)):
         for w, *values in zip(
