@@ -52,9 +52,6 @@ class FromZero:
 
         return nn.Dense(outputs, kernel_init=nn.initializers.zeros)
 
-    def describe(self, inputs, outputs):
-        return f"softmax regression {inputs}-{outputs}"
-
 
 @dataclass(frozen=True)
 class Filter(Classification):
@@ -72,6 +69,11 @@ class Filter(Classification):
     track_batches: bool = False
     each_word: bool = False
     """Record the two sums of coherence of every word, too."""
+
+    def describe(self):
+        data = self.data.build()
+        examples, words = data.x_train.shape
+        return f"{data.name} ({examples:,} examples), softmax regression {words}-{data.outputs}"
 
     @property
     def epoch(self):
