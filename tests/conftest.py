@@ -4,12 +4,15 @@ Most of the suite's time is compilation. LLVM's expensive passes change neither 
 computes nor the memory XLA plans for it, so tests go without them;
 `JAX_DISABLE_MOST_OPTIMIZATIONS=0` runs them with. What is compiled is kept on disk, for the other
 workers and the next time (`COHERENCE_COMPILATION_CACHE=off`: it is not), and dropped from memory
-after each module.
+when it takes too much.
 
 Property tests are not timed, since the machine may be busy, and draw the same examples every time.
 """
 
+import ctypes
+import gc
 import os
+import pathlib
 import sys
 
 import hypothesis
@@ -23,6 +26,8 @@ if (folder := compilation_cache.folder()) is not None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
+MOST_RESIDENT = 700 * 2**20  # bytes; a single test adds up to 200 MB
+
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("house")
 
@@ -32,10 +37,22 @@ def pytest_sessionstart(session):
         compilation_cache.prune(folder, compilation_cache.MOST_BYTES)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_programs_end_with_their_module():
-    """A worker that kept them all would need several GB."""
+@pytest.fixture(autouse=True)
+def programs_leave_memory():
+    """Drop compiled programs where the worker has grown: it would need several GB in the end."""
     yield
-    PROGRAMS.clear()
-    if jax := sys.modules.get("jax"):
-        jax.clear_caches()
+    if resident_bytes() > MOST_RESIDENT:
+        PROGRAMS.clear()
+        if jax := sys.modules.get("jax"):
+            jax.clear_caches()
+        gc.collect()
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)
+
+
+def resident_bytes():
+    """What the process has in memory, on Linux; 0 elsewhere."""
+    try:
+        pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")

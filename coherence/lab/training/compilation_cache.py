@@ -37,10 +37,10 @@ def switch_on(most_bytes: int = MOST_BYTES) -> Path | None:
     """
     import jax
 
-    path = folder()
-    if path is None or jax.config.jax_compilation_cache_dir is not None:
+    path, config = folder(), jax.config.values
+    if path is None or config["jax_compilation_cache_dir"] is not None:
         return None
-    if not jax.config.jax_enable_compilation_cache:
+    if not config["jax_enable_compilation_cache"]:
         return None
     try:
         path.mkdir(parents=True, exist_ok=True)
