@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,6 +49,12 @@ def main(experiment: Experiment, arguments: Sequence[str]) -> None:
     if not folder.exists():
         check(settings)
     print(f"{experiment.name} -> {folder}", flush=True)
+    if seconds := expected_seconds(experiment, preset, settings):
+        print(
+            f"expect about {duration(seconds)} of processor time, less what is done already; "
+            "two cores share it",
+            flush=True,
+        )
     recorded = perform(experiment, settings, folder)
     judgements = experiment.judgements(
         recorded, run_id(folder / "recorded.npz", f"{experiment.name}/{folder.name}")
@@ -58,6 +66,31 @@ def main(experiment: Experiment, arguments: Sequence[str]) -> None:
         _commit(folder / "recorded.npz", gallery.recording(home, name))
     png, *_ = gallery.draw(home, experiment.name, folder / "recorded.npz", folder)
     print(f"figure: {png} (also .pdf, and .csv with its data)")
+
+
+def expected_seconds(experiment: Experiment, preset: str, settings: Any) -> float | None:
+    """Processor time of an experiment as measured for its preset, in proportion to steps and seeds.
+
+    The measurements are in `experiments/seconds.json` (`benchmarks/startup.py --record`, from
+    nothing, on one machine); `None` where there is none.
+    """
+    file = gallery.checkout() / "experiments" / "seconds.json"
+    measured = json.loads(file.read_text()) if file.is_file() else {}
+    seconds = measured.get(experiment.name, {}).get(preset)
+    if seconds is None:
+        return None
+    work = lambda s: s.seeds * sum(getattr(arm, "steps", 1) for arm in experiment.arms(s).values())
+    return seconds * work(settings) / work(experiment.presets[preset])
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(44), duration(150), duration(7000)
+    ('45 s', '3 min', '117 min')
+    """
+    if seconds < 100:
+        return f"{5 * math.ceil(seconds / 5)} s"
+    return f"{math.ceil(seconds / 60)} min"
 
 
 def qualified(settings: Any, arguments: Sequence[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """The command: what it prints, and that every mistake ends in one line with the way out."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -194,3 +195,21 @@ def test_a_file_that_is_no_experiment_is_named(tmp_path):
         match=r"experiments/helpers.py is no experiment, it lacks CLAIMS, PRESETS, arms, record",
     ):
         findings.experiments(tmp_path)
+
+
+def test_what_to_expect_is_in_proportion_to_the_measured_preset(tmp_path, monkeypatch):
+    experiment = collect(load(ROOT / "experiments" / "winsorization.py"))
+    smoke = experiment.presets["smoke"]
+    (tmp_path / "experiments").mkdir()
+    monkeypatch.setattr(gallery, "checkout", lambda: tmp_path)
+    assert running.expected_seconds(experiment, "smoke", smoke) is None
+    (tmp_path / "experiments" / "seconds.json").write_text('{"winsorization": {"smoke": 20}}')
+    assert running.expected_seconds(experiment, "smoke", smoke) == 20
+    more = dataclasses.replace(smoke, seeds=3 * smoke.seeds)
+    assert running.expected_seconds(experiment, "smoke", more) == 60
+    assert running.expected_seconds(experiment, "cpu", experiment.presets["cpu"]) is None
+    assert [running.duration(seconds) for seconds in (44, 150, 7000)] == [
+        "45 s",
+        "3 min",
+        "117 min",
+    ]
