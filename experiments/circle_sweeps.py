@@ -160,7 +160,7 @@ class Untrained:
     batch_size: int
 
     def describe(self):
-        return f"{self.model.describe()}, untrained"
+        return f"{self.model.build().describe()}, untrained"
 
     def compute(self, seed):
         """Losses as `PRINTED`, and norms [encoder, decoder] of the reconstruction's gradient.

@@ -1,4 +1,4 @@
-"""Optimizers of one gradient: what stands behind an aggregator. optax's own, with their values checked."""
+"""Optimizers of one gradient, to stand behind an aggregator: optax's, with their values checked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def sgd(learning_rate: float = 0.1, momentum: float = 0.0) -> optax.GradientTran
 def adam(
     learning_rate: float = 1e-3, b1: float = 0.9, b2: float = 0.999
 ) -> optax.GradientTransformation:
-    """Momentum over a running size of each coordinate's gradient (Kingma & Ba, arXiv:1412.6980).
+    """Momentum over the running size of the gradient (Kingma & Ba, arXiv:1412.6980).
 
     Args:
         learning_rate: about the length of a step of each coordinate, at least 0.
@@ -33,7 +33,7 @@ def adam(
 
 
 def adagrad(learning_rate: float = 0.01) -> optax.GradientTransformation:
-    """Each coordinate's step shrinks with the squares it has seen (Duchi, Hazan & Singer, JMLR 2011).
+    """Steps that shrink with the squares seen so far (Duchi, Hazan & Singer, JMLR 2011).
 
     Args:
         learning_rate: at least 0.
@@ -43,7 +43,7 @@ def adagrad(learning_rate: float = 0.01) -> optax.GradientTransformation:
 
 
 def rmsprop(learning_rate: float = 1e-3, decay: float = 0.9) -> optax.GradientTransformation:
-    """The gradient over a running size of each coordinate (Tieleman & Hinton, lecture notes, 2012).
+    """The gradient over its running size, by coordinate (Tieleman & Hinton, lecture notes, 2012).
 
     Args:
         learning_rate: at least 0.

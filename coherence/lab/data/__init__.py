@@ -1,4 +1,4 @@
-"""Data sets as numpy arrays: bundled, downloaded with checksums, made up, or the user's own; and label noise."""
+"""Data sets as numpy arrays: bundled, downloaded, drawn, or the user's own; and label noise."""
 
 import lazy_loader
 

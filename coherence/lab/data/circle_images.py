@@ -1,4 +1,4 @@
-"""A thousand circles: images with three degrees of freedom, of which only the radius matters much."""
+"""Images of circles: three degrees of freedom, of which only the radius matters much."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LEFT, _BOTTOM, _WIDTH, _HEIGHT = (
 
 @functools.lru_cache(maxsize=8)
 def circles(examples: int = 1000, tests: int = 1000, seed: int = 0) -> Dataset:
-    """Outlines of circles, black on white, `[28, 28, 1]`, float32 in [0, 1]; the target is the radius (a regression).
+    """Outlines of circles, black on white, `[28, 28, 1]`, float32 in [0, 1]; targets are radii.
 
     The radius is uniform in [0.03, 0.47], both coordinates of the centre in [0.5, 0.53]. Most of an
     image's energy is its white background: predicting 0 everywhere costs about 738 squared grey
@@ -56,10 +56,11 @@ def circles(examples: int = 1000, tests: int = 1000, seed: int = 0) -> Dataset:
 def circle_parameters(
     examples: int = 1000, tests: int = 1000, seed: int = 0
 ) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    """`((radii [n], centres [n, 2]), (radii, centres))` of the training and the test part of `circles`."""
+    """`((radii [n], centres [n, 2]), (radii, centres))` of both parts of `circles`."""
     if examples < 1 or tests < 1:
         raise ValueError(
-            f"circles(examples, tests): at least one circle each, got examples={examples}, tests={tests}."
+            "circles(examples, tests): at least one circle each, "
+            f"got examples={examples}, tests={tests}."
         )
     streams = [np.random.default_rng([seed, part]) for part in (0, 1)]
     return tuple(
@@ -69,7 +70,7 @@ def circle_parameters(
 
 
 def draw_circle(radius: float, centre: tuple[float, float] = (0.515, 0.515)) -> np.ndarray:
-    """The image `[28, 28, 1]` of one circle, drawn as all of them are; the default centre is the mean one."""
+    """The image `[28, 28, 1]` of one circle; the default centre is the mean one."""
     from matplotlib.backends.backend_agg import RendererAgg
     from matplotlib.path import Path
     from matplotlib.transforms import Affine2D
@@ -86,8 +87,9 @@ def draw_circle(radius: float, centre: tuple[float, float] = (0.515, 0.515)) -> 
 
 
 def every_circle() -> tuple[np.ndarray, np.ndarray]:
-    """`(radii [n], images [n, 28, 28, 1])` over the range of `circles`: 89 radii, 0.005 apart, by 4 x 4 centres, 0.01 apart.
+    """`(radii [n], images [n, 28, 28, 1])` of a grid over the range of `circles`.
 
+    It has 89 radii, 0.005 apart, by 4 x 4 centres, 0.01 apart.
     In pixels that is 0.1 and 0.2. A circle of the data set is 0.02 from the nearest of them
     (`nearest`), the mean of all images 0.07.
     """
@@ -99,14 +101,15 @@ def every_circle() -> tuple[np.ndarray, np.ndarray]:
 
 
 def no_circles(side: int = 28, finer: int = 8) -> np.ndarray:
-    """Images [4, 28, 28, 1] of what is no circle: an upright square, a diagonal cross, a filled disc, uniform noise.
+    """Images [4, 28, 28, 1] of no circle: a square, a diagonal cross, a filled disc, uniform noise.
 
     Black on white, in the middle and as large as a circle of radius 0.3, lines as dark as those of
     circles.
     """
     middle, half, line = (14.6, 13.6), 6.5, 0.46  # pixels
     y, x = np.meshgrid(
-        *((np.arange(side * finer) + 0.5) / finer - one for one in middle[::-1]), indexing="ij"
+        *((np.arange(side * finer) + 0.5) / finer - centre for centre in middle[::-1]),
+        indexing="ij",
     )
     far = np.maximum(abs(x), abs(y))
     cross = (np.minimum(abs(x - y), abs(x + y)) < line * np.sqrt(2)) & (far < half)
@@ -118,11 +121,11 @@ def no_circles(side: int = 28, finer: int = 8) -> np.ndarray:
 
 
 def nearest(images: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    r"""How far each of m images is from the nearest of the known ones, in grey levels, and which that is (an index each).
+    r"""The distance of each of m images to the nearest known one, in grey levels, and its index.
 
     .. math:: \min_k \sqrt{\frac1P \sum_p (x_p - y_{kp})^2}
     """
-    x, y = (np.asarray(one, float).reshape(len(one), -1) for one in (images, known))
+    x, y = (np.asarray(part, float).reshape(len(part), -1) for part in (images, known))
     which = ((y**2).sum(1) - 2 * x @ y.T).argmin(
         1
     )  # but for x's own square, which does not matter here
@@ -130,6 +133,6 @@ def nearest(images: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _drawn(radii, centres):
-    images = np.stack([draw_circle(*one) for one in zip(radii, centres)])
+    images = np.stack([draw_circle(*circle) for circle in zip(radii, centres)])
     images.setflags(write=False)  # shared by all who ask for this set
     return images

@@ -29,17 +29,18 @@ class Dataset:
             x, y = getattr(self, f"x_{part}"), getattr(self, f"y_{part}")
             if len(x) != len(y):
                 raise ValueError(
-                    f"{self.name}: x_{part} has {len(x)} examples and y_{part} {len(y)}; each example needs one label."
+                    f"{self.name}: x_{part} has {len(x)} examples and y_{part} {len(y)}; "
+                    "each example needs one label."
                 )
             if len(x) == 0:
                 raise ValueError(f"{self.name}: x_{part} is empty; at least one example is needed.")
         if self.x_train.shape[1:] != self.x_test.shape[1:]:
             raise ValueError(
-                f"{self.name}: an example has shape {self.x_train.shape[1:]} in x_train and {self.x_test.shape[1:]} in x_test; "
-                "both need the same."
+                f"{self.name}: an example has shape {self.x_train.shape[1:]} in x_train and "
+                f"{self.x_test.shape[1:]} in x_test; both need the same."
             )
 
     @property
     def outputs(self) -> int:
-        """How many numbers a network puts out for it: one a class, or one in a regression."""
+        """The number of a network's outputs: one a class, or one in a regression."""
         return len(self.classes) or 1

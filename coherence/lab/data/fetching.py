@@ -15,13 +15,14 @@ def fetch(name: str) -> list[Path]:
     """Download what is missing or damaged of a data set; returns where its files are."""
     if name not in FETCHABLE:
         raise ValueError(
-            f"fetch(name): {', '.join(FETCHABLE)} can be fetched, not {name!r}. digits and the toy sets need no download."
+            f"fetch(name): {', '.join(FETCHABLE)} can be fetched, not {name!r}. "
+            "The other data sets need no download."
         )
     return importlib.import_module(FETCHABLE[name]).fetch()
 
 
 def cache() -> Path:
-    """The folder for downloads: `COHERENCE_CACHE`, else the user's cache as the operating system has it."""
+    """The folder for downloads: `COHERENCE_CACHE`, else the operating system's cache folder."""
     if os.environ.get("COHERENCE_CACHE"):
         return Path(os.environ["COHERENCE_CACHE"]).expanduser()
     import pooch
@@ -30,7 +31,12 @@ def cache() -> Path:
 
 
 def read(dataset: str, name: str, mirrors: Sequence[str], check: Callable[[Path], bytes]) -> bytes:
-    """The checked content of a file; downloaded only if it is nowhere. A damaged file is an error, never silently replaced."""
+    """The checked content of a file; downloaded only if it is nowhere.
+
+    Raises:
+        ValueError: a damaged file. It is never replaced in silence.
+        FileNotFoundError: the file is nowhere, and no mirror gave it.
+    """
     for file in _places(dataset, name):
         if file.is_file():
             try:
@@ -43,7 +49,12 @@ def read(dataset: str, name: str, mirrors: Sequence[str], check: Callable[[Path]
 
 
 def obtain(dataset: str, name: str, mirrors: Sequence[str], check: Callable[[Path], bytes]) -> Path:
-    """A whole file: the one there, else a download. A damaged one in the cache is replaced; the user's own folder is not touched."""
+    """The path of a whole file, downloaded where it is missing, or damaged in the cache.
+
+    Raises:
+        ValueError: a damaged file in the user's own folder, which is not touched.
+        FileNotFoundError: the file is nowhere, and no mirror gave it.
+    """
     for file in _places(dataset, name):
         if file.is_file():
             try:
@@ -74,7 +85,8 @@ def _download(
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(
-            f"cannot write to the cache {target.parent} ({error.strerror}). Set COHERENCE_CACHE to a folder you can write to."
+            f"cannot write to the cache {target.parent} ({error.strerror}). "
+            "Set COHERENCE_CACHE to a folder you can write to."
         ) from error
     failures = []
     for mirror in mirrors:
@@ -83,15 +95,14 @@ def _download(
             check(part)
             os.replace(part, target)
             return target
-        except (
-            OSError,
-            ValueError,
-        ) as error:  # no network, or something else than the file behind that address
+        except (OSError, ValueError) as error:  # no network, or another file at that address
             failures.append(f"{mirror}: {str(error)[:200]}")
         finally:
             part.unlink(missing_ok=True)
+    folders = ", ".join(str(place.parent) for place in _places(dataset, name))
     raise FileNotFoundError(
-        f"{dataset}: {name} is in none of {', '.join(str(place.parent) for place in _places(dataset, name))}, and no mirror gave it "
+        f"{dataset}: {name} is in none of {folders}, and no mirror gave it "
         f"({'; '.join(failures)}). With a network run: coherence data fetch {dataset}. "
-        f"Without one, put the file into a folder {dataset}/ and set COHERENCE_DATA to the folder above it."
+        f"Without one, put the file into a folder {dataset}/ and set COHERENCE_DATA to the folder "
+        "above it."
     )

@@ -1,4 +1,4 @@
-"""Handwritten digits: the small ones that scikit-learn bundles, without a download, and MNIST from its four IDX files."""
+"""Handwritten digits: the small ones that scikit-learn bundles, and MNIST."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ FILES = {
 
 
 def digits() -> Dataset:
-    """1,797 images of 8 x 8 pixels, flat, float32 in [0, 1] (the 17 grey levels divided by 16), 10 classes.
+    """1,797 handwritten digits of 8 x 8 pixels, flat, float32 in [0, 1]; 10 classes.
 
+    The 17 grey levels are divided by 16.
     The split is always the same: 1,437 to train on and 360 to test on, each class in proportion to
     within one example. Writers appear on both sides of it, so the test accuracy says nothing about
     new writers.
@@ -50,9 +51,8 @@ def digits() -> Dataset:
 def _split(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Indices to train and to test on, both in shuffled order so that any prefix is mixed."""
     n = len(labels)
-    order = np.random.RandomState(0).permutation(
-        n
-    )  # the legacy stream: the one that numpy never changes
+    # The legacy stream: the one that numpy never changes.
+    order = np.random.RandomState(0).permutation(n)
     # Walk through the shuffled examples class by class and take every (n / TEST_EXAMPLES)-th: exact
     # total, proportional classes.
     taken = np.diff(np.arange(n + 1) * TEST_EXAMPLES // n).astype(bool)
@@ -62,11 +62,10 @@ def _split(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mnist(examples: int | None = None) -> Dataset:
-    """60,000 + 10,000 handwritten digits of 28 x 28 pixels, flat, float32 in [0, 1] (grey levels divided by 255), int32 labels.
+    """60,000 + 10,000 handwritten digits of 28 x 28 pixels, flat, float32 in [0, 1]; 10 classes.
 
-    The files come
-    from `COHERENCE_DATA/mnist/`, the cache, or a download into the cache, whichever has them first;
-    their checksums are verified every time.
+    Grey levels are divided by 255. The four files come from `COHERENCE_DATA/mnist/`, the cache, or
+    a download into the cache, whichever has them first; their checksums are verified every time.
 
     Args:
         examples: use the first so many training examples (None: all); the test set stays whole.
@@ -78,7 +77,8 @@ def mnist(examples: int | None = None) -> Dataset:
     )
     if examples is not None and not 1 <= examples <= len(x_train):
         raise ValueError(
-            f"mnist(examples): between 1 and {len(x_train)} training examples, or None for all of them; got {examples}."
+            f"mnist(examples): between 1 and {len(x_train)} training examples, or None for all of "
+            f"them; got {examples}."
         )
     return Dataset(
         "mnist",
@@ -101,10 +101,10 @@ def check(file: Path) -> bytes:
         content = gzip.decompress(file.read_bytes())
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"not a whole gzip file: {error}") from error
-    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
     name = file.name.removesuffix(".part")
-    if found != FILES[name]:
-        raise ValueError(f"the uncompressed bytes have MD5 {found}, expected {FILES[name]}")
+    if digest != FILES[name]:
+        raise ValueError(f"the uncompressed bytes have MD5 {digest}, expected {FILES[name]}")
     return content
 
 

@@ -48,7 +48,7 @@ def corrupt_labels(
     how: str = "permute",
     classes: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of which a fraction is random, and which examples are corrupt: whose label really changed.
+    """Labels of which a fraction is random, and which examples are corrupt: whose label changed.
 
     Exactly `round(fraction * n)` examples are chosen without replacement. (The authors' code picks
     each example by its own coin instead, so that their number varies from seed to seed; the
@@ -76,7 +76,8 @@ def corrupt_labels(
     labels = np.asarray(labels)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
-            f"corrupt_labels(labels): labels are integers of shape [n], got {labels.dtype} of shape {labels.shape}."
+            "corrupt_labels(labels): labels are integers of shape [n], "
+            f"got {labels.dtype} of shape {labels.shape}."
         )
     _check(fraction, how)
     rng = np.random.default_rng(seed)

@@ -14,8 +14,9 @@ KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def npz(path: str | Path, examples: int | None = None) -> Dataset:
-    """The arrays of a `.npz` file with keys `x_train`, `y_train`, `x_test`, `y_test` and, if you like, `classes` (names).
+    """The user's own data set from a `.npz` file.
 
+    Its keys are `x_train`, `y_train`, `x_test`, `y_test` and, if you like, `classes` (names).
     Examples keep their shape. uint8 is read as images and divided by 255; every other number type
     becomes float32 as it is. Labels are integers from 0, one an example. A relative path is looked
     up from the working directory, then from `COHERENCE_DATA`.
@@ -31,7 +32,8 @@ def npz(path: str | Path, examples: int | None = None) -> Dataset:
     missing = [key for key in KEYS if key not in arrays]
     if missing:
         raise ValueError(
-            f"{file}: no array {', '.join(missing)}; it holds {', '.join(sorted(arrays)) or 'none'}. Needed: {', '.join(KEYS)}."
+            f"{file}: no array {', '.join(missing)}; it holds "
+            f"{', '.join(sorted(arrays)) or 'none'}. Needed: {', '.join(KEYS)}."
         )
     y_train, y_test = (_labels(file, key, arrays[key]) for key in ("y_train", "y_test"))
     x_train, x_test = (_examples(file, key, arrays[key]) for key in ("x_train", "x_test"))
@@ -39,11 +41,13 @@ def npz(path: str | Path, examples: int | None = None) -> Dataset:
     classes = tuple(str(name) for name in arrays.get("classes", np.arange(largest + 1)).ravel())
     if largest >= len(classes):
         raise ValueError(
-            f"{file}: the largest label is {largest}, but classes names only {len(classes)} (labels count from 0)."
+            f"{file}: the largest label is {largest}, but classes names only {len(classes)} "
+            "(labels count from 0)."
         )
     if examples is not None and not 1 <= examples <= len(x_train):
         raise ValueError(
-            f"{file}: examples is between 1 and the file's {len(x_train)} training examples, or None for all; got {examples}."
+            f"{file}: examples is between 1 and the file's {len(x_train)} training examples, "
+            f"or None for all; got {examples}."
         )
     return Dataset(file.stem, x_train[:examples], y_train[:examples], x_test, y_test, classes)
 
@@ -57,7 +61,8 @@ def _locate(path: Path) -> Path:
             return candidate
     raise FileNotFoundError(
         f"npz(path): there is no file {' nor '.join(map(str, tried))}. "
-        "Give the path of a .npz file, absolute or relative to the working directory or to COHERENCE_DATA."
+        "Give the path of a .npz file, absolute or relative to the working directory or to "
+        "COHERENCE_DATA."
     )
 
 
@@ -67,15 +72,16 @@ def _read(file: Path) -> dict[str, np.ndarray]:
             return {key: archive[key] for key in archive.files}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, AttributeError) as error:
         raise ValueError(
-            f"{file} cannot be read as .npz ({error}): truncated, corrupt, or not written by numpy.savez with plain arrays. Write it again."
+            f"{file} cannot be read as .npz ({error}): truncated, corrupt, or not written by "
+            "numpy.savez with plain arrays. Write it again."
         ) from error
 
 
 def _labels(file: Path, key: str, labels: np.ndarray) -> np.ndarray:
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
-            f"{file}: {key} must be integer labels of shape [n], got {labels.dtype} of shape {labels.shape}. "
-            "Write labels.astype(int), or one_hot.argmax(1)."
+            f"{file}: {key} must be integer labels of shape [n], got {labels.dtype} of shape "
+            f"{labels.shape}. Write labels.astype(int), or one_hot.argmax(1)."
         )
     if labels.size and labels.min() < 0:
         raise ValueError(f"{file}: {key} has the label {labels.min()}; labels count from 0.")
@@ -85,7 +91,8 @@ def _labels(file: Path, key: str, labels: np.ndarray) -> np.ndarray:
 def _examples(file: Path, key: str, examples: np.ndarray) -> np.ndarray:
     if examples.ndim < 2 or examples.dtype.kind not in "fiub":
         raise ValueError(
-            f"{file}: {key} must be real numbers of shape [n, ...], got {examples.dtype} of shape {examples.shape}."
+            f"{file}: {key} must be real numbers of shape [n, ...], got {examples.dtype} of shape "
+            f"{examples.shape}."
         )
     if examples.dtype == np.uint8:
         return examples.astype(np.float32) / 255

@@ -1,4 +1,4 @@
-"""The two six-feature sets on which everything about coherent gradients can be computed by hand."""
+"""The two six-feature sets, on which coherence can be computed by hand."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ _LABELS = np.array([1, -1, -1, 1, -1], np.float32)  # the last example is the te
 
 
 def learnable() -> Dataset:
-    """Five examples that share a feature: feature 6 is the label, features 1 to 5 are private to one example each.
+    """Five examples that share a feature; six features, regression.
 
+    Feature 6 is the label, features 1 to 5 are private to one example each.
     The linear model that fits the 4 training examples from zero puts 1/5 on each private feature
     and 4/5 on the shared one, and so is right about the test example. Targets are float32 (a
     regression).
@@ -23,8 +24,10 @@ def learnable() -> Dataset:
 
 
 def memorizable() -> Dataset:
-    """The same five examples without the shared feature: fitting the training examples says nothing about the test example.
+    """Five examples without a shared feature; six features, regression.
 
+    Those of `learnable` without feature 6: fitting the training examples says nothing about the
+    test example.
     Chatterjee & Zielinski, On the Generalization Mystery in Deep Learning (arXiv:2203.10036),
     Section 3, dataset M.
     """

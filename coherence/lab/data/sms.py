@@ -16,7 +16,8 @@ from coherence.lab.data.dataset import Dataset
 
 MIRRORS = ("https://archive.ics.uci.edu/static/public/228/",)
 FILE, ARCHIVE = "SMSSpamCollection", "sms+spam+collection.zip"
-SHA256 = "7d039a24a6083ed9ef0f806ebad56bbb976e3aeb8de05669173bfdc4996c239d"  # of the uncompressed file, whoever packed it
+# Of the uncompressed file, whoever packed it.
+SHA256 = "7d039a24a6083ed9ef0f806ebad56bbb976e3aeb8de05669173bfdc4996c239d"
 CLASSES = ("ham", "spam")
 
 
@@ -28,8 +29,9 @@ def sms_spam(
     tests: int = 1000,
     seed: int = 0,
 ) -> Dataset:
-    """Messages as bags of words, float32 `[n, words]`: 1 where a word occurs, or with `counts` how often; classes ham (0) and spam (1).
+    """Text messages as bags of words, float32 `[n, words]`; classes ham (0) and spam (1).
 
+    1 where a word occurs, or with `counts` how often.
     Of messages sent word for word again (403 of 5,574) the first is kept: else training and test
     part would share them. About one in eight is spam, so calling everything ham has an accuracy
     near 0.87: look at the balanced accuracy, or at both classes'.
@@ -66,20 +68,24 @@ def sms_spam(
 
 def sms_messages() -> tuple[tuple[str, ...], np.ndarray]:
     """All 5,574 messages in the file's order, and their labels (int32, 1 is spam)."""
-    return _parsed(_whichever(fetching.read))
+    return _parsed(_file_or_archive(fetching.read))
 
 
 def fetch() -> list[Path]:
     """Where the file or the archive is, after downloading what is missing or damaged."""
-    return [_whichever(fetching.obtain)]
+    return [_file_or_archive(fetching.obtain)]
 
 
 def check(file: Path) -> bytes:
-    """The messages' bytes, out of the archive where it is one, if they are the original's; ValueError else."""
+    """The messages' bytes, out of the archive where it is one.
+
+    Raises:
+        ValueError: they are not the original's.
+    """
     content = _member(file) if zipfile.is_zipfile(file) else file.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != SHA256:
-        raise ValueError(f"its messages have SHA256 {found}, expected {SHA256}")
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != SHA256:
+        raise ValueError(f"its messages have SHA256 {digest}, expected {SHA256}")
     return content
 
 
@@ -91,11 +97,11 @@ def _member(file):
         raise ValueError(f"no zip archive that holds {FILE}: {error}") from error
 
 
-def _whichever(how: Callable):
-    """The file as the user has it; else the archive, which is what can be downloaded."""
+def _file_or_archive(find: Callable):
+    """What `find` gives of the file, or of the archive, which can be downloaded."""
     with contextlib.suppress(FileNotFoundError):
-        return how("sms-spam", FILE, (), check)
-    return how("sms-spam", ARCHIVE, MIRRORS, check)
+        return find("sms-spam", FILE, (), check)
+    return find("sms-spam", ARCHIVE, MIRRORS, check)
 
 
 def _parsed(content):
@@ -112,8 +118,8 @@ def _split(examples, tests, seed):
     rest = len(first) - tests
     if not 1 <= tests < len(first) or (examples is not None and not 1 <= examples <= rest):
         raise ValueError(
-            f"sms_spam(examples, tests): at least one message each and {len(first):,} in all (examples=None: those that are left), "
-            f"got examples={examples}, tests={tests}."
+            f"sms_spam(examples, tests): at least one message each and {len(first):,} in all "
+            f"(examples=None: those that are left), got examples={examples}, tests={tests}."
         )
     order = np.array(first)[np.random.default_rng([seed, 0x535]).permutation(len(first))]
     train, test = order[tests:][:examples], order[:tests]
@@ -124,7 +130,10 @@ def _split(examples, tests, seed):
 
 @functools.lru_cache(maxsize=2)
 def _bags(train, test, words, counts):
-    """Bags of the training messages, then of the test messages, and the vocabulary, which the training messages alone decide."""
+    """`(bags [train + test, words], vocabulary)`; training messages come first.
+
+    They alone decide the vocabulary.
+    """
     from sklearn.feature_extraction.text import CountVectorizer
 
     if words is not None and words < 1:

@@ -1,4 +1,4 @@
-"""Classifiers with scikit-learn's interface: ours around the one training loop, classical ones that can draw, and a table of them all."""
+"""Classifiers with scikit-learn's interface: trained by the loop, generative ones, a catalogue."""
 
 import lazy_loader
 

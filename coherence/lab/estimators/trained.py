@@ -1,4 +1,4 @@
-"""What the classifiers share that are trained by the one loop: scikit-learn's interface in front of a `Problem`."""
+"""What classifiers share that the training loop trains: scikit-learn's interface to a `Problem`."""
 
 from __future__ import annotations
 
@@ -17,46 +17,47 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from coherence.lab.settings import Aggregators, Optimizers, Setting, adam, average, parse
+from coherence.lab.settings import Aggregators, Optimizers, Setting, parse
 from coherence.lab.training.programs import PROGRAMS
 from coherence.lab.training.run_settings import initial_parameters, transformation
 from coherence.lab.training.samples import stream
 
-_PARAMS, _SAMPLE, _NOISE, _KEYS = (
-    0,
-    2,
-    3,
-    4,
-)  # a seed's separate random streams; those of a `Classification` are the same
-_AT_ONCE = 1000  # examples, when predicting
+# A seed's separate random streams; those of a `Classification` are the same.
+_PARAMS, _SAMPLE, _NOISE, _KEYS = 0, 2, 3, 4
+_BLOCK = 64  # examples scored at a time: always as many, so that no score depends on its neighbours
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a family of networks brings to the loop, made once for equal settings: its programs are shared."""
+    """What a family of networks brings to the loop, made once for equal settings."""
 
     model: Any  # a Flax module
     loss: Callable
-    """`(params, example) -> scalar`; an example is `(x, y)`, with a key behind where the loss draws."""
+    """`(params, example) -> scalar` of `(x, y)`, or of `(x, y, key)` where it draws."""
     scores: Callable
-    """Compiled: `(params, x [m, features], ...) -> [m, classes]`, the logarithms of p(y | x) but for a constant."""
+    """Compiled: `(params, x [m, features], ...) -> [m, classes]`, log p(y | x) up to a constant."""
     draws: bool = False
     """Whether the loss takes a key."""
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class Trained(ClassifierMixin, BaseEstimator):
-    """A classifier trained step by step, from per-example gradients if its aggregator wants them. Not for use by itself."""
+    """A classifier trained step by step. Not for use by itself.
 
-    aggregator: Aggregators = average()
-    """What a batch's gradients become: `coherence.winsorize(2)`, its setting, or `"winsorize(c=2)"`."""
-    optimizer: Optimizers = adam()
-    """What follows the aggregator: `optax.sgd(0.1)`, the setting `sgd(0.1)`, or `"sgd(0.1)"`."""
+    Aggregator and optimizer are given as they are made, `coherence.winsorize(2)` and
+    `optax.sgd(0.1)`, as settings, or as text, `"winsorize(c=2)"` and `"sgd(0.1)"`.
+    """
+
+    aggregator: Any = "average()"
+    """What makes one gradient of a batch's; per-example gradients are formed if it wants them."""
+    optimizer: Any = "adam(learning_rate=0.003)"
+    """What follows the aggregator."""
     batch_size: int = 100
     """Examples a step; all of a smaller training set."""
     steps: int = 1000
     measure_coherence: int = 0
-    """On how many fixed training examples to measure m-coherence while training (all of a smaller training set); 0: not at all."""
+    """On how many fixed training examples to measure m-coherence while training (all of a smaller
+    training set); 0: not at all."""
     random_state: int = 0
     """Seed of the initial parameters, the order of the batches and what is measured."""
 
@@ -66,6 +67,9 @@ class Trained(ClassifierMixin, BaseEstimator):
         Args:
             corrupt: bool [n], which labels are known to be wrong; used only to measure the
                 coherence of the two groups apart.
+
+        Raises:
+            ValueError: settings that cannot be, or parameters that did not stay finite.
         """
         self._check()
         X, y = validate_data(self, X, y, dtype=np.float32, accept_sparse=self._accepts())
@@ -73,7 +77,8 @@ class Trained(ClassifierMixin, BaseEstimator):
         self.classes_, labels = np.unique(y, return_inverse=True)
         if corrupt is not None and np.shape(corrupt) != (len(labels),):
             raise ValueError(
-                f"fit(corrupt): one truth value an example, [{len(labels)}], got shape {list(np.shape(corrupt))}."
+                f"fit(corrupt): one truth value an example, [{len(labels)}], "
+                f"got shape {list(np.shape(corrupt))}."
             )
         self._learn(
             _dense(X),
@@ -84,7 +89,7 @@ class Trained(ClassifierMixin, BaseEstimator):
 
     def predict(self, X):
         """The most probable label of each example."""
-        most = self._scores(X).argmax(1)
+        most = self._scores(X).argmax(1)  # first, for it says where nothing is fitted yet
         return self.classes_[most]
 
     def predict_proba(self, X):
@@ -106,11 +111,13 @@ class Trained(ClassifierMixin, BaseEstimator):
         who = type(self).__name__
         if self.steps < 1 or self.batch_size < 1:
             raise ValueError(
-                f"{who}: steps and batch_size are at least 1, got steps={self.steps}, batch_size={self.batch_size}."
+                f"{who}: steps and batch_size are at least 1, "
+                f"got steps={self.steps}, batch_size={self.batch_size}."
             )
         if self.measure_coherence < 0 or self.measure_coherence == 1:
             raise ValueError(
-                f"{who}(measure_coherence): 0, or 2 examples at least, got {self.measure_coherence}."
+                f"{who}(measure_coherence): 0, or 2 examples at least, "
+                f"got {self.measure_coherence}."
             )
 
     def _choice(self, name, kind, made, example):
@@ -131,16 +138,15 @@ class Trained(ClassifierMixin, BaseEstimator):
         who, held = type(self).__name__, math.prod(shape)
         if held != self.n_features_in_:
             raise ValueError(
-                f"{who}(shape): {tuple(shape)} holds {held} numbers and an example has {self.n_features_in_} features."
+                f"{who}(shape): {tuple(shape)} holds {held} numbers and an example has "
+                f"{self.n_features_in_} features."
             )
 
     def _seed(self):
-        rng = check_random_state(self.random_state)
-        return (
-            int(self.random_state)
-            if isinstance(self.random_state, Integral)
-            else int(rng.randint(2**31 - 1))
-        )
+        state = check_random_state(self.random_state)
+        if isinstance(self.random_state, Integral):
+            return int(self.random_state)
+        return int(state.randint(2**31 - 1))
 
     def _learn(self, X, labels, corrupt):
         import jax
@@ -157,6 +163,7 @@ class Trained(ClassifierMixin, BaseEstimator):
         )
         compilation_cache.switch_on()
         parts, seed = self._parts(), self._seed()
+        self._fitted_seed = seed
         start = (X[:1], labels[:1]) if parts.draws else (X[:1],)
         probe = self._probe(parts, X, labels, corrupt, seed)
         problem = Problem(
@@ -170,11 +177,19 @@ class Trained(ClassifierMixin, BaseEstimator):
         )
         self.params_, records = _train(problem, seed, self.steps, min(self.batch_size, len(labels)))
         self.n_iter_ = self.steps
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(self.params_)):
+            raise ValueError(
+                f"{type(self).__name__}: training diverged, parameters are not finite. Take a "
+                "smaller learning rate, or scale the features."
+            )
         if probe is not None:
             self.coherence_ = _curves(records, corrupt is not None)
 
     def _probe(self, parts, X, labels, corrupt, seed):
-        """That of `measure_coherence` training examples, with a fixed key each where the loss draws; `None` where nothing is measured."""
+        """The probe of `measure_coherence` training examples, or `None`.
+
+        Where the loss draws, each example has a fixed key.
+        """
         import jax
 
         from coherence.probes.presets import STANDARD
@@ -182,39 +197,33 @@ class Trained(ClassifierMixin, BaseEstimator):
 
         if not self.measure_coherence:
             return None
-        index = np.sort(
-            np.random.default_rng(stream(seed, _SAMPLE)).permutation(len(labels))[
-                : self.measure_coherence
-            ]
-        )
-        keys = (
-            (jax.random.split(jax.random.key(stream(seed, _KEYS)), len(index)),)
-            if parts.draws
-            else ()
-        )
-        quantities = tuple(
-            one for one in STANDARD if one.name in ("loss", "m_coherence", "m_coherence_by_group")
-        )
-        groups = None if corrupt is None else corrupt[index]
+        order = np.random.default_rng(stream(seed, _SAMPLE)).permutation(len(labels))
+        index = np.sort(order[: self.measure_coherence])
+        sample: tuple = (X[index], labels[index])
+        if parts.draws:
+            key = jax.random.key(stream(seed, _KEYS))
+            sample = (*sample, jax.random.split(key, len(index)))
+        names = ("loss", "m_coherence", "m_coherence_by_group")
         return Probe(
             parts.loss,
-            (X[index], labels[index], *keys),
-            quantities=quantities,
-            groups=groups,
+            sample,
+            quantities=tuple(quantity for quantity in STANDARD if quantity.name in names),
+            groups=None if corrupt is None else corrupt[index],
             few=2,
         )
 
     def _scores(self, X, *more):
-        """The logarithms of p(y | x) but for a constant, [m, classes]."""
+        """log p(y | x) up to a constant, [m, classes]."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float32, accept_sparse=self._accepts(), reset=False)
-        scores = self._parts().scores
-        return np.concatenate(
-            [
-                scores(self.params_, _dense(X[i : i + _AT_ONCE]), *more)
-                for i in range(0, X.shape[0], _AT_ONCE)
-            ]
-        )
+        program, m = self._parts().scores, X.shape[0]
+        scores = []
+        for start in range(0, m, _BLOCK):
+            block = _dense(X[start : start + _BLOCK])
+            filled = np.zeros((_BLOCK, X.shape[1]), np.float32)
+            filled[: len(block)] = block
+            scores.append(program(self.params_, filled, *more))
+        return np.concatenate(scores)[:m]
 
 
 def network(settings, outputs) -> Parts:
@@ -228,7 +237,7 @@ def network(settings, outputs) -> Parts:
 
 
 def _train(problem, seed, steps, batch_size):
-    """The loop's parameters, as numpy arrays, and its records; the run's folder is gone afterwards."""
+    """The loop's parameters, as numpy arrays, and its records, of a run in a temporary folder."""
     import jax
 
     from coherence.lab.runs import Run
@@ -247,13 +256,13 @@ def _train(problem, seed, steps, batch_size):
 
 def _curves(records, groups):
     """`{name: [measurements]}` of what the probe read."""
-    found = {"step": np.array([record["step"] for record in records])}
+    curves = {"step": np.array([record["step"] for record in records])}
     for name in ("loss", "m_coherence"):
-        found[name] = np.array([record[f"train/{name}"] for record in records])
+        curves[name] = np.array([record[f"train/{name}"] for record in records])
     if groups:
         by_group = np.array([record["train/m_coherence_by_group"] for record in records])
-        found |= {"pristine_m_coherence": by_group[:, 0], "corrupt_m_coherence": by_group[:, 1]}
-    return found
+        curves |= {"pristine_m_coherence": by_group[:, 0], "corrupt_m_coherence": by_group[:, 1]}
+    return curves
 
 
 def _dense(X):

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from coherence.lab.settings import ConditionalVAE, Optimizers, adam
+from coherence.lab.settings import ConditionalVAE
 from coherence.lab.training.programs import PROGRAMS
 from coherence.lab.training.samples import stream
 
-from .sampling import Sampling
+from .generative import Sampling
 from .trained import Parts, Trained
 
 _DRAWS = 5  # a stream of its own, for predicting
@@ -21,7 +21,8 @@ _DRAWS = 5  # a stream of its own, for predicting
 class ConditionalVAEClassifier(Sampling, Trained):
     r"""Classified by Bayes' rule, with the evidence lower bound in place of log p(x | y).
 
-    .. math:: \log p(y \mid x) \approx \log p(y) + E_q[\log N(x; \hat x(z, y), v I)] - \mathrm{KL}(q(z \mid x, y) \,\|\, N(0, I)) + const
+    .. math:: \log p(y \mid x) \approx \log p(y) + E_q[\log N(x; \hat x(z, y), v I)]
+        - \mathrm{KL}(q(z \mid x, y) \,\|\, N(0, I)) + const
 
     The expectation is the mean over `draws` of z, from the same noise for every example and class:
     what is predicted of one example does not depend on the others. `sample` draws z and gives the
@@ -39,7 +40,7 @@ class ConditionalVAEClassifier(Sampling, Trained):
     variance: float = 0.05
     """v, of a pixel around its mean; features are of about unit scale."""
     draws: int = 16
-    optimizer: Optimizers = adam(3e-3)
+    """Of z, for each example and class, when predicting."""
 
     def sample(self, y, random_state=None):
         """The mean image of a z drawn from N(0, I) for each of the labels `y` [m]: `[m, features]`.
@@ -53,15 +54,15 @@ class ConditionalVAEClassifier(Sampling, Trained):
         super()._check()
         if not (self.variance > 0 and self.draws >= 1):
             raise ValueError(
-                f"ConditionalVAEClassifier: variance is above 0 and draws at least 1, got variance={self.variance}, draws={self.draws}."
+                "ConditionalVAEClassifier: variance is above 0 and draws at least 1, "
+                f"got variance={self.variance}, draws={self.draws}."
             )
 
     def _settings(self):
-        shape = (1, 1, self.n_features_in_) if self.shape is None else tuple(self.shape)
+        shape = (1, 1, self.n_features_in_) if self.shape is None else self.shape
         self._check_folding(shape)
-        return ConditionalVAE(
-            self.width, self.depth, self.latents, shape, False, len(self.classes_)
-        )
+        sizes = {"width": self.width, "depth": self.depth, "latents": self.latents}
+        return ConditionalVAE(**sizes, shape=shape, classes=len(self.classes_))
 
     def _parts(self):
         return PROGRAMS.get(_network, self._settings(), 0.5 / self.variance)
@@ -74,7 +75,7 @@ class ConditionalVAEClassifier(Sampling, Trained):
         import jax
 
         check_is_fitted(self)
-        keys = jax.random.split(jax.random.key(stream(self._seed(), _DRAWS)), self.draws)
+        keys = jax.random.split(jax.random.key(stream(self._fitted_seed, _DRAWS)), self.draws)
         return super()._scores(X, keys) + self.class_log_prior_
 
     def _draw(self, places, rng):
@@ -97,8 +98,7 @@ def _network(settings, factor) -> Parts:
     def scores(params, x, keys):
         bound = lambda x, y: -jax.vmap(lambda key: loss(params, (x, y, key)))(keys).mean()
         classes = jnp.arange(settings.classes)
-        return jax.lax.map(
-            lambda one: jax.vmap(bound, (None, 0))(one, classes), x, batch_size=100
-        )  # x classes x draws at once
+        # Examples one after the other: classes x draws images at once are enough.
+        return jax.lax.map(lambda image: jax.vmap(bound, (None, 0))(image, classes), x)
 
     return Parts(model, loss, jax.jit(scores), draws=True)

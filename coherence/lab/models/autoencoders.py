@@ -1,4 +1,4 @@
-"""Autoencoders of dense layers: an image squeezed through a few numbers, plainly, as a distribution, or together with its label."""
+"""Autoencoders of dense layers: plain, variational, and conditional on the label."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SLOPE = 0.01
 
 
 class Autoencoder(nn.Module):
-    """What all autoencoders share: a decoder, and perhaps a sigmoid behind it. Not for use by itself."""
+    """An image through a few numbers and back. Not for use by itself."""
 
     def __post_init__(self) -> None:
         self.check()
@@ -33,13 +33,18 @@ class Autoencoder(nn.Module):
         raise NotImplementedError
 
     def logits(self, z: jax.Array, *labels: jax.Array) -> jax.Array:
-        """The decoder's outputs, before the sigmoid of networks that have one. Labels, integers, only where the network has classes."""
+        """The decoder's outputs, before the sigmoid of networks that have one.
+
+        Args:
+            z: `[latents]` or `[m, latents]`.
+            labels: integers, only where the network has classes.
+        """
         return self.decoder(
             jnp.concatenate([z, *(jax.nn.one_hot(y, self.classes) for y in labels)], -1)
         )
 
     def decode(self, z: jax.Array, *labels: jax.Array) -> jax.Array:
-        """The images that z `[latents]` or `[m, latents]` stands for."""
+        """The images of z, `[latents]` or `[m, latents]`."""
         outputs = self.logits(z, *labels)
         return nn.sigmoid(outputs) if self.sigmoid else outputs
 
@@ -70,8 +75,9 @@ class DenseAutoencoder(Autoencoder):
 
 
 class AE(DenseAutoencoder):
-    """Image to z and back, each by `depth` hidden layers of one width with leaky ReLU; no distribution anywhere.
+    """An autoencoder of hidden layers of one width with leaky ReLU.
 
+    Image to z and back, each by `depth` hidden layers; no distribution anywhere.
     Takes one image or a batch, flat or folded; `shape` is that of a decoded one. Starts from
     PyTorch's defaults (`uniform_init`). The tutorial's is `AE()`.
     """
@@ -90,7 +96,10 @@ class AE(DenseAutoencoder):
 
 
 class VAE(DenseAutoencoder):
-    """An `AE` whose encoder puts out a normal distribution of z: its mean and the logarithm of its variance, each from a linear layer."""
+    """A variational autoencoder: an `AE` whose encoder puts out a normal distribution of z.
+
+    Its mean and the logarithm of its variance come from a linear layer each.
+    """
 
     def setup(self):
         self.encoder = Encoder(self.width, self.depth, self.latents, ("mu", "log_var"))
@@ -98,7 +107,8 @@ class VAE(DenseAutoencoder):
 
     def encode(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """`(mu, log_var)`, each `[latents]` or `[m, latents]`."""
-        return self.encoder(flat(x))
+        mu, log_var = self.encoder(flat(x))
+        return mu, log_var
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """The reconstruction from the mean of z: nothing is drawn."""
@@ -106,7 +116,10 @@ class VAE(DenseAutoencoder):
 
 
 class ConditionalVAE(DenseAutoencoder):
-    """A `VAE` that is told the label, one-hot, beside the image and again beside z: it can draw images *of* a class."""
+    """A `VAE` conditional on the label: it can draw images *of* a class.
+
+    The label, one-hot, stands beside the image and again beside z.
+    """
 
     classes: int = 10
     """Number of labels."""
@@ -127,7 +140,8 @@ class ConditionalVAE(DenseAutoencoder):
 
     def encode(self, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
         """`(mu, log_var)` of images with integer labels y, `[]` or `[m]`."""
-        return self.encoder(jnp.concatenate([flat(x), jax.nn.one_hot(y, self.classes)], -1))
+        mu, log_var = self.encoder(jnp.concatenate([flat(x), jax.nn.one_hot(y, self.classes)], -1))
+        return mu, log_var
 
     def __call__(self, x: jax.Array, y: jax.Array) -> jax.Array:
         """The reconstruction from the mean of z: nothing is drawn."""

@@ -9,12 +9,13 @@ from coherence.lab.models.network import Network, at_least, chain_of, check_shap
 
 
 class CNN(Network):
-    """3 x 3 convolutions with ReLU, each after the first halving the image by its stride, then a linear layer to the logits.
+    """3 x 3 convolutions with ReLU, then a linear layer to the logits.
 
-    The first has `width` channels and each of the `depth` - 1 that follow twice as many: `CNN()` is
-    32-64-64. No batch norm, so that an example has a gradient of its own; strides instead of
-    pooling, whose gradient is slow on CPU. Takes one image `[h, w, c]` or a batch `[m, h, w, c]`;
-    with `shape=(h, w, c)` also flat examples, which it folds.
+    Each convolution after the first halves the image by its stride. The first has `width` channels
+    and each of the `depth` - 1 that follow twice as many: `CNN()` is 32-64-64. No batch norm, so
+    that an example has a gradient of its own; strides instead of pooling, whose gradient is slow on
+    CPU. Takes one image `[h, w, c]` or a batch `[m, h, w, c]`; with `shape=(h, w, c)` also flat
+    examples, which it folds.
     """
 
     width: int = 32

@@ -12,8 +12,9 @@ WINDOW = (3, 3)
 
 
 class ConvVAE(Autoencoder):
-    """A `VAE` of four 3 x 3 convolutions, of which two halve the image, and four transposed ones back, of which two double it.
+    """A `VAE` of four 3 x 3 convolutions, and four transposed ones back.
 
+    Two of them halve the image, and two double it.
     Channels are `width`, then twice as many: `ConvVAE()` is 1-32-64-64-64 over 28, 14, 7 and 7
     pixels, and 64-64-64-32-1 back. Leaky ReLU everywhere but behind the dense layer that z enters
     by and the last layer, which has the sigmoid. Windows lie as in PyTorch with padding 1 (and

@@ -67,7 +67,9 @@ class MLP(_Dense):
 
 
 class MuMLP(_Dense):
-    r"""An `MLP` in the maximal update parametrization: every layer learns features at every width, at one learning rate of SGD.
+    r"""An `MLP` in the maximal update parametrization.
+
+    Every layer learns features at every width, at one learning rate of SGD.
 
     .. math:: h_1 = \phi(s(W_1 x + b_1)), \qquad h_{l+1} = \phi(W_{l+1} h_l + s\,b_{l+1}), \qquad
               y = \tfrac1s W_{out} h_L + b_{out}, \qquad s = \sqrt{n / n_0}

@@ -1,4 +1,4 @@
-"""Networks that are linear in their input, however deep: what they learn, and how coherently, depth decides all the same."""
+"""Networks that are linear in their input, however deep."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ class DeepLinear(Network):
 
 
 class DiagonalChain(Network):
-    r"""A linear map whose every weight is a product of `depth` factors: the smallest model in which depth amplifies coherence.
+    r"""A linear map whose every weight is a product of `depth` factors.
+
+    The smallest model in which depth amplifies coherence.
 
     .. math:: f(x) = \sum_j u_j x_j, \qquad u_j = \prod_{l=1}^{depth} w_j^{(l)}
 
@@ -75,7 +77,8 @@ class DiagonalChain(Network):
     further a weight has come, the faster it moves. On the six-feature set with a shared feature
     alpha of the factors is
 
-    .. math:: \alpha = \frac{u_6^\kappa + u_i^\kappa / m}{u_6^\kappa + u_i^\kappa}, \qquad \kappa = 2 - 2 / depth
+    .. math:: \alpha = \frac{u_6^\kappa + u_i^\kappa / m}{u_6^\kappa + u_i^\kappa},
+        \qquad \kappa = 2 - 2 / depth
 
     with u_6 the shared and u_i a private weight: constant for one factor, rising towards 1 for
     more. By algebra; the papers have no such model. `depth` 1 is `Linear` from another start. A

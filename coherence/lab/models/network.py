@@ -1,4 +1,4 @@
-"""What the networks share: a base class that checks sizes, folding of flat examples, and where weights start."""
+"""What networks share: a base class, checks of sizes, folding of examples, initial weights."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def check_shape(network: Any, names: Sequence[str], example: tuple[int, ...]) ->
     shape = network.shape
     if shape is not None and len(shape) != len(names):
         raise ValueError(
-            f"{type(network).__name__}: shape is {', '.join(names)}, as {example}; got {tuple(shape)}."
+            f"{type(network).__name__}: shape is {', '.join(names)}, as {example}; "
+            f"got {tuple(shape)}."
         )
 
 
@@ -52,7 +53,7 @@ def chain_of(*sizes: int) -> str:
 
 
 def folded(x: jax.Array, shape: tuple[int, ...] | None) -> jax.Array:
-    """`[numbers]` or `[m, numbers]` with the last axis folded into `shape`; as it is where there is no shape.
+    """`[numbers]` or `[m, numbers]` with the last axis folded into `shape`, if there is one.
 
     Raises:
         ValueError: an example has another number of numbers.
@@ -88,8 +89,9 @@ def flat(x: jax.Array) -> jax.Array:
 
 
 paper_init = nn.initializers.variance_scaling(2.0, "fan_avg", "normal")
-r"""Normal with standard deviation :math:`2 / \sqrt{n_{in} + n_{out}}`: the square root of 2 times Glorot's.
+r"""Normal with standard deviation :math:`2 / \sqrt{n_{in} + n_{out}}`.
 
+That is the square root of 2 times Glorot's.
 From the authors' code for Coherent Gradients (arXiv:2002.10657); the paper's text says Xavier.
 Biases start at 0.
 """
@@ -99,7 +101,7 @@ r"""Normal with variance :math:`2 / n_{in}`: what is usually called the standard
 
 
 def uniform_init(fan_in: int) -> Callable:
-    r"""Uniform within :math:`\pm 1 / \sqrt{n_{in}}`, for weights and biases alike: what PyTorch's layers start from.
+    r"""Uniform within :math:`\pm 1 / \sqrt{n_{in}}`, for weights and biases: PyTorch's default.
 
     n_in of a dense layer is its number of inputs, of a convolution input channels times places of
     the window. PyTorch keeps a transposed convolution's kernel with inputs and outputs exchanged

@@ -39,10 +39,10 @@ class _Recurrent(Network):
 
 
 class LSTM(_Recurrent):
-    """Layers of long short-term memory over a sequence [T, features], then a linear layer on the last output.
+    """Long short-term memory over a sequence, then a linear layer on the last output.
 
-    Takes one sequence or a batch of them, [m, T, features]; with `shape=(T, features)` flat
-    examples, which it folds: an image is the sequence of its rows.
+    Takes one sequence [T, features] or a batch of them, [m, T, features]; with `shape=(T,
+    features)` flat examples, which it folds: an image is the sequence of its rows.
     """
 
     def cell(self, layer: int) -> nn.RNNCellBase:

@@ -11,8 +11,9 @@ MOST_GROUPS = 32  # of group norm, as in Wu & He, arXiv:1803.08494
 
 
 class ResNet(Network):
-    """A residual network for small images (He et al., arXiv:1512.03385) with group norm: an example has a gradient of its own.
+    """A residual network for small images with group norm (He et al., arXiv:1512.03385).
 
+    Unlike with batch norm, an example has a gradient of its own.
     `depth` are the residual blocks of a stage, two 3 x 3 convolutions each; each of the `stages`
     after the first halves the image and doubles the channels, which start at `width`. `ResNet()` is
     ResNet-18 with its stem for small images, 11 million parameters. Every norm has as many groups:
@@ -84,8 +85,10 @@ class ResNet(Network):
 
 
 def groups(width: int) -> int:
-    """The number of groups of every norm: the largest divisor of `width`, up to 32, that leaves two channels to a group."""
-    most = min(
-        MOST_GROUPS, max(width // 2, 1)
-    )  # a lone channel on a 1 x 1 image would be its own mean, and leave nothing
+    """The number of groups of every norm.
+
+    The largest divisor of `width`, up to 32, that leaves two channels to a group: a lone channel
+    on a 1 x 1 image would be its own mean, and leave nothing.
+    """
+    most = min(MOST_GROUPS, max(width // 2, 1))
     return max(divisor for divisor in range(1, most + 1) if width % divisor == 0)

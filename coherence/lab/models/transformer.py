@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 
 class Transformer(nn.Module):
-    """Causal self-attention and a GELU MLP in each layer; logits over the vocabulary at every position.
+    """A causal transformer over tokens: logits over the vocabulary at every position.
 
+    Each layer is self-attention and a GELU MLP, with layer norm before each.
     Takes one sequence of token numbers [T] or a batch [m, T]; returns [..., T, vocabulary]. With
     `tied`, the embedding is also the output layer. No dropout.
     """

@@ -1,4 +1,4 @@
-"""One way to say a setting: every aggregator, network, data set, ... by its own name, as a plain value.
+"""One way to say a setting: aggregators, networks, data sets, ... by their own names.
 
 >>> from coherence.lab.settings import MLP, parse, winsorize, Aggregators
 >>> winsorize(c=2)

@@ -27,7 +27,7 @@ def apply_flags(settings: Any, arguments: Sequence[str], prog: str) -> Any:
 
 
 def explain(cls: type) -> str:
-    """What there is to choose from in the fields of a settings class: every choice with its own fields."""
+    """The choices in the fields of a settings class, each with its own fields, as text."""
     paragraphs: dict[type, str] = {}
     for kind in field_types(cls).values():
         for choice in choices(kind):
@@ -47,7 +47,7 @@ def _explained(choice):
 
 
 def _choice(info):
-    """How a choice is read; `None` for other fields, and for settings within settings, whose fields are flags."""
+    """How tyro reads a choice; `None` for other fields, and for settings within settings."""
     import tyro
 
     kinds = tuple(choices(info.type))

@@ -1,4 +1,4 @@
-"""Where the functions stand that can be chosen, and what they make: every one of them is a setting by its own name."""
+"""Where the functions stand that can be chosen: each of them is a setting by its own name."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ROOMS = {
 def members(room: str) -> dict[str, type[Setting]]:
     """The settings classes of a room by name, in the order of the stub."""
     place = ROOMS[room]
-    found = {}
+    classes: dict[str, type[Setting]] = {}
     for name in listed(place.module):
         try:
             source = f"{place.module}:{locate(place.module, name)[1].name}"
@@ -50,8 +50,8 @@ def members(room: str) -> dict[str, type[Setting]]:
         described = describe(source)
         made = {described.returns} & {*place.returns} or {*described.bases} & {*place.bases}
         if made and is_plain(described, place.given):
-            found[name] = setting(source, place.given)
-    return found
+            classes[name] = setting(source, place.given)
+    return classes
 
 
 @functools.cache

@@ -1,7 +1,7 @@
-"""Settings from signatures: a class for every function or class that can be chosen, without importing what it names.
+"""Settings from signatures: a class for a function or class, without importing it.
 
-`setting("coherence.optim:winsorize")` reads the source of `winsorize` and returns a frozen dataclass
-of the same name with its parameters as fields, their types, defaults and descriptions. So
+`setting("coherence.optim:winsorize")` reads the source of `winsorize` and returns a frozen
+dataclass of the same name with its parameters as fields, their types, defaults and descriptions. So
 `winsorize(c=2)` is a plain value, and `winsorize(c=2).build()` imports the function and calls it.
 """
 
@@ -93,9 +93,8 @@ def _setting(source, given):
 
 
 def _field_type(parameter):
-    if parameter.kind is Parameter.VAR_POSITIONAL:
-        return tuple[parameter.annotation, ...]
-    return parameter.annotation
+    kind: Any = parameter.annotation
+    return tuple[kind, ...] if parameter.kind is Parameter.VAR_POSITIONAL else kind
 
 
 def describe(source: str | Callable) -> Description:
@@ -112,7 +111,7 @@ def describe(source: str | Callable) -> Description:
 
 
 def is_plain(description: Description, given: tuple[str, ...] = ()) -> bool:
-    """Whether every parameter that has to be given can be: as a plain value or as another setting."""
+    """Whether all required parameters can be plain values or other settings."""
     required = [
         p
         for p in description.parameters
@@ -134,7 +133,7 @@ def _is_plain(kind):
 
 
 def locate(module: str, name: str) -> tuple[str, ast.FunctionDef | ast.ClassDef]:
-    """The module that defines a name, and its definition; through stubs and imports of other modules.
+    """The module that defines a name, and its definition; imports and stubs are followed.
 
     Raises:
         LookupError: there is no function or class of that name.
@@ -183,7 +182,10 @@ def _path(module):
 
 def _of_function(node):
     doc = ast.get_docstring(node) or ""
-    parameters = [_parameter(*pair, Parameter.POSITIONAL_OR_KEYWORD) for pair in _positional(node)]
+    parameters = [
+        _parameter(argument, default, Parameter.POSITIONAL_OR_KEYWORD)
+        for argument, default in _positional(node)
+    ]
     if node.args.vararg:
         parameters.append(_parameter(node.args.vararg, None, Parameter.VAR_POSITIONAL))
     for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults):

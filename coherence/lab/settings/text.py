@@ -13,11 +13,12 @@ _NUMBERS = {"inf": math.inf, "nan": math.nan}
 
 
 def parse(text: str, kind: Any) -> Any:
-    """`name` or `name(value, field=value, ...)` as a setting of type `kind`; case does not matter in the name.
+    """`name` or `name(value, field=value, ...)` as a setting of type `kind`.
 
-    Values are Python's literals and other settings, of those that the field may hold. What
-    settings print is read as they were: `parse(repr(settings), type(settings)) == settings`. Settings
-    of a class that a field's type does not name are read where `kind` names it.
+    Case does not matter in the name. Values are Python's literals and other settings, of those that
+    the field may hold. What settings print is read as they were: `parse(repr(settings),
+    type(settings)) == settings`. Settings of a class that a field's type does not name are read
+    where `kind` names it.
 
     Args:
         kind: a settings class, or a union of them, with `None` or as a tuple.
@@ -39,7 +40,7 @@ def parse(text: str, kind: Any) -> Any:
 
 
 def _setting(node, kinds, known):
-    """The setting of a call or a name, out of `kinds`, or else of those `known` all over the text."""
+    """The setting of a call or a name, out of `kinds`, or of those `known` in the whole text."""
     call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
     name = ast.unparse(call.func)
     if Setting in kinds:
@@ -51,10 +52,10 @@ def _setting(node, kinds, known):
     types = field_types(kind)
     in_any_field = tuple(choice for held in types.values() for choice in choices(held))
     args = [_value(argument, in_any_field, known) for argument in call.args]
-    keywords = {
-        keyword.arg: _value(keyword.value, tuple(choices(types.get(keyword.arg, Any))), known)
-        for keyword in call.keywords
-    }
+    keywords = {}
+    for keyword in call.keywords:
+        field = str(keyword.arg)
+        keywords[field] = _value(keyword.value, tuple(choices(types.get(field, Any))), known)
     return kind(*args, **keywords)
 
 

@@ -1,4 +1,4 @@
-"""A setting: the arguments of one function as a plain value that compares, prints and goes into JSON; and what is done with any settings."""
+"""Settings as values: arguments of a function that compare, print and go into JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_LETTERS = 200  # of a folder's name; file systems take 255
 
 
 class Setting:
-    """What all classes made by `signatures.setting` share: their fields are the parameters of a function.
+    """The base of all classes made by `signatures.setting`; fields are a function's parameters.
 
     Making one checks names and types. What a value has to be, the function says when it is built.
     """
@@ -44,7 +44,7 @@ class Setting:
             object.__setattr__(self, name, converted(bound.arguments[name], kind, who))
 
     def build(self, *given: Any) -> Any:
-        """What the function returns for these values, settings among them built first.
+        """What the function returns for these values; settings among them are built first.
 
         Args:
             given: the parameters that are no settings, such as a network's number of outputs;
@@ -70,7 +70,7 @@ class Setting:
     def __repr__(self) -> str:
         parameters = inspect.signature(type(self)).parameters
         words: list[str] = []
-        for name, value in said(self).items():
+        for name, value in set_fields(self).items():
             if parameters[name].kind is inspect.Parameter.VAR_POSITIONAL:
                 words += map(repr, value)
             else:
@@ -78,7 +78,7 @@ class Setting:
         return f"{type(self).__name__}({', '.join(words)})"
 
     def __reduce__(self) -> tuple:
-        return _restored, (self.source, self.given, said(self))
+        return _restored, (self.source, self.given, set_fields(self))
 
 
 def _restored(source, given, values):
@@ -97,8 +97,8 @@ class _Unset:
 UNSET: Any = _Unset()
 
 
-def said(setting: Any) -> dict[str, Any]:
-    """The fields with something to say, by name: options that stay at their default of `None` are left out."""
+def set_fields(setting: Any) -> dict[str, Any]:
+    """The fields by name, without options that stay at their default of `None`."""
     silent = {name for name in _options(setting) if getattr(setting, name) in (None, UNSET)}
     names = [field.name for field in dataclasses.fields(setting)]
     return {name: getattr(setting, name) for name in names if name not in silent}
@@ -133,7 +133,7 @@ def choices(kind: Any) -> Iterator[type]:
 
 
 def converted(value: Any, kind: Any, who: str) -> Any:
-    """`value` as one of type `kind`: numpy's numbers become Python's, whole numbers floats, lists tuples.
+    """`value` as a `kind`: numpy's numbers become Python's, whole numbers floats, lists tuples.
 
     Raises:
         TypeError: it is of another type; `who` names the setting and the field.
@@ -211,11 +211,11 @@ def _built(value):
 
 
 def plain(settings: Any) -> Any:
-    """Settings as JSON-able values; each names itself as `kind`, so that a choice between several can be told apart."""
+    """Settings as values for JSON; each names itself as `kind`, to tell choices apart."""
     if dataclasses.is_dataclass(settings):
         return {
             "kind": type(settings).__name__,
-            **{name: plain(value) for name, value in said(settings).items()},
+            **{name: plain(value) for name, value in set_fields(settings).items()},
         }
     if isinstance(settings, tuple | list):
         return [plain(x) for x in settings]
@@ -228,23 +228,24 @@ def check(settings: Any, path: str = "") -> None:
     Raises:
         ValueError: a function refuses its values; the field is named by its whole path.
     """
-    for name, value in said(settings).items():
+    for name, value in set_fields(settings).items():
         where = f"{path}.{name}" if path else name
-        for one in value if isinstance(value, tuple) else (value,):
-            if isinstance(one, Setting):
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, Setting):
                 try:
-                    one.build()
+                    part.build()
                 except (ValueError, TypeError, OSError) as error:
-                    raise ValueError(f"{where}={one!r}: {error}") from error
-            elif dataclasses.is_dataclass(one):
-                check(one, where)
+                    raise ValueError(f"{where}={part!r}: {error}") from error
+            elif dataclasses.is_dataclass(part):
+                check(part, where)
 
 
 def variant(preset: str, settings: Any, default: Any) -> str:
-    """A folder's name for a preset with changed fields, by their whole paths: `cpu`, `cpu,steps=100`, `cpu,brief.steps=100`.
+    """A folder's name for a preset with changed fields: `cpu`, `cpu,brief.steps=100`.
 
-    Where letters that no folder's name can have are replaced, or too many are left out, a digest of
-    the whole tells such names apart. `seeds` is no change: more seeds join those that are there.
+    Fields are named by their whole paths. Where letters that no folder's name can have are
+    replaced, or too many are left out, a digest of the whole tells such names apart. `seeds` is no
+    change: more seeds join those that are there.
     """
     changes = [(path, value) for path, value in _changes(settings, default) if path != "seeds"]
     name = ",".join([preset, *(f"{path}={_slug(value)}" for path, value in changes)])
@@ -261,13 +262,13 @@ def _changes(settings, default, path=""):
             yield path, settings
         return
     for field in dataclasses.fields(settings):
-        pair = (getattr(x, field.name) for x in (settings, default))
-        yield from _changes(*pair, f"{path}.{field.name}" if path else field.name)
+        value, usual = getattr(settings, field.name), getattr(default, field.name)
+        yield from _changes(value, usual, f"{path}.{field.name}" if path else field.name)
 
 
 def _slug(value):
     if dataclasses.is_dataclass(value):
-        return "-".join([type(value).__name__, *map(_slug, said(value).values())])
+        return "-".join([type(value).__name__, *map(_slug, set_fields(value).values())])
     if isinstance(value, tuple):
         return "+".join(map(_slug, value))
     return re.sub(r"[^A-Za-z0-9._+-]", "-", str(value))
@@ -277,8 +278,8 @@ def _exact(value):
     """Whether no other value has its slug."""
     if dataclasses.is_dataclass(value):
         options = set(_options(value))
-        given = options & said(value).keys()
-        return (not given or given == options) and all(map(_exact, said(value).values()))
+        given = options & set_fields(value).keys()
+        return (not given or given == options) and all(map(_exact, set_fields(value).values()))
     if isinstance(value, tuple):
         return all(map(_exact, value)) and not any(isinstance(x, tuple) for x in value)
     return not isinstance(value, str) or re.fullmatch(r"[A-Za-z0-9._]*", value) is not None

@@ -12,7 +12,7 @@ from sklearn.preprocessing import MinMaxScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from coherence.lab.data import digits
-from coherence.lab.estimators import BernoulliNB, MLPClassifier, Scaled, catalogue
+from coherence.lab.estimators import BernoulliNB, MLPClassifier, ScaledPipeline, catalogue
 
 DATA = digits()
 X, Y, NEW, TRUE = DATA.x_train[:300], DATA.y_train[:300], DATA.x_test, DATA.y_test
@@ -50,7 +50,9 @@ def test_it_can_do_what_the_table_says(name):
         row.how, "x to y"
     )
     assert row.generates == hasattr(model, "sample") == (row.how == "generative")
-    assert row.gradients == hasattr(model[-1] if isinstance(model, Scaled) else model, "params_")
+    assert row.gradients == hasattr(
+        model[-1] if isinstance(model, ScaledPipeline) else model, "params_"
+    )
     if row.models != "x to y":
         assert hasattr(model, "predict_proba")
     if hasattr(model, "predict_proba"):
@@ -98,18 +100,22 @@ def test_without_the_extra_only_its_row_says_so(monkeypatch):
     (row,) = (row for row in catalogue() if row.name == "xgboost")
     with pytest.raises(
         ImportError,
-        match=r"the row xgboost needs the extra classical, .* pip install -e '.\[classical\]'",
+        match=r"xgboost is not installed: pip install -e '.\[classical\]'",
     ):
         row.make(0)
 
 
 def test_a_scaled_sample_is_in_the_units_of_the_data():
     x, y = 100 + 7 * X, Y
-    model = Scaled([("scaler", MinMaxScaler()), ("model", BernoulliNB(binarize=0.5))]).fit(x, y)
+    model = ScaledPipeline([("scaler", MinMaxScaler()), ("model", BernoulliNB(binarize=0.5))]).fit(
+        x, y
+    )
     drawn, changing = model.sample(np.repeat(3, 50), 0), np.ptp(x, axis=0) > 0
     extremes = np.stack([x.min(0), x.max(0)])[:, changing]
     assert np.isclose(drawn[:, changing, None], extremes.T).any(-1).all()
-    assert not hasattr(Scaled([("scaler", MinMaxScaler()), ("model", MLPClassifier())]), "sample")
+    assert not hasattr(
+        ScaledPipeline([("scaler", MinMaxScaler()), ("model", MLPClassifier())]), "sample"
+    )
 
 
 def test_settings_and_measurements_go_through_the_scaler():

@@ -10,6 +10,7 @@ import pytest
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import coherence as co
@@ -18,6 +19,7 @@ from coherence.lab.estimators import (
     CNNClassifier,
     ConditionalVAEClassifier,
     MLPClassifier,
+    NumberedLabels,
     RNNClassifier,
     SoftmaxRegression,
     catalogue,
@@ -34,27 +36,31 @@ DATA = digits()
 X, Y = DATA.x_train[:200], DATA.y_train[:200]
 SMALL = {"width": 16, "optimizer": sgd(0.1), "batch_size": 10, "steps": 20}
 
-TINY = {"steps": 30, "optimizer": adam(0.1)}
-CHECKED = [SoftmaxRegression(**TINY), MLPClassifier(width=16, **TINY)]
-EXPECTED = {
-    "check_parameters_default_constructible": "defaults may be frozen settings: they cannot change under anybody's hands"
-}
+TINY = {"steps": 30, "optimizer": "adam(learning_rate=0.1)"}
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @parametrize_with_checks(
-    CHECKED[:1], legacy=False, expected_failed_checks=lambda estimator: EXPECTED
+    [
+        SoftmaxRegression(**TINY),
+        MLPClassifier(width=16, **TINY),
+        NumberedLabels(LogisticRegression()),
+    ]
 )
-def test_it_keeps_what_scikit_learn_asks_of_every_estimator(estimator, check):
+def test_it_keeps_what_scikit_learn_asks_of_classifiers(estimator, check):
     check(estimator)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @parametrize_with_checks(
-    [*CHECKED, ConditionalVAEClassifier(width=16, latents=2, draws=2, **TINY)],
-    expected_failed_checks=lambda estimator: EXPECTED,
+    [
+        CNNClassifier(width=4, depth=1, **TINY),
+        RNNClassifier(width=8, **TINY),
+        ConditionalVAEClassifier(width=16, latents=2, draws=2, **TINY),
+    ]
 )
-def test_it_keeps_what_scikit_learn_asks_of_classifiers(estimator, check):
+def test_networks_of_every_kind_keep_it(estimator, check):
     check(estimator)
 
 
@@ -151,8 +157,24 @@ def test_sparse_words_are_regressed_like_dense_ones():
 
 def test_predicting_many_is_predicting_them_all(monkeypatch):
     whole = regression().predict_proba(X)
-    monkeypatch.setattr("coherence.lab.estimators.trained._AT_ONCE", 64)
+    monkeypatch.setattr("coherence.lab.estimators.trained._BLOCK", 7)
     np.testing.assert_allclose(regression().predict_proba(X), whole, rtol=1e-5)
+
+
+def test_what_is_predicted_of_an_example_does_not_depend_on_its_neighbours():
+    whole = regression().predict_proba(X)
+    np.testing.assert_array_equal(regression().predict_proba(X[70:73]), whole[70:73])
+    drawing = ConditionalVAEClassifier(width=4, latents=1, draws=1, steps=2, random_state=None)
+    drawing.fit(X, Y)  # with a seed of its own, which predicting keeps
+    once = drawing.predict_proba(X)
+    np.testing.assert_array_equal(drawing.predict_proba(X[3:5]), once[3:5])
+
+
+def test_a_diverged_classifier_is_an_error_and_not_one_that_predicts_one_class():
+    with pytest.raises(
+        ValueError, match="SoftmaxRegression: training diverged, .* Take a smaller learning rate"
+    ):
+        SoftmaxRegression(optimizer="sgd(1e38)", steps=9).fit(X, Y)
 
 
 def test_nothing_is_left_on_disk(monkeypatch, tmp_path):

@@ -1,10 +1,11 @@
-"""Networks as classifiers: from softmax regression to a recurrent one that reads an image row by row."""
+"""Networks as classifiers: softmax regression, MLP, CNN and RNN."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from coherence.lab.settings import CNN, LSTM, MLP, RNN, Optimizers, adam
+from coherence.lab.settings import CNN, LSTM, MLP, RNN
 
 from .trained import Trained
 
@@ -14,10 +15,10 @@ class SoftmaxRegression(Trained):
     """Logits that are linear in x; with two classes logistic regression.
 
     No penalty: on separable data the weights grow as long as it is trained. Sparse matrices are
-        made dense: n x features floats.
+    made dense: n x features floats.
     """
 
-    optimizer: Optimizers = adam(1e-2)
+    optimizer: Any = "adam(learning_rate=0.01)"
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -39,7 +40,6 @@ class MLPClassifier(Trained):
     """Units in each hidden layer."""
     depth: int = 1
     """Number of hidden layers."""
-    optimizer: Optimizers = adam(3e-3)
 
     def _settings(self):
         return MLP(self.width, self.depth)
@@ -49,33 +49,35 @@ class MLPClassifier(Trained):
 class CNNClassifier(Trained):
     """3 x 3 convolutions with ReLU over flat images, each after the first halving them."""
 
-    shape: tuple[int, int, int] = (8, 8, 1)
-    """Height, width and channels of an image."""
+    shape: tuple[int, int, int] | None = None
+    """Height, width and channels of an image; None: one row of pixels."""
     width: int = 8
     """Channels of the first convolution; those that follow have twice as many."""
     depth: int = 2
     """Number of convolutions."""
-    optimizer: Optimizers = adam(3e-3)
 
     def _settings(self):
-        self._check_folding(self.shape)
-        return CNN(self.width, self.depth, shape=self.shape)
+        shape = (1, self.n_features_in_, 1) if self.shape is None else self.shape
+        self._check_folding(shape)
+        return CNN(self.width, self.depth, shape=shape)
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class RNNClassifier(Trained):
     """Recurrent layers over the rows of a flat image, then logits from the last state."""
 
-    shape: tuple[int, int] = (8, 8)
-    """Positions and features at each: the height of an image and the numbers in a row."""
+    shape: tuple[int, int] | None = None
+    """Positions and features at each, as the height of an image and the numbers in a row; None: a
+    sequence of single numbers."""
     width: int = 64
     """Units in each layer."""
     depth: int = 1
     """Number of recurrent layers."""
     gated: bool = False
     """Long short-term memory; False: plain tanh units."""
-    optimizer: Optimizers = adam(3e-3)
 
     def _settings(self):
-        self._check_folding(self.shape)
-        return (LSTM if self.gated else RNN)(self.width, self.depth, shape=self.shape)
+        shape = (self.n_features_in_, 1) if self.shape is None else self.shape
+        self._check_folding(shape)
+        network = LSTM if self.gated else RNN
+        return network(self.width, self.depth, shape=shape)
