@@ -1,7 +1,7 @@
-from .catalogue import Entry as Entry
-from .catalogue import NumberedLabels as NumberedLabels
-from .catalogue import ScaledPipeline as ScaledPipeline
-from .catalogue import catalogue as catalogue
+from .classifier_catalogue import Entry as Entry
+from .classifier_catalogue import NumberedLabels as NumberedLabels
+from .classifier_catalogue import ScaledPipeline as ScaledPipeline
+from .classifier_catalogue import catalogue as catalogue
 from .generative import BernoulliNB as BernoulliNB
 from .generative import GaussianNB as GaussianNB
 from .generative import MultinomialNB as MultinomialNB
