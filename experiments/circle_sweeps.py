@@ -16,8 +16,9 @@ import numpy as np
 from coherence.lab.analysis import computed, stacked, tabulate, under
 from coherence.lab.claims import Source, above, below, exactly
 from coherence.lab.experiment import all_arms
-from coherence.lab.settings import AE, VAE, adam, circles
+from coherence.lab.settings import AE, VAE, Probing, adam, circles
 from coherence.lab.training.autoencoding import Autoencoding
+from coherence.probes.schedules import Log
 
 # An untrained network's losses of a batch of 32, as the tutorial's notebook prints them: mean and
 # sum over pixels, by mean and sum over it.
@@ -35,51 +36,35 @@ MEASURED = ("test_kl", "test_reconstruction", "encoder", "decoder")
 STUDIED = ("error", "kept", "distance", "from_normal", "rho")
 
 
-@dataclass(frozen=True)
-class Swept(Autoencoding):
-    """An autoencoder of which test losses and the coherence of encoder and decoder are measured."""
+def coherence_by_half(view):
+    """m-coherence of encoder and decoder."""
+    from coherence import layer, m_coherence
 
-    data: circles = circles(500, 300)
-    optimizer: adam = adam(1e-3)
-    steps: int = 1000
-    points_per_decade: int = 1
-    probes: tuple = ()
-    track_batches: bool = False
-    sample: int = 256
-    """m: training circles whose gradients are looked at."""
+    return m_coherence(view.pooled, by=lambda path: layer(path).split("/")[0])
 
-    def build(self, seed):
-        import jax
 
-        from coherence import layer, m_coherence, per_example_value_and_grad
-
-        problem, terms = super().build(seed), self._terms(self.model.build())
-        order = np.random.default_rng([seed, 6]).permutation(len(problem.data["corrupt"]))
-        part = lambda path: layer(path).split("/")[0]  # encoder or decoder
-
-        def measure(params, arrays):
-            train, test = ((*arrays[name], *arrays["keys"][name]) for name in ("train", "test"))
-            sample = tuple(x[arrays["fixed"]] for x in train)
-            _, gradients = per_example_value_and_grad(problem.loss)(params, sample)
-            losses = jax.vmap(terms, (None, 0))(params, test).items()
-            means = {f"test_{name}": each.mean() for name, each in losses}
-            return means | m_coherence(gradients, by=part)
-
-        data = {**problem.data, "fixed": order[: self.sample]}
-        return replace(problem, data=data, measure=measure)
+HALVES = Probing(m=256, quantities=(coherence_by_half,), groups="none", when=Log(1), stream=6)
 
 
 @dataclass(frozen=True)
 class Settings:
-    run: Swept = Swept()
+    run: Autoencoding = Autoencoding(
+        data=circles(500, 300),
+        optimizer=adam(1e-3),
+        steps=1000,
+        points_per_decade=1,
+        probes=(HALVES,),
+        track_batches=False,
+    )
     factors: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
     """Of the reconstruction error; the one in the middle is the tutorial's."""
     width: int = 256
     seeds: int = 8
 
 
-_SMALL = Swept(data=circles(64, 32), steps=30, sample=16)
-_LARGE = Swept(data=circles(1000, 1000), optimizer=adam(3e-4), steps=930)
+RUN = Settings.run
+_SMALL = replace(RUN, data=circles(64, 32), steps=30, probes=(replace(HALVES, m=16),))
+_LARGE = replace(RUN, data=circles(1000, 1000), optimizer=adam(3e-4), steps=930)
 PRESETS = {
     "smoke": Settings(_SMALL, factors=(1.0,), width=8, seeds=2),
     "cpu": Settings(),
@@ -233,7 +218,7 @@ def record(settings, runs):
     arrays = {
         "factors": np.array(settings.factors),
         "z": np.array(Z),
-        "m": settings.run.sample,
+        "m": settings.run.probes[0].m,
         "printed": np.array(list(PRINTED.values())),
         "variance": data.x_test.var(0).sum(),
         "floor": nearest(data.x_test, circles)[0].mean(),
@@ -246,12 +231,18 @@ def record(settings, runs):
         studied = [study(network, data, circles) for network in networks]
         if arm in shown or arm.startswith("squared"):
             arrays[f"{arm}/at_z"] = studied[0]["at_z"]
-        last = [run.records()[-1] for run in runs[arm]]
+        last = [_last(run) for run in runs[arm]]
         measured = [name for name in MEASURED if name in last[0]]
         for names, results in ((measured, last), (STUDIED, studied)):
             values = {name: np.array([result[name] for result in results]) for name in names}
             arrays |= under(arm, values)
     return arrays
+
+
+def _last(run):
+    """What was measured at the end, encoder and decoder as numbers of their own."""
+    record = run.records()[-1]
+    return record | record["train/coherence_by_half"]
 
 
 def study(network, data, circles):

@@ -28,13 +28,14 @@ from coherence.lab.settings import (
     MLP,
     DeepLinear,
     DiagonalChain,
+    Probing,
     label_noise,
     learnable,
     mnist,
     sgd,
 )
 from coherence.lab.training.classification import Classification
-from coherence.probes.schedules import Every
+from coherence.probes.schedules import Every, Log
 
 EXAMPLES = 4
 FITTED = 1e-8  # training loss of a chain below which gradients are rounding error
@@ -97,6 +98,24 @@ class Chain:
         )
 
 
+def main_share(view):
+    """Share of the mean gradient's squared norm along the gradients' first principal direction.
+
+    Not centred. With G = V L V', the mean's part along direction k is l_k (v_k . 1)^2.
+    """
+    import jax.numpy as jnp
+
+    from coherence import gram
+
+    lengths, directions = jnp.linalg.eigh(gram(view.few))
+    parts = lengths.clip(min=0) * jnp.square(directions.sum(0))
+    return parts[-1] / parts.sum()
+
+
+# Training examples whose gradients' main direction is looked for.
+MAIN = Probing(m=300, quantities=(main_share,), groups="none", when=Log(16), stream=3)
+
+
 @dataclass(frozen=True)
 class Network(Classification):
     """A classifier of which the gradients' main direction is looked at, too."""
@@ -104,9 +123,7 @@ class Network(Classification):
     noise: label_noise = label_noise(0.2)
     optimizer: sgd = sgd(0.02)
     points_per_decade: int = 16
-    probes: tuple = ()
-    sample: int = 300
-    """Training examples whose gradients' main direction is looked for."""
+    probes: tuple[Probing, ...] = (MAIN,)
 
     def describe(self):
         data = self.data.build()
@@ -115,32 +132,6 @@ class Network(Classification):
             f"{data.name} ({len(data.y_train):,} examples, {noise}), width {self.model.width}; "
             "six-feature set"
         )
-
-    def build(self, seed):
-        from coherence import gram, per_example_value_and_grad
-
-        problem = super().build(seed)
-        order = np.random.default_rng([seed, 3]).permutation(len(problem.data["corrupt"]))
-
-        def measure(params, arrays):
-            sample = tuple(array[arrays["fixed"]] for array in arrays["train"])
-            _, gradients = per_example_value_and_grad(problem.loss)(params, sample)
-            return {**problem.measure(params, arrays), "main_share": main_share(gram(gradients))}
-
-        data = {**problem.data, "fixed": order[: self.sample]}
-        return replace(problem, data=data, measure=measure)
-
-
-def main_share(gram):
-    """Share of the mean gradient's squared norm along the gradients' first principal direction.
-
-    Not centred. With G = V L V', the mean's part along direction k is l_k (v_k . 1)^2.
-    """
-    import jax.numpy as jnp
-
-    lengths, directions = jnp.linalg.eigh(gram)
-    parts = lengths.clip(min=0) * jnp.square(directions.sum(0))
-    return parts[-1] / parts.sum()
 
 
 @dataclass(frozen=True)
@@ -164,7 +155,7 @@ class Settings:
     seeds: int = 8
 
 
-_SMALL = Network(steps=100, sample=60)
+_SMALL = Network(steps=100, probes=(replace(MAIN, m=60),))
 _CHAIN = Chain(learning_rate=0.01, steps=2000)
 _LARGE = Network(data=mnist(), steps=20_000)
 PRESETS = {
@@ -297,8 +288,8 @@ def record(settings, runs):
             found = single({name: curves[name][0] for name in CHAIN_CURVES})
             arrays |= under(arm, {"step": curves["step"], **found})
             continue
-        curves = stacked(seeds, "train_loss", "main_share", "corrupt_accuracy")
-        loss = curves["train_loss"][:, None]
+        curves = stacked(seeds, "train_loss", "train/main_share", "corrupt_accuracy")
+        curves["main_share"], loss = curves.pop("train/main_share"), curves["train_loss"][:, None]
         at = {
             name: first_at(loss, curves[name][:, None], LEVELS, falling=True)
             for name in ("main_share", "corrupt_accuracy")

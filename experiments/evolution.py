@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coherence.lab.analysis import single, stacked, tabulate, too_low, under
+from coherence.lab.analysis import single, stacked, stacked_parts, tabulate, too_low, under
 from coherence.lab.claims import Source, above, below, exactly
 from coherence.lab.experiment import all_arms
-from coherence.lab.settings import CNN, MLP, label_noise, mnist, sgd
+from coherence.lab.settings import CNN, MLP, Probing, label_noise, mnist, sgd
 from coherence.lab.training.classification import Classification
+from coherence.probes.schedules import Log
 
 TRANSIENT = 25  # steps
 WINDOW = 3  # neighbouring points whose median is a point of a smoothed curve
@@ -41,50 +42,35 @@ class FewDigits:
         return replace(data, x_train=x, y_train=y)
 
 
+def squared_norm_by_layer(view):
+    from coherence import layer, squared_norms
+
+    return {name: n.mean() for name, n in squared_norms(view.few, by=layer).items()}
+
+
+LAYERS = Probing(
+    quantities=("m_coherence", "m_coherence_by_layer", squared_norm_by_layer),
+    groups="none",
+    when=Log(12),
+    stream=4,
+)
+
+
 @dataclass(frozen=True)
-class ByLayer(Classification):
+class Network(Classification):
     """A classifier whose layers are looked at on one fixed sample."""
 
     data: FewDigits | mnist = FewDigits()
     optimizer: sgd = sgd(0.03, 0.9)
     steps: int = 5000
     points_per_decade: int = 12
-    probes: tuple = ()
+    probes: tuple[Probing, ...] = (LAYERS,)
     track_batches: bool = False
-    sample: int = 500
-    """m: training examples whose gradients are looked at, the same ones throughout."""
-
-    def build(self, seed):
-        from coherence import m_coherence, squared_norms
-        from coherence.probes import Log, Probe, Quantity
-        from coherence.trees import layer
-
-        problem = super().build(seed)
-        x, y = problem.data["train"]
-        fixed = np.sort(np.random.default_rng([seed, 4]).permutation(len(y))[: self.sample])
-
-        def mean_squares(few):
-            return {name: n.mean() for name, n in squared_norms(few, by=layer).items()}
-
-        quantities = (
-            Quantity("m_coherence", m_coherence),
-            Quantity("m_coherence_by_layer", lambda pooled: m_coherence(pooled, by=layer)),
-            Quantity("squared_norm_by_layer", mean_squares, "few"),
-        )
-        probe = Probe(
-            problem.loss,
-            (x[fixed], y[fixed]),
-            quantities=quantities,
-            when=Log(self.points_per_decade),
-            batch_size=self.sample,
-            few=self.sample,
-        )
-        return replace(problem, probes=(probe,))
 
 
 @dataclass(frozen=True)
 class Settings:
-    run: ByLayer = ByLayer()
+    run: Network = Network()
     cnn: CNN = CNN(width=8, depth=3, shape=(8, 8, 1))
     mlp: MLP = MLP(width=64, depth=2)
     noise: tuple[float, ...] = (0.0, 0.5, 1.0)
@@ -96,7 +82,7 @@ class Settings:
 
 PRESETS = {
     "smoke": Settings(
-        ByLayer(data=FewDigits(200), steps=60, sample=50),
+        Network(data=FewDigits(200), steps=60, probes=(replace(LAYERS, m=50),)),
         CNN(2, 1, shape=(8, 8, 1)),
         MLP(16, 1),
         (1.0,),
@@ -105,7 +91,7 @@ PRESETS = {
     ),
     "cpu": Settings(),
     "paper": Settings(
-        ByLayer(data=mnist(), steps=100_000, sample=10_000),
+        Network(data=mnist(), steps=100_000, probes=(replace(LAYERS, m=10_000, few=10_000),)),
         cnn=CNN(width=32, depth=4, shape=(28, 28, 1)),
         mlp=MLP(width=512, depth=3),
         small_steps=300_000,
@@ -212,19 +198,15 @@ def record(settings, runs):
     rate = settings.run.optimizer.learning_rate
     arrays = {
         "noise": np.array(settings.noise),
-        "m": settings.run.sample,
+        "m": settings.run.probes[0].m,
         "arms": np.array(list(runs)),
         "learning_rates": np.array([rate, rate / SMALLER]),
     }
     for arm, seeds in runs.items():
-        layers = list(seeds[0].records()[0]["train/m_coherence_by_layer"])
         names = ("train_loss", "train_accuracy", "test_accuracy", "train/m_coherence")
-        curves = stacked(seeds, *names)
-        step, loss, train, test, whole = curves.values()
-        coherence, squares = (
-            _by_layer(seeds, f"train/{name}_by_layer", layers)
-            for name in ("m_coherence", "squared_norm")
-        )
+        step, loss, train, test, whole = stacked(seeds, *names).values()
+        layers, coherence = stacked_parts(seeds, "train/m_coherence_by_layer")
+        _, squares = stacked_parts(seeds, "train/squared_norm_by_layer")
         shares = squares / squares.sum(-1, keepdims=True)
         found = {
             "loss": loss,
@@ -238,14 +220,6 @@ def record(settings, runs):
         }
         arrays |= under(arm, single(found))
     return arrays
-
-
-def _by_layer(runs, name, layers):
-    """[seed, step, layer] of the records that hold `name`."""
-    histories = [[record[name] for record in run.records() if name in record] for run in runs]
-    return np.array(
-        [[[values[layer] for layer in layers] for values in history] for history in histories]
-    )
 
 
 def smoothed(values):

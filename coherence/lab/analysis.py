@@ -39,6 +39,14 @@ def stacked(runs: Sequence[Run], *names: str) -> dict[str, NDArray]:
     return arrays
 
 
+def stacked_parts(runs: Sequence[Run], name: str) -> tuple[list[str], NDArray]:
+    """A quantity recorded by layer or part as an array: the parts, and [seed, time, part]."""
+    histories = [[record[name] for record in run.records() if name in record] for run in runs]
+    parts = list(histories[0][0])
+    values = [[[value[part] for part in parts] for value in history] for history in histories]
+    return parts, np.array(values)
+
+
 def stacked_arms(arms: Iterable[Sequence[Run]], *names: str) -> dict[str, NDArray]:
     """Records of arms that were measured at the same steps: `{name: [arm, seed, time]}`, `step`."""
     rows = [stacked(runs, *names) for runs in arms]

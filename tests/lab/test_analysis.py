@@ -110,6 +110,13 @@ def test_arms_that_measured_alike_are_one_array(run):
     np.testing.assert_array_equal(found["step"], [0, 5])
 
 
+def test_layers_of_records_are_the_last_axis(run):
+    run.append({"step": 7, "coherence_by_layer": {"a": 1.0, "b": 2.0}})
+    parts, values = analysis.stacked_parts([run, run], "coherence_by_layer")
+    assert parts == ["a", "b"]
+    assert values.tolist() == [[[1, 2]], [[1, 2]]]
+
+
 def test_what_runs_computed_and_learned_is_read_back(run):
     run.save("computed", accuracy=np.float32(0.5), curve=np.arange(3))
     run.save("params", **{"dense/kernel": np.ones((2, 3)), "dense/bias": np.ones(3)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from coherence.probes.schedules import AtLoss, Epochs, Every, Log
 
@@ -19,8 +20,9 @@ class Probing:
     """Whose examples: train, test, or of the training examples the pristine or the corrupt."""
     m: int = 500
     """How many of them."""
-    quantities: str = "standard"
-    """light, standard, examples (who drives the step) or full."""
+    quantities: str | tuple[Any, ...] = "standard"
+    """light, standard, examples (who drives the step) or full; or several: names of these and of
+    quantities, and functions of what a probe sees (a `coherence.probes.View`), recorded by name."""
     groups: str = "corrupt"
     """What they are told apart by: none, corrupt (pristine first), class."""
     when: Log | Every | Epochs | AtLoss = Log()
@@ -30,6 +32,8 @@ class Probing:
     """How many are differentiated at a time."""
     name: str = ""
     """What its readings' names start with; empty for `of`."""
+    stream: int | None = None
+    """Of random numbers, that the sample is drawn from; None: the run's, probe after probe."""
 
     def __post_init__(self):
         if self.of not in SETS:
@@ -41,7 +45,8 @@ class Probing:
                 "Probing: m and few are at least 2 examples and batch_size at least 1, "
                 f"got m={self.m}, few={self.few}, batch_size={self.batch_size}."
             )
-        if self.quantities not in QUANTITIES:
+        if isinstance(self.quantities, str) and self.quantities not in QUANTITIES:
             raise ValueError(
-                f"Probing(quantities): one of {', '.join(QUANTITIES)}, got {self.quantities!r}."
+                f"Probing(quantities): one of {', '.join(QUANTITIES)}, or a tuple, got "
+                f"{self.quantities!r}."
             )

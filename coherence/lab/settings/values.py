@@ -219,6 +219,8 @@ def plain(settings: Any) -> Any:
         }
     if isinstance(settings, tuple | list):
         return [plain(x) for x in settings]
+    if isinstance(settings, types.FunctionType):
+        return settings.__name__
     return settings
 
 

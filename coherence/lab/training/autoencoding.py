@@ -115,7 +115,8 @@ class Autoencoding(RunSettings):
             corrupt=corrupt,
             labels={"train": data.y_train, "test": data.y_test},
             classes=data.outputs,
-            rng=rng(_SAMPLE),
+            seed=seed,
+            purpose=_SAMPLE,
         )
         example = (array[:1] for array in self._inputs(data.x_train, data.y_train))
         key = jax.random.key(stream(seed, _PARAMS))

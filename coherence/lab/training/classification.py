@@ -9,8 +9,6 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from coherence.lab.settings import (
     MLP,
     Datasets,
@@ -88,7 +86,8 @@ class Classification(RunSettings):
             corrupt=corrupt,
             labels={"train": data.y_train, "test": clean.y_test},
             classes=data.outputs,
-            rng=np.random.default_rng(stream(seed, _SAMPLE)),
+            seed=seed,
+            purpose=_SAMPLE,
         )
         rule = None if self.stopping is None else self.stopping.build()
         names = () if rule is None else jax.tree.leaves(rule.watch)

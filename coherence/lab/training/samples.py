@@ -16,7 +16,7 @@ def probe_name(probing: Probing) -> str:
     return probing.name or probing.of
 
 
-def make_probes(probings, loss, examples, *, corrupt, labels, classes, rng):
+def make_probes(probings, loss, examples, *, corrupt, labels, classes, seed, purpose):
     """The probes of a run, and which examples they look at: `(probes, {sample name: index})`.
 
     A sample is smaller than asked for where there are not so many pristine or corrupt examples; a
@@ -26,13 +26,15 @@ def make_probes(probings, loss, examples, *, corrupt, labels, classes, rng):
         examples, labels: `{"train": ..., "test": ...}`: tuples of arrays that the loss takes;
         integers that tell classes apart.
         corrupt: bool, a training example each.
+        seed, purpose: the run's seed, and the stream of it that samples are drawn from.
 
     Raises:
         ValueError: more examples are asked for than there are.
     """
-    probes, samples = [], {}
+    probes, samples, rng = [], {}, np.random.default_rng(stream(seed, purpose))
     for probing in probings:
-        index = _sample(probing, corrupt, len(labels["test"]), rng)
+        own = None if probing.stream is None else np.random.default_rng([seed, probing.stream])
+        index = _sample(probing, corrupt, len(labels["test"]), own or rng)
         samples[probe_name(probing)] = index
         if len(index) > 1:
             probes.append(_probe(probing, loss, examples, index, corrupt, labels, classes))

@@ -3,6 +3,7 @@
 And both end to end at their smallest.
 """
 
+import types
 from pathlib import Path
 
 import numpy as np
@@ -200,8 +201,10 @@ def test_the_limit_of_a_chain_is_where_its_simulation_ends(depth, ratio):
 
 
 def test_the_main_share_is_one_for_equal_gradients_and_that_of_the_longest_for_orthogonal_ones():
-    assert DEPTH.main_share(np.ones((4, 4))) == pytest.approx(1, abs=1e-5)
-    assert DEPTH.main_share(np.diag([1.0, 2.0, 5.0])) == pytest.approx(5 / 8, abs=1e-5)
+    view = lambda rows: types.SimpleNamespace(few={"w": np.float32(rows)})
+    assert DEPTH.main_share(view(np.ones((4, 4)))) == pytest.approx(1, abs=1e-5)
+    lengths = np.sqrt([1.0, 2.0, 5.0])
+    assert DEPTH.main_share(view(np.diag(lengths))) == pytest.approx(5 / 8, abs=1e-5)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Probes in the loop: they change nothing, are read when they are due, and an interruption leaves no trace in what they read."""
 
 import contextlib
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import optax
 import pytest
 
 from coherence.lab.runs import Run
-from coherence.lab.settings import MLP, Probing, label_noise
+from coherence.lab.settings import MLP, Probing, label_noise, plain
 from coherence.lab.training import Classification, Problem, train
 from coherence.probes import AtLoss, Epochs, Every, Log, Probe
 from tests import zoo
@@ -206,7 +207,7 @@ def test_a_classifier_is_probed_on_the_sets_its_settings_name(tmp_path):
         ),
         (
             lambda: Probing(quantities="all"),
-            r"Probing\(quantities\): one of light, standard, examples, full, got 'all'",
+            r"Probing\(quantities\): one of light, standard, examples, full, or a tuple, got 'all'",
         ),
         (
             lambda: Probing(m=1),
@@ -217,3 +218,29 @@ def test_a_classifier_is_probed_on_the_sets_its_settings_name(tmp_path):
 def test_bad_probings_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def examples_seen(view):
+    return len(view.few_groups)
+
+
+def test_settings_take_functions_of_what_a_probe_sees_and_say_them_by_name():
+    probing = Probing(m=20, quantities=("gradient_norm", examples_seen))
+    run = Classification(model=MLP(4), probes=(probing,))
+    assert plain(run)["probes"][0]["quantities"] == ["gradient_norm", "examples_seen"]
+    made = run.build(0)
+    reading = made.probes[0](made.params)
+    assert reading["train/examples_seen"] == 20
+    assert set(reading) == {"train/examples_seen", "train/gradient_norm"}
+
+
+def test_a_sample_of_its_own_stream_does_not_depend_on_other_probes():
+    own = Probing(m=20, name="own", quantities="light", stream=3)
+    other = Probing(m=50, quantities="light")
+    run = Classification(model=MLP(4), probes=(own,))
+    drawn = lambda run, seed=0: run.build(seed).drawn["sample-own"]
+    both = dataclasses.replace(run, probes=(other, own))
+    np.testing.assert_array_equal(drawn(run), drawn(both))
+    assert (drawn(run) != drawn(run, seed=1)).any()
+    order = np.random.default_rng([0, 3]).permutation(1437)
+    np.testing.assert_array_equal(drawn(run), np.sort(order[:20]))
