@@ -1,4 +1,4 @@
-"""The training loop against a jitted loop one would write by hand, and seeds side by side against in turn.
+"""The training loop against a jitted loop by hand, and seeds side by side against in turn.
 
     python benchmarks/training_loop.py [--quick]
 

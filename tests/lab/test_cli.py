@@ -38,8 +38,8 @@ def test_list_names_every_experiment_with_what_was_found(capsys):
     for path in (ROOT / "experiments").glob("*.py"):
         assert f"{path.stem}\n    {collect(load(path)).summary}" in said
     assert (
-        "\n    presets: smoke, cpu, paper\n    cpu: 5 reproduced, 0 not reproduced, 0 inconclusive\n"
-        in said
+        "\n    presets: smoke, cpu, paper\n    cpu: 5 reproduced, 0 not reproduced, 0 "
+        "inconclusive\n" in said
     )
 
 

@@ -39,7 +39,10 @@ def test_a_run_remembers_its_settings_seed_and_circumstances(run):
 
 
 def test_reading_a_run_needs_neither_jax_nor_the_lock(run):
-    program = f"import sys; from coherence.lab.runs import Run; print(Run.read({str(run.path)!r}).seed, 'jax' in sys.modules)"
+    program = (
+        "import sys; from coherence.lab.runs import Run; "
+        f"print(Run.read({str(run.path)!r}).seed, 'jax' in sys.modules)"
+    )
     assert subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     ).stdout.split() == ["0", "False"]
@@ -60,7 +63,8 @@ def test_the_same_settings_reopen_the_run_and_that_is_noted(run):
         (
             {"learning_rate": 0.05},
             0,
-            r"seed=0 holds another run \(learning_rate: 0.1, not 0.05\)\. Give this one another name, or delete",
+            r"seed=0 holds another run \(learning_rate: 0.1, not 0.05\)\. Give this one another "
+            r"name, or delete",
         ),
         ({"optimizer": {"name": "winsorize", "c": 8}}, 0, r"\(optimizer\.c: 2, not 8\)"),
         (
@@ -91,7 +95,8 @@ def test_nan_and_numpy_numbers_in_settings_are_the_same_after_a_round_trip(tmp_p
 def test_settings_must_be_plain_values(tmp_path):
     with pytest.raises(
         TypeError,
-        match="config must consist of numbers, text, booleans, None, lists and dicts; it contains a object",
+        match="config must consist of numbers, text, booleans, None, lists and dicts; it contains "
+        "a object",
     ):
         Run.open(tmp_path, {"optimizer": object()}, seed=0)
 
@@ -206,7 +211,8 @@ def test_a_damaged_line_in_the_middle_is_no_torn_one(run, line):
     for read in (run.records, lambda: run.truncate(0)):
         with pytest.raises(
             ValueError,
-            match=r"metrics\.jsonl is damaged in line 2 \(b'.*'\)\. Delete the run's folder and run again",
+            match=r"metrics\.jsonl is damaged in line 2 \(b'.*'\)\. Delete the run's folder and "
+            r"run again",
         ):
             read()
 
@@ -386,7 +392,10 @@ def test_a_full_disk_is_said_and_takes_nothing_that_was_there(
     before = {path.name: path.read_bytes() for path in run.path.iterdir()}
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
-        said = rf"cannot write .*{file} \(No space left on device\)\. Nothing that was there is lost\. .* goes on from its last checkpoint"
+        said = (
+            rf"cannot write .*{file} \(No space left on device\)\. "
+            r"Nothing that was there is lost\. .* goes on from its last checkpoint"
+        )
         with pytest.raises(OSError, match=said) as raised:
             write(run)
     assert raised.value.errno == errno.ENOSPC

@@ -1,13 +1,15 @@
-"""A recorded run on disk: one folder for one settings and one seed. Numpy only; reading needs nothing else of the package.
+"""A recorded run on disk: one folder for one settings and one seed.
 
-=====================  ========================================================================================
+Reading needs numpy and nothing else of the package.
+
+=====================  ====================================================================
 `config.json`          the settings: with the seed, what makes this run this run
-`manifest.json`        format, seed, versions, host, when, what the caller added, and each time it was resumed
+`manifest.json`        format, seed, versions, host, date, what the caller added, each resume
 `metrics.jsonl`        one record a line, each with its `step`; NaN and Infinity are written as such
 `NAME.npz`             arrays
 `checkpoint-STEP.npz`  the newest two
 `DONE`                 written last: the run is whole, and from then on only read
-=====================  ========================================================================================
+=====================  ====================================================================
 
 Everything but the metrics is written to a temporary file, synced and renamed, and a last line of
 the metrics that a kill tore is dropped: killed at any moment, a run folder reads as what it was a

@@ -1,4 +1,4 @@
-"""Arrays on disk: `.npz` files that are whole or not there, and the same bytes for the same arrays."""
+"""Arrays on disk: `.npz` files that are whole or absent; the same bytes for the same arrays."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from .files import replacing
 
 
 def save_arrays(path: str | Path, /, **arrays) -> None:
-    """Write arrays as `.npz` by rename. The same arrays give the same bytes: no dates, sorted names, no compression."""
+    """Write arrays as `.npz` by rename.
+
+    The same arrays give the same bytes: no dates, sorted names, no compression.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
@@ -19,7 +22,8 @@ def save_arrays(path: str | Path, /, **arrays) -> None:
             array = np.asarray(arrays[name], order="C")
             if array.dtype.kind not in "biufcSUmM":
                 raise TypeError(
-                    f"{path}: array {name} has type {array.dtype}, which .npz cannot hold. Convert it first: bfloat16 by "
+                    f"{path}: array {name} has type {array.dtype}, which .npz cannot hold. Convert "
+                    "it first: bfloat16 by "
                     ".astype(numpy.float32), random keys by jax.random.key_data."
                 )
             entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, JSON, and errors of the disk that say what could not be written."""
+"""Files that are whole or absent, JSON, and errors of the disk that name the file."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from typing import Any, BinaryIO
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """An error of the disk says which file could not be written, what that means, and the way out."""
+    """A context in which errors of the disk name the file that could not be written."""
     try:
         yield
     except OSError as error:
         failure = OSError(
-            f"cannot write {path} ({error.strerror or error}). Nothing that was there is lost. Make it possible (room on the disk, "
+            f"cannot write {path} ({error.strerror or error}). Nothing that was there is lost. "
+            "Make it possible (room on the disk, "
             "permission) and run the same command again: a run goes on from its last checkpoint."
         )
         failure.errno = error.errno
@@ -26,7 +27,7 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of `path` once it is whole and on disk, and never otherwise."""
+    """A file to write, which takes the place of `path` once it is whole and on disk."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with naming(path):
         try:
@@ -56,18 +57,20 @@ def check_writable(folder: Path) -> None:
     except OSError as error:
         raise OSError(
             f"cannot write to {folder} ({error.strerror}). "
-            "Runs go to ./runs or to the folder named by COHERENCE_RUNS: set it to one you can write to."
+            "Runs go to ./runs or to the folder named by COHERENCE_RUNS: set it to one you can "
+            "write to."
         ) from error
 
 
 def to_json(value: Any, name: str = "value") -> str:
-    """Plain values, and numpy's and JAX's numbers and arrays, as JSON; `name` is what an error calls them."""
+    """Plain values, and numpy's and JAX's arrays, as JSON; errors call them `name`."""
 
     def plain(item):
         if hasattr(item, "tolist"):  # numpy's and JAX's numbers and arrays
             return item.tolist()
         raise TypeError(
-            f"{name} must consist of numbers, text, booleans, None, lists and dicts; it contains a {type(item).__name__}: {item!r}."
+            f"{name} must consist of numbers, text, booleans, None, lists and dicts; it contains a "
+            f"{type(item).__name__}: {item!r}."
         )
 
     return json.dumps(value, default=plain)

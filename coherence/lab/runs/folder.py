@@ -13,7 +13,7 @@ import numpy as np
 
 from .arrays import is_whole, load_arrays, save_arrays
 from .files import check_writable, read_json, to_json, write_json
-from .identity import check_same, check_unused, circumstances, now
+from .identity import check_same, check_unused, now, provenance
 from .locks import Lock
 from .log import Log
 
@@ -28,7 +28,7 @@ def root() -> Path:
 
 
 def find(root: str | Path, done: bool | None = None) -> list[Run]:
-    """Every run in a folder and below, in order of path; with `done`, only the finished or only the unfinished ones."""
+    """Every run in a folder and below, by path; `done`: only finished or unfinished ones."""
     folders = sorted(
         Path(folder)
         for folder, _, files in os.walk(root)
@@ -39,7 +39,7 @@ def find(root: str | Path, done: bool | None = None) -> list[Run]:
 
 
 class Run:
-    """One settings and one seed, on disk. `Run.open` to make or resume it, `Run.read` to look at it.
+    """A run on disk: one settings and one seed. `Run.open` makes or resumes, `Run.read` reads it.
 
     An opened run is locked until it is finished, closed (`with Run.open(...) as run:`), forgotten
     or its process ends. A finished run is only read, however it was opened.
@@ -63,7 +63,7 @@ class Run:
         path, seed = Path(path), int(seed)
         config = json.loads(to_json(config, "config"))
         check_writable(path)
-        manifest = json.loads(to_json({**(manifest or {}), **circumstances()}, "manifest"))
+        manifest = json.loads(to_json({**(manifest or {}), **provenance()}, "manifest"))
         lock = Lock(path)
         if (path / "config.json").exists():
             run = cls.read(path)
@@ -88,13 +88,16 @@ class Run:
         path = Path(path)
         if not (path / "config.json").is_file() or not (path / "manifest.json").is_file():
             raise FileNotFoundError(
-                f"{path} is no run folder: it has no config.json and manifest.json. Runs below a folder: runs.find(folder)."
+                f"{path} is no run folder: it has no config.json and manifest.json. Runs below a "
+                "folder: runs.find(folder)."
             )
         manifest = read_json(path / "manifest.json")
         if manifest.get("format") != FORMAT:
             raise ValueError(
-                f"{path} was written in format {manifest.get('format')}; this version reads {FORMAT}. Read it with the one that wrote it "
-                f"(gradient-coherence {manifest.get('versions', {}).get('gradient-coherence', 'unknown')})."
+                f"{path} was written in format {manifest.get('format')}; this version reads "
+                f"{FORMAT}. Read it with the one that wrote it "
+                "(gradient-coherence "
+                f"{manifest.get('versions', {}).get('gradient-coherence', 'unknown')})."
             )
         return cls(path, read_json(path / "config.json"), manifest["seed"], manifest)
 
@@ -115,14 +118,17 @@ class Run:
             self._lock = None
 
     def annotate(self, **facts) -> None:
-        """Add to the manifest what turned out worth knowing; it does not count for what run this is."""
+        """Add facts to the manifest; they do not count for what run this is."""
         self._check_open()
         self.manifest |= json.loads(to_json(facts, "manifest"))
         write_json(self.path / "manifest.json", self.manifest)
 
     @property
     def axes(self) -> dict[str, list[str]]:
-        """What the axes of recorded values are, as the writer said: `annotate(axes={"train/alpha_by_class": ["class"]})`."""
+        """What the axes of recorded values are, `{"train/alpha_by_class": ["class"]}`.
+
+        The writer says so: `annotate(axes=...)`.
+        """
         return self.manifest.get("axes", {})
 
     @property
@@ -137,11 +143,12 @@ class Run:
     # Metrics
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write one record, a JSON line, so that it survives a kill right after. NaN and infinity are kept."""
+        """Write a record, a JSON line, which survives a kill; NaN and infinity are kept."""
         self._check_open()
         if not isinstance(record.get("step"), (int, np.integer)):
             raise ValueError(
-                f"append(record): a record needs its integer step, by which a resumed run is cut; got keys {sorted(record)}."
+                "append(record): a record needs its integer step, by which a resumed run is cut; "
+                f"got keys {sorted(record)}."
             )
         self._log.append(record)
 
@@ -150,7 +157,7 @@ class Run:
         return self._log.records()
 
     def truncate(self, step: int) -> None:
-        """Forget everything after a step: records of later steps and later checkpoints. A resumed run makes them again."""
+        """Forget records and checkpoints of later steps, which a resumed run makes again."""
         self._check_open()
         # Checkpoints first: a kill in between then leaves too many records, which the next resume
         # cuts, and never too few.
@@ -170,9 +177,9 @@ class Run:
         """The arrays of `NAME.npz`."""
         file = self._array_file(name)
         if not file.exists():
-            there = sorted(other.stem for other in self.path.glob("*.npz"))
+            names = sorted(other.stem for other in self.path.glob("*.npz"))
             raise FileNotFoundError(
-                f"{self.path} has no arrays {name!r}; it has {', '.join(there) or 'none'}."
+                f"{self.path} has no arrays {name!r}; it has {', '.join(names) or 'none'}."
             )
         return load_arrays(file)
 
@@ -183,7 +190,8 @@ class Run:
             they still have a step in common.
         """
         self._check_open()
-        self._log.sync()  # records before the checkpoint that relies on them, also if the power fails
+        # Records before the checkpoint that relies on them, also if the power fails.
+        self._log.sync()
         save_arrays(self.path / f"checkpoint-{step}.npz", **arrays)
         files = self._checkpoint_files()
         keep = {step, max((other for other in files if other < step), default=step)}
@@ -192,7 +200,7 @@ class Run:
                 file_path.unlink()
 
     def checkpoints(self) -> dict[int, Path]:
-        """Steps to continue from, newest first, with their files. A damaged file is not among them."""
+        """Steps to continue from and their files, newest first, without damaged ones."""
         return {step: file for step, file in self._checkpoint_files().items() if is_whole(file)}
 
     def restore(self, step: int) -> dict[str, np.ndarray]:
@@ -200,7 +208,8 @@ class Run:
         file = self.path / f"checkpoint-{step}.npz"
         if not file.exists():
             raise FileNotFoundError(
-                f"{self.path} has no checkpoint of step {step}; it has {sorted(self.checkpoints()) or 'none'}."
+                f"{self.path} has no checkpoint of step {step}; it has "
+                f"{sorted(self.checkpoints()) or 'none'}."
             )
         return load_arrays(file)
 
@@ -217,13 +226,15 @@ class Run:
         if self._lock is None:
             state = "is finished" if self.done else "was opened for reading, or is closed"
             raise RuntimeError(
-                f"{self.path} {state}: nothing can be written to it. Run.open with other settings or another seed makes another run."
+                f"{self.path} {state}: nothing can be written to it. Run.open with other settings "
+                "or another seed makes another run."
             )
 
     def _array_file(self, name: str) -> Path:
         if not re.fullmatch(r"[\w=+-][\w=+.-]*", name) or _CHECKPOINT.fullmatch(f"{name}.npz"):
             raise ValueError(
-                f"a name of arrays is made of letters, digits and _ = + - . and is no checkpoint's, got {name!r}."
+                "a name of arrays is made of letters, digits and _ = + - . and is no "
+                f"checkpoint's, got {name!r}."
             )
         return self.path / f"{name}.npz"
 

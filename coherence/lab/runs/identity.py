@@ -1,4 +1,4 @@
-"""What makes a run this run, and what is only worth knowing about it."""
+"""The identity of a run, and its provenance."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RunMismatch(ValueError):
 
 
 def check_unused(folder: Path) -> None:
-    """A new run may go into a folder that is empty, or in which a kill left no more than the beginning of one."""
+    """Refuse a folder with other files than what a kill left of the beginning of a run."""
     ours = {".lock", "manifest.json"}
     foreign = sorted(
         f.name
@@ -30,23 +30,27 @@ def check_unused(folder: Path) -> None:
     )
     if foreign:
         raise RunMismatch(
-            f"{folder} holds files that are no run ({', '.join(foreign[:5])}). Give this one another name, or delete that directory."
+            f"{folder} holds files that are no run ({', '.join(foreign[:5])}). Give this one "
+            "another name, or delete that directory."
         )
 
 
-def check_same(folder: Path, there: dict, asked: dict) -> None:
-    """Refuse other settings than those of the run that is there, naming each."""
-    there, asked = dict(_flat(there)), dict(_flat(asked))
+def check_same(folder: Path, present: dict, asked: dict) -> None:
+    """Refuse other settings than those of the run in the folder, naming each."""
+    present, asked = dict(_flat(present)), dict(_flat(asked))
     differences = [
-        f"{key}: {_shown(there, key)}, not {_shown(asked, key)}"
-        for key in {**there, **asked}
-        if key not in there
+        f"{key}: {_shown(present, key)}, not {_shown(asked, key)}"
+        for key in {**present, **asked}
+        if key not in present
         or key not in asked
-        or (there[key] != asked[key] and to_json(there[key]) != to_json(asked[key]))  # nan is nan
+        or (
+            present[key] != asked[key] and to_json(present[key]) != to_json(asked[key])
+        )  # nan is nan
     ]
     if differences:
         raise RunMismatch(
-            f"{folder} holds another run ({'; '.join(differences)}). Give this one another name, or delete that directory."
+            f"{folder} holds another run ({'; '.join(differences)}). Give this one another name, "
+            "or delete that directory."
         )
 
 
@@ -62,8 +66,8 @@ def _shown(config: dict, key: str) -> str:
     return to_json(config[key]) if key in config else "absent"
 
 
-def circumstances() -> dict:
-    """When, where and with which versions."""
+def provenance() -> dict:
+    """Date, host and versions."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

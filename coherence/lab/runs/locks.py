@@ -16,7 +16,7 @@ class RunBusy(RuntimeError):
 
 
 class Lock:
-    """Held until released, forgotten, or the process ends: the system takes it back even after a kill."""
+    """A lock on a folder, held until released, forgotten, or the process ends or is killed."""
 
     def __init__(self, folder: Path):
         self._descriptor: int | None = None
@@ -28,7 +28,8 @@ class Lock:
         except BlockingIOError:
             self.release()
             raise RunBusy(
-                f"{folder} is being written by another process, or by another Run of this one. Wait for it, or stop it and run this again "
+                f"{folder} is being written by another process, or by another Run of this one. "
+                "Wait for it, or stop it and run this again "
                 "to go on from its last checkpoint; Run.read looks at it meanwhile."
             ) from None
         except OSError:

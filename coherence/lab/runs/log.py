@@ -13,7 +13,7 @@ from .files import naming, replacing, to_json
 
 
 class Log:
-    """Appends to one file, which it keeps open: opening it for every record would cost more than the record."""
+    """A file of records, kept open: opening it would cost more than a record."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -55,11 +55,12 @@ class Log:
             if isinstance(record, dict) and isinstance(record.get("step"), int):
                 return record
         raise ValueError(
-            f"{self.path} is damaged in line {number} ({line[:40]!r}). Delete the run's folder and run again."
+            f"{self.path} is damaged in line {number} ({line[:40]!r}). Delete the run's folder and "
+            "run again."
         )
 
     def replace(self, records: Iterable[dict]) -> None:
-        """These records instead of those that are there."""
+        """Replace all records."""
         self.close()
         with replacing(self.path) as file:
             file.write("".join(to_json(record) + "\n" for record in records).encode())

@@ -4,7 +4,8 @@ r"""Autoencoding: the loss of one image and its noise, and means over many.
 Over pixels that changes the loss of one example, here by `pixels`. Over the m examples it does not:
 with l_i the loss and g_i the gradient of example i,
 
-.. math:: L = R_i\, l_i \;\Rightarrow\; \nabla L = c\,\frac1m\sum_i g_i, \qquad c = 1 \text{ for the mean, } m \text{ for the sum}
+.. math:: L = R_i\, l_i \;\Rightarrow\; \nabla L = c\,\frac1m\sum_i g_i, \qquad
+          c = 1 \text{ for the mean, } m \text{ for the sum}
 
 so that `batch_factor` c turns means into sums, of losses and of gradients alike. A step of SGD on
 the sum is one on the mean at m times the learning rate; Adam, but for its epsilon, takes the same
@@ -30,7 +31,10 @@ Sampling = Literal["reparametrized", "plain"]
 
 
 class Terms(NamedTuple):
-    """The parts of a loss: of the image, of the distribution of z (nats), and `total`, factor times the first plus the second."""
+    """The parts of a loss: of the image, of the distribution of z (nats), and the `total`.
+
+    The total is factor times the first plus the second.
+    """
 
     reconstruction: jax.Array
     kl: jax.Array
@@ -44,8 +48,9 @@ def reconstruction_error(
 
     .. math:: \ell = \frac1P \sum_p (\hat x_p - x_p)^2
 
-    `pixels="sum"` leaves the 1/P away. `error="cross_entropy"` is :math:`-\sum_p x_p \log \hat x_p + (1 - x_p) \log(1 - \hat x_p)` with the
-    network's outputs as logits, for images in [0, 1] and a network with a sigmoid; at grey levels
+    `pixels="sum"` leaves the 1/P away. `error="cross_entropy"` is
+    :math:`-\sum_p x_p \log \hat x_p + (1 - x_p) \log(1 - \hat x_p)` with the network's
+    outputs as logits, for images in [0, 1] and a network with a sigmoid; at grey levels
     its least value is not 0 but x's own entropy. An example is an image, or a tuple that begins
     with one, of which the rest is not looked at.
     """
@@ -66,7 +71,7 @@ def elbo_terms(
     pixels: Reduction = "sum",
     sampling: Sampling = "reparametrized",
 ) -> Callable[[Any, tuple], Terms]:
-    """`(params, example) -> Terms` of one example of a variational autoencoder; `negative_elbo` is the last of them.
+    """`(params, example) -> Terms` of a variational autoencoder; `negative_elbo` is their total.
 
     For coherence of one term alone: `lambda params, example: elbo_terms(model)(params,
         example).kl`.
@@ -96,8 +101,9 @@ def negative_elbo(
 ) -> Callable[[Any, tuple], jax.Array]:
     r"""The loss of one example `(x, key)`, or `(x, y, key)` with a network that takes labels.
 
-    .. math:: \ell = factor \cdot \sum_p (\hat x_p - x_p)^2 + \mathrm{KL}(q \,\|\, N(0, 1)), \qquad \hat x = f(z), \quad
-              z = \mu + \varepsilon\, e^{\log \sigma^2 / 2}, \quad \varepsilon \sim N(0, 1)
+    .. math:: \ell = factor \cdot \sum_p (\hat x_p - x_p)^2 + \mathrm{KL}(q \,\|\, N(0, 1)), \qquad
+              \hat x = f(z), \quad z = \mu + \varepsilon\, e^{\log \sigma^2 / 2},
+              \quad \varepsilon \sim N(0, 1)
 
     With factor 1/2 minus the evidence lower bound, but for a constant, of normal pixels of variance
     1; with `error="cross_entropy"` and factor 1 that of black and white pixels. A beta-VAE has
@@ -113,7 +119,9 @@ def negative_elbo(
 
 
 def kl_from_standard_normal(mu: jax.Array, log_var: jax.Array) -> jax.Array:
-    r"""How far a normal distribution with independent coordinates, the last axis, is from the standard one; in nats.
+    r"""KL divergence (nats) of a normal distribution from the standard one.
+
+    Its coordinates, the last axis, are independent.
 
     .. math:: \mathrm{KL} = -\tfrac12 \sum_j (1 + \log\sigma_j^2 - \mu_j^2 - \sigma_j^2) \ge 0
     """
@@ -122,7 +130,7 @@ def kl_from_standard_normal(mu: jax.Array, log_var: jax.Array) -> jax.Array:
 
 
 def evaluate(loss: Callable, *, batch_size: int = 1000) -> Callable:
-    """`(params, examples, weights=None) ->` the means of `loss(params, example)` over examples: a number, or `Terms`.
+    """`(params, examples, weights=None) ->` the means of `loss(params, example)` over examples.
 
     Exact for any number of examples in memory for `batch_size` of them; can be jitted. `examples`
     is a tuple of arrays with a leading axis, keys among them. `weights` `[n]` (bool or real) make
@@ -159,11 +167,13 @@ def _comparison(model, error, pixels):
     """`(params, z, x, *labels) -> scalar`: how far the image that z stands for is from x."""
     if error not in ("squared", "cross_entropy") or pixels not in ("sum", "mean"):
         raise ValueError(
-            f"error is squared or cross_entropy and pixels sum or mean, got error={error!r}, pixels={pixels!r}."
+            f"error is squared or cross_entropy and pixels sum or mean, got error={error!r}, "
+            f"pixels={pixels!r}."
         )
     if error == "cross_entropy" and not model.sigmoid:
         raise ValueError(
-            f"error='cross_entropy' reads outputs as logits of grey levels, and {type(model).__name__} shows them as grey levels: "
+            "error='cross_entropy' reads outputs as logits of grey levels, and "
+            f"{type(model).__name__} shows them as grey levels: "
             "give it sigmoid=True."
         )
     method = "logits" if error == "cross_entropy" else "decode"
@@ -178,7 +188,8 @@ def _comparison(model, error, pixels):
         output = model.apply(params, z, *labels, method=method)
         if output.size != jnp.size(x):
             raise ValueError(
-                f"the model puts out shape {output.shape} for one image of shape {jnp.shape(x)}; they need equal sizes."
+                f"the model puts out shape {output.shape} for one image of shape {jnp.shape(x)}; "
+                "they need equal sizes."
             )
         return reduce(
             each(_at_least_float32(output), _at_least_float32(jnp.reshape(x, output.shape)))

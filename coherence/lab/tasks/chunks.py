@@ -13,13 +13,16 @@ def predictor(model) -> Callable:
     predict = getattr(model, "apply", model)
     if not callable(predict):
         raise TypeError(
-            f"model must have apply(params, x) or be a function of (params, x), got {type(model).__name__}."
+            "model must have apply(params, x) or be a function of (params, x), got "
+            f"{type(model).__name__}."
         )
     return predict
 
 
 def sum_over_chunks(sums: Callable, arrays: tuple, batch_size: int):
-    """`sums(*arrays)` for an additive `sums`, evaluated on `batch_size` examples at a time; the last chunk may be shorter.
+    """`sums(*arrays)` for an additive `sums`, evaluated on `batch_size` examples at a time.
+
+    The last chunk may be shorter.
 
     A loop, not an unrolled one: the program's size does not depend on the number of examples.
     """
@@ -28,7 +31,8 @@ def sum_over_chunks(sums: Callable, arrays: tuple, batch_size: int):
     lengths = {jnp.shape(a)[0] for a in arrays}
     if len(lengths) != 1 or 0 in lengths:
         raise ValueError(
-            f"examples, labels and weights need one leading axis of equal, positive length, got {[jnp.shape(a) for a in arrays]}."
+            "examples, labels and weights need one leading axis of equal, positive length, got "
+            f"{[jnp.shape(a) for a in arrays]}."
         )
     arrays = tuple(jnp.asarray(a) for a in arrays)
     (n,) = lengths

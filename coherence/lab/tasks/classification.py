@@ -31,16 +31,17 @@ def cross_entropy(model) -> Callable[[Any, tuple], jax.Array]:
 
 
 class Evaluation(NamedTuple):
-    """Means over examples: the cross-entropy, and the fraction whose largest logit is the label's."""
+    """Mean cross-entropy, and the fraction of examples whose largest logit is the label's."""
 
     loss: jax.Array
     accuracy: jax.Array
 
 
 def evaluate(model, *, batch_size: int = 1000) -> Callable[..., Evaluation]:
-    """`(params, x, y, weights=None) -> Evaluation`, exact for any number of examples, in memory for `batch_size` of them.
+    """`(params, x, y, weights=None) -> Evaluation`, in memory for `batch_size` examples.
 
-    The function can be jitted and vmapped. `weights` `[n]` (bool or real) make it a weighted mean,
+    Exact for any number of examples; can be jitted and vmapped. `weights` `[n]` (bool or
+    real) make it a weighted mean,
     as for the corrupt examples only; nan where they sum to 0. An example with a nan logit counts as
     wrong.
     """
@@ -67,7 +68,7 @@ def evaluate(model, *, batch_size: int = 1000) -> Callable[..., Evaluation]:
 
 
 def accuracy(model, *, batch_size: int = 1000) -> Callable[..., jax.Array]:
-    """`(params, x, y, weights=None) ->` the fraction of examples classified correctly; see `evaluate`."""
+    """`(params, x, y, weights=None) ->` the fraction classified correctly; see `evaluate`."""
     evaluation = evaluate(model, batch_size=batch_size)
     return lambda params, x, y, weights=None: evaluation(params, x, y, weights).accuracy
 

@@ -30,7 +30,7 @@ def half_squared_error(model) -> Callable[[Any, tuple], jax.Array]:
 
 
 def evaluate(model, *, batch_size: int = 1000) -> Callable[..., jax.Array]:
-    """`(params, x, y) ->` the mean of `half_squared_error` over any number of examples, in memory for `batch_size` of them."""
+    """`(params, x, y) ->` the mean of `half_squared_error`, in memory for `batch_size` examples."""
     loss = half_squared_error(model)
 
     def mean_loss(params, x, y):
@@ -50,7 +50,8 @@ def _loss(prediction, target):
     target = jnp.asarray(target)
     if prediction.size != target.size:
         raise ValueError(
-            f"the model puts out shape {prediction.shape} for one example whose target has shape {target.shape}; they need equal sizes."
+            f"the model puts out shape {prediction.shape} for one example whose target has shape "
+            f"{target.shape}; they need equal sizes."
         )
     residual = prediction.reshape(target.shape) - target
     return 0.5 * jnp.sum(

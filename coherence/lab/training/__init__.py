@@ -1,4 +1,4 @@
-"""The one loop: steps, probes on fixed samples, seeds side by side, checkpoints that resume exactly."""
+"""The training loop: steps, probes on fixed samples, seeds side by side, exact checkpoints."""
 
 import lazy_loader
 

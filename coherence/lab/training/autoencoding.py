@@ -1,4 +1,4 @@
-"""An autoencoder trained on images, of which some may be garbage: one run's settings and its problem.
+"""The settings of an autoencoder trained on images, of which some may be garbage.
 
 The settings are plain values (no JAX here); `build` imports what it needs.
 """
@@ -158,7 +158,7 @@ class Autoencoding(RunSettings):
         return not isinstance(self.model, AE)
 
     def _keys(self, seed, train, test):
-        """The fixed keys that examples are measured with: {part: (keys,)}, () where nothing is drawn.
+        """The fixed keys that examples are measured with: {part: (keys,)}, () without noise.
 
         From two streams, so that either part may grow without changing the other.
         """
@@ -241,7 +241,8 @@ def _load(data, shape):
     loaded = data.build()
     if loaded.x_train[0].size != np.prod(shape):
         raise ValueError(
-            f"{loaded.name}'s images have {loaded.x_train[0].size} pixels and the model's {np.prod(shape)}: "
+            f"{loaded.name}'s images have {loaded.x_train[0].size} pixels and the model's "
+            f"{np.prod(shape)}: "
             f"its shape {shape} has to be theirs."
         )
     folded = {part: getattr(loaded, part).reshape(-1, *shape) for part in ("x_train", "x_test")}
@@ -254,7 +255,10 @@ def _with_keys(arrays, part):
 
 
 def _with_garbage(x, share, kind, rng):
-    """The images, a share of them replaced by garbage, and which ones (bool `[n]`); the very array where none is."""
+    """The images, a share of them replaced by garbage, and which ones (bool `[n]`).
+
+    The very array where none is replaced.
+    """
     order = rng.permutation(len(x))[: round(share * len(x))]
     corrupt = np.isin(np.arange(len(x)), order)
     if not len(order):
@@ -265,7 +269,10 @@ def _with_garbage(x, share, kind, rng):
 
 
 def _garbage(x, kind, rng):
-    """What replaces images: as many numbers are drawn for each, so that the first ones' garbage does not depend on how many follow."""
+    """Images to replace others with.
+
+    As many numbers are drawn for each: the first ones do not depend on how many follow.
+    """
     noise = rng.random(x.shape, np.float32)
     if kind == "noise":
         return noise

@@ -8,7 +8,10 @@ from coherence.trees import leaf as leaf_name
 
 
 def to_arrays(tree):
-    """`{key path: numpy array}`; typed keys as their data, dtypes numpy does not know (bfloat16) as bytes."""
+    """`{key path: numpy array}`.
+
+    Typed keys are their data, dtypes that numpy does not know (bfloat16) are bytes.
+    """
     arrays = {}
     for path, leaf in jax.tree.leaves_with_path(tree):
         if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
@@ -33,7 +36,8 @@ def from_arrays(like, arrays):
     if set(names) != set(arrays):
         odd = sorted(set(names) ^ set(arrays))
         raise ValueError(
-            f"the checkpoint is of another training state: {', '.join(odd[:5])} is in one and not in the other."
+            f"the checkpoint is of another training state: {', '.join(odd[:5])} is in one and not "
+            "in the other."
         )
     return treedef.unflatten(
         [_restore(leaf, arrays[name], name) for name, (_, leaf) in zip(names, paths)]
@@ -48,6 +52,7 @@ def _restore(leaf, array, name):
         array = array.view(dtype)
     if array.shape != jnp.shape(leaf):
         raise ValueError(
-            f"the checkpoint is of another training state: {name} is {array.shape}, not {jnp.shape(leaf)}."
+            f"the checkpoint is of another training state: {name} is {array.shape}, not "
+            f"{jnp.shape(leaf)}."
         )
     return jnp.asarray(array)

@@ -125,7 +125,7 @@ class Classification(RunSettings):
 
 
 def _measuring(model, watched):
-    """`(params, data) -> {name: number}`: losses and accuracies, and `watched` of the gradients of a sample."""
+    """`(params, data) -> {name: number}`; `watched` are read off a sample's gradients."""
     from coherence import metrics
     from coherence.gradients.transform import per_example_value_and_grad
     from coherence.lab.tasks.classification import cross_entropy, evaluate

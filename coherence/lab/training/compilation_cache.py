@@ -14,7 +14,7 @@ MOST_BYTES = 2**30
 
 
 def folder() -> Path | None:
-    """Where compiled programs are kept: `compiled` in the folder of downloads, or `None` for nowhere.
+    """Where compiled programs are kept: in the folder of downloads; `None` for nowhere.
 
     `COHERENCE_COMPILATION_CACHE` names another folder, or says `off`.
     """
@@ -56,7 +56,7 @@ def switch_on(most_bytes: int = MOST_BYTES) -> Path | None:
 
 
 def prune(path: Path, most_bytes: int) -> None:
-    """Delete the files that were not used for longest until the others have at most `most_bytes`."""
+    """Delete the files not used for longest until the others have at most `most_bytes`."""
     used = []
     with os.scandir(path) as entries:
         for entry in entries:

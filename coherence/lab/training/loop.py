@@ -1,4 +1,7 @@
-"""The one loop. It advances, measures, records and checkpoints; it knows no model, no data set and no optimizer."""
+"""The training loop: it advances, measures, records and checkpoints.
+
+It knows no model, no data set and no optimizer.
+"""
 
 import functools
 import operator
@@ -31,7 +34,7 @@ def train(
     progress=None,
     say=None,
 ):
-    """Train one problem a seed, each recorded in its own run, or go on where a killed process left off.
+    """Train a problem per seed, each recorded in its own run, or go on where a process was killed.
 
     The trajectory does not depend on what is measured, on the schedule or on where it was
     interrupted: on CPU a resumed run ends at the same bits. Asked to end by SIGTERM, it finishes
@@ -70,7 +73,8 @@ def train(
         vmapped = side_by_side(pending[0][0])
     if vmapped and len(pending) > 1 and pending[0][0].stopping is not None:
         raise ValueError(
-            "vmapped: seeds with early stopping end at different steps and run in turn; leave it at None, or set it to False."
+            "vmapped: seeds with early stopping end at different steps and run in turn; leave it "
+            "at None, or set it to False."
         )
     groups = [pending] if vmapped and len(pending) > 1 else [[pair] for pair in pending]
     first = pending[0][0]
@@ -108,7 +112,10 @@ def side_by_side(problem):
 
 
 class _Group:
-    """Seeds that advance together, by programs that all groups share: their problems differ in values alone."""
+    """Seeds that advance together.
+
+    All groups share the programs of the first problem: the others differ from it in values alone.
+    """
 
     def __init__(self, first, problems, runs, steps, batch_size, agenda, progress):
         self.first, self.runs, self.many = first, runs, len(runs) > 1
@@ -174,7 +181,7 @@ class _Group:
             run.finish({"step": position, **self._keep_best(run)})
 
     def _keep_best(self, run):
-        """With a stopping rule, its best parameters as `best_params.npz`; what there is to say about it at the end."""
+        """Save a stopping rule's best parameters as `best_params.npz`; returns its summary."""
         if self.first.stopping is None:
             return {}
         stopping = self.state["stopping"]
@@ -206,7 +213,7 @@ class _Group:
         return self.state, self.data["train"], indices if self.many else indices[0], n
 
     def _record(self, position):
-        """One record of what is due at this step: the problem's measurements, its probes' readings."""
+        """Append a record of what is due at this step: measurements and probes' readings."""
         records = self._read(position)
         if position in self.agenda.schedule:
             measured = jax.device_get(self.measure(self.state["params"], self.data))
@@ -243,7 +250,7 @@ class _Group:
             run.checkpoint(position, to_arrays(state))
 
     def _resume(self):
-        """Put every seed at the newest step that all have a checkpoint of; that step, or `None` where there is none."""
+        """Put every seed at the newest step that all have a checkpoint of; `None` without one."""
         common = set.intersection(*(set(run.checkpoints()) for run in self.runs))
         position = max(common, default=0)
         for run in self.runs:

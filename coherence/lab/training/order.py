@@ -1,4 +1,4 @@
-"""Which examples a step sees: a pure function of seed and step, so that a position in training is just a number."""
+"""The order of the batches: a function of seed and step, so a position in training is a number."""
 
 import functools
 

@@ -23,7 +23,7 @@ class Recipe(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A per-example loss, where it starts, what it learns from, how it steps and what is measured on the way.
+    """A training problem: per-example loss, initial parameters, data, optimizer, measurements.
 
     Args:
         loss: `(params, example) -> scalar` for one example.
@@ -38,8 +38,8 @@ class Problem:
         measure: `(params, data) -> {name: array}`, jit-able, reads frozen weights: what is recorded
             at the scheduled steps. Seeds share one compiled `measure`: what differs between them
             comes from `data`, not from a closure.
-        axes: what the axes of the arrays that `measure` returns are, `{name: ("group",)}`; a dict is
-        by layer where nothing is said. Reports go by them.
+        axes: what the axes of the arrays that `measure` returns are, `{name: ("group",)}`; a dict
+            is by layer where nothing is said. Reports go by them.
         track_batches: record the loss and the `moments` of every training batch's per-example
         gradients.
         drawn: arrays that were drawn at random for this seed and that a reader of the run may ask
@@ -72,12 +72,13 @@ class Problem:
         if self.noise is not None and not isinstance(self.data["train"], tuple):
             kind = type(self.data["train"]).__name__
             raise TypeError(
-                f"noise puts a key at the end of every example: data['train'] is a tuple, (x,) or (x, y), got {kind}."
+                "noise puts a key at the end of every example: data['train'] is a tuple, (x,) or "
+                f"(x, y), got {kind}."
             )
 
     @property
     def recipe(self) -> Recipe:
-        """What its step is made of. Problems with equal recipes and shapes share one compiled program."""
+        """What its step is made of: with equal recipes and shapes, problems share a program."""
         return Recipe(
             self.loss,
             self.optimizer,
@@ -120,12 +121,12 @@ class Measures:
 
 
 def watched(stopping, measured):
-    """The number a stopping rule watches, out of what was measured; for a tuple of names a tuple of numbers."""
+    """The measured number that a stopping rule watches; a tuple of them for a tuple of names."""
     return jax.tree.map(lambda name: measured[name], stopping[1])
 
 
 def check_watched(problem):
-    """Refuse a stopping rule that watches what is not measured, before anything is run; nothing is computed.
+    """Refuse a stopping rule that watches what is not measured; nothing is computed.
 
     Raises:
         ValueError: there is no such quantity, it is no single number, or the rule wants another
@@ -141,11 +142,13 @@ def check_watched(problem):
     for name in jax.tree.leaves(names):
         if name not in measured:
             raise ValueError(
-                f"stopping watches {name!r}, which measure does not return; there is {', '.join(sorted(measured))}."
+                f"stopping watches {name!r}, which measure does not return; there is "
+                f"{', '.join(sorted(measured))}."
             )
         if measured[name].shape:
             raise ValueError(
-                f"stopping watches {name!r}, an array of shape {list(measured[name].shape)}: a rule needs one number."
+                f"stopping watches {name!r}, an array of shape {list(measured[name].shape)}: a "
+                "rule needs one number."
             )
     jax.eval_shape(
         lambda params, metric: rule.update(rule.init(params), metric, params),

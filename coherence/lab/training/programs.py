@@ -1,4 +1,4 @@
-"""A bounded cache of compiled programs, shared by every run, arm and fit that trains the same thing."""
+"""A bounded cache of compiled programs, shared by runs, arms and fits that train the same thing."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 
 class Programs:
-    """What was made once for equal values: functions that JAX compiles, and what is compiled of them.
+    """A bounded cache of functions that JAX compiles, and of what is compiled of them.
 
-    A program depends on the functions it calls and on the shapes of its arguments; data, keys and
-    learning rates are arguments. So two runs share one where `get` gives them the same functions,
-    and it gives the same for equal values: settings, functions made by `get` before, numbers. The
+    A program depends on the functions it calls and on the shapes of its arguments; data and keys
+    are arguments. So two runs share one where `get` gives them the same functions, and it gives
+    the same for equal values: settings, functions made by `get` before, numbers. The
     entry that was not used for longest is dropped, its compiled programs with it, where there are
     more than `size`.
     """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """Aggregator, optimizer, length and measurements of a run; what is trained on what, subclasses say."""
+    """Aggregator, optimizer, length and measurements of a run; subclasses add model and data."""
 
     aggregator: Aggregators = average()
     optimizer: Optimizers = sgd()
@@ -51,7 +51,7 @@ class RunSettings:
         raise NotImplementedError
 
     def _transformation(self):
-        """The aggregator and what follows it, as one optax transformation: the same for equal settings."""
+        """The aggregator and what follows it as one transformation, the same for equal settings."""
         return PROGRAMS.get(transformation, *self._transformations())
 
     def _transformations(self):

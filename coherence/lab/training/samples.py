@@ -1,4 +1,4 @@
-"""What a run draws at random for a seed, and the probes of fixed samples that its settings ask for."""
+"""Random streams of a seed, and the probes of fixed samples that a run's settings ask for."""
 
 from __future__ import annotations
 

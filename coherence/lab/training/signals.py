@@ -1,4 +1,4 @@
-"""SIGTERM, which batch systems send before they kill: training ends at the next look of the host, with a checkpoint."""
+"""SIGTERM, which batch systems send before they kill: training ends with a checkpoint."""
 
 import contextlib
 import signal
@@ -19,7 +19,9 @@ class Terminated(SystemExit):
 
 @contextlib.contextmanager
 def termination():
-    """Within, SIGTERM is only noted: the value is a function that says whether it came. If nobody acted on it, `leave` at the end.
+    """A context in which SIGTERM is only noted; its value is a function that says whether it came.
+
+    If nobody acted on it, the context ends with `leave`.
 
     Signals are handled in the main thread alone, and a program that handles this one keeps its own
     way: there nothing is installed, and the answer is always no.

@@ -14,9 +14,10 @@ CHUNK = 200  # most steps between two looks of the host
 
 
 def make_step(recipe):
-    """`(state, examples, indices [b]) -> (state, tracked [3])`: an optimizer step on the examples at `indices`.
+    """`(state, examples, indices [b]) -> (state, tracked [3])`: one optimizer step.
 
-    What is tracked of the batch is `TRACKED`; the norms are nan unless batches are tracked. With
+    The batch is the examples at `indices`. What is tracked of it is `TRACKED`; the norms
+    are nan unless batches are tracked. With
     noise every example ends with a key of its own, a function of the noise's key, the step and the
     place in the batch.
 
@@ -49,9 +50,10 @@ def _gradients(recipe, params, batch):
 
 
 def make_advance(step, length):
-    """`(state, examples, indices [length, b], n) -> (state, tracked [length, 3])`: n <= length steps.
+    """`(state, examples, indices [length, b], n) -> (state, tracked [length, 3])`: n steps.
 
-    n is dynamic, so that one program serves chunks of any length. With `length` 1 there is no loop:
+    n is at most `length` and dynamic, so that one program serves chunks of any length. With
+    `length` 1 there is no loop:
     on CPU, XLA computes a convolution's gradient inside a loop body some forty times slower than
     outside (jax issue 12868).
     """
@@ -73,7 +75,7 @@ def make_advance(step, length):
 
 
 def initial_state(problem):
-    """What a run starts with. All of it is copied: the state is donated, what the problem holds is not."""
+    """The state that a run starts with: copies, since the state is donated and no problem is."""
     state = {"params": problem.params, "opt_state": problem.optimizer.init(problem.params)}
     if problem.stopping is not None:
         state["stopping"] = problem.stopping[0].init(problem.params)
@@ -83,7 +85,7 @@ def initial_state(problem):
 
 
 class Steps:
-    """The compiled steps of problems that differ in values alone. They are traced once for each set of shapes.
+    """The compiled steps of problems that differ in values alone, traced once for each shape.
 
     Args:
         recipe: the problems'.
@@ -95,7 +97,7 @@ class Steps:
         self.axes, self.step, self._advances = axes, jax.jit(make_step(recipe)), {}
 
     def chunk(self, state, examples, batch_size):
-        """How many steps one call takes: 1 where a loop would be slow, with a convolution on CPU."""
+        """Steps a call: 1 where a loop would be slow, with a convolution on CPU."""
         if jax.default_backend() != "cpu":
             return CHUNK
         indices = jax.ShapeDtypeStruct((batch_size,), jnp.int32)

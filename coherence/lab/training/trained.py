@@ -10,7 +10,9 @@ from coherence.lab.settings import Autoencoders
 
 
 def autoencoders(settings: Autoencoders, runs: Iterable) -> Iterator[tuple[Callable, Callable]]:
-    """`(encode, decode)` of each run: images [m, ...] to z [m, latents], which is its mean where z is drawn, and back; numpy arrays.
+    """`(encode, decode)` of each run: images [m, ...] to z [m, latents] and back, numpy arrays.
+
+    Where z is drawn it is its mean.
 
     Programs are compiled once for all runs, anew for each m.
     """

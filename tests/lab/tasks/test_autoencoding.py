@@ -1,4 +1,4 @@
-"""Autoencoding: the loss of one image and its key, its two terms and their scales, and gradients that noise does not blur."""
+"""The loss of one image and its key, its two terms and their scales, and their gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -182,7 +182,7 @@ def test_an_examples_noise_is_its_keys():
 
 
 def test_untrained_losses_are_the_tutorials_in_all_four_reductions():
-    """Mean or sum over pixels, then mean or sum over a batch of 32; over circles and initial weights (a width does not matter)."""
+    """Mean or sum over pixels, then over a batch of 32; over circles and initial weights."""
     x = jnp.asarray(data.circles(320, 1).x_train)
     model = VAE(width=256)
     keys = jax.random.split(jax.random.key(0), len(x))
@@ -279,7 +279,8 @@ def test_encoder_and_decoder_have_coherences_of_their_own():
             lambda: negative_elbo(VAE(width=6, latents=2, depth=0, shape=(4, 4, 1)))(
                 VAE(2, 0, 2, (4, 4, 1)).init(KEYS[0], X[0]), (X[0], KEYS[0])
             ),
-            r"the model puts out shape \(4, 4, 1\) for one image of shape \(8, 8, 1\); they need equal sizes",
+            r"the model puts out shape \(4, 4, 1\) for one image of shape \(8, 8, 1\); they need "
+            r"equal sizes",
         ),
     ],
 )

@@ -44,7 +44,8 @@ def test_several_outputs_add_up():
 def test_a_prediction_of_another_size_is_refused():
     with pytest.raises(
         ValueError,
-        match=r"the model puts out shape \(3,\) for one example whose target has shape \(\); they need equal sizes",
+        match=r"the model puts out shape \(3,\) for one example whose target has shape \(\); they "
+        r"need equal sizes",
     ):
         half_squared_error(Linear(3))(
             Linear(3).init(jax.random.key(0), jnp.zeros(6)), (TOY.x_train[0], TOY.y_train[0])

@@ -1,4 +1,4 @@
-"""Autoencoders as settings: they learn, the same every time, and what they make of garbage is recorded apart."""
+"""Autoencoders as settings: they learn, deterministically; garbage is recorded apart."""
 
 import contextlib
 import dataclasses
@@ -235,7 +235,8 @@ def test_settings_are_plain_values():
     [
         (
             {"garbage": 1.5},
-            r"Autoencoding\(garbage\): the share of images replaced by garbage is in \[0, 1\], got 1.5",
+            r"Autoencoding\(garbage\): the share of images replaced by garbage is in \[0, 1\], got "
+            r"1.5",
         ),
         ({"garbage_kind": "salt"}, r"Autoencoding\(garbage_kind\): noise or shuffled, got 'salt'"),
         (

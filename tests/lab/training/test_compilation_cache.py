@@ -1,4 +1,4 @@
-"""Compiled programs on disk: kept by the command and the classifiers, never by an import, and bounded."""
+"""Compiled programs on disk: for the command and the classifiers, never by an import; bounded."""
 
 import os
 import subprocess

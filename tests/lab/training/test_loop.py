@@ -1,6 +1,7 @@
 """The loop: what is measured never changes what is learned, and an interruption leaves no trace."""
 
 import contextlib
+import dataclasses
 import errno
 import itertools
 import os
@@ -184,7 +185,8 @@ def test_a_disk_that_fills_up_costs_what_came_after_the_last_checkpoint(tmp_path
         patched.setattr(Run, "checkpoint", fill)
         with pytest.raises(
             OSError,
-            match=r"cannot write .*metrics\.jsonl \(No space left on device\).* goes on from its last checkpoint",
+            match=r"cannot write .*metrics\.jsonl \(No space left on device\).* goes on from its "
+            r"last checkpoint",
         ):
             learn(tmp_path / "b", checkpoint_seconds=0)
     assert list(Run.read(tmp_path / "b" / "seed=0").checkpoints()) == [3]
@@ -388,7 +390,8 @@ def test_an_interrupted_early_stopped_run_stops_at_the_same_step_with_the_same_b
     [
         (
             (co.stopping.patience(3), "valid_loss"),
-            "stopping watches 'valid_loss', which measure does not return; there is loss, norms, step.",
+            "stopping watches 'valid_loss', which measure does not return; there is loss, norms, "
+            "step.",
         ),
         (
             (co.stopping.patience(3), "norms"),
@@ -413,9 +416,31 @@ def test_seeds_with_early_stopping_run_in_turn(tmp_path):
     assert one.summary["step"] != other.summary["step"]
     with pytest.raises(
         ValueError,
-        match="vmapped: seeds with early stopping end at different steps and run in turn; leave it at None",
+        match="vmapped: seeds with early stopping end at different steps and run in turn; leave it "
+        "at None",
     ):
         learn(tmp_path / "b", (0, 1), make=stopping_problem, vmapped=True)
+
+
+def test_a_rule_about_gradients_looks_at_the_first_sample_of_training_examples():
+    probes = (
+        Probing(of="test", m=30),
+        Probing(of="corrupt", m=20),
+        Probing(of="train", m=40, name="first"),
+        Probing(of="train", m=50, name="second"),
+    )
+    settings = Classification(
+        noise=label_noise(0.5), model=MLP(width=4, depth=1), probes=probes, stopping=coherence()
+    )
+    made = settings.build(3)
+    sample = made.drawn["sample-first"]
+    x, y = made.data["train"]
+    _, gradients = co.per_example_value_and_grad(made.loss)(made.params, (x[sample], y[sample]))
+    measured = made.measure(made.params, made.data)["m_coherence"]
+    np.testing.assert_allclose(measured, co.m_coherence(gradients), rtol=1e-5)
+    without = dataclasses.replace(settings, probes=probes[:2])
+    with pytest.raises(ValueError, match=r"looks at gradients of training examples: add a probe"):
+        without.build(3)
 
 
 @pytest.mark.parametrize("rule", [evidence(checks=2), coherence()])

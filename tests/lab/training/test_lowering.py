@@ -1,4 +1,4 @@
-"""Every training step and probe lowers for every platform, on a machine that has only one of them."""
+"""Every training step and probe lowers for every platform, on a machine that has one of them."""
 
 import typing
 

@@ -1,4 +1,4 @@
-"""Random losses in the loop: a fresh key for every step and example, and no trace of an interruption."""
+"""Random losses: a fresh key for every step and example, and no trace of an interruption."""
 
 import contextlib
 
@@ -84,8 +84,8 @@ def test_it_is_the_loop_one_would_write_by_hand(tmp_path):
     mean_loss = jax.jit(
         jax.grad(lambda params, batch: jnp.mean(jax.vmap(loss, (None, 0))(params, batch)))
     )
-    for step, index in enumerate(batches(0, 0, STEPS, examples=EXAMPLES, batch_size=BATCH)):
-        keys = jax.random.split(jax.random.fold_in(jax.random.key(0), step), BATCH)
+    for number, index in enumerate(batches(0, 0, STEPS, examples=EXAMPLES, batch_size=BATCH)):
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(0), number), BATCH)
         updates, state = one.optimizer.update(
             mean_loss(params, (one.data["train"][0][index], keys)), state, params
         )

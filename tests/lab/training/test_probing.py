@@ -1,4 +1,4 @@
-"""Probes in the loop: they change nothing, are read when they are due, and an interruption leaves no trace in what they read."""
+"""Probes in the loop change nothing, are read when due, and do not notice an interruption."""
 
 import contextlib
 import dataclasses
@@ -211,7 +211,8 @@ def test_a_classifier_is_probed_on_the_sets_its_settings_name(tmp_path):
         ),
         (
             lambda: Probing(m=1),
-            "Probing: m and few are at least 2 examples and batch_size at least 1, got m=1, few=512, batch_size=1000",
+            "Probing: m and few are at least 2 examples and batch_size at least 1, got m=1, "
+            "few=512, batch_size=1000",
         ),
     ],
 )

@@ -33,7 +33,10 @@ def test_asked_to_end_it_writes_a_checkpoint_says_so_and_goes_on_later_to_the_sa
     assert stop.value.code == 143
     others = " and 1 more" if vmapped else ""
     folder = tmp_path / "b" / "seed=0"
-    said = f"coherence: SIGTERM: checkpoint of step 3 written to {folder}{others}; the same command goes on from there.\n"
+    said = (
+        f"coherence: SIGTERM: checkpoint of step 3 written to {folder}{others}; "
+        "the same command goes on from there.\n"
+    )
     assert capsys.readouterr().err.lstrip() == said
     assert list(Run.read(folder).checkpoints()) == [3]
     assert [record["step"] for record in Run.read(folder).records()] == [0, 3]
@@ -106,7 +109,7 @@ def test_the_command_ends_with_status_143_and_one_line_without_a_traceback(tmp_p
     assert "Traceback" not in said
     (step,) = Run.read(folder).checkpoints()
     assert (
-        f"\ncoherence: SIGTERM: checkpoint of step {step:,} written to {folder}; the same command goes on from there.\n"
-        in said
+        f"\ncoherence: SIGTERM: checkpoint of step {step:,} written to {folder}; the same command "
+        "goes on from there.\n" in said
     )
     assert step >= 5
