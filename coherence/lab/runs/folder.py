@@ -15,7 +15,7 @@ from .arrays import is_whole, load_arrays, save_arrays
 from .files import check_writable, read_json, to_json, write_json
 from .identity import check_same, check_unused, now, provenance
 from .locks import Lock
-from .log import Log
+from .record_file import RecordFile
 
 FORMAT = 1
 
@@ -48,7 +48,7 @@ class Run:
     def __init__(self, path: Path, config: dict, seed: int, manifest: dict):
         """For `open` and `read`; takes no lock."""
         self.path, self.config, self.seed, self.manifest = path, config, seed, manifest
-        self._log = Log(path / "metrics.jsonl")
+        self._records = RecordFile(path / "metrics.jsonl")
         self._lock: Lock | None = None
 
     @classmethod
@@ -112,7 +112,7 @@ class Run:
 
     def close(self) -> None:
         """Release the lock; from here on the run is only read."""
-        self._log.close()
+        self._records.close()
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -150,11 +150,11 @@ class Run:
                 "append(record): a record needs its integer step, by which a resumed run is cut; "
                 f"got keys {sorted(record)}."
             )
-        self._log.append(record)
+        self._records.append(record)
 
     def records(self) -> list[dict]:
         """All records in order, without a last line that a kill tore."""
-        return self._log.records()
+        return self._records.records()
 
     def truncate(self, step: int) -> None:
         """Forget records and checkpoints of later steps, which a resumed run makes again."""
@@ -164,7 +164,7 @@ class Run:
         for later, file_path in self._checkpoint_files().items():
             if later > step:
                 file_path.unlink()
-        self._log.replace(record for record in self.records() if record["step"] <= step)
+        self._records.replace(record for record in self.records() if record["step"] <= step)
 
     # Arrays
 
@@ -191,7 +191,7 @@ class Run:
         """
         self._check_open()
         # Records before the checkpoint that relies on them, also if the power fails.
-        self._log.sync()
+        self._records.sync()
         save_arrays(self.path / f"checkpoint-{step}.npz", **arrays)
         files = self._checkpoint_files()
         keep = {step, max((other for other in files if other < step), default=step)}
@@ -216,7 +216,7 @@ class Run:
     def finish(self, summary: dict | None = None) -> None:
         """Mark the run as whole and close it. Nothing can be written to it afterwards."""
         self._check_open()
-        self._log.sync()
+        self._records.sync()
         write_json(self.path / "DONE", {"finished": now(), "summary": summary or {}})
         self.close()
 

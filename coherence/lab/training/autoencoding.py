@@ -224,7 +224,7 @@ def _measuring(terms, garbage):
         train = jax.vmap(means, (None, None, 0))(
             params, _with_keys(data, "train"), jnp.stack(list(weights.values()))
         )
-        measured = {}
+        measured: dict[str, jax.Array] = {}
         for i, name in enumerate(weights):
             measured |= {f"{name}_{term}": values[i] for term, values in train.items()}
         for name in ("test", "fresh") if garbage else ("test",):

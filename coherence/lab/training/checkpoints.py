@@ -1,5 +1,10 @@
 """A pytree of training state as named arrays, and back, to the last bit."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +12,7 @@ import numpy as np
 from coherence.trees import leaf as leaf_name
 
 
-def to_arrays(tree):
+def to_arrays(tree: Any) -> dict[str, np.ndarray]:
     """`{key path: numpy array}`.
 
     Typed keys are their data, dtypes that numpy does not know (bfloat16) are bytes.
@@ -25,7 +30,7 @@ def to_arrays(tree):
     return arrays
 
 
-def from_arrays(like, arrays):
+def from_arrays(like: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     """The tree of `like` with the values of `arrays`.
 
     Raises:
@@ -39,9 +44,8 @@ def from_arrays(like, arrays):
             f"the checkpoint is of another training state: {', '.join(odd[:5])} is in one and not "
             "in the other."
         )
-    return treedef.unflatten(
-        [_restore(leaf, arrays[name], name) for name, (_, leaf) in zip(names, paths)]
-    )
+    leaves = [_restore(leaf, arrays[name], name) for name, (_, leaf) in zip(names, paths)]
+    return jax.tree.unflatten(treedef, leaves)
 
 
 def _restore(leaf, array, name):

@@ -3,37 +3,42 @@
 It knows no model, no data set and no optimizer.
 """
 
+from __future__ import annotations
+
 import functools
 import operator
 import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coherence.lab.runs import Run
 from coherence.probes.costs import cost, operations
 
 from .agenda import Agenda
 from .checkpoints import from_arrays, to_arrays
 from .order import batches
-from .problem import check_watched, watched
+from .problem import Problem, check_watched, watched
 from .programs import PROGRAMS
 from .signals import leave, termination
 from .step import TRACKED, Steps, compiled_measure, flat_axes, initial_state
 
 
 def train(
-    problems,
-    runs,
+    problems: Sequence[Problem],
+    runs: Sequence[Run],
     *,
-    steps,
-    batch_size,
-    schedule,
-    vmapped=None,
-    checkpoint_seconds=20.0,
-    progress=None,
-    say=None,
-):
+    steps: int,
+    batch_size: int,
+    schedule: Iterable[int],
+    vmapped: bool | None = None,
+    checkpoint_seconds: float = 20.0,
+    progress: Callable[[int], object] | None = None,
+    say: Callable[[str], object] | None = None,
+) -> None:
     """Train a problem per seed, each recorded in its own run, or go on where a process was killed.
 
     The trajectory does not depend on what is measured, on the schedule or on where it was
@@ -94,13 +99,13 @@ def train(
                         operator.or_, (probe.axes for probe in problem.probes), problem.axes
                     ),
                 )
-            group = _Group(first, *zip(*members), steps, batch_size, agenda, progress)
+            group = _Group(first, members, steps, batch_size, agenda, progress)
             if say is not None and members is groups[0]:
                 group.announce(say)
             group.run(checkpoint_seconds, asked_to_end)
 
 
-def side_by_side(problem):
+def side_by_side(problem: Problem) -> bool:
     """Whether computing seeds in one program pays: on accelerators, not on CPU.
 
     There XLA multiplies batches of small matrices in a loop's body by its slow path, and order
@@ -117,7 +122,8 @@ class _Group:
     All groups share the programs of the first problem: the others differ from it in values alone.
     """
 
-    def __init__(self, first, problems, runs, steps, batch_size, agenda, progress):
+    def __init__(self, first, members, steps, batch_size, agenda, progress):
+        problems, runs = zip(*members)
         self.first, self.runs, self.many = first, runs, len(runs) > 1
         self.steps, self.batch_size, self.agenda = steps, batch_size, agenda
         self.progress = progress or (lambda n: None)
@@ -126,8 +132,8 @@ class _Group:
         self.tracked = np.full((len(runs), steps, len(TRACKED)), np.nan, np.float32)
         states, axes, train_axes = [initial_state(problem) for problem in problems], None, None
         if self.many:
-            self.data, axes = _stack([problem.data for problem in problems])
-            axes, train_axes = flat_axes(axes), flat_axes(axes["train"])
+            self.data, stacked = _stack([problem.data for problem in problems])
+            axes, train_axes = flat_axes(stacked), flat_axes(stacked["train"])
             self.state = jax.tree.map(lambda *x: jnp.stack(x), *states)
         else:
             self.data = jax.tree.map(jnp.asarray, problems[0].data)
@@ -230,7 +236,7 @@ class _Group:
 
     def _read(self, position):
         """The readings of the probes that are due, a dict a seed."""
-        records = [{} for _ in self.runs]
+        records: list[dict[str, Any]] = [{} for _ in self.runs]
         losses = self.tracked[:, :position, TRACKED.index("loss")]
         due = [self.agenda.due(position, one) for one in losses]
         if any(due):

@@ -14,7 +14,7 @@ def _epoch(seed, epoch, examples):
     )
 
 
-def batches(seed, start, stop, *, examples, batch_size):
+def batches(seed: int, start: int, stop: int, *, examples: int, batch_size: int) -> np.ndarray:
     """Indices of the examples of steps start..stop-1: int32 [stop - start, batch_size].
 
     Each epoch is a fresh permutation without replacement; what does not fill a batch at its end is

@@ -120,12 +120,12 @@ class Measures:
         return {name: value for part in self.parts for name, value in part(params, data).items()}
 
 
-def watched(stopping, measured):
+def watched(stopping: tuple[Any, Any], measured: dict[str, Any]) -> Any:
     """The measured number that a stopping rule watches; a tuple of them for a tuple of names."""
     return jax.tree.map(lambda name: measured[name], stopping[1])
 
 
-def check_watched(problem):
+def check_watched(problem: Problem) -> None:
     """Refuse a stopping rule that watches what is not measured; nothing is computed.
 
     Raises:

@@ -4,6 +4,8 @@ import contextlib
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 
 class Terminated(SystemExit):
@@ -18,7 +20,7 @@ class Terminated(SystemExit):
 
 
 @contextlib.contextmanager
-def termination():
+def termination() -> Iterator[Callable[[], bool]]:
     """A context in which SIGTERM is only noted; its value is a function that says whether it came.
 
     If nobody acted on it, the context ends with `leave`.
@@ -42,7 +44,7 @@ def termination():
         leave("every run that was begun is finished")
 
 
-def leave(how_far):
+def leave(how_far: str) -> NoReturn:
     """Say on stderr how far training came, and end.
 
     Raises:

@@ -1,5 +1,10 @@
 """One training step, many of them in one compiled call, and the programs that runs share."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -9,11 +14,14 @@ from coherence.gradients.transform import per_example_value_and_grad
 from coherence.jax_internals import contains
 from coherence.metrics.coherence import moments
 
+from .problem import Problem, Recipe
+
+FlatAxes = tuple[Any, tuple[int | None, ...]]
 TRACKED = ("loss", "squared_norm_of_mean", "mean_squared_norm")
 CHUNK = 200  # most steps between two looks of the host
 
 
-def make_step(recipe):
+def make_step(recipe: Recipe) -> Callable:
     """`(state, examples, indices [b]) -> (state, tracked [3])`: one optimizer step.
 
     The batch is the examples at `indices`. What is tracked of it is `TRACKED`; the norms
@@ -49,7 +57,7 @@ def _gradients(recipe, params, batch):
     return jnp.mean(losses), gradients if recipe.per_example else mean(gradients), norms
 
 
-def make_advance(step, length):
+def make_advance(step: Callable, length: int) -> Callable:
     """`(state, examples, indices [length, b], n) -> (state, tracked [length, 3])`: n steps.
 
     n is at most `length` and dynamic, so that one program serves chunks of any length. With
@@ -74,7 +82,7 @@ def make_advance(step, length):
     return advance
 
 
-def initial_state(problem):
+def initial_state(problem: Problem) -> dict[str, Any]:
     """The state that a run starts with: copies, since the state is donated and no problem is."""
     state = {"params": problem.params, "opt_state": problem.optimizer.init(problem.params)}
     if problem.stopping is not None:
@@ -93,10 +101,11 @@ class Steps:
             0 and `None` (shared), flattened by `flat_axes`; `None` for a single seed.
     """
 
-    def __init__(self, recipe, axes=None):
-        self.axes, self.step, self._advances = axes, jax.jit(make_step(recipe)), {}
+    def __init__(self, recipe: Recipe, axes: FlatAxes | None = None):
+        self.axes, self.step = axes, jax.jit(make_step(recipe))
+        self._advances: dict[int, Callable] = {}
 
-    def chunk(self, state, examples, batch_size):
+    def chunk(self, state: Any, examples: Any, batch_size: int) -> int:
         """Steps a call: 1 where a loop would be slow, with a convolution on CPU."""
         if jax.default_backend() != "cpu":
             return CHUNK
@@ -104,7 +113,7 @@ class Steps:
         jaxpr = self.step.trace(state, examples, indices).jaxpr
         return 1 if contains(jaxpr.jaxpr, "conv_general_dilated") else CHUNK
 
-    def advance(self, length):
+    def advance(self, length: int) -> Any:
         """`make_advance` of the step, compiled; the state is donated."""
         if length not in self._advances:
             advance = make_advance(self.step, length)
@@ -114,17 +123,17 @@ class Steps:
         return self._advances[length]
 
 
-def compiled_measure(measure, axes=None):
+def compiled_measure(measure: Callable, axes: FlatAxes | None = None) -> Any:
     """A problem's `measure`, compiled; `axes` as for `Steps`, of all the data."""
     return jax.jit(measure if axes is None else jax.vmap(measure, (0, tree_of(axes))))
 
 
-def flat_axes(axes):
+def flat_axes(axes: Any) -> FlatAxes:
     """A tree of 0 and `None` as something that can be compared: its structure and its leaves."""
     leaves, treedef = jax.tree.flatten(axes, is_leaf=lambda x: x is None)
     return treedef, tuple(leaves)
 
 
-def tree_of(axes):
+def tree_of(axes: FlatAxes) -> Any:
     treedef, leaves = axes
-    return treedef.unflatten(leaves)
+    return jax.tree.unflatten(treedef, leaves)

@@ -526,8 +526,9 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path, make):
         sys.path.insert(0, sys.argv[2])
         from tests.lab.training import test_loop
         slow = lambda n: (print("step", flush=True), time.sleep(0.01))
-        options = dict(make=test_loop.{make.__name__}, checkpoint_seconds=0, progress=slow, schedule=range(61))
-        test_loop.learn(pathlib.Path(sys.argv[1]), (0, 1), **options)
+        options = dict(checkpoint_seconds=0, progress=slow, schedule=range(61))
+        make = test_loop.{make.__name__}
+        test_loop.learn(pathlib.Path(sys.argv[1]), (0, 1), make, **options)
         """)
     )
     command = [sys.executable, str(script), str(tmp_path / "killed"), os.getcwd()]

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from .files import naming, replacing, to_json
 
 
-class Log:
+class RecordFile:
     """A file of records, kept open: opening it would cost more than a record."""
 
     def __init__(self, path: Path):
