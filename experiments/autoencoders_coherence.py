@@ -189,7 +189,7 @@ def record(settings, runs):
         layers = list(seeds[0].records()[0]["reconstruction/moments"])
         sums = _sums(seeds, layers)
         parts = _by_part(sums, layers)
-        found = {
+        measured = {
             "step": curves["step"],
             "unexplained": curves["train_reconstruction"] / variance,
             "kl": curves.get("train_kl", np.zeros((0, 0))),
@@ -198,7 +198,7 @@ def record(settings, runs):
             "cosine": cosine(parts[..., 0, 0], settings.run.factor),
         }
         by_layer = _coherence(sums[:2], m).astype(np.float16)
-        arrays |= under(arm, {**single(found), "by_layer": by_layer})
+        arrays |= under(arm, {**single(measured), "by_layer": by_layer})
     return arrays
 
 

@@ -221,12 +221,12 @@ CLAIMS = (
         large.
     """),
     *(
-        _TIME.claim(f"the gap in {of} never falls", below(tolerance, "of the final gap"))(f"""
-            At small steps, with the full batch, the generalization gap in {of} cannot fall as
-            training goes on. Measured: largest fall of the gap in {of} from any measurement to a
+        _TIME.claim(f"the gap in {kind} never falls", below(tolerance, "of the final gap"))(f"""
+            At small steps, with the full batch, the generalization gap in {kind} cannot fall as
+            training goes on. Measured: largest fall of the gap in {kind} from any measurement to a
             later one, over the gap at the end.
         """)
-        for of, tolerance in (("loss", 0.05), ("accuracy", 0.1))
+        for kind, tolerance in (("loss", 0.05), ("accuracy", 0.1))
     ),
     _ALGEBRA.claim("variance falls as 1/b", exactly(-1.0, 0.05))("""
         The variance of a mini-batch gradient falls as one over the batch size when examples are

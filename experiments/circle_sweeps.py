@@ -257,15 +257,15 @@ def study(network, data, circles):
     encode, decode = network
     codes, draws = encode(data.x_test)[:, 0], np.random.default_rng(1).normal(size=DRAWS)
     decoded = decode(np.concatenate([codes, Z, draws])[:, None])
-    again, at_z, samples = np.split(decoded, np.cumsum([len(codes), len(Z)]))
+    rebuilt, at_z, samples = np.split(decoded, np.cumsum([len(codes), len(Z)]))
     distance, rho = 1.0, 0.0  # where all codes are alike
     if codes.std():
         distance = stats.kstest((codes - codes.mean()) / codes.std(), "norm").statistic
         rho = abs(stats.spearmanr(codes, data.y_test).statistic)
     return {
         "at_z": np.round(255 * np.clip(at_z[..., 0], 0, 1)).astype(np.uint8),
-        "error": np.square(again - data.x_test).sum((1, 2, 3)).mean(),
-        "kept": again.var(0).sum(),
+        "error": np.square(rebuilt - data.x_test).sum((1, 2, 3)).mean(),
+        "kept": rebuilt.var(0).sum(),
         "distance": nearest(samples, circles)[0].mean(),
         "from_normal": distance,
         "rho": rho,
@@ -275,7 +275,7 @@ def study(network, data, circles):
 def judge(recorded):
     factors = recorded["factors"]
     tutorial = middle(factors)
-    small, one, large = (
+    small, usual, large = (
         {name: recorded[f"{arm_name('squared', factor)}/{name}"] for name in (*MEASURED, *STUDIED)}
         for factor in (factors[0], tutorial, factors[-1])
     )
@@ -286,11 +286,11 @@ def judge(recorded):
     untrained = recorded["untrained/reconstruction"] / recorded["printed"][0]
     return {
         "small factor: KL rules": small["test_kl"],
-        "small factor: every image alike": np.log2(one["kept"] / small["kept"]),
-        "large factor: KL hardly counts": large["test_kl"] - one["test_kl"],
-        "large factor: drawing z costs nothing": np.log2(one["test_reconstruction"] / drawn),
+        "small factor: every image alike": np.log2(usual["kept"] / small["kept"]),
+        "large factor: KL hardly counts": large["test_kl"] - usual["test_kl"],
+        "large factor: drawing z costs nothing": np.log2(usual["test_reconstruction"] / drawn),
         "large factor: an autoencoder's error": np.log2(drawn / recorded["AE/test_reconstruction"]),
-        "large factor: codes less normal": large["from_normal"] - one["from_normal"],
+        "large factor: codes less normal": large["from_normal"] - usual["from_normal"],
         "cross-entropy weighs more than squared error": cross - sigmoid,
         "untrained losses in four reductions": 0.05 - abs(untrained - 1).max(1),
         "plain sampling teaches the encoder nothing": recorded["untrained/plain"][:, 0],

@@ -203,7 +203,10 @@ def record(settings, runs):
                 "tutorial": np.array(TUTORIAL[arm]),
                 "loss": losses * (1 if arm == "AE" else run.batch_size),
                 **first,
-                **{name: np.stack([one[name] for one in statistics]) for name in statistics[0]},
+                **{
+                    name: np.stack([values[name] for values in statistics])
+                    for name in statistics[0]
+                },
             },
         )
     return arrays

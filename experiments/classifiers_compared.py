@@ -311,15 +311,15 @@ def of_model(levels):
     true = levels[0]
     stack = lambda name: np.array([seed[name] for seed in true])
     names = ("calibration_error", "too_sure", "recognized")
-    kept = single({name: stack(name) for name in names if name in true[0]})
+    arrays = single({name: stack(name) for name in names if name in true[0]})
     if "pictures" in true[0]:
-        kept["pictures"] = true[0]["pictures"]
+        arrays["pictures"] = true[0]["pictures"]
     if "bins" in true[0]:
-        kept["bins"] = np.float32(stack("bins")).sum(0)
+        arrays["bins"] = np.float32(stack("bins")).sum(0)
     if "m_coherence" in true[0]:
         at_level = lambda seed: first_at(seed["loss"], seed["m_coherence"], LEVEL, falling=True)
-        kept["coherence"] = np.array([list(map(at_level, seeds)) for seeds in (true, levels[-1])])
-    return kept
+        arrays["coherence"] = np.array([list(map(at_level, seeds)) for seeds in (true, levels[-1])])
+    return arrays
 
 
 def judge(recorded):
@@ -330,9 +330,9 @@ def judge(recorded):
     values = lambda name, what: recorded[f"{name}/{what}"].astype(float)
     has = lambda *models: set(models) <= set(names)
     tested = {
-        name: drop[one] - drop[other]
-        for name, (one, other, *_) in LOSES_MORE.items()
-        if has(one, other)
+        name: drop[first] - drop[second]
+        for name, (first, second, *_) in LOSES_MORE.items()
+        if has(first, second)
     }
     if has("gaussian_nb"):
         tested["naive Bayes says more than it knows"] = values("gaussian_nb", "too_sure")

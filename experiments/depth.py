@@ -285,8 +285,8 @@ def record(settings, runs):
     for arm, seeds in runs.items():
         if arm.startswith("chain"):
             curves = stacked(seeds[:1], *CHAIN_CURVES)  # nothing in them is random
-            found = single({name: curves[name][0] for name in CHAIN_CURVES})
-            arrays |= under(arm, {"step": curves["step"], **found})
+            values = single({name: curves[name][0] for name in CHAIN_CURVES})
+            arrays |= under(arm, {"step": curves["step"], **values})
             continue
         curves = stacked(seeds, "train_loss", "train/main_share", "corrupt_accuracy")
         curves["main_share"], loss = curves.pop("train/main_share"), curves["train_loss"][:, None]

@@ -406,7 +406,7 @@ def packed(name, images):
 
 def judge(recorded):
     betas = recorded["betas"]
-    order, one = np.argsort(betas), np.flatnonzero(betas == 1)[0]
+    order, unit = np.argsort(betas), np.flatnonzero(betas == 1)[0]
     told_minus_not = lambda values: np.diff(values, axis=1)[:, 0]
     worst, limit = -recorded["elbo"].min(), FITTED * recorded["independent"]
     unfitted = f"a network did not learn: {worst:.0f} nats, {limit:.0f} asked for"
@@ -422,12 +422,12 @@ def judge(recorded):
     if len(betas) > 1:
         kl, error = recorded["test_kl"][:, order], recorded["test_reconstruction"][:, order]
         elbo, far = -(kl + error), -np.diff(recorded["far"], axis=2)[..., 0]
-        best, others = elbo[:, order == one][:, 0], elbo[:, order != one].max(1)
+        best, others = elbo[:, order == unit][:, 0], elbo[:, order != unit].max(1)
         tested |= {
             "KL falls with beta": -np.diff(np.log2(kl), axis=1).max(1),
             "reconstruction suffers with beta": np.diff(error, axis=1).min(1),
             "beta 1 has the best bound": best - others,
-            "small beta leaves holes": far[:, order[0]] - far[:, one],
+            "small beta leaves holes": far[:, order[0]] - far[:, unit],
         }
     drawn = recorded["recognized"].mean(1), unfitted or blind
     return {"the digit asked for is drawn": drawn, **given(unfitted, tested)}

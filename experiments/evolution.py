@@ -208,7 +208,7 @@ def record(settings, runs):
         layers, coherence = stacked_parts(seeds, "train/m_coherence_by_layer")
         _, squares = stacked_parts(seeds, "train/squared_norm_by_layer")
         shares = squares / squares.sum(-1, keepdims=True)
-        found = {
+        measured = {
             "loss": loss,
             "accuracy": np.stack([train, test])[..., -1],
             "m_coherence": whole,
@@ -218,7 +218,7 @@ def record(settings, runs):
             "step": step,
             "layers": np.array(layers),
         }
-        arrays |= under(arm, single(found))
+        arrays |= under(arm, single(measured))
     return arrays
 
 
@@ -264,9 +264,9 @@ def middle(loss, values):
 
 
 def judge(recorded):
-    noise, every = recorded["noise"], list(map(str, recorded["arms"]))
-    grid, cnns = every[:-1], [f"cnn-{level:g}" for level in noise]
-    whole = {arm: recorded[f"{arm}/m_coherence"].astype(float) for arm in every}
+    noise, arms = recorded["noise"], list(map(str, recorded["arms"]))
+    grid, cnns = arms[:-1], [f"cnn-{level:g}" for level in noise]
+    whole = {arm: recorded[f"{arm}/m_coherence"].astype(float) for arm in arms}
     memorized = _unfitted(recorded, cnns)
     when, values, heights = zip(*(peaks(recorded, arm) for arm in cnns))
     dense, hidden = zip(*(_above_dense(recorded, level) for level in noise))
@@ -282,7 +282,7 @@ def judge(recorded):
         "convolutions above the dense layer": np.min(dense, 0),
         "convolutions above an MLP's layers": np.min(hidden, 0),
         "back to the orthogonal limit": (np.max(last, 0), memorized),
-        "layers recombine to the whole": np.max([recorded[f"{a}/deviation"] for a in every], 0),
+        "layers recombine to the whole": np.max([recorded[f"{a}/deviation"] for a in arms], 0),
     }
     for level, arm, height in zip(noise, cnns, heights):
         tested[_hump(level)] = height, _unfitted(recorded, [arm])

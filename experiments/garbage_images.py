@@ -167,19 +167,19 @@ def arms(settings):
 
     Without a robust method no per-example gradients are needed.
     """
-    rate, found = settings.run.optimizer.learning_rate, {}
+    rate, plans = settings.run.optimizer.learning_rate, {}
     for kind in settings.kinds:
         run = replace(settings.run, garbage_kind=kind)
         for name in settings.methods:
             if kind == "shuffled" or name not in ("c=2", "median"):
-                found[f"{kind},{name}"] = replace(run, aggregator=METHODS[name])
+                plans[f"{kind},{name}"] = replace(run, aggregator=METHODS[name])
         for share in settings.slower:
-            found[f"{kind},slower={share:g}"] = replace(run, optimizer=sgd(share * rate))
+            plans[f"{kind},slower={share:g}"] = replace(run, optimizer=sgd(share * rate))
     if settings.adam:
         run = replace(settings.run, garbage_kind="shuffled", optimizer=adam(settings.adam))
         for name, method in ADAM.items():
-            found[f"shuffled,{name}"] = replace(run, aggregator=method)
-    return found
+            plans[f"shuffled,{name}"] = replace(run, aggregator=method)
+    return plans
 
 
 def record(settings, runs):

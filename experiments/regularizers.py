@@ -144,11 +144,11 @@ class Noisy(Classification):
         problem = super().build(seed)
         (x, y), corrupt = problem.data["train"], problem.data["corrupt"]
         order = np.random.default_rng([seed, 4]).permutation(len(y))
-        held, kept = order[: self.validation], order[self.validation :]
+        aside, rest = order[: self.validation], order[self.validation :]
 
         def measure(params, arrays):
-            aside = {"train": arrays["validation"], "corrupt": arrays["validation_corrupt"]}
-            part = problem.measure(params, {**arrays, **aside})
+            of_part = {"train": arrays["validation"], "corrupt": arrays["validation_corrupt"]}
+            part = problem.measure(params, {**arrays, **of_part})
             values = {f"validation_{name}": part[f"train_{name}"] for name in ("loss", "accuracy")}
             if self.gradients:
                 _, gradients = per_example_value_and_grad(problem.loss)(params, arrays["train"])
@@ -161,13 +161,13 @@ class Noisy(Classification):
             return {**problem.measure(params, arrays), **values}
 
         data = {
-            "train": (x[kept], y[kept]),
-            "corrupt": corrupt[kept],
-            "validation": (x[held], y[held]),
-            "validation_corrupt": corrupt[held],
+            "train": (x[rest], y[rest]),
+            "corrupt": corrupt[rest],
+            "validation": (x[aside], y[aside]),
+            "validation_corrupt": corrupt[aside],
             "test": problem.data["test"],
         }
-        drawn = {"labels": y, "corrupt": corrupt[kept], "validation": held}
+        drawn = {"labels": y, "corrupt": corrupt[rest], "validation": aside}
         return replace(problem, data=data, measure=measure, drawn=drawn)
 
 

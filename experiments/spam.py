@@ -265,8 +265,8 @@ class NaiveBayes:
         from sklearn.naive_bayes import BernoulliNB, MultinomialNB
 
         models = (MultinomialNB(), BernoulliNB(), LogisticRegression(max_iter=1000))
-        labels = [model.fit(data.x_train, data.y_train).predict(data.x_test) for model in models]
-        return [[(said == k)[data.y_test == k].mean() for k in (0, 1)] for said in labels]
+        predicted = [model.fit(data.x_train, data.y_train).predict(data.x_test) for model in models]
+        return [[(labels == k)[data.y_test == k].mean() for k in (0, 1)] for labels in predicted]
 
 
 def arms(settings):
@@ -297,19 +297,19 @@ def record(settings, runs):
             continue
         curves = stacked(seeds, *CURVES, *BY_FREQUENCY)
         epoch = list(curves["step"]).index(run.epoch)
-        found = {
+        measured = {
             "end": np.stack([curves[name][:, -1] for name in CURVES], -1),
             "first_epoch": curves["one_sided"][:, epoch],
             **{name: _at(curves["train_loss"], curves[name]) for name in BY_FREQUENCY[:3]},
         }
         if arm.startswith(f"noise={NOISE:g}"):
-            found |= {name: curves[name] for name in CURVES[-2:]}
-        arrays |= under(arm, found)
+            measured |= {name: curves[name] for name in CURVES[-2:]}
+        arrays |= under(arm, measured)
     drawn = [run.load("drawn") for run in runs["noise=0,c=0"]]
     bins = arrays["noise=0,c=0/weight"].shape[-1]
     words = [np.bincount(octave(each["frequency"]), minlength=bins) for each in drawn]
-    kept = [[_kept(each, run, c, bins) for each in drawn] for c in settings.c]
-    arrays |= {"words": np.array(words), "kept": np.array(kept)}
+    remaining = [[_kept(each, run, c, bins) for each in drawn] for c in settings.c]
+    arrays |= {"words": np.array(words), "kept": np.array(remaining)}
     return single(arrays | _library(settings, runs, drawn, bins))
 
 

@@ -147,14 +147,14 @@ CLAIMS = (
     """),
     *(
         claim
-        for name, many, one, source in (
+        for name, many, few, source in (
             ("trees", f"leaves of {LEAF} examples or more", "leaves of one", _OURS),
             ("networks", f"winsorizing at {C:g} %", "SGD", _ANALOGY),
         )
         for claim in (
             source.claim(f"{name}: many restore accuracy", above(0.05, "accuracy"))(f"""
                 With half of the labels permuted, {many} end with more accuracy on clean test labels
-                than {one}. Measured: test accuracy {_HALF}, {many} minus {one}.
+                than {few}. Measured: test accuracy {_HALF}, {many} minus {few}.
             """),
             source.claim(f"{name}: because of noise", above(0, "accuracy"))(f"""
                 The gain by {many} is because of noise: without, it is smaller. Measured: that

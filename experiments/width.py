@@ -37,18 +37,18 @@ NAMES = {"standard": "standard parametrization", "mu": "maximal update"}
 class HeldOut:
     """The training examples of a data set, the last fifth of them to test on: to tune with."""
 
-    of: digits | mnist = digits()
+    whole: digits | mnist = digits()
 
     def build(self):
-        data = self.of.build()
-        kept = len(data.y_train) * 4 // 5
+        data = self.whole.build()
+        cut = len(data.y_train) * 4 // 5
         return replace(
             data,
             name=f"{data.name}, a fifth of the training examples held out",
-            x_train=data.x_train[:kept],
-            y_train=data.y_train[:kept],
-            x_test=data.x_train[kept:],
-            y_test=data.y_train[kept:],
+            x_train=data.x_train[:cut],
+            y_train=data.y_train[:cut],
+            x_test=data.x_train[cut:],
+            y_test=data.y_train[cut:],
         )
 
 
@@ -131,14 +131,14 @@ CLAIMS = tuple(claim for how in NAMES for claim in _of_parametrization(how))
 
 def arms(settings):
     mu = functools.partial(MuMLP, base_width=settings.base_width)
-    networks, found = {"standard": functools.partial(MLP, initializer="he"), "mu": mu}, {}
+    networks, plans = {"standard": functools.partial(MLP, initializer="he"), "mu": mu}, {}
     for how in NAMES:
         for width, rate in zip(settings.widths, _rates(settings, how), strict=True):
             model = networks[how](width, settings.depth)
             for factor in settings.factors:
                 run = replace(settings.run, model=model, optimizer=sgd(rate * factor))
-                found[_arm(how, width, factor, settings)] = run
-    return found
+                plans[_arm(how, width, factor, settings)] = run
+    return plans
 
 
 def _rates(settings, how):

@@ -168,7 +168,7 @@ def single(arrays: Mapping[str, ArrayLike]) -> dict[str, NDArray]:
 def computed(runs: Sequence[Run], *names: str) -> dict[str, NDArray]:
     """What runs without training steps computed: `{name: [seed, ...]}`, without names all of it."""
     arrays = [run.load("computed") for run in runs]
-    return {name: np.array([one[name] for one in arrays]) for name in names or arrays[0]}
+    return {name: np.array([each[name] for each in arrays]) for name in names or arrays[0]}
 
 
 def parameter_count(run: Run) -> int:

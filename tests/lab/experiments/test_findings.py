@@ -215,7 +215,7 @@ def test_step_sizes_and_their_numbers_of_steps_go_together():
 
 
 class _Tracked:
-    """A run of 400 steps whose loss falls evenly while single steps swing between two coherences."""
+    """A run of 400 steps whose loss falls evenly; single steps swing between two coherences."""
 
     config = {"batch_size": 100}  # noqa: RUF012
 
