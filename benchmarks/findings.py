@@ -18,7 +18,7 @@ import time
 HOME = pathlib.Path(__file__).parents[1]
 DRAW = """
 import pathlib, sys
-from coherence import gallery
+from coherence.lab.report import gallery
 home = pathlib.Path.cwd()
 for name in gallery.names(home):
     gallery.draw(home, name, folder=pathlib.Path(sys.argv[1]))

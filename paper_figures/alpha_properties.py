@@ -30,7 +30,9 @@ def draw(recorded):
 
 
 def _sources(recorded):
-    """(arm, which of its measurements, name, colour) of every source of gradients that is drawn: the network first and last."""
+    """(arm, which of its measurements, name, colour) of every source of gradients that is drawn:
+    the network first and last.
+    """
     alphas = recorded["alphas"]
     steps = recorded["network/step"]
     yield "network", 0, "digits, initial weights", style.COLOUR["real"]
@@ -52,19 +54,17 @@ def _ticks(axis, x):
 
 
 def _copies(axis, recorded):
+    axis.set(title="a  k copies help k (1: orthogonal limit)", xscale="log", yscale="log")
+    axis.set(xlabel="copies of each direction, k", ylabel="m-coherence")
     copies = 2 ** np.arange(recorded["copies"].shape[1])
-    style.curve(
-        axis, copies, copies, "k", colour=style.COLOUR["neutral"], style=":", title="copies"
-    )
-    _points(
-        axis, copies, recorded["copies"], "orthogonal vectors", style.COLOUR["neutral"], "copies"
-    )
-    axis.set(xscale="log", yscale="log", xlabel="copies of each direction, k", ylabel="m-coherence")
+    style.curve(axis, copies, copies, "k", colour=style.NEUTRAL, style=":", title="copies")
+    _points(axis, copies, recorded["copies"], "orthogonal vectors", style.NEUTRAL, "copies")
     _ticks(axis, copies)
-    axis.set_title("a  k copies help k (1: orthogonal limit)")
 
 
 def _batches(axis, recorded):
+    axis.set(title="b  Batches amplify coherence (P2, dotted)", xscale="log", yscale="log")
+    axis.set(xlabel="examples in a batch, k", ylabel="alpha of batches")
     k = recorded["sizes/batches"]
     fine = np.geomspace(k[0], k[-1], 50)
     for arm, i, label, colour in _sources(recorded):
@@ -72,12 +72,14 @@ def _batches(axis, recorded):
         law = lambda k, alpha=alpha: k * alpha[:, None] / (1 + (k - 1) * alpha[:, None])
         axis.plot(fine, np.exp(np.log(law(fine)).mean(0)), ":", color=colour)
         _points(axis, k, recorded[f"{arm}/batches"][:, i], label, colour, "batches")
-    axis.set(xscale="log", yscale="log", xlabel="examples in a batch, k", ylabel="alpha of batches")
     _ticks(axis, k[::2])
-    axis.set_title("b  Batches amplify coherence (P2, dotted)")
 
 
 def _inverted(axis, recorded):
+    axis.set(
+        title="c  Back from batches to examples", xscale="log", xlabel="examples in a batch, k"
+    )
+    axis.set(ylabel="found / true alpha")
     k = recorded["sizes/inverted"]
     for arm, i, label, colour in _sources(recorded):
         alpha = recorded[f"{arm}/alpha"][:, i, None]
@@ -89,11 +91,9 @@ def _inverted(axis, recorded):
             style.band(
                 axis, k, values, f"{label}, {kind}", colour=colour, style=dashes, title="inverted"
             )
-    axis.axhline(1, color=style.COLOUR["neutral"], linewidth=0.8, linestyle=":")
-    axis.set(xscale="log", xlabel="examples in a batch, k", ylabel="found / true alpha")
+    style.guide(axis, 1)
     _ticks(axis, k)
-    axis.set_title("c  Back from batches to examples")
-    neutral = {"color": style.COLOUR["neutral"]}
+    neutral = {"color": style.NEUTRAL}
     axis.legend(
         handles=[_line("--", "P2 inverted", **neutral), _line("-", "finite sample", **neutral)],
         loc="upper left",
@@ -101,6 +101,8 @@ def _inverted(axis, recorded):
 
 
 def _samples(axis, recorded):
+    axis.set(title="d  The floor 1/m, and without it", xscale="log")
+    axis.set(xlabel="examples in a sample, m", ylabel="mean alpha of samples", ylim=(1e-3, 20))
     m = recorded["sizes/samples"]
     fine = np.geomspace(m[0], m[-1], 50)
     for arm, i, label, colour in _sources(recorded):
@@ -109,16 +111,9 @@ def _samples(axis, recorded):
         _points(axis, m, recorded[f"{arm}/samples"][:, i], f"{label}, alpha", colour, "samples")
         unbiased = recorded[f"{arm}/samples_unbiased"][:, i]
         style.band(axis, m, unbiased, f"{label}, unbiased", colour=colour, title="samples")
-    axis.set(
-        xscale="log",
-        yscale="log",
-        xlabel="examples in a sample, m",
-        ylabel="mean alpha of samples",
-        ylim=(1e-3, 20),
-    )
+    axis.set(yscale="log")
     _ticks(axis, m[::2])
-    axis.set_title("d  The floor 1/m, and without it")
-    neutral = {"color": style.COLOUR["neutral"]}
+    neutral = {"color": style.NEUTRAL}
     handles = [
         _line("o", "alpha", markersize=3, **neutral),
         _line(":", "with the floor", **neutral),
@@ -130,18 +125,14 @@ def _samples(axis, recorded):
 def _diluted(axis, recorded):
     p = 0.5 ** np.arange(recorded["network/diluted"].shape[-1])
     size = itertools.count()
-    style.curve(axis, p, p, "p", colour=style.COLOUR["neutral"], style=":", title="diluted")
+    style.curve(axis, p, p, "p", colour=style.NEUTRAL, style=":", title="diluted")
     for arm, i, label, colour in _sources(recorded):
         _points(axis, p, recorded[f"{arm}/diluted"][:, i], label, colour, "diluted")
         axis.lines[-1].set(
             markersize=2 + 2 * next(size), fillstyle="none"
         )  # they all lie on the line: rings around each other
-    axis.set(
-        xscale="log",
-        yscale="log",
-        xlabel="share of the examples with a gradient, p",
-        ylabel="alpha / alpha of those",
-    )
+    axis.set(xscale="log", yscale="log", xlabel="share of the examples with a gradient, p")
+    axis.set(ylabel="alpha / alpha of those")
     _ticks(axis, p)
     axis.set_yticks(p, [f"{x:g}" for x in p])
     axis.set(xlim=(0.1, 1.25), ylim=(0.09, 1.4))
@@ -150,13 +141,13 @@ def _diluted(axis, recorded):
 
 
 def _mixed(axis, recorded):
+    axis.set(title="f  Orthogonal kinds, mixed (P4)", xlabel="share of the first kind of gradients")
+    axis.set(ylabel="alpha / bound", ylim=(0, 1.15))
     share = np.arange(1, 8) / 8
     for arm, i, label, colour in _sources(recorded):
         ratio = recorded[f"{arm}/mixed"][:, i] / recorded[f"{arm}/mixed_bound"][:, i]
         style.band(axis, share, ratio, label, colour=colour, title="mixed")
     style.guide(axis, 1, "bound")
-    axis.set(ylim=(0, 1.15), xlabel="share of the first kind of gradients", ylabel="alpha / bound")
-    axis.set_title("f  Orthogonal kinds, mixed (P4)")
 
 
 def _difference(axis, recorded):
@@ -178,6 +169,8 @@ def _difference(axis, recorded):
 
 
 def _layers(axis, recorded):
+    axis.set(title="h  Layers add up to the whole (P6)", xlabel="step (digits)")
+    axis.set(ylabel="alpha, layer by layer")
     steps, layers = recorded["network/step"], recorded["layers"]
     parts = recorded["network/layer_alpha"] * recorded["network/layer_share"]
     bottom = np.zeros(len(steps))
@@ -195,19 +188,9 @@ def _layers(axis, recorded):
         )
         bottom = bottom + parts[:, :, i].mean(0)
     where = np.arange(len(steps))
-    style.curve(
-        axis,
-        where,
-        recorded["network/alpha"].mean(0),
-        "alpha",
-        colour="black",
-        style="_",
-        title="layers",
-        markersize=14,
-    )
+    y = recorded["network/alpha"].mean(0)
+    style.curve(axis, where, y, "alpha", colour="black", style="_", title="layers", markersize=14)
     axis.set_xticks(where, [f"{step}" for step in steps])
-    axis.set(xlabel="step (digits)", ylabel="alpha, layer by layer")
-    axis.set_title("h  Layers add up to the whole (P6)")
     axis.legend(loc="upper right")
     axis.grid(visible=False, axis="x")
 

@@ -26,7 +26,6 @@ image.
 """
 
 import numpy as np
-from matplotlib.lines import Line2D
 
 from coherence.lab.report import drawing as style
 
@@ -38,7 +37,6 @@ TITLES = {
     "digits-vae": "digits, VAE",
 }
 MEAN, LATE = 1.1, 0.7
-NEUTRAL = style.COLOUR["neutral"]
 TERMS = {  # place in the recorded array, colour
     "reconstruction, decoder": (0, 1, style.SEQUENCE[3]),
     "reconstruction, encoder": (0, 0, style.SEQUENCE[1]),
@@ -56,7 +54,7 @@ def draw(recorded):
         coherence(axes[1, column], recorded, arm)
         layers(axes[2, column], recorded, arm)
         opposition(axes[3, column], recorded, arm)
-        axes[0, column].set_title(TITLES[arm], loc="left")
+        axes[0, column].set_title(TITLES[arm])
     labels = (
         "losses",
         f"m-coherence, m = {recorded['m']}",
@@ -71,20 +69,15 @@ def draw(recorded):
 
 
 def steps(recorded, arm):
-    return np.maximum(recorded[f"{arm}/step"], 0.7)  # step 0 has a place on a logarithmic axis
+    return style.log_steps(recorded[f"{arm}/step"])
 
 
 def errors(panel, recorded, arm):
     """What is left of the images' variance, and KL; dotted: the levels of the claims."""
     options = {"title": f"{TITLES[arm]}, losses", "logarithmic": True}
-    style.band(
-        panel,
-        steps(recorded, arm),
-        recorded[f"{arm}/unexplained"],
-        "unexplained variance",
-        colour=NEUTRAL,
-        **options,
-    )
+    x = steps(recorded, arm)
+    values = recorded[f"{arm}/unexplained"]
+    style.band(panel, x, values, "unexplained variance", colour=style.NEUTRAL, **options)
     if recorded[f"{arm}/kl"].size:
         kl = np.maximum(recorded[f"{arm}/kl"], 1e-3)
         style.band(
@@ -97,7 +90,7 @@ def errors(panel, recorded, arm):
             **options,
         )
     for level in (MEAN, LATE):
-        panel.axhline(level, color=NEUTRAL, linewidth=0.8, linestyle=":")
+        style.guide(panel, level)
     panel.set(xscale="log", yscale="log", xlabel="step", ylim=(0.1, 100))
 
 
@@ -108,7 +101,7 @@ def coherence(panel, recorded, arm):
             options = {"title": f"{TITLES[arm]}, m-coherence", "logarithmic": True}
             style.band(panel, steps(recorded, arm), values, name, colour=colour, **options)
     moments(panel, recorded, arm)
-    panel.axhline(1, color=NEUTRAL, linewidth=0.8, linestyle=":")
+    style.guide(panel, 1)
     panel.set(xscale="log", yscale="log", xlabel="step", ylim=(0.3, 1.5 * recorded["m"]))
 
 
@@ -121,7 +114,7 @@ def moments(panel, recorded, arm):
         if None not in found:
             panel.axvline(
                 np.exp(np.log(steps(recorded, arm)[found]).mean()),
-                color=NEUTRAL,
+                color=style.NEUTRAL,
                 linewidth=0.8,
                 linestyle=":",
             )
@@ -140,18 +133,13 @@ def layers(panel, recorded, arm):
         ]
         if None not in at:
             found = np.array([values[seed, k][order] for seed, k in enumerate(at)])
-            style.band(
-                panel,
-                np.arange(len(order)),
-                found,
-                when,
-                colour=colour,
-                title=f"{TITLES[arm]}, by layer",
-                logarithmic=True,
-            )
-    panel.axhline(1, color=NEUTRAL, linewidth=0.8, linestyle=":")
+            options = {"colour": colour, "title": f"{TITLES[arm]}, by layer", "logarithmic": True}
+            style.band(panel, np.arange(len(order)), found, when, **options)
+    style.guide(panel, 1)
     panel.axvline(
-        sum(layer.startswith("encoder") for layer in every) - 0.5, color=NEUTRAL, linewidth=0.8
+        sum(layer.startswith("encoder") for layer in every) - 0.5,
+        color=style.NEUTRAL,
+        linewidth=0.8,
     )
     panel.set_xticks(range(len(order)), [short(every[k]) for k in order], rotation=90)
     panel.set(yscale="log", ylim=(0.3, 1.5 * recorded["m"]))
@@ -192,20 +180,19 @@ def opposition(panel, recorded, arm):
         steps(recorded, arm),
         values,
         "cosine",
-        colour=NEUTRAL,
+        colour=style.NEUTRAL,
         title=f"{TITLES[arm]}, cosine of the two terms",
     )
     moments(panel, recorded, arm)
-    panel.axhline(0, color=NEUTRAL, linewidth=0.8, linestyle=":")
+    style.guide(panel, 0)
     panel.set(xscale="log", ylim=(-1.05, 1.05), xlabel="step")
 
 
 def legends(figure):
-    lines = [Line2D([], [], color=NEUTRAL, label="unexplained variance")]
-    lines += [Line2D([], [], color=style.COLOUR["other"], linestyle="--", label="KL, nats")]
-    lines += [Line2D([], [], color=colour, label=name) for name, (*_, colour) in TERMS.items()]
+    lines = [style.key("unexplained variance")]
+    lines += [style.key("KL, nats", style.COLOUR["other"], "--")]
+    lines += [style.key(name, colour) for name, (*_, colour) in TERMS.items()]
     lines += [
-        Line2D([], [], color=colour, label=f"by layer: {when}")
-        for when, colour in zip(WHEN, style.SEQUENCE[::2])
+        style.key(f"by layer: {when}", colour) for when, colour in zip(WHEN, style.SEQUENCE[::2])
     ]
     figure.legend(handles=lines, loc="outside upper center", ncols=4, **SIZES)

@@ -18,13 +18,11 @@ so that is probably oscillation.
 """
 
 import numpy as np
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from coherence.lab.report import drawing as style
 
 SIZES = {"large": "-", "small": "--"}
-NEUTRAL = style.COLOUR["neutral"]
 SMALL = {"fontsize": 6.5, "handlelength": 1.8}
 LOSSES = np.geomspace(2.2, 0.03, 40)
 
@@ -45,7 +43,9 @@ def draw(recorded):
 
 
 def _arms(recorded):
-    """(arm, batch size, large or small, step size, colour) of the plain runs; the same batch has the same colour."""
+    """(arm, batch size, large or small, step size, colour) of the plain runs; the same batch has
+    the same colour.
+    """
     colours = style.SEQUENCE[:: 2 if len(recorded["batches"]) <= 3 else 1]
     for b, colour in zip(recorded["batches"], colours):
         for size in SIZES:
@@ -63,50 +63,32 @@ def _name(b, rate):
 
 
 def _descent(panel, recorded):
-    title = "training loss"
+    panel.set(title="training loss", xscale="log", yscale="log", xlabel="step x step size")
+    panel.set(ylabel="nats")
     for arm, b, size, rate, colour in _arms(recorded):
-        time = np.maximum(recorded[f"{arm}/step"], 0.7) * rate
-        style.band(
-            panel,
-            time,
-            recorded[f"{arm}/train_loss"],
-            _name(b, rate),
-            colour=colour,
-            style=SIZES[size],
-            title=title,
-            logarithmic=True,
-        )
-    panel.set(xscale="log", yscale="log", xlabel="step x step size", ylabel="nats")
-    panel.set_title(title, loc="left")
+        time = style.log_steps(recorded[f"{arm}/step"]) * rate
+        values = recorded[f"{arm}/train_loss"]
+        style.band(panel, time, values, _name(b, rate), colour=colour, style=SIZES[size])
     handles = [
-        Line2D([], [], color=colour, label=f"batch {b}")
+        style.key(f"batch {b}", colour)
         for _, b, size, _, colour in _arms(recorded)
         if size == "large"
     ]
     rates = {size: rate for _, _, size, rate, _ in _arms(recorded)}
     handles += [
-        Line2D([], [], color=NEUTRAL, linestyle=dashes, label=f"step size {rates[size]:g}")
-        for size, dashes in SIZES.items()
+        style.key(f"step size {rates[size]:g}", style=dashes) for size, dashes in SIZES.items()
     ]
     panel.legend(handles=handles, loc="lower left", **SMALL)
 
 
 def _at_equal_steps(panel, recorded):
-    title = "test accuracy by step"
+    panel.set(title="test accuracy by step", xscale="log", xlabel="step", ylabel="test accuracy")
+    panel.set(ylim=(0, 1))
     for arm, b, size, rate, colour in _arms(recorded):
-        steps = np.maximum(recorded[f"{arm}/step"], 0.7)
-        style.band(
-            panel,
-            steps,
-            recorded[f"{arm}/test_accuracy"],
-            _name(b, rate),
-            colour=colour,
-            style=SIZES[size],
-            title=title,
-        )
-    panel.axvline(recorded["steps"], color=NEUTRAL, linewidth=0.8, linestyle=":")
-    panel.set(xscale="log", xlabel="step", ylabel="test accuracy", ylim=(0, 1))
-    panel.set_title(title, loc="left")
+        steps = style.log_steps(recorded[f"{arm}/step"])
+        values = recorded[f"{arm}/test_accuracy"]
+        style.band(panel, steps, values, _name(b, rate), colour=colour, style=SIZES[size])
+    panel.axvline(recorded["steps"], color=style.NEUTRAL, linewidth=0.8, linestyle=":")
 
 
 def _at_equal_loss(panel, recorded):
@@ -127,24 +109,18 @@ def _at_equal_loss(panel, recorded):
 
 def _gap(panel, recorded, of):
     """Test minus training loss, or training minus test accuracy."""
-    title = f"gap in {of}"
+    panel.set(title=f"gap in {of}", xscale="log", xlabel="step x step size")
+    panel.set(ylabel="test - training, nats" if of == "loss" else "training - test")
     for arm, b, size, rate, colour in _arms(recorded):
-        time, values = np.maximum(recorded[f"{arm}/step"], 0.7) * rate, gap(recorded, arm, of)
-        style.band(
-            panel, time, values, _name(b, rate), colour=colour, style=SIZES[size], title=title
-        )
-    panel.axhline(0, color=NEUTRAL, linewidth=0.8)
-    panel.set(
-        xscale="log",
-        xlabel="step x step size",
-        ylabel="test - training, nats" if of == "loss" else "training - test",
-    )
-    panel.set_title(title, loc="left")
+        time, values = style.log_steps(recorded[f"{arm}/step"]) * rate, gap(recorded, arm, of)
+        style.band(panel, time, values, _name(b, rate), colour=colour, style=SIZES[size])
+    panel.axhline(0, color=style.NEUTRAL, linewidth=0.8)
 
 
 def _falls(panel, recorded):
     """The largest fall of each gap, from any measurement to a later one."""
     title, names = "largest fall of the gap", [f"{b}" for b in recorded["batches"]]
+    panel.set(title=title, xlabel="batch size", ylabel="over the gap at the end")
     colours, rates = (
         {"loss": style.SEQUENCE[1], "accuracy": style.SEQUENCE[3]},
         {size: rate for _, _, size, rate, _ in _arms(recorded)},
@@ -163,50 +139,30 @@ def _falls(panel, recorded):
             panel, names, falls.T, f"{of}, step size {rates[size]:g}", **options, title=title
         )
     panel.set_xticks(range(len(names)), names)
-    panel.set(xlabel="batch size", ylabel="over the gap at the end")
-    panel.set_title(title, loc="left")
     panel.margins(y=0.3)
     handles = [Patch(color=colour, label=f"gap in {of}") for of, colour in colours.items()]
-    handles.append(Patch(color=NEUTRAL, alpha=0.5, label=f"pale: step size {rates['small']:g}"))
+    handles.append(
+        Patch(color=style.NEUTRAL, alpha=0.5, label=f"pale: step size {rates['small']:g}")
+    )
     panel.legend(handles=handles, loc="upper right", fontsize=6.5, handlelength=1.0)
 
 
 def _variance(panel, recorded):
     title, b, n = "variance of a batch's gradient", recorded["drawn"], int(recorded["examples"])
+    panel.set(title=title, xscale="log", yscale="log", xlabel="batch size")
+    panel.set(ylabel="over one example's", ylim=(4e-4, 2))
     fine = np.geomspace(1, n - 1, 100)
     for how, formula, mark, colour in (
         ("with", 1 / fine, "o", style.SEQUENCE[0]),
         ("without", (n - fine) / (fine * (n - 1)), "s", style.SEQUENCE[2]),
     ):
-        style.curve(
-            panel,
-            fine,
-            formula,
-            f"{how} replacement, formula",
-            colour=colour,
-            title=title,
-            linewidth=0.9,
-        )
+        label = f"{how} replacement, formula"
+        style.curve(panel, fine, formula, label, colour=colour, title=title, linewidth=0.9)
         measured = (recorded[f"redrawn/{how}"] / recorded["redrawn/one"][..., None]).mean(1)
-        style.band(
-            panel,
-            b,
-            measured,
-            f"{how} replacement",
-            colour=colour,
-            style=mark,
-            title=title,
-            logarithmic=True,
-        )
-        panel.lines[-1].set(
-            markersize=6 if how == "without" else 3.5,
-            markerfacecolor="none" if how == "without" else colour,
-        )
-    panel.set(
-        xscale="log", yscale="log", xlabel="batch size", ylabel="over one example's", ylim=(4e-4, 2)
-    )
-    panel.set_title(title, loc="left")
-    handles = [*panel.lines[1::2], Line2D([], [], color=NEUTRAL, linewidth=0.9, label="formulas")]
+        style.band(panel, b, measured, f"{how} replacement", colour=colour, style=mark, title=title)
+        panel.lines[-1].set(markersize=6 if how == "without" else 3.5)
+        panel.lines[-1].set(markerfacecolor="none" if how == "without" else colour)
+    handles = [*panel.lines[1::2], style.key("formulas", style.NEUTRAL, linewidth=0.9)]
     panel.legend(handles=handles, loc="lower left", **SMALL)
 
 
@@ -226,15 +182,9 @@ def _coherence(panel, recorded):
                 style=":",
                 logarithmic=True,
             )
-    panel.axhline(1, color=NEUTRAL, linewidth=0.8)
+    panel.axhline(1, color=style.NEUTRAL, linewidth=0.8)
     panel.set(yscale="log", ylabel=f"m-coherence, m = {recorded['examples']}")
-    panel.legend(
-        handles=[
-            Line2D([], [], color=NEUTRAL, label="true labels"),
-            Line2D([], [], color=NEUTRAL, linestyle=":", label="random"),
-        ],
-        **SMALL,
-    )
+    panel.legend(handles=[style.key("true labels"), style.key("random", style=":")], **SMALL)
 
 
 def _optimizers(panel, recorded):
@@ -257,11 +207,13 @@ def _by_loss(panel, recorded, arm, name, label, title, **kwargs):
     there = np.isfinite(values).all(0)
     style.band(panel, LOSSES[there], values[:, there], label, title=title, **kwargs)
     panel.set(xscale="log", xlabel="training loss, nats", xlim=(2.3, 0.028))
-    panel.set_title(title, loc="left")
+    panel.set_title(title)
 
 
 def _at_levels(losses, values):
-    """What was measured when the loss first fell to each level, by interpolation: [seed, level]; nan where it never did."""
+    """What was measured when the loss first fell to each level, by interpolation: [seed, level];
+    nan where it never did.
+    """
     lowest = np.minimum.accumulate(losses, -1)
     found = [
         np.interp(LOSSES[::-1], loss[::-1], one[::-1], left=np.nan)[::-1]

@@ -30,7 +30,6 @@ NAMES = {
     "cross-entropy": "cross-entropy, sigmoid",
 }
 REDUCTIONS = ("mean,\nmean", "mean,\nsum", "sum,\nmean", "sum,\nsum")
-NEUTRAL = style.COLOUR["neutral"]
 
 
 def draw(recorded):
@@ -42,12 +41,12 @@ def draw(recorded):
     decoded(column, recorded)
     against(axes[1, 1], recorded, "test_kl", "KL", "nats")
     against(axes[1, 2], recorded, "error", "Squared error", "of an image")
-    axes[1, 2].axhline(recorded["variance"], color=NEUTRAL, linewidth=0.8, linestyle=":")
+    style.guide(axes[1, 2], recorded["variance"])
     against(axes[2, 1], recorded, "from_normal", "Codes from normal", "KS distance")
     against(axes[2, 2], recorded, "distance", "Samples from a circle", "grey levels, RMS")
     style.guide(axes[2, 2], recorded["floor"], "test circles", "left")
     against(axes[3, 1], recorded, "kept", "Variance of reconstructions", "of an image")
-    axes[3, 1].axhline(recorded["variance"], color=NEUTRAL, linewidth=0.8, linestyle=":")
+    style.guide(axes[3, 1], recorded["variance"])
     against(axes[3, 2], recorded, "rho", "z and radius", "|rank correlation|")
     over_time(axes[4, 0], recorded)
     coherence(axes[4, 1], recorded)
@@ -65,13 +64,12 @@ def divergence(mu, sigma):
 
 def curves(panel):
     """Against mu, a curve for each of some sigma."""
+    panel.set(title="KL of N(mu, sigma)", xlabel="mu", ylabel="nats", ylim=(0, 9))
     mu = np.linspace(-3, 3, 61)
     for sigma, colour in zip((0.1, 0.5, 1.0, 2.0), style.SEQUENCE):
         style.curve(
             panel, mu, divergence(mu, sigma), f"{sigma:g}", colour=colour, title="KL", linewidth=1.2
         )
-    panel.set(xlabel="mu", ylabel="nats", ylim=(0, 9))
-    panel.set_title("KL of N(mu, sigma)", loc="left")
     panel.legend(
         title="sigma",
         ncols=2,
@@ -85,6 +83,7 @@ def curves(panel):
 
 def heat(figure, panel):
     """Over mu and sigma."""
+    panel.set(title="The same in colours", xlabel="mu", ylabel="sigma")
     mu, sigma = np.linspace(-3, 3, 121), np.linspace(0.05, 3, 120)
     image = panel.pcolormesh(
         mu,
@@ -97,21 +96,19 @@ def heat(figure, panel):
     )
     panel.plot(0, 1, "+", color="white", markersize=6)
     figure.colorbar(image, ax=panel, label="nats", pad=0.02).ax.tick_params(labelsize=7)
-    panel.set(xlabel="mu", ylabel="sigma")
     panel.grid(False)
-    panel.set_title("The same in colours", loc="left")
 
 
 def reductions(panel, recorded):
     """Untrained losses of a batch, measured and printed."""
-    title = "Untrained losses"
+    panel.set_title("Untrained losses")
     for name, colour, values, printed in zip(
         ("squared error", "KL"),
         style.SEQUENCE[::3],
         (recorded["untrained/reconstruction"], recorded["untrained/kl"]),
         recorded["printed"],
     ):
-        style.band(panel, np.arange(4), values, name, colour=colour, title=title, logarithmic=True)
+        style.band(panel, np.arange(4), values, name, colour=colour, logarithmic=True)
         panel.plot(np.arange(4), printed, "o", color=colour, markersize=4.5, markerfacecolor="none")
         for x, y in enumerate(printed):
             panel.annotate(
@@ -122,10 +119,11 @@ def reductions(panel, recorded):
                 ha="center",
                 fontsize=6,
             )
-    panel.plot([], [], "o", color=NEUTRAL, markersize=4.5, markerfacecolor="none", label="tutorial")
+    panel.plot(
+        [], [], "o", color=style.NEUTRAL, markersize=4.5, markerfacecolor="none", label="tutorial"
+    )
     panel.set(yscale="log", ylim=(1e-3, 1e7), xlim=(-0.5, 3.5), ylabel="of a batch of 32")
     panel.set_xticks(range(4), REDUCTIONS)
-    panel.set_title(title, loc="left")
     panel.legend(
         fontsize=6.5, loc="upper left", ncols=3, handlelength=1, columnspacing=0.7, borderaxespad=0
     )
@@ -161,11 +159,12 @@ def decoded(panel, recorded):
     panel.grid(False)
     panel.spines[:].set_visible(False)
     panel.set(xlabel="z", anchor="N")
-    panel.set_title("Decoded z, by factor", loc="left")
+    panel.set_title("Decoded z, by factor")
 
 
 def against(panel, recorded, name, title, unit):
     """One number against the factor, by kind of error; the autoencoder's where it has it."""
+    panel.set(title=title, xscale="log", xlabel="factor", ylabel=unit)
     for kind, colour in KINDS.items():
         values = np.stack(
             [recorded[f"{kind},factor={factor:g}/{name}"] for factor in recorded["factors"]], 1
@@ -174,80 +173,53 @@ def against(panel, recorded, name, title, unit):
     if f"AE/{name}" in recorded:
         values = np.repeat(recorded[f"AE/{name}"][:, None], len(recorded["factors"]), 1)
         style.band(
-            panel, recorded["factors"], values, "AE", colour=NEUTRAL, style="--", title=title
+            panel, recorded["factors"], values, "AE", colour=style.NEUTRAL, style="--", title=title
         )
-    panel.set(xscale="log", xlabel="factor", ylabel=unit)
     panel.set_ylim(bottom=0)
-    panel.set_title(title, loc="left")
 
 
 def over_time(panel, recorded):
     """KL of each seed at the tutorial's factor, beyond the steps that the others had."""
-    steps = np.maximum(recorded["over_time/step"], 0.7)  # step 0 has a place on a logarithmic axis
+    panel.set(title="KL at factor 1, each seed", xscale="log", xlabel="step", ylabel="nats")
+    steps = style.log_steps(recorded["over_time/step"])
     for seed, kl in enumerate(recorded["over_time/test_kl"]):
+        label = f"seed {seed}"
         style.curve(
-            panel,
-            steps,
-            kl,
-            f"seed {seed}",
-            colour=KINDS["squared"],
-            title="KL over time",
-            linewidth=0.8,
+            panel, steps, kl, label, colour=KINDS["squared"], title="KL over time", linewidth=0.8
         )
-    panel.axvline(steps[-1] / 4, color=NEUTRAL, linewidth=0.8, linestyle="--")
-    panel.set(xscale="log", xlabel="step", ylabel="nats")
-    panel.set_title("KL at factor 1, each seed", loc="left")
+    panel.axvline(steps[-1] / 4, color=style.NEUTRAL, linewidth=0.8, linestyle="--")
 
 
 def coherence(panel, recorded):
     """Of both halves at the end, squared error without a sigmoid."""
+    panel.set(title="Coherence at the end", xscale="log", yscale="log", xlabel="factor")
+    panel.set(ylabel=f"m-coherence, m = {recorded['m']}")
     for half, colour in (("encoder", style.SEQUENCE[1]), ("decoder", style.SEQUENCE[3])):
         values = np.stack(
             [recorded[f"squared,factor={factor:g}/{half}"] for factor in recorded["factors"]], 1
         )
-        style.band(
-            panel,
-            recorded["factors"],
-            values,
-            half,
-            colour=colour,
-            title="Coherence",
-            logarithmic=True,
-        )
-    panel.axhline(1, color=NEUTRAL, linewidth=0.8, linestyle=":")
-    panel.set(
-        xscale="log", yscale="log", xlabel="factor", ylabel=f"m-coherence, m = {recorded['m']}"
-    )
+        style.band(panel, recorded["factors"], values, half, colour=colour, title="Coherence")
+    style.guide(panel, 1)
     ticks = (0.3, 1, 3, 10, 30, 100)
     panel.set_yticks(ticks, [f"{one:g}" for one in ticks])
     panel.set_yticks([], minor=True)
-    panel.set_title("Coherence at the end", loc="left")
     panel.legend(fontsize=6.5, handlelength=1.2)
 
 
 def gradients(panel, recorded):
     """What the reconstruction teaches each half, untrained, by how z is drawn."""
-    title = "Gradient, untrained"
+    panel.set_title("Gradient, untrained")
     for k, (z, colour) in enumerate(
         (("reparametrized", style.COLOUR["pristine"]), ("plain", style.COLOUR["other"]))
     ):
         values = recorded[f"untrained/{z}"]
-        style.bars(
-            panel,
-            ("encoder", "decoder"),
-            values,
-            z,
-            colour=colour,
-            offset=(k - 0.5) * 0.4,
-            width=0.36,
-            title=title,
-        )
+        x = ("encoder", "decoder")
+        style.bars(panel, x, values, z, colour=colour, offset=(k - 0.5) * 0.4, width=0.36)
         if not values[:, 0].any():
             panel.annotate(
                 "0", (0.2, 0), (0, 2), textcoords="offset points", ha="center", fontsize=7
             )
     panel.set_xticks(range(2), ("encoder", "decoder"))
     panel.set(ylabel="norm")
-    panel.set_title(title, loc="left")
     panel.set_ylim(0, 1.4 * recorded["untrained/plain"].max())
     panel.legend(fontsize=6.5, handlelength=1, loc="upper left", ncols=2, columnspacing=1)

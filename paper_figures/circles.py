@@ -22,7 +22,6 @@ from coherence.lab.report import drawing as style
 
 NETWORKS = {"AE": style.SEQUENCE[4], "VAE": style.SEQUENCE[2], "ConvVAE": style.SEQUENCE[0]}
 SHAPES = ("square", "cross", "disc", "noise")
-NEUTRAL = style.COLOUR["neutral"]
 FIRST = "seed 0"
 
 
@@ -62,30 +61,23 @@ def pictures(panel, images, title):
     panel.set(xticks=[], yticks=[])
     panel.grid(False)
     panel.spines[:].set_visible(False)
-    panel.set_title(title, loc="left")
+    panel.set_title(title)
 
 
 def histogram(panel, recorded, arm, colour):
     """z of test circles; of the VAEs its mean."""
+    panel.set(title=f"{arm}: z", xlabel="z", ylabel="density" if arm == "AE" else "")
     codes = recorded[f"{arm}/codes"]
     density, edges = np.histogram(codes, 40, density=True)
     middle = (edges[1:] + edges[:-1]) / 2
     panel.fill_between(middle, density, step="mid", color=colour, alpha=0.3, linewidth=0)
-    style.curve(
-        panel,
-        middle,
-        density,
-        f"{arm}, {FIRST}",
-        colour=colour,
-        title=f"{arm}: z",
-        drawstyle="steps-mid",
-        linewidth=0.8,
-    )
+    options = {"colour": colour, "title": f"{arm}: z", "drawstyle": "steps-mid", "linewidth": 0.8}
+    style.curve(panel, middle, density, f"{arm}, {FIRST}", **options)
     z = np.linspace(*(codes.mean() + np.array([-3.5, 3.5]) * codes.std()), 100)
     normal = (
         np.exp(-(((z - codes.mean()) / codes.std()) ** 2) / 2) / np.sqrt(2 * np.pi) / codes.std()
     )
-    panel.plot(z, normal, ":", color=NEUTRAL, linewidth=1.1)
+    panel.plot(z, normal, ":", color=style.NEUTRAL, linewidth=1.1)
     panel.annotate(
         f"from normal:\n{recorded[f'{arm}/from_normal'].mean():.2f} (mean)",
         (0.99, 0.98),
@@ -94,25 +86,19 @@ def histogram(panel, recorded, arm, colour):
         va="top",
         fontsize=7,
     )
-    panel.set(xlabel="z", ylabel="density" if arm == "AE" else "")
-    panel.set_title(f"{arm}: z", loc="left")
 
 
 def scatter(panel, recorded, arm, colour):
     """z against radius."""
+    panel.set(title=f"{arm}: z and radius", xlabel="z", ylabel="radius" if arm == "AE" else "")
+    panel.set(ylim=(0, 0.5))
+    x = recorded[f"{arm}/codes"]
+    y = recorded["radius"]
+    label = f"{arm}, {FIRST}"
     style.curve(
-        panel,
-        recorded[f"{arm}/codes"],
-        recorded["radius"],
-        f"{arm}, {FIRST}",
-        colour=colour,
-        style=".",
-        title=f"{arm}: radius",
-        markersize=1.3,
+        panel, x, y, label, colour=colour, style=".", title=f"{arm}: radius", markersize=1.3
     )
     rho = recorded[f"{arm}/spearman"]
-    panel.set(xlabel="z", ylabel="radius" if arm == "AE" else "", ylim=(0, 0.5))
-    panel.set_title(f"{arm}: z and radius", loc="left")
     panel.annotate(
         f"|rho| {rho.mean():.2f}\n(mean)",
         (0.99, 0.04),
@@ -149,23 +135,15 @@ def anomalies(panel, recorded):
     panel.tick_params(length=0, pad=1)
     panel.grid(False)
     panel.spines[:].set_visible(False)
-    panel.set_title("AE: anomalies", loc="left")
+    panel.set_title("AE: anomalies")
 
 
 def errors(panel, recorded):
     """By how much anomalies exceed nearly all circles."""
-    title = "Anomalies' error"
+    panel.set_title("Anomalies' error")
     for k, (arm, colour) in enumerate(NETWORKS.items()):
-        style.bars(
-            panel,
-            SHAPES,
-            recorded[f"{arm}/anomaly"],
-            arm,
-            colour=colour,
-            offset=(k - 1.5) * 0.2,
-            width=0.18,
-            title=title,
-        )
+        values = recorded[f"{arm}/anomaly"]
+        style.bars(panel, SHAPES, values, arm, colour=colour, offset=(k - 1.5) * 0.2, width=0.18)
     style.bars(
         panel,
         SHAPES,
@@ -174,12 +152,10 @@ def errors(panel, recorded):
         colour="#bbbbbb",
         offset=0.3,
         width=0.18,
-        title=title,
     )
-    panel.axhline(0, color=NEUTRAL, linewidth=0.8)
+    panel.axhline(0, color=style.NEUTRAL, linewidth=0.8)
     panel.set_xticks(range(len(SHAPES)), SHAPES)
     panel.set(ylabel="error beyond 99 % of\ncircles, doublings")
-    panel.set_title(title, loc="left")
     panel.legend(
         fontsize=6.5, loc="upper left", handlelength=0.9, borderaxespad=0, labelspacing=0.2
     )
@@ -187,7 +163,7 @@ def errors(panel, recorded):
 
 def distances(panel, recorded):
     """Of decoded draws of z from the nearest circle."""
-    title = "Samples from a circle"
+    panel.set_title("Samples from a circle")
     names = ("AE", "AE, fitted z", "VAE", "ConvVAE")
     values = [
         recorded[name]
@@ -195,39 +171,25 @@ def distances(panel, recorded):
     ]
     for k, (name, distance) in enumerate(zip(names, values)):
         colour = NETWORKS[name.split(",")[0]]
-        style.bars(
-            panel,
-            [name],
-            distance[:, None],
-            name,
-            colour=colour,
-            offset=k,
-            width=0.6,
-            title=title,
-            alpha=0.5 if "," in name else 1,
-        )
+        options = {"colour": colour, "offset": k, "width": 0.6, "alpha": 0.5 if "," in name else 1}
+        style.bars(panel, [name], distance[:, None], name, **options)
     blank = recorded["mean_and_blank"][1]
     for y, text in ((recorded["floor"], "test circles"), (blank, "white paper")):
         style.guide(panel, y, text)
     panel.set_xticks(range(4), ["AE", "AE,\nfitted z", "VAE", "Conv-\nVAE"])
     panel.set(ylabel="grey levels, RMS", xlim=(-0.5, 5.4))
-    panel.set_title(title, loc="left")
 
 
 def losses(panel, recorded):
-    """Means over an epoch, with what the tutorial prints; the AE's mean over pixels and examples times the number of both."""
+    """Means over an epoch, with what the tutorial prints; the AE's mean over pixels and examples
+    times the number of both.
+    """
+    panel.set(title="Loss and the tutorial's", yscale="log", xlabel="epoch")
+    panel.set(ylabel="loss of a batch (sum)")
     for arm, colour in NETWORKS.items():
         scale = 784 * recorded["batch"] if arm == "AE" else 1
         values = scale * recorded[f"{arm}/loss"]
-        style.band(
-            panel,
-            1 + np.arange(values.shape[1]),
-            values,
-            arm,
-            colour=colour,
-            title="Loss",
-            logarithmic=True,
-        )
+        style.band(panel, 1 + np.arange(values.shape[1]), values, arm, colour=colour, title="Loss")
         epoch, low, high = recorded[f"{arm}/tutorial"].T
         panel.plot(
             epoch,
@@ -238,26 +200,21 @@ def losses(panel, recorded):
             markerfacecolor="none",
             markeredgewidth=0.9,
         )
-    panel.plot([], [], "o", color=NEUTRAL, markersize=4, markerfacecolor="none", label="tutorial")
-    panel.set(yscale="log", xlabel="epoch", ylabel="loss of a batch (sum)")
+    panel.plot(
+        [], [], "o", color=style.NEUTRAL, markersize=4, markerfacecolor="none", label="tutorial"
+    )
     ticks(panel, (200, 500, 1000, 2000, 5000))
-    panel.set_title("Loss and the tutorial's", loc="left")
     panel.legend(fontsize=6.5, handlelength=1.2, labelspacing=0.2)
 
 
 def divergence(panel, recorded):
     """KL of a batch; the tutorial's is an epoch's mean, so stands in its middle."""
+    panel.set(title="KL", yscale="log", xlabel="epoch", ylabel="KL of a batch, nats")
+    panel.set(ylim=(0.1, 1000))
     for arm in ("VAE", "ConvVAE"):
         epoch = recorded[f"{arm}/step"] / recorded["per_epoch"]
-        style.band(
-            panel,
-            epoch,
-            recorded["batch"] * recorded[f"{arm}/kl"],
-            arm,
-            colour=NETWORKS[arm],
-            title="KL",
-            logarithmic=True,
-        )
+        values = recorded["batch"] * recorded[f"{arm}/kl"]
+        style.band(panel, epoch, values, arm, colour=NETWORKS[arm], title="KL")
     epoch, kl = recorded["tutorial_kl"].T
     panel.plot(
         epoch - 0.5,
@@ -268,24 +225,18 @@ def divergence(panel, recorded):
         markerfacecolor="none",
         markeredgewidth=0.9,
     )
-    panel.set(yscale="log", ylim=(0.1, 1000), xlabel="epoch", ylabel="KL of a batch, nats")
     ticks(panel, (0.1, 1, 10, 100, 1000))
-    panel.set_title("KL", loc="left")
     panel.legend(fontsize=6.5, handlelength=1.2, labelspacing=0.2)
 
 
 def coherence(panel, recorded):
     """Of the two halves of the convolutional VAE, and of the other one's."""
+    panel.set(title="ConvVAE: coherence", yscale="log", xlabel="epoch")
+    panel.set(ylabel=f"m-coherence, m = {recorded['m']}")
     for half, colour in (("encoder", style.SEQUENCE[1]), ("decoder", style.SEQUENCE[3])):
         epoch = recorded["ConvVAE/step"] / recorded["per_epoch"]
         style.band(
-            panel,
-            epoch,
-            recorded[f"ConvVAE/{half}"],
-            half,
-            colour=colour,
-            title="Coherence",
-            logarithmic=True,
+            panel, epoch, recorded[f"ConvVAE/{half}"], half, colour=colour, title="Coherence"
         )
         mean = np.exp(np.log(recorded[f"VAE/{half}"]).mean(0))
         options = {
@@ -298,11 +249,9 @@ def coherence(panel, recorded):
         style.curve(
             panel, recorded["VAE/step"] / recorded["per_epoch"], mean, f"{half}, VAE", **options
         )
-    panel.axhline(1, color=NEUTRAL, linewidth=0.8, linestyle=":")
-    panel.set(yscale="log", xlabel="epoch", ylabel=f"m-coherence, m = {recorded['m']}")
+    style.guide(panel, 1)
     panel.set_ylim(0.08, 300)
     ticks(panel, (0.1, 0.3, 1, 3, 10, 30))
-    panel.set_title("ConvVAE: coherence", loc="left")
     panel.legend(
         fontsize=6.5,
         handlelength=1.6,

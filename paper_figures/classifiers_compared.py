@@ -54,7 +54,6 @@ SHORT = {
     "MLP, median of 3 means": "MLP, M3",
     "k nearest neighbours": "5 nearest neighbours",
 }
-NEUTRAL = style.COLOUR["neutral"]
 SIX = (*style.SEQUENCE, style.COLOUR["other"])
 MARKS = {"markersize": 4, "linewidth": 0}
 
@@ -76,10 +75,7 @@ def draw(recorded):
     regions(merged[1], recorded)
     style.letters((*axes[:2].flat, *merged), small=True)
     axes[0, 0].tick_params(axis="y", labelsize=6.5)
-    handles = [
-        Line2D([], [], color=colour, marker="o", linewidth=0, label=kind)
-        for kind, colour in KINDS.items()
-    ]
+    handles = [style.key(kind, colour, "o") for kind, colour in KINDS.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=3, handletextpad=0.1)
     return figure
 
@@ -107,15 +103,15 @@ def robustness(panel, recorded, ranked):
             )
     panel.set_yticks(range(len(ranked)), [label(text) for text in recorded["label"][ranked]])
     panel.set(xlabel="test accuracy, %", ylim=(-0.7, len(ranked) - 0.3))
-    panel.set_title(title, loc="left")
+    panel.set_title(title)
     marks = [
         Line2D(
             [],
             [],
             marker="o",
-            color=NEUTRAL,
-            markeredgecolor=NEUTRAL,
-            markerfacecolor=faded(NEUTRAL, fill),
+            color=style.NEUTRAL,
+            markeredgecolor=style.NEUTRAL,
+            markerfacecolor=faded(style.NEUTRAL, fill),
             label=f"{noise:.0%}",
             **MARKS,
         )
@@ -155,7 +151,9 @@ def faded(colour, share):
 
 
 def sureness(panel, recorded, ranked):
-    """By how much the stated probability exceeds the accuracy, true labels; nothing where a model states none."""
+    """By how much the stated probability exceeds the accuracy, true labels; nothing where a model
+    states none.
+    """
     title = "how much too sure"
     for i, (name, how) in enumerate(zip(recorded["name"][ranked], recorded["how"][ranked])):
         if f"{name}/too_sure" in recorded:
@@ -163,18 +161,18 @@ def sureness(panel, recorded, ranked):
             panel.barh(i, values.mean(), 0.6, color=KINDS[how], alpha=0.55)
             spread(panel, title, name, i, values, "black")
         else:
-            panel.text(0, i, " no probabilities", fontsize=5.5, color=NEUTRAL, va="center")
-    panel.axvline(0, color=NEUTRAL, linewidth=0.8)
+            panel.text(0, i, " no probabilities", fontsize=5.5, color=style.NEUTRAL, va="center")
+    panel.axvline(0, color=style.NEUTRAL, linewidth=0.8)
     panel.set_yticks(range(len(ranked)), [])
-    panel.set(
-        xlabel="stated probability minus\naccuracy, points; true labels",
-        ylim=(-0.7, len(ranked) - 0.3),
-    )
-    panel.set_title(title, loc="left")
+    panel.set(xlabel="stated probability minus\naccuracy, points; true labels")
+    panel.set(ylim=(-0.7, len(ranked) - 0.3))
+    panel.set_title(title)
 
 
 def coherence(panel, recorded, ranked):
-    """m-coherence at the same training loss, true labels and most wrong ones, for those that have gradients of that loss."""
+    """m-coherence at the same training loss, true labels and most wrong ones, for those that have
+    gradients of that loss.
+    """
     title = "coherence at equal loss"
     for i, name in enumerate(recorded["name"][ranked]):
         values = recorded.get(f"{name}/coherence", np.full((2, 1), np.nan))
@@ -191,15 +189,10 @@ def coherence(panel, recorded, ranked):
                     color=colour,
                 )
     panel.set_yticks(range(len(ranked)), [])
-    panel.set(
-        xlabel=f"m-coherence, m = {recorded['m']}",
-        xscale="log",
-        xlim=(0.4, 10),
-        ylim=(-0.7, len(ranked) - 0.3),
-    )
-    panel.set_title(title, loc="left")
-    panel.set_xticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
-    panel.minorticks_off()
+    panel.set(xlabel=f"m-coherence, m = {recorded['m']}", xscale="log", xlim=(0.4, 10))
+    panel.set(ylim=(-0.7, len(ranked) - 0.3))
+    panel.set_title(title)
+    style.ticks(panel, x=(0.5, 1, 2, 4, 8))
     most = f"{recorded['noise'][-1]:.0%} permuted"
     marks = [
         Line2D([], [], marker="o", color=style.COLOUR[c], label=text, **MARKS)
@@ -209,8 +202,10 @@ def coherence(panel, recorded, ranked):
 
 
 def reliability(panel, recorded, title, names):
-    """How often the most probable label is right where it is said to be so probable; bins of 20 test examples or more."""
-    panel.plot([0, 1], [0, 1], color=NEUTRAL, linewidth=0.8, linestyle=":")
+    """How often the most probable label is right where it is said to be so probable; bins of 20
+    test examples or more.
+    """
+    panel.plot([0, 1], [0, 1], color=style.NEUTRAL, linewidth=0.8, linestyle=":")
     labels = dict(zip(recorded["name"], recorded["label"]))
     for name, colour in zip(names, SIX):
         if f"{name}/bins" in recorded:
@@ -229,7 +224,7 @@ def reliability(panel, recorded, title, names):
                 linewidth=1.1,
             )
     panel.set(xlabel="stated probability", xlim=(0.1, 1.02), ylim=(0, 1.02))
-    panel.set_title(f"reliability, {title}", loc="left")
+    panel.set_title(f"reliability, {title}")
     if title == "generative":
         panel.set_ylabel("share that is right")
     panel.legend(
@@ -238,7 +233,9 @@ def reliability(panel, recorded, title, names):
 
 
 def pictures(panel, recorded, columns=3):
-    """Two digits of each label that every generative model draws, with the share that is recognized."""
+    """Two digits of each label that every generative model draws, with the share that is
+    recognized.
+    """
     names = [name for name in recorded["name"] if f"{name}/pictures" in recorded]
     labels = dict(zip(recorded["name"], recorded["label"]))
     side, above, beside = 8, 6, 6
@@ -259,11 +256,13 @@ def pictures(panel, recorded, columns=3):
         panel.text(left, top - 1, f"{label(labels[name])}, {share:.0f} % recognized", fontsize=7)
     panel.imshow(canvas, cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
     panel.set_axis_off()
-    panel.set_title("digits drawn for the labels 0 to 9", loc="left")
+    panel.set_title("digits drawn for the labels 0 to 9")
 
 
 def regions(panel, recorded, columns=9):
-    """Decisions on weight and foot size, with the people learned from; below each the error on other people."""
+    """Decisions on weight and foot size, with the people learned from; below each the error on
+    other people.
+    """
     cells, side = recorded["regions"], recorded["regions"].shape[-1]
     across, down = side * 9 // 8, side * 14 // 8
     canvas = np.full((-(-len(cells) // columns) * down, columns * across), np.nan)
@@ -294,6 +293,4 @@ def regions(panel, recorded, columns=9):
         canvas, cmap=ListedColormap(colours), alpha=0.35, vmin=0, vmax=1, interpolation="nearest"
     )
     panel.set_axis_off()
-    panel.set_title(
-        "women or men, from weight (to the right) and foot size; error on other people", loc="left"
-    )
+    panel.set_title("women or men, from weight (to the right) and foot size; error on other people")

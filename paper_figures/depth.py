@@ -12,8 +12,6 @@ deep linear nets *inconclusive*. **l** Deeper nets have memorized no less at equ
 (*inconclusive*). Bands: 95 % over 8 seeds.
 """
 
-from matplotlib.lines import Line2D
-
 from coherence.lab.report import drawing as style
 
 KINDS = {"mlp": "MLPs", "linear": "linear nets"}
@@ -53,53 +51,38 @@ def _time(recorded, depth):
 def _weights(axis, recorded, depth):
     time = _time(recorded, depth)
     name = "1 factor" if depth == 1 else f"{depth} factors"
+    y = recorded[f"chain-{depth}/shared"]
+    style.curve(axis, time, y, "shared", colour=style.COLOUR["real"], title=name)
     style.curve(
-        axis,
-        time,
-        recorded[f"chain-{depth}/shared"],
-        "shared",
-        colour=style.COLOUR["real"],
-        title=name,
-    )
-    style.curve(
-        axis,
-        time,
-        recorded[f"chain-{depth}/private"],
-        "private",
-        colour=style.COLOUR["neutral"],
-        title=name,
+        axis, time, recorded[f"chain-{depth}/private"], "private", colour=style.NEUTRAL, title=name
     )
     axis.set(yscale="log", ylim=(0.006, 1.5), xlim=(0, 10), xlabel="step x step size")
     axis.set_title(name)
 
 
 def _ratio(axis, recorded):
+    axis.set(title="their ratio, colours as in g", yscale="log", xlabel="step x step size")
+    axis.set(ylabel="shared / private", xlim=(0, 10))
     for colour, depth in zip(style.SEQUENCE, recorded["depths/chain"]):
         ratio = recorded[f"chain-{depth}/shared"] / recorded[f"chain-{depth}/private"]
         style.curve(axis, _time(recorded, depth), ratio, f"{depth}", colour=colour, title="ratio")
-    axis.set(yscale="log", xlim=(0, 10), xlabel="step x step size", ylabel="shared / private")
-    axis.set_title("their ratio, colours as in g")
 
 
 def _alpha(axis, recorded):
+    axis.set(title="alpha of the chains", xlabel="step x step size", ylabel="alpha", xlim=(0, 10))
+    axis.set(ylim=(0.55, 1.02))
     for colour, depth in zip(style.SEQUENCE, recorded["depths/chain"]):
         moving = recorded[f"chain-{depth}/train_loss"] > 1e-8
         values = recorded[f"chain-{depth}/alpha"]
-        style.curve(
-            axis,
-            _time(recorded, depth)[moving],
-            values[moving],
-            f"{depth}",
-            colour=colour,
-            title="alpha of chains",
-        )
+        x = _time(recorded, depth)[moving]
+        style.curve(axis, x, values[moving], f"{depth}", colour=colour, title="alpha of chains")
     axis.legend(title="factors", title_fontsize=7.5, loc="center right", bbox_to_anchor=(1, 0.45))
-    axis.set(xlim=(0, 10), ylim=(0.55, 1.02), xlabel="step x step size", ylabel="alpha")
-    axis.set_title("alpha of the chains")
 
 
 def _arms(recorded, kind):
-    """(arm, hidden layers, colour, dashes): every depth at the small step, the shallowest and deepest at the large one."""
+    """(arm, hidden layers, colour, dashes): every depth at the small step, the shallowest and
+    deepest at the large one.
+    """
     depths = recorded[f"depths/{kind}"]
     for colour, depth in zip(style.SEQUENCE, depths):
         yield f"{kind}-{depth}", depth, colour, "-"
@@ -125,19 +108,15 @@ def _at_loss(axis, recorded, kind, name, title):
             logarithmic=name == "m_coherence",
         )
     for level in JUDGED:
-        axis.axvline(level, color=style.COLOUR["neutral"], linewidth=0.6, linestyle=":")
+        axis.axvline(level, color=style.NEUTRAL, linewidth=0.6, linestyle=":")
     axis.invert_xaxis()
     axis.set(xlabel="training loss (nats)")
     axis.set_title(title)
     if name == "m_coherence":
         axis.set(yscale="log", ylim=(0.8, 8))
-        axis.set_yticks([1, 2, 4], ["1", "2", "4"])
-        axis.minorticks_off()
+        style.ticks(axis, y=(1, 2, 4))
         depths = recorded[f"depths/{kind}"]
-        handles = [
-            Line2D([], [], color=colour, label=f"{depth}")
-            for colour, depth in zip(style.SEQUENCE, depths)
-        ]
+        handles = [style.key(f"{depth}", colour) for colour, depth in zip(style.SEQUENCE, depths)]
         axis.legend(
             handles=handles,
             title="hidden layers",
@@ -148,19 +127,18 @@ def _at_loss(axis, recorded, kind, name, title):
             handlelength=1.2,
         )
     else:
-        neutral = style.COLOUR["neutral"]
+        neutral = style.NEUTRAL
         styles = zip(("-", "--"), recorded["learning_rates"])
         axis.legend(
-            handles=[
-                Line2D([], [], color=neutral, linestyle=dashes, label=f"step size {rate:g}")
-                for dashes, rate in styles
-            ],
+            handles=[style.key(f"step size {rate:g}", neutral, dashes) for dashes, rate in styles],
             loc="upper left",
         )
         axis.set_ylim(0, 1)
 
 
 def _memorized(axis, recorded):
+    axis.set(title=f"memorized, step size {recorded['learning_rates'][1]:g}")
+    axis.set(xlabel="training loss (nats)", ylabel="corrupt examples fitted")
     levels, depths = recorded["levels"], recorded["depths/mlp"]
     for colour, depth in (
         (style.SEQUENCE[0], depths[0]),
@@ -170,8 +148,7 @@ def _memorized(axis, recorded):
         style.band(
             axis, levels, values, f"{depth} hidden", colour=colour, style="--", title="memorized"
         )
-    axis.axvline(0.6, color=style.COLOUR["neutral"], linewidth=0.6, linestyle=":")
+    axis.axvline(0.6, color=style.NEUTRAL, linewidth=0.6, linestyle=":")
     axis.invert_xaxis()
-    axis.set(xlabel="training loss (nats)", ylabel="corrupt examples fitted", ylim=(0, None))
-    axis.set_title(f"memorized, step size {recorded['learning_rates'][1]:g}")
+    axis.set(ylim=(0, None))
     axis.legend(loc="upper left")

@@ -26,7 +26,7 @@ import numpy as np
 
 from coherence.lab.report import drawing as style
 
-NEUTRAL, OTHER = style.COLOUR["neutral"], style.COLOUR["other"]
+NEUTRAL, OTHER = style.NEUTRAL, style.COLOUR["other"]
 TOLD, NOT_TOLD = style.COLOUR["pristine"], style.COLOUR["real"]
 TEN = (
     "#0072B2",
@@ -67,7 +67,9 @@ def draw(recorded):
 
 
 def animate(recorded):
-    """Ten digits in one handwriting, which changes as the code goes round a circle: [frames, height, width]."""
+    """Ten digits in one handwriting, which changes as the code goes round a circle: [frames,
+    height, width].
+    """
     walk = images(recorded, "walk")
     return np.stack(
         [255 - enlarged(tiles(frame.reshape(2, 5, *frame.shape[1:])), 3) for frame in walk]
@@ -98,7 +100,7 @@ def enlarged(picture, times):
 
 def show(panel, picture, title):
     panel.imshow(picture, cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
-    panel.set_title(title, loc="left")
+    panel.set_title(title)
     panel.grid(False)
     panel.set_xticks([])
     panel.set_yticks([])
@@ -145,6 +147,8 @@ def codes(panel, recorded):
     """Means of test images' codes in two latents, a colour a digit."""
     places, labels = recorded["codes"].astype(float), recorded["labels"]
     limit = np.quantile(np.abs(places), 0.995) * 1.05
+    panel.set(title="the same two latents: test images", xlabel="first latent")
+    panel.set(ylabel="second latent", xlim=(-limit, limit), ylim=(-limit, limit))
     middles = apart(
         np.array([np.median(places[labels == digit], 0) for digit in range(10)]), limit / 7
     )
@@ -172,14 +176,7 @@ def codes(panel, recorded):
                 "linewidth": 0.8,
             },
         )
-    panel.set(
-        xlim=(-limit, limit),
-        ylim=(-limit, limit),
-        aspect="equal",
-        xlabel="first latent",
-        ylabel="second latent",
-    )
-    panel.set_title("the same two latents: test images", loc="left")
+    panel.set(aspect="equal")
 
 
 def apart(points, least):
@@ -194,20 +191,14 @@ def apart(points, least):
 
 def rate_and_distortion(panel, recorded):
     """What a code costs against what it leaves to be paid."""
-    title = "rate and distortion"
     rate, distortion = recorded["test_kl"], recorded["test_reconstruction"]
+    panel.set(title="rate and distortion", xlabel="KL (nats an image)")
+    panel.set(ylabel="reconstruction\n(nats)", xlim=(0, rate.max() * 1.3))
     order = np.argsort(recorded["betas"])
     means = rate.mean(0), distortion.mean(0)
     panel.plot(rate.ravel(), distortion.ravel(), ".", color=NOT_TOLD, markersize=2, alpha=0.4)
-    style.curve(
-        panel,
-        *(mean[order] for mean in means),
-        "means over seeds",
-        colour=NOT_TOLD,
-        title=title,
-        marker="o",
-        markersize=3,
-    )
+    options = {"colour": NOT_TOLD, "marker": "o", "markersize": 3}
+    style.curve(panel, *(mean[order] for mean in means), "means over seeds", **options)
     best, ends = sum(means)[recorded["betas"] == 1][0], np.array([0, rate.max() * 1.3])
     panel.plot(ends, best - ends, ":", color=NEUTRAL, linewidth=0.9, label="bound of β = 1")
     for beta, x, y in zip(recorded["betas"], *means):
@@ -218,25 +209,20 @@ def rate_and_distortion(panel, recorded):
             textcoords="offset points",
             fontsize=7,
         )
-    panel.set(
-        xlabel="KL (nats an image)",
-        ylabel="reconstruction\n(nats)",
-        xlim=(0, rate.max() * 1.3),
-        ylim=(None, distortion.max() * 1.1),
-    )
+    panel.set(ylim=(None, distortion.max() * 1.1))
     panel.legend(loc="upper right", **SIZES)
-    panel.set_title(title, loc="left")
 
 
 def worth(panel, recorded):
     """What the label adds to three bounds, and inside the bars what it adds it to."""
-    title = "what the label is worth"
     both = np.concatenate(
         [recorded["elbo"][..., None], recorded["bounds"]], -1
     )  # [seed, kind, bound]
     names = ["grey", "b/w", f"b/w, {recorded['draws']} draws"]
     gain = both[:, 1] - both[:, 0]
-    style.bars(panel, names, gain, "95 % over seeds", colour=TOLD, width=0.7, title=title)
+    panel.set(title="what the label is worth", xlabel="bound for test images", ylabel="gain (nats)")
+    panel.set(xlim=(-0.5, 3.1), ylim=(min(0, gain.min()), 1.55 * max(gain.max(), 2)))
+    style.bars(panel, names, gain, "95 % over seeds", colour=TOLD, width=0.7)
     images = 1.96 * recorded["elbo_error"][:, -1].mean()
     panel.errorbar(
         0.2,
@@ -261,84 +247,52 @@ def worth(panel, recorded):
         )
     style.guide(panel, np.log(10), "ln 10")
     panel.set_xticks(range(3), names)
-    panel.set(
-        xlabel="bound for test images",
-        ylabel="gain (nats)",
-        xlim=(-0.5, 3.1),
-        ylim=(min(0, gain.min()), 1.55 * max(gain.max(), 2)),
-    )
     panel.legend(loc="upper right", **SIZES)
-    panel.set_title(title, loc="left")
 
 
 def by_digit(panel, recorded):
-    title = "asked for and recognized"
+    panel.set(title="asked for and recognized", xlabel="digit asked for", ylabel="% of samples")
+    panel.set(ylim=(0, 120))
     digits = [str(digit) for digit in range(10)]
-    style.bars(
-        panel, digits, 100 * recorded["recognized"], "samples", colour=TOLD, width=0.7, title=title
-    )
+    style.bars(panel, digits, 100 * recorded["recognized"], "samples", colour=TOLD, width=0.7)
     style.guide(panel, 100 * float(recorded["recognizer"]), "real test images", side="left")
     panel.set_xticks(range(10), digits)
-    panel.set(
-        xlabel="digit asked for", ylabel="% of samples", ylim=(0, 120), yticks=(0, 25, 50, 75, 100)
-    )
-    panel.set_title(title, loc="left")
+    panel.set(yticks=(0, 25, 50, 75, 100))
 
 
 def by_beta(panel, recorded):
     """How far from digits what is drawn lies."""
-    title = "distance from real digits"
+    panel.set_title("distance from real digits")
     for kind, (name, colour) in enumerate(
         (("prior samples", OTHER), ("reconstructions", NOT_TOLD))
     ):
-        style.band(
-            panel, recorded["betas"], recorded["far"][..., kind], name, colour=colour, title=title
-        )
+        style.band(panel, recorded["betas"], recorded["far"][..., kind], name, colour=colour)
     beta_axis(panel, recorded)
     panel.set(ylabel=NEAREST, ylim=(None, recorded["far"].max() * 1.06))
     panel.legend(loc="upper left", **SIZES)
-    panel.set_title(title, loc="left")
 
 
 def along(panel, recorded):
     """How far from digits on the way between two."""
-    title = "on the way from digit to digit"
+    panel.set(title="on the way from digit to digit", xlabel="share of the second digit")
+    panel.set(ylabel=NEAREST)
     place = np.linspace(0, 1, recorded["between"].shape[-1])
     for kind, (name, colour, dashes) in enumerate(
         (("codes", NOT_TOLD, "-"), ("pixels", NEUTRAL, "--"))
     ):
-        style.band(
-            panel,
-            place,
-            recorded["between"][:, kind],
-            f"mixing {name}",
-            colour=colour,
-            style=dashes,
-            title=title,
-        )
-    panel.set(
-        xlabel="share of the second digit",
-        ylabel=NEAREST,
-        ylim=(None, recorded["between"].max() * 1.12),
-    )
+        values = recorded["between"][:, kind]
+        style.band(panel, place, values, f"mixing {name}", colour=colour, style=dashes)
+    panel.set(ylim=(None, recorded["between"].max() * 1.12))
     panel.legend(loc="upper left", **SIZES)
-    panel.set_title(title, loc="left")
 
 
 def coherence(panel, recorded):
-    title = "coherence after training"
+    panel.set_title("coherence after training")
     for part, (name, colour) in enumerate(
         (("encoder", style.SEQUENCE[1]), ("decoder", style.SEQUENCE[3]))
     ):
-        style.band(
-            panel,
-            recorded["betas"],
-            recorded["m_coherence"][..., part],
-            name,
-            colour=colour,
-            title=title,
-            logarithmic=True,
-        )
+        values = recorded["m_coherence"][..., part]
+        style.band(panel, recorded["betas"], values, name, colour=colour, logarithmic=True)
     beta_axis(panel, recorded)
     panel.set(
         ylabel="m-coherence,\nm = 500", yscale="log", ylim=(1, recorded["m_coherence"].max() * 2)
@@ -347,7 +301,6 @@ def coherence(panel, recorded):
     panel.set_yticks(ticks, [str(tick) for tick in ticks])
     panel.minorticks_off()
     panel.legend(loc="upper right", **SIZES)
-    panel.set_title(title, loc="left")
 
 
 def beta_axis(panel, recorded):

@@ -27,7 +27,7 @@ import numpy as np
 from coherence.lab.report import drawing as style
 
 KINDS = ("easy", "random", "hard")
-COLOURS = dict(zip(KINDS, (style.SEQUENCE[1], style.COLOUR["neutral"], style.SEQUENCE[4])))
+COLOURS = dict(zip(KINDS, (style.SEQUENCE[1], style.NEUTRAL, style.SEQUENCE[4])))
 
 
 def draw(recorded):
@@ -58,7 +58,9 @@ def draw(recorded):
 
 
 def pictures(panel, shown):
-    """The easiest examples of every class above, the hardest below: `shown` [kind, class, rank, pixel]."""
+    """The easiest examples of every class above, the hardest below: `shown` [kind, class, rank,
+    pixel].
+    """
     kinds, classes, ranks, pixels = shown.shape
     side = math.isqrt(pixels)
     panel.set_title(
@@ -76,53 +78,36 @@ def pictures(panel, shown):
 
 def reliability(panel, recorded):
     """How many initializations learn an example early, beside what independent ones would."""
-    title = "Learned by how many starts?"
     times = np.arange(recorded["times_learned"].shape[1])
-    looks = {
-        "found": (style.SEQUENCE[1], -0.2, 1.0),
-        "by chance": (style.COLOUR["neutral"], 0.2, 0.5),
-    }
+    panel.set(title="Learned by how many starts?", xlabel=f"of {times[-1]} initializations")
+    panel.set(ylabel="share of the examples")
+    looks = {"found": (style.SEQUENCE[1], -0.2, 1.0), "by chance": (style.NEUTRAL, 0.2, 0.5)}
     for (label, (colour, offset, alpha)), name in zip(
         looks.items(), ("times_learned", "by_chance")
     ):
+        values = recorded[name]
         style.bars(
-            panel,
-            times,
-            recorded[name],
-            label,
-            colour=colour,
-            offset=offset,
-            width=0.4,
-            alpha=alpha,
-            title=title,
+            panel, times, values, label, colour=colour, offset=offset, width=0.4, alpha=alpha
         )
     panel.set_xticks(times)
-    panel.set(xlabel=f"of {times[-1]} initializations", ylabel="share of the examples")
-    panel.set_title(title, loc="left")
     panel.margins(y=0.25)
     panel.legend(fontsize=7, ncols=2, loc="upper center", handlelength=1.0, borderaxespad=0)
 
 
 def by_class(panel, recorded):
     """Share of each class that the brief training gets right."""
+    panel.set(title="Easy, by class", xlabel="class", ylabel="share learned early", ylim=(0, 1))
     learned = recorded["learned"]
+    x = np.arange(learned.shape[1])
     style.bars(
-        panel,
-        np.arange(learned.shape[1]),
-        learned,
-        "easy",
-        colour=style.SEQUENCE[1],
-        width=0.7,
-        title="Easy, by class",
+        panel, x, learned, "easy", colour=style.SEQUENCE[1], width=0.7, title="Easy, by class"
     )
-    panel.set(
-        xlabel="class", ylabel="share learned early", ylim=(0, 1), xticks=range(learned.shape[1])
-    )
-    panel.set_title("Easy, by class", loc="left")
+    panel.set(xticks=range(learned.shape[1]))
 
 
 def against_loss(panel, recorded, name, title, label):
     """Curves over training as means over seeds at equal training loss, which falls to the right."""
+    panel.set(title=title, xscale="log", xlabel="training loss, nats (falling)", ylabel=label)
     levels = np.geomspace(2, 0.02, 25)
     for kind, losses, values in zip(KINDS, recorded["train_loss"], recorded[name]):
         at = np.array(
@@ -131,51 +116,26 @@ def against_loss(panel, recorded, name, title, label):
                 for loss, value in zip(losses, values)
             ]
         )
-        style.band(
-            panel,
-            levels,
-            at,
-            kind,
-            colour=COLOURS[kind],
-            title=title,
-            logarithmic=name == "m_coherence",
-        )
-    panel.set(xscale="log", xlabel="training loss, nats (falling)", ylabel=label)
+        options = {"colour": COLOURS[kind], "title": title, "logarithmic": name == "m_coherence"}
+        style.band(panel, levels, at, kind, **options)
     panel.invert_xaxis()
-    panel.set_title(title, loc="left")
 
 
 def everywhere(panel, recorded):
     """Test accuracy on each kind by what was trained on, at equal training loss."""
-    title = "Tested on each kind"
+    panel.set(title="Tested on each kind", xlabel="tested on", ylabel="accuracy", ylim=(0, 1))
     for k, kind in enumerate(KINDS):
-        options = {"colour": COLOURS[kind], "offset": (k - 1) * 0.27, "width": 0.25, "title": title}
-        style.bars(
-            panel,
-            [f"{one} examples" for one in KINDS],
-            recorded["accuracy"][k].T,
-            f"trained on {kind}",
-            **options,
-        )
+        options = {"colour": COLOURS[kind], "offset": (k - 1) * 0.27, "width": 0.25}
+        x = [f"{one} examples" for one in KINDS]
+        style.bars(panel, x, recorded["accuracy"][k].T, f"trained on {kind}", **options)
     panel.set_xticks(range(len(KINDS)), KINDS)
-    panel.set(xlabel="tested on", ylabel="accuracy", ylim=(0, 1))
-    panel.set_title(title, loc="left")
 
 
 def gaps(panel, recorded):
     """Test minus training loss of each kind on its own."""
-    title = "Generalization gap"
+    panel.set(title="Generalization gap", xlabel="trained and tested on")
+    panel.set(ylabel="test - training loss, nats")
     for k, kind in enumerate(KINDS):
-        style.bars(
-            panel,
-            [kind],
-            recorded["gap"][k][:, None],
-            kind,
-            colour=COLOURS[kind],
-            offset=k,
-            width=0.7,
-            title=title,
-        )
+        values = recorded["gap"][k][:, None]
+        style.bars(panel, [kind], values, kind, colour=COLOURS[kind], offset=k, width=0.7)
     panel.set_xticks(range(len(KINDS)), KINDS)
-    panel.set(xlabel="trained and tested on", ylabel="test - training loss, nats")
-    panel.set_title(title, loc="left")

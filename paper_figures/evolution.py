@@ -21,7 +21,6 @@ error (h: each layer's part of alpha; bottom to top in the order of the layers, 
 """
 
 import numpy as np
-from matplotlib.lines import Line2D
 
 from coherence.lab.report import drawing as style
 
@@ -56,14 +55,14 @@ def colours(recorded):
 
 
 def steps(recorded, arm):
-    return np.maximum(recorded[f"{arm}/step"], 0.7)  # step 0 has a place on a logarithmic axis
+    return style.log_steps(recorded[f"{arm}/step"])
 
 
 def logarithmic(panel, title, xlabel="step"):
     panel.set(xscale="log", yscale="log", xlabel=xlabel)
-    panel.set_title(title, loc="left")
-    panel.set_yticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
-    panel.axhline(1, color=style.COLOUR["neutral"], linewidth=0.8, linestyle=":")
+    panel.set_title(title)
+    style.ticks(panel, y=(0.1, 1, 10, 100))
+    style.guide(panel, 1)
 
 
 def whole(panel, recorded, kind):
@@ -95,27 +94,19 @@ def against_loss(panel, recorded):
         (
             ("cnn-1", style.COLOUR["random"], "-"),
             ("cnn-1-small", style.COLOUR["random"], "--"),
-            ("mlp-1", style.COLOUR["neutral"], "-"),
+            ("mlp-1", style.NEUTRAL, "-"),
         ),
         (("CNN", 0), ("CNN", 1), ("MLP", 0)),
     ):
         loss = recorded[f"{arm}/loss"].mean(0)
         options = {"colour": colour, "style": dashes, "title": title, "logarithmic": True}
-        style.band(
-            panel,
-            loss,
-            recorded[f"{arm}/m_coherence"],
-            f"{text}, step size {recorded['learning_rates'][rate]:g}",
-            **options,
-        )
+        label = f"{text}, step size {recorded['learning_rates'][rate]:g}"
+        style.band(panel, loss, recorded[f"{arm}/m_coherence"], label, **options)
     start = recorded["cnn-1/loss"][:, 0].mean()
-    panel.axvspan(
-        *(share * start for share in MIDDLE), color=style.COLOUR["neutral"], alpha=0.1, linewidth=0
-    )
+    panel.axvspan(*(share * start for share in MIDDLE), color=style.NEUTRAL, alpha=0.1, linewidth=0)
     logarithmic(panel, title, "training loss (nats)")
     panel.set(xlim=(2.9, 0.02), ylim=(0.03, 90))
-    panel.set_xticks([2, 1, 0.5, 0.2, 0.1, 0.03], ["2", "1", "0.5", "0.2", "0.1", "0.03"])
-    panel.minorticks_off()
+    style.ticks(panel, x=(2, 1, 0.5, 0.2, 0.1, 0.03))
     panel.legend(
         fontsize=7, loc="upper left", handlelength=1.8, labelspacing=0.2, borderaxespad=0.1
     )
@@ -127,7 +118,7 @@ def by_layer(panel, recorded, kind, level):
     names = recorded[f"{arm}/layers"]
     for k, name in enumerate(names):
         dashes = "--" if name == "output" else "-"
-        colour = style.COLOUR["neutral"] if name == "output" else style.SEQUENCE[k]
+        colour = style.NEUTRAL if name == "output" else style.SEQUENCE[k]
         options = {"colour": colour, "style": dashes, "title": title, "logarithmic": True}
         style.band(
             panel, steps(recorded, arm), recorded[f"{arm}/by_layer"][..., k], str(name), **options
@@ -146,24 +137,23 @@ def by_layer(panel, recorded, kind, level):
 
 def parts(panel, recorded, arm):
     """Every layer's alpha times its share, on top of each other: they end at the whole."""
-    title = "CNN recombined, 100% noise"
     x, names = steps(recorded, arm), recorded[f"{arm}/layers"]
+    panel.set(title="CNN recombined, 100% noise", xscale="log", xlabel="step")
+    panel.set(ylabel="share of alpha", xlim=(x[0], x[-1]), ylim=(0, 1))
     logs = np.log(recorded[f"{arm}/by_layer"].astype(float)).mean(0)
     part = recorded[f"{arm}/shares"] * np.exp(logs)
     part = part / part.sum(-1, keepdims=True)
     below = np.zeros(len(x))
     for k, name in enumerate(names):
-        colour = style.COLOUR["neutral"] if name == "output" else style.SEQUENCE[k]
+        colour = style.NEUTRAL if name == "output" else style.SEQUENCE[k]
         panel.fill_between(x, below, below + part[:, k], color=colour, alpha=0.55, linewidth=0)
-        style.curve(panel, x, part[:, k], str(name), colour=colour, title=title, linewidth=0)
+        style.curve(panel, x, part[:, k], str(name), colour=colour, linewidth=0)
         below = below + part[:, k]
-    panel.set(xscale="log", xlabel="step", ylabel="share of alpha", ylim=(0, 1), xlim=(x[0], x[-1]))
-    panel.set_title(title, loc="left")
 
 
 def convolutions_and_dense(panel, recorded):
     """m-coherence in the middle of training, by kind of layer."""
-    title = "middle of training, by layer"
+    panel.set_title("middle of training, by layer")
     ticks = []
     for kind, marker in (("cnn", "o"), ("mlp", "s")):
         names = recorded[f"{kind}-{recorded['noise'][-1]:g}/layers"]
@@ -179,20 +169,12 @@ def convolutions_and_dense(panel, recorded):
                     for row, there in zip(logs, inside)
                 ]
             )
-            style.band(
-                panel,
-                places,
-                found,
-                f"{NETWORKS[kind]}, {level:.0%}",
-                colour=colour,
-                title=title,
-                logarithmic=True,
-            )
+            label = f"{NETWORKS[kind]}, {level:.0%}"
+            style.band(panel, places, found, label, colour=colour, logarithmic=True)
             panel.plot(places, np.exp(np.log(found).mean(0)), marker, color=colour, markersize=3.5)
         ticks += list(zip(places, names))
     panel.set_yscale("log")
-    panel.set_yticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
-    panel.minorticks_off()
+    style.ticks(panel, y=(1, 2, 5, 10, 20, 50))
     short = {"output": "out"}
     panel.set_xticks(
         [x for x, _ in ticks],
@@ -200,11 +182,7 @@ def convolutions_and_dense(panel, recorded):
         rotation=60,
         fontsize=7,
     )
-    panel.set_title(title, loc="left")
     panel.set_ylabel(f"m-coherence, m = {recorded['m']}")
     panel.legend(
-        handles=[
-            Line2D([], [], color="k", marker=m, linewidth=0, markersize=3.5, label=t)
-            for m, t in (("o", "CNN"), ("s", "MLP"))
-        ]
+        handles=[style.key(t, "k", m, markersize=3.5) for m, t in (("o", "CNN"), ("s", "MLP"))]
     )

@@ -28,12 +28,11 @@ BOUNDS = {
     "still": ("beta = 0", "o", 1),
     "beta": ("with beta", "^", 0),
 }
-NEUTRAL = style.COLOUR["neutral"]
 
 
 def draw(recorded):
     figure, axes = style.figure(2, 4, height=2.1)
-    steps = np.maximum(recorded["step"], 0.7)  # step 0 has a place on a logarithmic axis
+    steps = style.log_steps(recorded["step"])
     over_steps(axes[0, 0], recorded, steps, "gap", "gap of the loss", "test minus train, nats")
     over_steps(axes[0, 1], recorded, steps, "error_gap", "gap of the accuracy", "train minus test")
     over_steps(axes[0, 2], recorded, steps, "integrand", "integrand", "sqrt(2 (1 - alpha))")
@@ -56,17 +55,18 @@ def draw(recorded):
 
 
 def over_steps(panel, recorded, steps, name, title, unit):
+    panel.set(title=title, xscale="log", xlabel="step", ylabel=unit)
     for k, noise in enumerate(recorded["noise"]):
         style.band(
             panel, steps, recorded[name][k], f"{noise:.0%}", colour=style.SEQUENCE[k], title=title
         )
-    panel.set(xscale="log", xlabel="step", ylabel=unit)
-    panel.set_title(title, loc="left")
     landmark(panel, name)
 
 
 def over_loss(panel, recorded, name, title, unit):
     """Training goes to the right."""
+    panel.set(title=title, xscale="log", xlabel="training loss, nats", ylabel=unit)
+    panel.set(xlim=(2.3, 0.18))
     for k, noise in enumerate(recorded["noise"]):
         values = np.array(
             [
@@ -74,28 +74,24 @@ def over_loss(panel, recorded, name, title, unit):
                 for pair in zip(recorded["train_loss"][k], recorded[name][k])
             ]
         )
+        label = f"{noise:.0%}"
         style.band(
-            panel,
-            GRID,
-            values,
-            f"{noise:.0%}",
-            colour=style.SEQUENCE[k],
-            title=f"{title}, equal loss",
+            panel, GRID, values, label, colour=style.SEQUENCE[k], title=f"{title}, equal loss"
         )
-    panel.set(xscale="log", xlim=(2.3, 0.18), xlabel="training loss, nats", ylabel=unit)
-    panel.set_xticks([2, 1, 0.5, 0.2], ["2", "1", "0.5", "0.2"])
+    style.ticks(panel, x=(2, 1, 0.5, 0.2))
     panel.xaxis.set_minor_locator(NullLocator())
-    panel.set_title(title, loc="left")
     landmark(panel, name)
 
 
 def landmark(panel, name):
     if name == "integrand":
-        panel.axhline(np.sqrt(2), color=NEUTRAL, linewidth=0.8, linestyle=":")
+        style.guide(panel, np.sqrt(2))
 
 
 def first(loss, values, level):
-    """A value where the training loss first falls to a level, interpolated; nan where it never does."""
+    """A value where the training loss first falls to a level, interpolated; nan where it never
+    does.
+    """
     below = np.flatnonzero(loss <= level)
     if not below.size:
         return np.nan
@@ -105,44 +101,35 @@ def first(loss, values, level):
 
 def against_gap(panel, recorded):
     """Where the training loss first is 0.2 nats: one point a seed."""
-    title = "gap at 0.2 nats"
+    panel.set(title="gap at 0.2 nats", xlabel="summed integrand x step size")
+    panel.set(ylabel="test minus train, nats")
     for k, noise in enumerate(recorded["noise"]):
         at = lambda values: np.array(
             [first(*pair, GRID[-1]) for pair in zip(recorded["train_loss"][k], values[k])]
         )
-        options = {"colour": style.SEQUENCE[k], "style": "o", "title": title, "markersize": 3}
+        options = {"colour": style.SEQUENCE[k], "style": "o", "markersize": 3}
         style.curve(
             panel, at(recorded["summed_integrand"]), at(recorded["gap"]), f"{noise:.0%}", **options
         )
-    panel.set(
-        xlabel="summed integrand x step size", ylabel="test minus train, nats", xlim=(0, None)
-    )
-    panel.set_title(title, loc="left")
+    panel.set(xlim=(0, None))
 
 
 def looseness(panel, recorded):
     """Decades between each bound and the gap, at the end of training."""
-    title = "looseness"
+    panel.set(title="looseness", xlabel="labels drawn anew, %", ylabel="log10 of bound / gap")
     for name, (label, marker, shade) in BOUNDS.items():
         with np.errstate(divide="ignore"):
             decades = recorded[f"bound/{name}"][..., -1] - np.log10(
                 recorded["gap"][..., -1].clip(min=0)
             )
-        colour = ("black", NEUTRAL, "#aaaaaa")[shade]
+        colour = ("black", style.NEUTRAL, "#aaaaaa")[shade]
         style.band(
-            panel,
-            100 * recorded["noise"],
-            decades.T,
-            label,
-            colour=colour,
-            style=f"-{marker}",
-            title=title,
+            panel, 100 * recorded["noise"], decades.T, label, colour=colour, style=f"-{marker}"
         )
     for line in panel.lines:
         line.set_markersize(4)
-    panel.set(yscale="log", xlabel="labels drawn anew, %", ylabel="log10 of bound / gap")
+    panel.set(yscale="log")
     panel.set_xticks(100 * recorded["noise"])
     panel.set_ylim(1, 3000)
     panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    panel.set_title(title, loc="left")
     panel.legend(fontsize=7, handlelength=1.8, loc="center", bbox_to_anchor=(0.5, 0.58))

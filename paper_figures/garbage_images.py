@@ -53,7 +53,6 @@ CURVES = {  # label, colour, style
     "corrupt": ("garbage, trained on", style.COLOUR["corrupt"], "-"),
     "fresh": ("fresh garbage", style.COLOUR["corrupt"], "--"),
 }
-NEUTRAL = style.COLOUR["neutral"]
 GAP = 2  # pixels between pictures
 
 
@@ -86,7 +85,7 @@ def draw(recorded):
     )
     style.letters([shown, axes[0, 2], *axes[1]], small=True)
     lines = [
-        Line2D([], [], color=COLOURS[name], label=label)
+        style.key(label, COLOURS[name])
         for name, label in TEXTS.items()
         if f"shuffled,{name}" in arms
     ]
@@ -94,7 +93,7 @@ def draw(recorded):
         Line2D(
             [],
             [],
-            color=NEUTRAL,
+            color=style.NEUTRAL,
             linestyle="--",
             marker="s",
             markersize=3,
@@ -131,31 +130,27 @@ def pictures(panel, recorded):
     panel.grid(False)
     for edge in panel.spines.values():
         edge.set_visible(False)
-    panel.set_title("Images, and what is made of them after the last step", loc="left")
+    panel.set_title("Images, and what is made of them after the last step")
 
 
 def errors(panel, recorded):
     """Over steps, of SGD and (thin) winsorized at 10 %."""
-    steps = np.maximum(recorded["step"], 0.7)
+    panel.set(title="SGD, pixels shuffled", xscale="log", yscale="log", xlabel="step")
+    panel.set(ylabel="squared error of an image")
+    steps = style.log_steps(recorded["step"])
     arms = [str(arm) for arm in recorded["arms"]]
-    panel.set_title("SGD, pixels shuffled", loc="left")
     for name, (label, colour, dashes) in CURVES.items():
-        style.band(
-            panel,
-            steps,
-            recorded[name][arms.index("shuffled,sgd")],
-            label,
-            colour=colour,
-            style=dashes,
-            logarithmic=True,
-        )
-    panel.set(xscale="log", yscale="log", xlabel="step", ylabel="squared error of an image")
+        values = recorded[name][arms.index("shuffled,sgd")]
+        style.band(panel, steps, values, label, colour=colour, style=dashes)
     panel.legend(fontsize=6.5, loc="lower left")
 
 
 def paths(panel, recorded, text, names, kind=None):
-    """Share memorized against the error of the pristine images, mean over seeds at every measured step; ends of smaller steps."""
-    panel.set_title(text, loc="left")
+    """Share memorized against the error of the pristine images, mean over seeds at every measured
+    step; ends of smaller steps.
+    """
+    panel.set(title=text, xscale="log", xlabel="error of digits trained on (falling)")
+    panel.set(ylabel="memorized, % of the error", xlim=(10, 0.2))
     panel.set_visible(bool(names))
     for arm, (label, colour) in names.items():
         x, y = _means(recorded, arm)
@@ -176,7 +171,7 @@ def paths(panel, recorded, text, names, kind=None):
         ] + [_means(recorded, f"{kind},sgd")]
         x, y = np.array([(x[-1], y[-1]) for x, y in ends]).T
         options = {
-            "colour": NEUTRAL,
+            "colour": style.NEUTRAL,
             "style": "--",
             "title": f"{text}, paths",
             "marker": "s",
@@ -186,19 +181,12 @@ def paths(panel, recorded, text, names, kind=None):
         style.curve(panel, x, y, "SGD, smaller steps: ends", **options)
     if kind is None and names:
         panel.legend(
-            handles=[Line2D([], [], color=colour, label=label) for label, colour in names.values()],
+            handles=[style.key(label, colour) for label, colour in names.values()],
             fontsize=6.5,
             loc="upper left",
         )
-    panel.axhline(0, color=NEUTRAL, linewidth=0.8, linestyle=":")
-    panel.set(
-        xscale="log",
-        xlim=(10, 0.2),
-        xlabel="error of digits trained on (falling)",
-        ylabel="memorized, % of the error",
-    )
-    panel.set_xticks([10, 3, 1, 0.3], ["10", "3", "1", "0.3"])
-    panel.minorticks_off()
+    style.guide(panel, 0)
+    style.ticks(panel, x=(10, 3, 1, 0.3))
 
 
 def _means(recorded, arm):

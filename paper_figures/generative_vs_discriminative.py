@@ -42,7 +42,6 @@ SHORT = {
     "MNIST 4 | 9": "MNIST",
 }
 SHORT |= {"digits 3 | 8": "3 | 8", "digits 1 | 9": "1 | 9"}
-NEUTRAL = style.COLOUR["neutral"]
 
 
 def draw(recorded):
@@ -93,7 +92,7 @@ def three_ways(panels, recorded):
     }
     panels[1].pcolormesh(weight, foot, posterior, **mesh)
     lines = panels[1].contour(
-        weight, foot, posterior, levels=[0.1, 0.5, 0.9], colors=[NEUTRAL], linewidths=0.8
+        weight, foot, posterior, levels=[0.1, 0.5, 0.9], colors=[style.NEUTRAL], linewidths=0.8
     )
     panels[1].clabel(lines, fontsize=6, fmt="%g")
     panels[2].pcolormesh(weight, foot, decision, **mesh)
@@ -115,7 +114,7 @@ def three_ways(panels, recorded):
             )
         panel.set(xlabel="weight, kg", xlim=weight[[0, -1]], ylim=foot[[0, -1]])
         panel.grid(False)
-        panel.set_title(title, loc="left")
+        panel.set_title(title)
     panels[0].set_ylabel("foot size, cm")
     panels[2].legend(
         fontsize=7, loc="lower right", handletextpad=0, borderaxespad=0.2, markerscale=1.8
@@ -125,7 +124,10 @@ def three_ways(panels, recorded):
 def leads(panel, recorded):
     """By how much naive Bayes is ahead with the fewest and with the most examples."""
     title, names = "who leads", recorded["sets"]
-    for at, text, colour, fill in ((0, "fewest", NEUTRAL, "white"), (-1, "most", NEUTRAL, NEUTRAL)):
+    for at, text, colour, fill in (
+        (0, "fewest", style.NEUTRAL, "white"),
+        (-1, "most", style.NEUTRAL, style.NEUTRAL),
+    ):
         found = (
             np.array(
                 [
@@ -139,10 +141,10 @@ def leads(panel, recorded):
         style.curve(
             panel, found.mean(0), np.arange(len(names)), text, colour=colour, title=title, **options
         )
-    panel.axvline(0, color=NEUTRAL, linewidth=0.8)
+    panel.axvline(0, color=style.NEUTRAL, linewidth=0.8)
     panel.set_yticks(range(len(names)), [SHORT.get(name, name) for name in names])
     panel.set(xlabel="lead of NB, points", ylim=(len(names) + 1.2, -0.6))
-    panel.set_title(title, loc="left")
+    panel.set_title(title)
     panel.legend(
         title="examples",
         title_fontsize=6.5,
@@ -154,27 +156,22 @@ def leads(panel, recorded):
 
 
 def curves(panels, recorded):
-    """Errors against the number of training examples, one panel a data set; those that were not learned stay empty."""
+    """Errors against the number of training examples, one panel a data set; those that were not
+    learned stay empty.
+    """
     names = list(recorded["sets"])
     for panel, name in zip(panels, names):
         for model, (text, colour, dashes) in CURVES.items():
             values = 100 * recorded[f"{name}/error"][:, model]
-            style.band(
-                panel,
-                recorded[f"{name}/sizes"],
-                values,
-                text,
-                colour=colour,
-                style=dashes,
-                title=name,
-            )
+            x = recorded[f"{name}/sizes"]
+            style.band(panel, x, values, text, colour=colour, style=dashes, title=name)
         panel.set_xscale("log", base=2)
         panel.set_xticks(
             ticks := [n for n in (4, 32, 256, 2048) if n <= recorded[f"{name}/sizes"][-1]],
             [f"{n:,}" for n in ticks],
         )
         panel.set(xlabel="training examples", ylim=(0, None))
-        panel.set_title(name, loc="left")
+        panel.set_title(name)
         panel.text(
             0.03,
             0.04,
@@ -221,4 +218,4 @@ def definitions(panel, recorded):
             panel.axhspan(i - 0.5, i + 0.5, color="#f2f2f2", linewidth=0)
     panel.set(xlim=(-0.01, 1), ylim=(len(rows) - 0.4, -1.6))
     panel.set_axis_off()
-    panel.set_title("two definitions of a generative model", loc="left")
+    panel.set_title("two definitions of a generative model")

@@ -12,7 +12,6 @@ the next, so they add up to more than there was to lose. **l** Noise slows learn
 """
 
 import numpy as np
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from coherence.lab.report import drawing as style
@@ -27,13 +26,12 @@ MEANINGLESS = (
     ("corrupt_accuracy", 0.0),
     ("pristine_accuracy", 1.0),
 )  # none are corrupt; pristine by luck alone
-NEUTRAL = style.COLOUR["neutral"]
 SIZES = {"title_fontsize": 7.5, "fontsize": 7.5}
 
 
 def draw(recorded):
     figure, axes = style.figure(3, 4, height=1.95)
-    steps = np.maximum(recorded["step"], 0.7)  # step 0 has a place on a logarithmic axis
+    steps = style.log_steps(recorded["step"])
     learning(axes[0], recorded, steps)
     paying(axes[1, :-1], recorded, steps)
     chance(axes[1, -1], recorded)
@@ -65,16 +63,11 @@ def learning(row, recorded, steps):
     for panel, (name, title) in zip(row, CURVES.items()):
         for k, noise in enumerate(recorded["noise"]):
             if (name, noise) not in MEANINGLESS:
-                style.band(
-                    panel,
-                    steps,
-                    recorded[name][k],
-                    f"{noise:.0%}",
-                    colour=style.SEQUENCE[k],
-                    title=title,
-                )
+                values = recorded[name][k]
+                label = f"{noise:.0%}"
+                style.band(panel, steps, values, label, colour=style.SEQUENCE[k], title=title)
         panel.set(xscale="log", ylim=(0, 1.03), xlabel="step")
-        panel.set_title(title, loc="left")
+        panel.set_title(title)
     row[0].set_ylabel("accuracy")
 
 
@@ -83,26 +76,26 @@ def paying(row, recorded, steps):
     for panel, k, noise in levels(row, recorded):
         title = f"Who pays, {noise:.0%} noise"
         low, high = recorded["null"][k].mean(0)
-        panel.fill_between(steps, low, high, color=NEUTRAL, alpha=0.25, linewidth=0)
+        panel.fill_between(steps, low, high, color=style.NEUTRAL, alpha=0.25, linewidth=0)
         for edge, text in ((low, "null worlds, 2.5 %"), (high, "null worlds, 97.5 %")):
-            style.curve(panel, steps, edge, text, colour=NEUTRAL, title=title, linewidth=0)
+            style.curve(panel, steps, edge, text, colour=style.NEUTRAL, title=title, linewidth=0)
+        values = recorded["f"][k]
         style.band(
-            panel,
-            steps,
-            recorded["f"][k],
-            "f of pristine",
-            colour=style.COLOUR["pristine"],
-            title=title,
+            panel, steps, values, "f of pristine", colour=style.COLOUR["pristine"], title=title
         )
-        panel.axhline(recorded["share"][k].mean(), color=NEUTRAL, linewidth=1.0, linestyle=":")
+        panel.axhline(
+            recorded["share"][k].mean(), color=style.NEUTRAL, linewidth=1.0, linestyle=":"
+        )
         phases(panel, recorded["half_fitted"][k])
         panel.set(xscale="log", ylim=(-0.03, 1.13), xlabel="step")
-        panel.set_title(title, loc="left")
+        panel.set_title(title)
     row[0].set_ylabel("pristine share of\nloss reduction, f")
 
 
 def chance(panel, recorded):
-    """f of the pristine beyond their share of the examples, early and late, with the null worlds' spread as frames."""
+    """f of the pristine beyond their share of the examples, early and late, with the null worlds'
+    spread as frames.
+    """
     names = [f"{noise:.0%}" for noise in recorded["mixed"]]
     panel.set_visible(bool(names))
     if not names:
@@ -124,13 +117,13 @@ def chance(panel, recorded):
             0.36,
             low,
             color="none",
-            edgecolor=NEUTRAL,
+            edgecolor=style.NEUTRAL,
             linewidth=0.9,
         )
-    panel.axhline(0, color=NEUTRAL, linewidth=0.8)
+    panel.axhline(0, color=style.NEUTRAL, linewidth=0.8)
     panel.set_xticks(range(len(names)), names)
     panel.set(xlabel="permuted labels")
-    panel.set_title(title, loc="left")
+    panel.set_title(title)
     panel.margins(y=0.22)
     panel.legend(
         fontsize=7,
@@ -147,37 +140,30 @@ def gaining(row, recorded, steps):
     for panel, k, noise in levels(row, recorded):
         title = f"Gains, {noise:.0%} noise"
         for group, kind in enumerate(("pristine", "corrupt")):
-            style.band(
-                panel,
-                steps,
-                recorded["i"][k, :, group],
-                f"i of {kind}",
-                colour=style.COLOUR[kind],
-                title=title,
-            )
+            values = recorded["i"][k, :, group]
+            style.band(panel, steps, values, f"i of {kind}", colour=style.COLOUR[kind], title=title)
         phases(panel, recorded["half_fitted"][k])
         panel.set(xscale="log", xlabel="step")
         panel.set_yscale("symlog", linthresh=1.0, linscale=0.6)
         panel.set_ylim(-0.3, 2 * max(recorded["i"].max(), 1.0))
-        panel.set_title(title, loc="left")
+        panel.set_title(title)
     row[0].set_ylabel("first-order gain of an\naverage example, nats")
 
 
 def slowing(panel, recorded):
     """Steps to a given training accuracy against noise."""
-    title = "Steps to accuracy"
+    panel.set(title="Steps to accuracy", yscale="log", xlabel="permuted labels, %", ylabel="steps")
     for level, times, dashes in zip(recorded["levels"], recorded["steps_to"], ("-", "--")):
-        options = {"colour": NEUTRAL, "style": dashes, "title": title, "logarithmic": True}
+        options = {"colour": style.NEUTRAL, "style": dashes}
         style.band(panel, 100 * recorded["noise"], times.T, f"to {level:.0%}", **options)
-    panel.set(
-        yscale="log", xlabel="permuted labels, %", ylabel="steps", xticks=100 * recorded["noise"]
-    )
-    panel.set_title(title, loc="left")
+    panel.set(xticks=100 * recorded["noise"])
     panel.legend(fontsize=7, loc="lower right", handlelength=1.8)
 
 
 def levels(row, recorded):
-    """A panel for each share of noise that has both kinds of examples; panels without one stay empty."""
+    """A panel for each share of noise that has both kinds of examples; panels without one stay
+    empty.
+    """
     for panel in row[len(recorded["mixed"]) :]:
         panel.set_visible(False)
     return zip(row, range(len(row)), recorded["mixed"])
@@ -193,9 +179,9 @@ def phases(panel, half_fitted):
 def signs():
     """What the colours of the lower rows mean."""
     return [
-        Line2D([], [], color=style.COLOUR["pristine"], label="pristine"),
-        Line2D([], [], color=style.COLOUR["corrupt"], label="corrupt"),
-        Line2D([], [], color=NEUTRAL, linewidth=0.9, linestyle="--", label="half of them fitted"),
-        Line2D([], [], color=NEUTRAL, linewidth=1.0, linestyle=":", label="share of the examples"),
-        Patch(facecolor=NEUTRAL, alpha=0.25, label="95 % of null worlds (h: frames)"),
+        style.key("pristine", style.COLOUR["pristine"]),
+        style.key("corrupt", style.COLOUR["corrupt"]),
+        style.key("half of them fitted", style="--", linewidth=0.9),
+        style.key("share of the examples", style=":", linewidth=1.0),
+        Patch(facecolor=style.NEUTRAL, alpha=0.25, label="95 % of null worlds (h: frames)"),
     ]

@@ -18,12 +18,11 @@ the medians end a few percent lower (M3: *not reproduced* that it loses less tha
 """
 
 import numpy as np
-from matplotlib.lines import Line2D
 
 from coherence.lab.report import drawing as style
 
 METHODS = {
-    "SGD": {"colour": style.COLOUR["neutral"], "style": "-"},
+    "SGD": {"colour": style.NEUTRAL, "style": "-"},
     "M3": {"colour": style.SEQUENCE[0], "style": "-"},
     "RM3": {"colour": style.SEQUENCE[2], "style": "-"},
     "RA3": {"colour": style.SEQUENCE[4], "style": "--"},
@@ -44,10 +43,7 @@ def draw(recorded):
     by_batch_size(axes[2, 1], recorded, sizes, noise)
     clean(axes[2, 2], recorded, sizes[0])
     style.letters(axes.flat, small=True)
-    lines = [
-        Line2D([], [], color=look["colour"], linestyle=look["style"], label=method)
-        for method, look in METHODS.items()
-    ]
+    lines = [style.key(method, look["colour"], look["style"]) for method, look in METHODS.items()]
     figure.legend(handles=lines, loc="outside upper center", ncols=len(lines))
     return figure
 
@@ -66,59 +62,47 @@ def over_steps(row, recorded, size, noise):
         title = f"{label.capitalize()}, batches of {size}"
         for (method, look), values in zip(METHODS.items(), cell(recorded, size, noise, name)):
             style.band(panel, steps, values, method, title=title, **look)
-        panel.set(
-            xscale="log",
-            ylim=(0, 1.03),
-            xlabel="step",
-            ylabel="share" if "fitted" in label else "accuracy",
-        )
-        panel.set_title(title, loc="left")
+        panel.set(xscale="log", ylim=(0, 1.03), xlabel="step")
+        panel.set(ylabel="share" if "fitted" in label else "accuracy")
+        panel.set_title(title)
 
 
 def at_equal_fit(panel, recorded, size, noise):
     """Corrupt against pristine examples fitted, means over seeds; dots at the end."""
-    title = f"At equal fit, batches of {size}"
+    panel.set(title=f"At equal fit, batches of {size}", xlabel="pristine fitted")
+    panel.set(ylabel="corrupt fitted", xlim=(0.6, 1.01), ylim=(0, 1.03))
     pristine, corrupt = (
         cell(recorded, size, noise, f"{kind}_accuracy").mean(1) for kind in ("pristine", "corrupt")
     )
     for (method, look), x, y in zip(METHODS.items(), pristine, corrupt):
-        style.curve(panel, x, y, method, title=title, **look)
+        style.curve(panel, x, y, method, **look)
         panel.plot(x[-1], y[-1], "o", color=look["colour"], markersize=4, clip_on=False, zorder=3)
-    panel.set(xlabel="pristine fitted", ylabel="corrupt fitted", xlim=(0.6, 1.01), ylim=(0, 1.03))
-    panel.set_title(title, loc="left")
 
 
 def by_batch_size(panel, recorded, sizes, noise, classes=10):
     """Corrupt examples fitted at the end against how many examples of a class a batch has."""
-    title = "Corrupt fitted at the end"
+    panel.set(title="Corrupt fitted at the end", xscale="log")
+    panel.set(xlabel="examples of a class in a batch", ylabel="share", ylim=(0, 1.03))
     final = np.array(
         [cell(recorded, size, noise, "corrupt_accuracy")[:, :, -1] for size in sizes]
     )  # [size, method, seed]
     for (method, look), values in zip(METHODS.items(), np.moveaxis(final, 1, 0)):
-        style.band(panel, sizes / classes, values.T, method, title=title, **look)
-    panel.axvline(256 / 1000, color=style.COLOUR["neutral"], linewidth=0.8, linestyle=":")
+        style.band(panel, sizes / classes, values.T, method, **look)
+    panel.axvline(256 / 1000, color=style.NEUTRAL, linewidth=0.8, linestyle=":")
     panel.annotate(
-        "source's", (0.24, 0.03), ha="right", rotation=90, fontsize=7, color=style.COLOUR["neutral"]
+        "source's", (0.24, 0.03), ha="right", rotation=90, fontsize=7, color=style.NEUTRAL
     )
-    panel.set(
-        xscale="log",
-        xlim=(0.13, None),
-        ylim=(0, 1.03),
-        xlabel="examples of a class in a batch",
-        ylabel="share",
-    )
-    panel.set_title(title, loc="left")
+    panel.set(xlim=(0.13, None))
 
 
 def clean(panel, recorded, size):
     """Test accuracy without noise."""
-    title = f"No noise, batches of {size}"
+    panel.set(title=f"No noise, batches of {size}", xscale="log", xlabel="step")
+    panel.set(ylabel="test accuracy", ylim=(0, 1.03))
     panel.set_visible(f"batch={size},noise=0/step" in recorded)
     if panel.get_visible():
         steps = np.maximum(cell(recorded, size, 0, "step"), 0.7)
         for (method, look), values in zip(
             METHODS.items(), cell(recorded, size, 0, "test_accuracy")
         ):
-            style.band(panel, steps, values, method, title=title, **look)
-    panel.set(xscale="log", ylim=(0, 1.03), xlabel="step", ylabel="test accuracy")
-    panel.set_title(title, loc="left")
+            style.band(panel, steps, values, method, **look)

@@ -34,7 +34,8 @@ CURVES = {  # what is drawn against the loss: title, logarithmic
     "kernel_alignment": ("kernel alignment", False),
     "sharpness": ("sharpness", True),
 }
-SENSES = {  # all measures as they are judged: label, +1 where true labels should have more, ratio or difference
+# All measures as judged: label, +1 where true labels should have more, ratio or difference.
+SENSES = {
     "m_coherence": ("m-coherence", +1, True),
     "mean_gsnr": ("mean GSNR", +1, True),
     "gradient_norm": ("gradient norm", +1, True),
@@ -76,11 +77,11 @@ def against_loss(panels, recorded):
             options = {"colour": style.COLOUR[arm], "title": title, "logarithmic": logarithmic}
             style.band(panel, recorded["losses"], recorded[f"{arm}/{name}"], NAMES[arm], **options)
         panel.set(xscale="log", xlim=(2.3, 0.18), xlabel="training loss, nats")
-        panel.set_xticks([2, 1, 0.5, 0.2], ["2", "1", "0.5", "0.2"])
+        style.ticks(panel, x=(2, 1, 0.5, 0.2))
         panel.xaxis.set_minor_locator(NullLocator())
         if logarithmic:
             plainly_logarithmic(panel)
-        panel.set_title(title, loc="left")
+        panel.set_title(title)
         panel.tick_params(labelsize=7)
         panel.xaxis.label.set_size(8)
 
@@ -94,15 +95,15 @@ def plainly_logarithmic(panel):
 
 
 def separations(panel, recorded):
-    """Mean difference over its standard deviation by seed, turned so that + is the side theory expects."""
+    """Mean difference over its standard deviation by seed, turned so that + is the side theory
+    expects.
+    """
     columns = [int(np.flatnonzero(np.isclose(recorded["losses"], level))[0]) for level in LEVELS]
     sizes = np.array([[size(recorded, name, k) for k in columns] for name in SENSES])
     labels = [label for label, *_ in SENSES.values()]
     cells(panel, sizes, labels, [f"{level:g}" for level in LEVELS], limit=6, form="{:+.1f}")
     panel.set(xlabel="training loss, nats")
-    panel.set_title(
-        "true against random labels, in\n    standard deviations over seeds", loc="left"
-    )
+    panel.set_title("true against random labels, in\n    standard deviations over seeds")
     remember(panel, "separation", sizes, labels, LEVELS)
 
 
@@ -123,8 +124,8 @@ def agreements(panel, recorded):
     cells(panel, both, [""] * len(order), labels, limit=1, form="{:+.1f}", size=4.6)
     panel.tick_params(axis="x", rotation=90)
     panel.set_title(
-        "rank correlation over a run (rows as in i): true\n    labels below, random above the diagonal",
-        loc="left",
+        "rank correlation over a run (rows as in i): true\n"
+        "    labels below, random above the diagonal"
     )
     remember(panel, "rank correlation", both, labels, labels)
 

@@ -16,11 +16,9 @@ without L1: **inconclusive**.
 """
 
 import numpy as np
-from matplotlib.lines import Line2D
 
 from coherence.lab.report import drawing as style
 
-NEUTRAL = style.COLOUR["neutral"]
 EARLY, LATE = 1.0, 0.2
 
 
@@ -35,18 +33,12 @@ def draw(recorded):
     axes[0, 0].set(ylim=(0, 1), ylabel="accuracy")
     for panel in axes[0, 1:]:
         panel.set(yscale="log", ylim=(0.2, 40), ylabel=f"m-coherence, m = {recorded['m']}")
-        panel.set_yticks([0.3, 1, 3, 10, 30], ["0.3", "1", "3", "10", "30"])
-        panel.minorticks_off()
-        panel.axhline(1, color=NEUTRAL, linewidth=0.8, linestyle=":")
+        style.ticks(panel, y=(0.3, 1, 3, 10, 30))
+        style.guide(panel, 1)
     style.letters(axes.flat)
     number = recorded["features"]
-    handles = [
-        Line2D([], [], color=colour, label=f"{k:,}") for k, colour in zip(number, style.SEQUENCE)
-    ]
-    handles += [
-        Line2D([], [], color=NEUTRAL, linestyle=dashes, label=text)
-        for dashes, text in (("-", "no force"), ("--", "L1"))
-    ]
+    handles = [style.key(f"{k:,}", colour) for k, colour in zip(number, style.SEQUENCE)]
+    handles += [style.key(text, style=dashes) for dashes, text in (("-", "no force"), ("--", "L1"))]
     figure.legend(
         handles=handles,
         loc="outside upper center",
@@ -69,7 +61,7 @@ def curves(panel, recorded, name, title):
     for arm, k, colour, dashes in arms(recorded):
         if name == "m_coherence_in_use" and dashes == "-":
             continue
-        steps = np.maximum(recorded[f"{arm}/step"], 0.7)  # step 0 has a place on a logarithmic axis
+        steps = style.log_steps(recorded[f"{arm}/step"])
         label = f"{k} random features{', L1' * (dashes == '--')}"
         options = {
             "colour": colour,
@@ -79,40 +71,35 @@ def curves(panel, recorded, name, title):
         }
         style.band(panel, steps, recorded[f"{arm}/{name}"], label, **options)
     panel.set(xscale="log", xlabel="step")
-    panel.set_title(title, loc="left")
+    panel.set_title(title)
 
 
 def by_loss(panel, recorded):
     """Test accuracy where the loss first fell to each level."""
-    title = "accuracy at equal loss"
+    panel.set(title="accuracy at equal loss", xscale="log", xlabel="training loss (nats)")
+    panel.set(ylabel="test accuracy", ylim=(0, 1))
     for arm, k, colour, dashes in arms(recorded):
         values = np.array(
             [at_level(recorded, arm, "test_accuracy", level) for level in recorded["levels"]]
         ).T
         label = f"{k} random features{', L1' * (dashes == '--')}"
-        style.band(
-            panel, recorded["levels"], values, label, colour=colour, style=dashes, title=title
-        )
-    panel.set(xscale="log", xlabel="training loss (nats)", ylabel="test accuracy", ylim=(0, 1))
+        style.band(panel, recorded["levels"], values, label, colour=colour, style=dashes)
     panel.invert_xaxis()
-    panel.set_xticks([2, 1, 0.5, 0.2], ["2", "1", "0.5", "0.2"])
-    panel.minorticks_off()
-    panel.axvline(LATE, color=NEUTRAL, linewidth=0.6, linestyle=":")
-    panel.set_title(title, loc="left")
+    style.ticks(panel, x=(2, 1, 0.5, 0.2))
+    panel.axvline(LATE, color=style.NEUTRAL, linewidth=0.6, linestyle=":")
 
 
 def by_number(panel, recorded):
     """m-coherence at two loss levels against the number of random features."""
-    title = "coherence at equal loss"
+    panel.set(title="coherence at equal loss", yscale="log", xlabel="random features")
+    panel.set(ylabel=f"m-coherence, m = {recorded['m']}")
     number = recorded["features"]
     places = np.arange(len(number))
-    for level, marker, colour in ((EARLY, "o", NEUTRAL), (LATE, "s", style.COLOUR["other"])):
+    for level, marker, colour in ((EARLY, "o", style.NEUTRAL), (LATE, "s", style.COLOUR["other"])):
         values = np.array(
             [at_level(recorded, f"features={k}", "m_coherence", level) for k in number]
         ).T
-        style.band(
-            panel, places, values, f"{level:g} nats", colour=colour, title=title, logarithmic=True
-        )
+        style.band(panel, places, values, f"{level:g} nats", colour=colour)
         panel.plot(places, np.exp(np.log(values).mean(0)), marker, color=colour, markersize=3.5)
     for name, marker, text in (
         ("m_coherence", "D", "L1, all weights"),
@@ -130,29 +117,25 @@ def by_number(panel, recorded):
             "markersize": 6,
             "markerfacecolor": "none",
         }
-        style.curve(panel, places[[0, -1]], shown, label, title=title, **options)
+        style.curve(panel, places[[0, -1]], shown, label, **options)
     panel.set_xticks(places, [f"{k:,}" for k in number])
-    panel.set(yscale="log", xlabel="random features", ylabel=f"m-coherence, m = {recorded['m']}")
-    panel.set_yticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
-    panel.minorticks_off()
+    style.ticks(panel, y=(0.5, 1, 2, 4, 8))
     panel.set_ylim(0.6, 11)
     panel.legend(fontsize=6.5, loc="upper right", labelspacing=0.2, handlelength=1.4)
-    panel.set_title(title, loc="left")
 
 
 def in_use(panel, recorded):
     """Which weights of the first layer L1 leaves."""
-    title = "weights left by L1"
+    panel.set(title="weights left by L1", xscale="log", xlabel="step")
+    panel.set(ylabel="share that is not zero", ylim=(0, 1.03))
     arm = f"features={recorded['features'][-1]},l1"
-    steps = np.maximum(recorded[f"{arm}/step"], 0.7)
+    steps = style.log_steps(recorded[f"{arm}/step"])
     for name, text, colour in (
         ("pixels_in_use", "of pixels", style.COLOUR["real"]),
         ("noise_in_use", "of random features", style.COLOUR["random"]),
     ):
-        style.band(panel, steps, recorded[f"{arm}/{name}"], text, colour=colour, title=title)
-    panel.set(xscale="log", xlabel="step", ylabel="share that is not zero", ylim=(0, 1.03))
+        style.band(panel, steps, recorded[f"{arm}/{name}"], text, colour=colour)
     panel.legend(loc="lower left")
-    panel.set_title(title, loc="left")
 
 
 def at_level(recorded, arm, name, level):

@@ -49,15 +49,8 @@ def draw(recorded):
             style.band(
                 fit, steps, recorded[f"{arm}/train_accuracy"], text, title="train accuracy", **one
             )
-            style.band(
-                coherence,
-                steps,
-                recorded[f"{arm}/m_coherence"],
-                text,
-                title="m-coherence",
-                logarithmic=True,
-                **one,
-            )
+            values = recorded[f"{arm}/m_coherence"]
+            style.band(coherence, steps, values, text, title="m-coherence", logarithmic=True, **one)
             style.band(
                 against_loss,
                 recorded["grid"],
@@ -84,12 +77,8 @@ def draw(recorded):
         xlabel="step", ylabel=f"m-coherence, m = {recorded['sample']}", xscale="log", yscale="log"
     )
     coherence.set_title("b  How many one gradient helps")
-    against_loss.set(
-        xlabel="training loss, share of its start",
-        ylabel=f"m-coherence, m = {m}",
-        xscale="log",
-        xlim=(1.1, 0.01),
-    )
+    against_loss.set(xlabel="training loss, share of its start", ylabel=f"m-coherence, m = {m}")
+    against_loss.set(xscale="log", xlim=(1.1, 0.01))
     against_loss.set_title("c  At equal training loss")
     levels.set_title("d  At the claims' levels")
     generalization.set(
@@ -131,7 +120,7 @@ def _at_levels(panel, recorded):
             edgecolor="white",
             linewidth=0,
         )
-    panel.axhline(1, color=style.COLOUR["neutral"], linewidth=0.8, linestyle=":")
+    style.guide(panel, 1)
     panel.set_xticks(range(len(names)), names)
     panel.set(
         xlabel="training loss, share of its start", ylabel=f"m-coherence, m = {recorded['m']}"
@@ -139,23 +128,12 @@ def _at_levels(panel, recorded):
 
 
 def _single_steps(panel, recorded):
-    for rate, colour in zip(
-        recorded["learning_rates"], (style.COLOUR["random"], style.COLOUR["neutral"])
-    ):
+    panel.set(title="e  Single steps, random labels", xlabel="steps since half of the initial loss")
+    panel.set(ylabel=f"m-coherence of one batch, m = {recorded['m']}")
+    for rate, colour in zip(recorded["learning_rates"], (style.COLOUR["random"], style.NEUTRAL)):
         values = recorded[f"random,rate={rate:g}/excerpt"]
-        style.curve(
-            panel,
-            np.arange(len(values)),
-            values,
-            f"step size {rate:g}",
-            colour=colour,
-            title="single steps",
-            linewidth=0.7,
-        )
-    panel.set(
-        xlabel="steps since half of the initial loss",
-        ylabel=f"m-coherence of one batch, m = {recorded['m']}",
-    )
-    panel.set_title("e  Single steps, random labels")
+        x = np.arange(len(values))
+        label = f"step size {rate:g}"
+        style.curve(panel, x, values, label, colour=colour, title="single steps", linewidth=0.7)
     panel.legend(fontsize=7, loc="upper right")
     style.guide(panel, 1, "", "left")

@@ -27,7 +27,7 @@ from matplotlib.lines import Line2D
 
 from coherence.lab.report import drawing as style
 
-REAL, RANDOM, NEUTRAL = style.COLOUR["real"], style.COLOUR["random"], style.COLOUR["neutral"]
+REAL, RANDOM, NEUTRAL = style.COLOUR["real"], style.COLOUR["random"], style.NEUTRAL
 KINDS = {
     "pristine_accuracy": ("pristine fitted", "pristine"),
     "corrupt_accuracy": ("corrupt fitted", "corrupt"),
@@ -62,29 +62,27 @@ def draw(recorded):
 
 
 def _over_steps(panel, recorded):
-    """L1 on the learnable set: a weak pull lets private weights go first and takes them back; a strong one never lets them go."""
+    """L1 on the learnable set: a weak pull lets private weights go first and takes them back; a
+    strong one never lets them go.
+    """
+    panel.set(title="L1 over steps", xlabel="step", ylabel="weight, learnable set", xlim=(0, 40))
+    panel.set(ylim=(-0.04, 1.0))
     rates = recorded["toy_rates"]
     weak, strong = int(np.argmin(rates)), int(np.argmax(rates > 0.25))
     for which, dashes in ((weak, "-"), (strong, "--")):
         weights = recorded["learnable/weights"][:, 0, which]
         for place, name, colour in ((5, "shared", REAL), (0, "private", NEUTRAL)):
             label = f"{name}, rate {rates[which]:g}"
-            style.curve(
-                panel,
-                recorded["toy_step"],
-                weights[:, place],
-                label,
-                colour=colour,
-                style=dashes,
-                title="L1 over steps",
-            )
-    panel.set(xlim=(0, 40), ylim=(-0.04, 1.0), xlabel="step", ylabel="weight, learnable set")
-    panel.set_title("L1 over steps", loc="left")
+            x = recorded["toy_step"]
+            y = weights[:, place]
+            style.curve(panel, x, y, label, colour=colour, style=dashes, title="L1 over steps")
     panel.legend(fontsize=6.5, loc="upper right", bbox_to_anchor=(1.0, 0.7), handlelength=1.8)
 
 
 def _ends(panel, recorded, penalty):
     """Where descent ends (points) on the closed forms (lines)."""
+    panel.set(title=f"{penalty.upper()}, where it ends", xlabel="rate", ylabel="weight")
+    panel.set(ylim=(-0.04, 1.04))
     rates, fine = recorded["toy_rates"], np.linspace(0, recorded["toy_rates"].max() * 1.05, 100)
     i = ("l1", "l2").index(penalty)
     lines = {
@@ -96,16 +94,9 @@ def _ends(panel, recorded, penalty):
         for name, place in (("learnable", 5), ("learnable", 0), ("memorizable", 0))
     ]
     names = ("learnable, shared", "learnable, private", "memorizable")
-    title = f"{penalty.upper()}, where it ends"
     for name, colour, line, reached in zip(names, (REAL, NEUTRAL, RANDOM), lines, points):
-        style.curve(
-            panel, fine, line, f"{name}, closed form", colour=colour, title=title, linewidth=1.0
-        )
-        style.curve(
-            panel, rates, reached, name, colour=colour, style="o", title=title, markersize=3.5
-        )
-    panel.set(ylim=(-0.04, 1.04), xlabel="rate", ylabel="weight")
-    panel.set_title(title, loc="left")
+        style.curve(panel, fine, line, f"{name}, closed form", colour=colour, linewidth=1.0)
+        style.curve(panel, rates, reached, name, colour=colour, style="o", markersize=3.5)
     if penalty == "l2":
         handles = [
             Line2D([], [], color=colour, marker="o", markersize=3.5, label=name)
@@ -117,15 +108,11 @@ def _ends(panel, recorded, penalty):
 def _rates(panel, recorded, penalty):
     """What is fitted at the end by rate; at the left edge, without penalty."""
     rates, noise = recorded[f"{penalty}/rates"], recorded["noise"][-1]
-    title = f"{penalty.upper()}, {noise:.0%} random labels"
+    panel.set(title=f"{penalty.upper()}, {noise:.0%} random labels", xscale="log", xlabel="rate")
+    panel.set(ylabel="accuracy at the end", ylim=(0, 1.04))
     for name, (label, colour) in KINDS.items():
         style.band(
-            panel,
-            rates,
-            recorded[f"{penalty}/{name}"].T,
-            label,
-            colour=style.COLOUR[colour],
-            title=title,
+            panel, rates, recorded[f"{penalty}/{name}"].T, label, colour=style.COLOUR[colour]
         )
         panel.axhline(
             recorded[name][-1, :, -1].mean(),
@@ -133,50 +120,36 @@ def _rates(panel, recorded, penalty):
             linewidth=0.8,
             linestyle=":",
         )
-    panel.set(xscale="log", ylim=(0, 1.04), xlabel="rate", ylabel="accuracy at the end")
-    panel.set_title(title, loc="left")
     if penalty == "l1":
         panel.legend(fontsize=6.5, loc="lower left", handlelength=1.6)
 
 
 def _frontier(panel, recorded):
     """Corrupt against pristine examples fitted: on SGD's way, and at the end by rate."""
-    title = "corrupt against pristine"
+    panel.set(title="corrupt against pristine", xlabel="pristine fitted", ylabel="corrupt fitted")
+    panel.set(xlim=(0.5, 1.02), ylim=(0, 1.02))
     path = [recorded[f"{kind}_accuracy"][-1].mean(0) for kind in ("pristine", "corrupt")]
-    style.curve(panel, *path, "SGD, on its way", colour=NEUTRAL, title=title)
+    style.curve(panel, *path, "SGD, on its way", colour=NEUTRAL)
     for penalty, colour, mark in (
         ("l1", style.SEQUENCE[0], "o--"),
         ("l2", style.SEQUENCE[2], "s--"),
     ):
         ends = [recorded[f"{penalty}/{kind}_accuracy"].mean(1) for kind in ("pristine", "corrupt")]
-        style.curve(
-            panel,
-            *ends,
-            f"{penalty.upper()}, by rate",
-            colour=colour,
-            style=mark,
-            title=title,
-            markersize=3.5,
-            linewidth=0.9,
-        )
-    panel.set(xlim=(0.5, 1.02), ylim=(0, 1.02), xlabel="pristine fitted", ylabel="corrupt fitted")
-    panel.set_title(title, loc="left")
+        options = {"colour": colour, "style": mark, "markersize": 3.5, "linewidth": 0.9}
+        style.curve(panel, *ends, f"{penalty.upper()}, by rate", **options)
     panel.legend(fontsize=6.5, loc="upper left", handlelength=1.8)
 
 
 def _path(panel, recorded):
-    """Test accuracy along the path, and where the rules end (mean over seeds of step, kept and accuracy)."""
+    """Test accuracy along the path, and where the rules end (mean over seeds of step, kept and
+    accuracy).
+    """
+    panel.set(title="where rules stop", xscale="log", xlabel="step", ylabel="test accuracy")
     step = np.maximum(recorded["step"], 0.5 * recorded["step"][1])
-    title = "where rules stop"
     for k, noise in enumerate(recorded["noise"]):
         colour = style.SEQUENCE[0 if noise == 0 else 2]
         style.band(
-            panel,
-            step,
-            recorded["test_accuracy"][k],
-            f"test, {noise:.0%} noise",
-            colour=colour,
-            title=title,
+            panel, step, recorded["test_accuracy"][k], f"test, {noise:.0%} noise", colour=colour
         )
         below = (step[-1], recorded["test_accuracy"][k, :, -1].mean() - 0.03)
         panel.annotate(f"{noise:.0%} noise", below, ha="right", va="top", fontsize=7, color=colour)
@@ -197,17 +170,11 @@ def _path(panel, recorded):
                 label,
                 colour=colour,
                 style=mark,
-                title=title,
                 markersize=5,
                 markeredgecolor="white",
                 zorder=5,
             )
-    panel.set(xscale="log", xlabel="step", ylabel="test accuracy")
-    panel.set_title(title, loc="left")
-    handles = [
-        Line2D([], [], color=NEUTRAL, marker=mark, linestyle="", markersize=4, label=SHORT[rule])
-        for rule, mark in MARKED.items()
-    ]
+    handles = [style.key(SHORT[rule], NEUTRAL, mark, markersize=4) for rule, mark in MARKED.items()]
     panel.legend(
         handles=handles,
         fontsize=6.5,
@@ -219,16 +186,14 @@ def _path(panel, recorded):
 
 
 def _takeover(panel, recorded):
-    """Who pays for the loss reduction under noise, the takeover and the best test accuracy of every seed."""
+    """Who pays for the loss reduction under noise, the takeover and the best test accuracy of every
+    seed.
+    """
+    panel.set(title=f"who pays, {recorded['noise'][-1]:.0%} noise", xscale="log", xlabel="step")
+    panel.set(ylabel="corrupt share of\nloss reduction, f", ylim=(0, 1))
     step = np.maximum(recorded["step"], 0.5 * recorded["step"][1])
-    title = f"who pays, {recorded['noise'][-1]:.0%} noise"
     style.band(
-        panel,
-        step,
-        recorded["corrupt_share"][-1],
-        "f of corrupt",
-        colour=style.COLOUR["corrupt"],
-        title=title,
+        panel, step, recorded["corrupt_share"][-1], "f of corrupt", colour=style.COLOUR["corrupt"]
     )
     panel.axhline(recorded["share"][-1].mean(), color=NEUTRAL, linewidth=1.0, linestyle=":")
     takeover = recorded["kept"][list(recorded["rules"]).index("takeover by the corrupt"), -1]
@@ -237,35 +202,13 @@ def _takeover(panel, recorded):
         (recorded["best"][-1], "best test accuracy", 0.13, "*"),
     ):
         height = np.full(len(which), y)
-        style.curve(
-            panel,
-            step[which],
-            height,
-            f"{name}, seeds",
-            colour=NEUTRAL,
-            style=mark,
-            title=title,
-            markersize=4,
-            alpha=0.6,
-        )
-    panel.set(
-        xscale="log", xlabel="step", ylabel="corrupt share of\nloss reduction, f", ylim=(0, 1)
-    )
-    panel.set_title(title, loc="left")
+        x = step[which]
+        label = f"{name}, seeds"
+        style.curve(panel, x, height, label, colour=NEUTRAL, style=mark, markersize=4, alpha=0.6)
     handles = [
-        Line2D([], [], color=NEUTRAL, linewidth=1.0, linestyle=":", label="share of examples"),
-        Line2D(
-            [], [], color=NEUTRAL, marker="D", linestyle="", markersize=4, label="takeover, by seed"
-        ),
-        Line2D(
-            [],
-            [],
-            color=NEUTRAL,
-            marker="*",
-            linestyle="",
-            markersize=4,
-            label="best on test, by seed",
-        ),
+        style.key("share of examples", NEUTRAL, ":", linewidth=1.0),
+        style.key("takeover, by seed", NEUTRAL, "D", markersize=4),
+        style.key("best on test, by seed", NEUTRAL, "*", markersize=4),
     ]
     panel.legend(handles=handles, fontsize=6.5, loc="upper left", handletextpad=0.2)
 
@@ -282,18 +225,13 @@ def _regrets(panel, recorded):
             style.SEQUENCE[0 if noise == 0 else 2],
             (k - (len(recorded["noise"]) - 1) / 2) * width,
         )
+        values = regrets[:, k].T
+        label = f"{noise:.0%} noise"
         style.bars(
-            panel,
-            names,
-            regrets[:, k].T,
-            f"{noise:.0%} noise",
-            colour=colour,
-            offset=offset,
-            width=width,
-            title="regret",
+            panel, names, values, label, colour=colour, offset=offset, width=width, title="regret"
         )
     panel.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
     panel.set_ylabel("regret, test accuracy")
     panel.set_ylim(bottom=0)
-    panel.set_title("regret of rules", loc="left")
+    panel.set_title("regret of rules")
     panel.legend(fontsize=6.5, loc="upper left", handlelength=1.2)

@@ -24,7 +24,6 @@ corrupt. Of naive Bayes' smoothings, 1 fits fewest of them (lowest point).
 """
 
 import numpy as np
-from matplotlib.lines import Line2D
 
 from coherence.lab.report import drawing as style
 
@@ -36,7 +35,6 @@ SMALL = {
     "labelspacing": 0.2,
     "borderaxespad": 0.2,
 }
-NEUTRAL = style.COLOUR["neutral"]
 PINK = style.COLOUR["other"]
 KINDS = {
     "true": ("noise=0,c=0", style.COLOUR["real"]),
@@ -65,12 +63,13 @@ def frequencies(recorded, count):
 
 def words(panel, recorded):
     """Every word of one split, and the most coherent ones of either class."""
-    title = "Words of one split"
+    panel.set(title="Words of one split", xscale="log", yscale="log")
+    panel.set(xlabel="messages with the word", ylabel="m-coherence of the word", ylim=(0.03, 5000))
     frequency, coherence, odds = (
         recorded[f"word/{name}"] for name in ("frequency", "coherence", "log_odds")
     )
     named = list(zip(recorded["word/names"], odds[recorded["word/shown"]] > 0))
-    for of_spam, colour, name in ((False, NEUTRAL, "ham"), (True, PINK, "spam")):
+    for of_spam, colour, name in ((False, style.NEUTRAL, "ham"), (True, PINK, "spam")):
         side = (odds > 0) == of_spam
         first = ", ".join([word for word, one in named if one == of_spam][:NAMED])
         order = np.argsort(frequency[side])
@@ -83,53 +82,27 @@ def words(panel, recorded):
             "rasterized": True,
         }
         style.curve(
-            panel,
-            frequency[side][order],
-            coherence[side][order],
-            f"{name}: {first}",
-            title=title,
-            **options,
+            panel, frequency[side][order], coherence[side][order], f"{name}: {first}", **options
         )
-    panel.axhline(1, color=NEUTRAL, linewidth=0.8, linestyle=":")
-    panel.set(
-        xscale="log",
-        yscale="log",
-        xlabel="messages with the word",
-        ylabel="m-coherence of the word",
-        ylim=(0.03, 5000),
-    )
-    panel.set_title(title, loc="left")
+    style.guide(panel, 1)
     panel.legend(loc="upper left", markerscale=3, **{**SMALL, "handlelength": 0.5})
 
 
 def by_frequency(panel, recorded):
     """m-coherence of all words of a frequency, at equal loss, with true and permuted labels."""
-    title = "True, permuted labels"
+    panel.set(title="True, permuted labels", xscale="log", yscale="log")
+    panel.set(xlabel="messages with the word", ylabel="m-coherence", ylim=(0.01, 40))
     for name, (arm, colour) in KINDS.items():
         ratio = per_word(recorded, arm)
-        style.band(
-            panel,
-            frequencies(recorded, ratio.shape[1]),
-            ratio,
-            name,
-            colour=colour,
-            title=title,
-            logarithmic=True,
-        )
-    panel.axhline(1, color=NEUTRAL, linewidth=0.8, linestyle=":")
-    panel.set(
-        xscale="log",
-        yscale="log",
-        xlabel="messages with the word",
-        ylabel="m-coherence",
-        ylim=(0.01, 40),
-    )
-    panel.set_title(title, loc="left")
+        style.band(panel, frequencies(recorded, ratio.shape[1]), ratio, name, colour=colour)
+    style.guide(panel, 1)
     panel.legend(loc="upper left", **SMALL)
 
 
 def per_word(recorded, arm):
-    """[seed, bin]: sums over the words of a frequency, divided; a sample's size is in the second already."""
+    """[seed, bin]: sums over the words of a frequency, divided; a sample's size is in the second
+    already.
+    """
     messages = recorded["messages"]
     with np.errstate(invalid="ignore", divide="ignore"):
         return messages * recorded[f"{arm}/numerator"] / recorded[f"{arm}/denominator"]
@@ -137,64 +110,39 @@ def per_word(recorded, arm):
 
 def agreement(panel, recorded):
     """How far log-odds of naive Bayes order words as coherence does."""
-    title = "Log-odds, coherence"
-    style.band(
-        panel,
-        recorded["smoothing"],
-        recorded["agreement"],
-        "rank correlation",
-        colour=PINK,
-        title=title,
-    )
+    panel.set(title="Log-odds, coherence", xscale="log", xlabel="Laplace smoothing")
+    panel.set(ylabel="rank correlation over words", ylim=(-0.1, 1))
+    style.band(panel, recorded["smoothing"], recorded["agreement"], "rank correlation", colour=PINK)
     panel.plot(recorded["smoothing"], recorded["agreement"].mean(0), "o", color=PINK, markersize=3)
-    panel.axhline(0, color=NEUTRAL, linewidth=0.8, linestyle=":")
-    panel.set(
-        xscale="log",
-        xlabel="Laplace smoothing",
-        ylabel="rank correlation over words",
-        ylim=(-0.1, 1),
-    )
-    panel.set_title(title, loc="left")
+    style.guide(panel, 0)
 
 
 def learning(panel, recorded):
     """Balanced accuracy against the number of messages."""
-    title = "Learning curves"
+    panel.set(title="Learning curves", xscale="log", xlabel="training messages")
+    panel.set(ylabel="balanced accuracy", ylim=(0.45, 1.32))
     balanced = recorded["recalls"].mean(-1)
     for k, (name, colour, dashes) in enumerate(
         (
             ("multinomial NB", PINK, "-"),
             ("Bernoulli NB", PINK, "--"),
-            ("logistic regr.", NEUTRAL, "-"),
+            ("logistic regr.", style.NEUTRAL, "-"),
         )
     ):
-        style.band(
-            panel,
-            recorded["sizes"],
-            balanced[..., k],
-            name,
-            colour=colour,
-            style=dashes,
-            title=title,
-        )
+        style.band(panel, recorded["sizes"], balanced[..., k], name, colour=colour, style=dashes)
     ours = recorded["noise=0,c=0/end"][:, 2:4].mean()
-    options = {"colour": style.COLOUR["real"], "style": "D", "markersize": 3.5, "title": title}
+    options = {"colour": style.COLOUR["real"], "style": "D", "markersize": 3.5}
     style.curve(panel, [recorded["messages"]], [ours], "our softmax regr.", **options)
-    panel.set(
-        xscale="log",
-        xlabel="training messages",
-        ylabel="balanced accuracy",
-        ylim=(0.45, 1.32),
-        yticks=np.linspace(0.5, 1, 6),
-    )
+    panel.set(yticks=np.linspace(0.5, 1, 6))
     panel.set_xticks([100, 1000], ["100", "1,000"])
-    panel.set_title(title, loc="left")
     panel.legend(loc="upper left", **SMALL)
 
 
 def first_epoch(panel, recorded):
     """What winsorizing leaves of weights, and what counting says."""
     title = "Kept in the first epoch"
+    panel.set(title=title, xscale="log", xlabel="messages with the word", ylabel="weight / SGD's")
+    panel.set(ylim=(-0.03, 1.7))
     plain = recorded["noise=0,c=0/first_epoch"]
     for k, c, colour in pulled(recorded):
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -202,25 +150,11 @@ def first_epoch(panel, recorded):
         there = np.isfinite(left).all(0)
         x = frequencies(recorded, plain.shape[1])[there]
         style.band(panel, x, left[:, there], f"c = {c:g} %", colour=colour, title=title)
-        style.curve(
-            panel,
-            x,
-            recorded["kept"][k][:, there].mean(0),
-            f"counted, c = {c:g} %",
-            colour=colour,
-            style=":",
-            title=title,
-        )
-    panel.set(
-        xscale="log",
-        xlabel="messages with the word",
-        ylabel="weight / SGD's",
-        ylim=(-0.03, 1.7),
-        yticks=(0, 0.25, 0.5, 0.75, 1),
-    )
-    panel.set_title(title, loc="left")
-    handles = [Line2D([], [], color=colour, label=f"{c:g} %") for _, c, colour in pulled(recorded)]
-    handles.append(Line2D([], [], color=NEUTRAL, linestyle=":", label="counted"))
+        y = recorded["kept"][k][:, there].mean(0)
+        style.curve(panel, x, y, f"counted, c = {c:g} %", colour=colour, style=":", title=title)
+    panel.set(yticks=(0, 0.25, 0.5, 0.75, 1))
+    handles = [style.key(f"{c:g} %", colour) for _, c, colour in pulled(recorded)]
+    handles.append(style.key("counted", style=":"))
     panel.legend(handles=handles, title="c", loc="upper left", **SMALL)
 
 
@@ -235,7 +169,8 @@ def pulled(recorded):
 
 def weights(panel, recorded):
     """Size of weights by frequency at equal loss."""
-    title = "Weights at 0.1 nats"
+    panel.set(title="Weights at 0.1 nats", xscale="log", yscale="log")
+    panel.set(xlabel="messages with the word", ylabel="rms weight")
     arms = [
         (0.0, style.COLOUR["real"], "SGD"),
         *((c, colour, f"c = {c:g} %") for _, c, colour in pulled(recorded)),
@@ -243,21 +178,16 @@ def weights(panel, recorded):
     reached = [arm for arm in arms if np.isfinite(recorded[f"noise=0,c={arm[0]:g}/weight"]).all()]
     for c, colour, name in reached:
         style.band(
-            panel,
-            *sizes(recorded, recorded[f"noise=0,c={c:g}/weight"]),
-            name,
-            colour=colour,
-            title=title,
-            logarithmic=True,
+            panel, *sizes(recorded, recorded[f"noise=0,c={c:g}/weight"]), name, colour=colour
         )
-    panel.set(xscale="log", yscale="log", xlabel="messages with the word", ylabel="rms weight")
-    panel.set_title(title, loc="left")
     panel.legend(loc="lower right", **SMALL)
 
 
 def smoothed(panel, recorded):
     """Size of naive Bayes' log-odds by frequency."""
     title = "Naive Bayes' log-odds"
+    panel.set(title=title, xscale="log", yscale="log", xlabel="messages with the word")
+    panel.set(ylabel="rms log-odds", ylim=(0.03, 12))
     for k, (alpha, colour) in enumerate(zip(recorded["smoothing"], style.SEQUENCE)):
         style.band(
             panel,
@@ -265,17 +195,8 @@ def smoothed(panel, recorded):
             f"{alpha:g}",
             colour=colour,
             title=title,
-            logarithmic=True,
         )
-    panel.set(
-        xscale="log",
-        yscale="log",
-        xlabel="messages with the word",
-        ylabel="rms log-odds",
-        ylim=(0.03, 12),
-    )
-    panel.set_yticks([0.1, 1, 10], ["0.1", "1", "10"])
-    panel.set_title(title, loc="left")
+    style.ticks(panel, y=(0.1, 1, 10))
     panel.legend(
         fontsize=6.5,
         loc="lower left",
@@ -289,7 +210,9 @@ def smoothed(panel, recorded):
 
 
 def sizes(recorded, squares):
-    """Frequencies that have words in every split, and the root of their mean square [seed, bin], where none is 0."""
+    """Frequencies that have words in every split, and the root of their mean square [seed, bin],
+    where none is 0.
+    """
     there = (recorded["words"] > 0).all(0) & (squares > 0).all(0)
     return frequencies(recorded, squares.shape[1])[there], np.sqrt(
         squares[:, there] / recorded["words"][:, there]
@@ -298,16 +221,17 @@ def sizes(recorded, squares):
 
 def memorized(panel, recorded):
     """Corrupt against pristine examples fitted, with half of the labels permuted."""
-    title = "50 % permuted"
+    panel.set(title="50 % permuted", xlabel="pristine fitted", ylabel="corrupt fitted")
+    panel.set(xlim=(0.91, 1.017), ylim=(0, 1.02))
     for arm, colour, name in (
         ("noise=0.5,c=0", style.COLOUR["real"], "SGD"),
         ("noise=0.5,c=1", style.SEQUENCE[1], "c = 1 %"),
     ):
         x, y = (recorded[f"{arm}/{kind}_accuracy"].mean(0) for kind in ("pristine", "corrupt"))
-        style.curve(panel, x, y, name, colour=colour, title=title)
+        style.curve(panel, x, y, name, colour=colour)
         panel.plot(x[-1:], y[-1:], "o", color=colour, markersize=3.5)
     x, y = recorded["fitted"].mean(0).T
-    style.curve(panel, x, y, "naive Bayes", colour=PINK, style=".-", title=title)
+    style.curve(panel, x, y, "naive Bayes", colour=PINK, style=".-")
     for k, side in ((0, "left"), (-1, "right")):
         panel.annotate(
             f" {recorded['smoothing'][k]:g} ",
@@ -317,6 +241,4 @@ def memorized(panel, recorded):
             va="top",
             color=PINK,
         )
-    panel.set(xlabel="pristine fitted", ylabel="corrupt fitted", ylim=(0, 1.02), xlim=(0.91, 1.017))
-    panel.set_title(title, loc="left")
     panel.legend(loc="upper left", **SMALL)

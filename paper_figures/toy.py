@@ -22,27 +22,15 @@ def draw(recorded):
     for column, (name, colour) in enumerate(SETS.items()):
         loss, weights, mean, each = axes[:, column]
         colour = style.COLOUR[colour]
-        other = style.COLOUR["neutral"]
+        other = style.NEUTRAL
         for method, dashes in METHODS.items():
             arm = f"{name}-{method}"
             get = lambda key, arm=arm: recorded[f"{arm}/{key}"][0]
+            options = {"colour": colour, "style": dashes, "title": f"{name}: loss"}
+            style.curve(loss, steps, get("train_loss"), f"train, {method}", **options)
+            y = get("test_loss")
             style.curve(
-                loss,
-                steps,
-                get("train_loss"),
-                f"train, {method}",
-                colour=colour,
-                style=dashes,
-                title=f"{name}: loss",
-            )
-            style.curve(
-                loss,
-                steps,
-                get("test_loss"),
-                f"test, {method}",
-                colour=other,
-                style=dashes,
-                title=f"{name}: loss",
+                loss, steps, y, f"test, {method}", colour=other, style=dashes, title=f"{name}: loss"
             )
             for key, panel, what in (
                 ("weights", weights, "weight"),

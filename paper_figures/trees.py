@@ -22,7 +22,6 @@ the pristine as well has memorized 0.38 fewer corrupt ones than winsorizing: **n
 """
 
 import numpy as np
-from matplotlib.lines import Line2D
 
 from coherence.lab.report import drawing as style
 
@@ -62,89 +61,49 @@ def half(recorded):
 
 def helped(panel, recorded):
     """How many examples share what an average example asks for: in trees and in a network."""
-    title = "Coherence and noise"
+    panel.set(title="Coherence and noise", yscale="log", xlabel="permuted labels, %")
+    panel.set(ylabel="examples", ylim=(0.5, 400))
     level = list(recorded["levels"]).index(EQUAL)
     for values, name, colour in (
         (recorded["shapes"][:, :, 0, 0], "tree: leaf size", PINK),
         (recorded["m_coherence"][..., level], "net: m-coherence", NEUTRAL),
     ):
-        style.band(
-            panel,
-            100 * recorded["noise"],
-            values.T,
-            name,
-            colour=colour,
-            title=title,
-            logarithmic=True,
-        )
+        style.band(panel, 100 * recorded["noise"], values.T, name, colour=colour)
         panel.plot(
             100 * recorded["noise"], np.exp(np.log(values).mean(1)), "o", color=colour, markersize=3
         )
-    panel.set(
-        yscale="log",
-        xlabel="permuted labels, %",
-        ylabel="examples",
-        xticks=100 * recorded["noise"],
-        ylim=(0.5, 400),
-    )
-    panel.set_yticks([1, 10, 100], ["1", "10", "100"])
-    panel.set_title(title, loc="left")
+    panel.set(xticks=100 * recorded["noise"])
+    style.ticks(panel, y=(1, 10, 100))
     panel.legend(loc="upper right", **SMALL)
 
 
 def over_training(panel, recorded):
     """The network's m-coherence as its training loss falls."""
     title = "Net, over training"
+    panel.set(title=title, xscale="log", yscale="log", xlabel="training loss (nats)")
+    panel.set(ylabel=f"m-coherence, m = {recorded['batch_size']}")
     for k, noise, colour in colours(recorded):
-        style.band(
-            panel,
-            recorded["levels"],
-            recorded["m_coherence"][k],
-            f"{noise:.0%}",
-            colour=colour,
-            title=title,
-            logarithmic=True,
-        )
+        x = recorded["levels"]
+        style.band(panel, x, recorded["m_coherence"][k], f"{noise:.0%}", colour=colour, title=title)
     panel.axvline(EQUAL, color=NEUTRAL, linewidth=0.6, linestyle=":")
-    panel.set(
-        xscale="log",
-        yscale="log",
-        xlabel="training loss (nats)",
-        ylabel=f"m-coherence, m = {recorded['batch_size']}",
-    )
     panel.invert_xaxis()
-    panel.set_xticks([2, 1, 0.5, 0.2], ["2", "1", "0.5", "0.2"])
+    style.ticks(panel, x=(2, 1, 0.5, 0.2))
     panel.set_ylim(0.8, 9)
-    panel.set_yticks([1, 2, 4, 8], ["1", "2", "4", "8"])
-    panel.minorticks_off()
-    panel.set_title(title, loc="left")
+    style.ticks(panel, y=(1, 2, 4, 8))
     panel.legend(loc="upper right", title="permuted", title_fontsize=6.5, **SMALL)
 
 
 def shape(panel, recorded):
     """Depth and number of leaves of fully grown trees."""
-    title = "Fully grown trees"
+    panel.set(title="Fully grown trees", xlabel="permuted labels, %", ylabel="number")
+    panel.set(ylim=(5, 1000))
     for k, (name, colour, dashes) in enumerate(
         (("leaves", PINK, "-"), ("depth", PINK, "--")), start=1
     ):
-        style.band(
-            panel,
-            100 * recorded["noise"],
-            recorded["shapes"][:, :, 0, k].T,
-            name,
-            colour=colour,
-            style=dashes,
-            title=title,
-        )
-    panel.set(
-        yscale="log",
-        xlabel="permuted labels, %",
-        ylabel="number",
-        xticks=100 * recorded["noise"],
-        ylim=(5, 1000),
-    )
+        x = 100 * recorded["noise"]
+        style.band(panel, x, recorded["shapes"][:, :, 0, k].T, name, colour=colour, style=dashes)
+    panel.set(yscale="log", xticks=100 * recorded["noise"])
     panel.set_yticks([10, 100, 1000], ["10", "100", "1,000"])
-    panel.set_title(title, loc="left")
     panel.legend(loc="upper left", **SMALL)
 
 
@@ -154,7 +113,8 @@ def octave(sizes):
 
 def leaves(panel, recorded):
     """In which leaves pristine and corrupt examples are."""
-    title = "In which leaves?"
+    panel.set(title="In which leaves?", xscale="log", xlabel="leaf size, up to")
+    panel.set(ylabel="share of examples")
     bins = octave(recorded["sizes"]).max() + 1
     for name, colour, which in (
         ("pristine", PRISTINE, ~recorded["corrupt"]),
@@ -164,34 +124,22 @@ def leaves(panel, recorded):
             np.bincount(octave(sizes[some]), minlength=bins) / some.sum()
             for sizes, some in zip(recorded["sizes"], which)
         ]
-        style.band(
-            panel, 2.0 ** np.arange(bins), np.array(shares), name, colour=colour, title=title
-        )
-    panel.set(xscale="log", xlabel="leaf size, up to", ylabel="share of examples")
-    panel.set_xticks([1, 4, 16, 64], ["1", "4", "16", "64"])
-    panel.minorticks_off()
-    panel.set_title(title, loc="left")
+        style.band(panel, 2.0 ** np.arange(bins), np.array(shares), name, colour=colour)
+    style.ticks(panel, x=(1, 4, 16, 64))
     panel.legend(loc="upper right", **SMALL)
 
 
 def test_of_trees(panel, recorded):
     """Accuracy on clean test labels against the least leaf size."""
-    title = "Trees and forests"
+    panel.set(title="Trees and forests", xscale="log", xlabel="least leaf size, examples")
+    panel.set(ylabel="clean test accuracy", ylim=(0, 1))
     for kind, dashes in (("trees", "-"), ("forests", "--")):
         for k, noise, colour in colours(recorded):
             values, name = recorded[kind][k, :, :, FIT["test"]], f"{kind}, {noise:.0%}"
-            style.band(
-                panel, recorded["leaf"], values, name, colour=colour, style=dashes, title=title
-            )
-    panel.set(
-        xscale="log", xlabel="least leaf size, examples", ylabel="clean test accuracy", ylim=(0, 1)
-    )
-    panel.set_xticks([1, 4, 16, 64], ["1", "4", "16", "64"])
-    panel.minorticks_off()
-    panel.set_title(title, loc="left")
+            style.band(panel, recorded["leaf"], values, name, colour=colour, style=dashes)
+    style.ticks(panel, x=(1, 4, 16, 64))
     handles = [
-        Line2D([], [], color=NEUTRAL, linestyle=dashes, label=name)
-        for name, dashes in (("tree", "-"), ("forest", "--"))
+        style.key(name, NEUTRAL, dashes) for name, dashes in (("tree", "-"), ("forest", "--"))
     ]
     panel.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 0.12), **SMALL)
 
@@ -199,21 +147,21 @@ def test_of_trees(panel, recorded):
 def test_of_networks(panel, recorded):
     """Accuracy on clean test labels against how many examples winsorizing silences."""
     title = "Net, winsorized"
+    panel.set(title=title, xlabel="c, % of the batch", ylabel="clean test accuracy", ylim=(0, 1))
     places = np.arange(len(recorded["c"]))
     shades = {noise: colour for _, noise, colour in colours(recorded)}
     for k, noise in enumerate((0.0, NOISE)):
         values = recorded["ends"][k, :, :, FIT["test"]].T
         style.band(panel, places, values, f"{noise:.0%}", colour=shades[noise], title=title)
         panel.plot(places, values.mean(0), "o", color=shades[noise], markersize=3)
-    panel.set(xlabel="c, % of the batch", ylabel="clean test accuracy", ylim=(0, 1))
     panel.set_xticks(places, [f"{c:g}" for c in recorded["c"]])
-    panel.set_title(title, loc="left")
     panel.legend(loc="lower left", title="permuted", title_fontsize=6.5, **SMALL)
 
 
 def memorized(panel, recorded):
     """Corrupt against pristine examples fitted."""
-    title = "Memorized"
+    panel.set(title="Memorized", xlabel="pristine fitted", ylabel="corrupt fitted")
+    panel.set(xlim=(0.3, 1.02), ylim=(-0.02, 1.02))
     k = half(recorded)
     real = style.COLOUR["real"]
     for values, name, colour, mark in (
@@ -223,17 +171,14 @@ def memorized(panel, recorded):
         (recorded["ends"][1].swapaxes(0, 1), "winsorized, by c", real, ".-"),
     ):
         x, y = values.mean(0)[:, :2].T
-        style.curve(panel, x, y, name, colour=colour, style=mark, title=title)
-    panel.set(
-        xlabel="pristine fitted", ylabel="corrupt fitted", xlim=(0.3, 1.02), ylim=(-0.02, 1.02)
-    )
-    panel.set_title(title, loc="left")
+        style.curve(panel, x, y, name, colour=colour, style=mark)
     panel.legend(loc="upper left", **SMALL)
 
 
 def learned(panel, recorded):
     """When the network learns the examples of small and of large leaves."""
-    title = "Learned when?"
+    panel.set(title="Learned when?", xscale="log", xlabel="leaf size, up to")
+    panel.set(ylabel="share of steps fitted", ylim=(0, 1))
     bins = octave(recorded["sizes"]).max() + 1
     for name, colour, which in (
         ("pristine", PRISTINE, ~recorded["corrupt"]),
@@ -247,15 +192,7 @@ def learned(panel, recorded):
             ]
         there = np.isfinite(means).all(0)
         style.band(
-            panel,
-            2.0 ** np.arange(bins)[there],
-            np.array(means)[:, there],
-            name,
-            colour=colour,
-            title=title,
+            panel, 2.0 ** np.arange(bins)[there], np.array(means)[:, there], name, colour=colour
         )
-    panel.set(xscale="log", xlabel="leaf size, up to", ylabel="share of steps fitted", ylim=(0, 1))
-    panel.set_xticks([1, 4, 16, 64], ["1", "4", "16", "64"])
-    panel.minorticks_off()
-    panel.set_title(title, loc="left")
+    style.ticks(panel, x=(1, 4, 16, 64))
     panel.legend(loc="upper left", **SMALL)

@@ -15,14 +15,12 @@ left end), which no claim had asked for.
 """
 
 import numpy as np
-from matplotlib.lines import Line2D
 
 from coherence.lab.report import drawing as style
 
 NAMES = {"standard": "standard", "mu": "maximal update"}
 DASHES = {"standard": "-", "mu": "--"}
 JUDGED = (1.5, 0.65, 0.35)
-NEUTRAL = style.COLOUR["neutral"]
 
 
 def draw(recorded):
@@ -34,8 +32,7 @@ def draw(recorded):
         for panel, how in zip(row, NAMES):
             by_loss(panel, recorded, how, name)
             panel.set_title(
-                f"{'accuracy' if name == 'test_accuracy' else 'coherence'}, {NAMES[how]}",
-                loc="left",
+                f"{'accuracy' if name == 'test_accuracy' else 'coherence'}, {NAMES[how]}"
             )
         by_width(row[2], recorded, name)
         for panel in row:
@@ -43,8 +40,7 @@ def draw(recorded):
         row[0].set_ylabel(label)
     style.letters(axes.flat)
     handles = [
-        Line2D([], [], color=colour, label=text)
-        for text, colour in zip(sizes(recorded), style.SEQUENCE[::2])
+        style.key(text, colour) for text, colour in zip(sizes(recorded), style.SEQUENCE[::2])
     ]
     figure.legend(
         handles=handles,
@@ -68,25 +64,17 @@ def by_loss(panel, recorded, how, name):
     for width, colour in zip(recorded["widths"], style.SEQUENCE[::2]):
         arm = f"{how}-{width}"
         text = f"{width}, rate {recorded[f'{arm}/rate']:.2g}"
-        style.band(
-            panel,
-            recorded["levels"],
-            recorded[f"{arm}/{name}"],
-            text,
-            colour=colour,
-            title=title,
-            logarithmic=logarithmic,
-        )
+        x = recorded["levels"]
+        values = recorded[f"{arm}/{name}"]
+        style.band(panel, x, values, text, colour=colour, title=title, logarithmic=logarithmic)
     for level in JUDGED[:2] if logarithmic else JUDGED[2:]:
-        panel.axvline(level, color=NEUTRAL, linewidth=0.6, linestyle=":")
+        panel.axvline(level, color=style.NEUTRAL, linewidth=0.6, linestyle=":")
     panel.set(xscale="log", xlabel="training loss (nats)")
     panel.invert_xaxis()
-    panel.set_xticks([2, 1, 0.5, 0.2, 0.1], ["2", "1", "0.5", "0.2", "0.1"])
-    panel.minorticks_off()
+    style.ticks(panel, x=(2, 1, 0.5, 0.2, 0.1))
     if logarithmic:
         panel.set_yscale("log")
-        panel.set_yticks([1, 2, 4, 8], ["1", "2", "4", "8"])
-        panel.minorticks_off()
+        style.ticks(panel, y=(1, 2, 4, 8))
     else:
         panel.legend(loc="lower right", fontsize=7)
 
@@ -97,7 +85,7 @@ def by_width(panel, recorded, name):
     shown = JUDGED[:2] if logarithmic else JUDGED[2:]
     widths, levels = recorded["widths"], list(recorded["levels"])
     for how in NAMES:
-        for level, colour in zip(shown, (NEUTRAL, style.COLOUR["other"])):
+        for level, colour in zip(shown, (style.NEUTRAL, style.COLOUR["other"])):
             values = np.array(
                 [recorded[f"{how}-{width}/{name}"][:, levels.index(level)] for width in widths]
             ).T
@@ -112,11 +100,10 @@ def by_width(panel, recorded, name):
             )
     panel.set_xticks(range(len(widths)), [str(width) for width in widths])
     panel.set(xlabel="width")
-    panel.set_title("at equal training loss", loc="left")
+    panel.set_title("at equal training loss")
     if logarithmic:
         panel.set_yscale("log")
-        panel.set_yticks([1, 2, 4, 8], ["1", "2", "4", "8"])
-        panel.minorticks_off()
+        style.ticks(panel, y=(1, 2, 4, 8))
     panel.legend(
         fontsize=7,
         loc="lower right" if name == "test_accuracy" else "upper right",

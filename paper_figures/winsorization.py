@@ -34,19 +34,15 @@ NOISE = 0.5
 def draw(recorded):
     noise, c = recorded["noise"], recorded["c"]
     figure, curves, (paths, ends, *rest) = _layout(len(noise))
-    steps = np.maximum(recorded["step"], 0.7)
+    steps = style.log_steps(recorded["step"])
     for row, (name, label) in enumerate(NAMES.items()):
         for column, share in enumerate(noise):
             panel = curves[row, column]
             for k, percent in enumerate(c):
                 panel_name = f"{label}, noise {share:.0%}"
+                values = recorded[name][column, k]
                 style.band(
-                    panel,
-                    steps,
-                    recorded[name][column, k],
-                    _text(percent),
-                    colour=style.SEQUENCE[k],
-                    title=panel_name,
+                    panel, steps, values, _text(percent), colour=style.SEQUENCE[k], title=panel_name
                 )
             if name == "train_accuracy":
                 style.guide(
@@ -58,13 +54,8 @@ def draw(recorded):
                 panel.set_title(f"{share:.0%} random labels")
             if name == "corrupt_accuracy" and share == 0:
                 _say(panel, "no corrupt\nexamples")
-            panel.set(
-                xscale="log",
-                xlim=(0.6, steps[-1]),
-                ylim=(0, 1.03),
-                xlabel="step",
-                ylabel="" if column else label,
-            )
+            panel.set(xscale="log", xlim=(0.6, steps[-1]), ylim=(0, 1.03), xlabel="step")
+            panel.set(ylabel="" if column else label)
     for panel in rest:
         panel.set_visible(False)
     if NOISE in noise:
@@ -77,7 +68,9 @@ def draw(recorded):
 
 
 def _layout(columns):
-    """A figure, its panels of curves [3, columns] and those below: with one share of noise the curves lie side by side."""
+    """A figure, its panels of curves [3, columns] and those below: with one share of noise the
+    curves lie side by side.
+    """
     if columns == 1:
         figure, axes = style.figure(2, 3, width=8.5, height=2.2)
         return figure, axes[:1].T, axes[1]
@@ -95,44 +88,30 @@ def _under_noise(recorded, name):
 
 def _paths(panel, recorded):
     """Corrupt against pristine accuracy, mean over seeds at every measured step."""
+    panel.set(title=f"paths, {NOISE:.0%} random labels", xlabel="pristine examples fitted")
+    panel.set(ylabel="corrupt examples fitted", xlim=(0.5, 1.01), ylim=(0, 1.03))
     pristine, corrupt = (
         _under_noise(recorded, f"{name}_accuracy").mean(1) for name in ("pristine", "corrupt")
     )
     for k, percent in enumerate(recorded["c"]):
+        x = pristine[k]
+        y = corrupt[k]
+        label = _text(percent)
         style.curve(
-            panel,
-            pristine[k],
-            corrupt[k],
-            _text(percent),
-            colour=style.SEQUENCE[k],
-            title="paths",
-            marker=".",
-            markersize=3,
+            panel, x, y, label, colour=style.SEQUENCE[k], title="paths", marker=".", markersize=3
         )
-    panel.set(
-        xlabel="pristine examples fitted",
-        ylabel="corrupt examples fitted",
-        xlim=(0.5, 1.01),
-        ylim=(0, 1.03),
-    )
-    panel.set_title(f"paths, {NOISE:.0%} random labels")
 
 
 def _ends(panel, recorded):
+    panel.set(title="ends, after as many steps", xlabel="pristine examples fitted")
+    panel.set(ylabel="corrupt examples fitted", ylim=(0, 1.03))
     pristine, corrupt = (
         _under_noise(recorded, f"{name}_accuracy")[..., -1].mean(1)
         for name in ("pristine", "corrupt")
     )
     for k in range(len(recorded["c"])):
-        style.curve(
-            panel,
-            pristine[k : k + 1],
-            corrupt[k : k + 1],
-            "",
-            colour=style.SEQUENCE[k],
-            style="o",
-            title="ends",
-        )
+        options = {"colour": style.SEQUENCE[k], "style": "o", "title": "ends"}
+        style.curve(panel, pristine[k : k + 1], corrupt[k : k + 1], "", **options)
     if len(recorded["slower"]):
         found = {"pristine": pristine, "corrupt": corrupt}
         x, y = (
@@ -144,24 +123,16 @@ def _ends(panel, recorded):
             x,
             y,
             "SGD, smaller steps",
-            colour=style.COLOUR["neutral"],
+            colour=style.NEUTRAL,
             style="--",
             title="ends",
             marker="s",
             markersize=3,
         )
         panel.legend(fontsize=7, loc="upper left")
-    panel.set(xlabel="pristine examples fitted", ylabel="corrupt examples fitted", ylim=(0, 1.03))
-    panel.set_title("ends, after as many steps")
 
 
 def _say(panel, text):
     panel.text(
-        0.5,
-        0.5,
-        text,
-        ha="center",
-        va="center",
-        transform=panel.transAxes,
-        color=style.COLOUR["neutral"],
+        0.5, 0.5, text, ha="center", va="center", transform=panel.transAxes, color=style.NEUTRAL
     )

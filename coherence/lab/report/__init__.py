@@ -1,4 +1,7 @@
-"""What people look at: a run in the terminal, a comparison, a report on one page, tables, TensorBoard. Never imports JAX."""
+"""Looking at runs: in the terminal, compared, on one page, as tables and figures.
+
+Never imports JAX.
+"""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Two arms side by side: settings that differ, what the runs ended with, differences paired by seed."""
+"""Two arms side by side: settings that differ, last values, and differences paired by seed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from coherence.lab.claims import interval
 
-from .grouping import ABSENT, Arm, arms, differences, flat
 from .examples import part_names
+from .grouping import ABSENT, Arm, arms, differences, flat
 from .records import diverged, parts, series
 from .tables import Format, blocks, cell, check_format
 

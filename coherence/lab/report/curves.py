@@ -1,4 +1,4 @@
-"""Curves over training: mean and 95 % band over seeds, a colour per arm or per group of examples."""
+"""Curves over training: mean and 95 % band over seeds, a colour per arm or group of examples."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from . import drawing, labels
-from .grouping import Arm
 from .examples import part_names
+from .grouping import Arm
 from .records import Track, last, split, track
 
 _CYCLE = ("real", "random", "pristine", "other", "corrupt", "neutral")

@@ -1,4 +1,4 @@
-"""The look of every figure: colours with one meaning each, curves with bands that remember their data.
+"""The look of every figure: colours with one meaning each, curves that remember their data.
 
 True labels are blue, random labels orange, pristine examples green, corrupt ones vermilion, in
 colours that colour-blind readers can tell apart (Okabe & Ito). A second method of the same kind is
@@ -43,7 +43,7 @@ def in_house_style() -> AbstractContextManager[None]:
 
 
 def freeze_layout(figure: Figure) -> None:
-    """Lay a figure out once and for all: what is saved afterwards is drawn without doing it again."""
+    """Lay a figure out once and for all: saving it afterwards does not do so again."""
     engine = figure.get_layout_engine()
     if engine is not None:
         figure.dpi = matplotlib.rcParams["savefig.dpi"]  # text is measured as the PNG has it
@@ -57,7 +57,7 @@ def freeze_layout(figure: Figure) -> None:
 def figure(
     rows: int, columns: int, width: float = 7.2, height: float = 2.6, **kwargs: Any
 ) -> tuple[Figure, NDArray]:
-    """A figure and its panels [rows, columns], `width` inches wide, each row `height` inches high."""
+    """A figure `width` inches wide, each row `height` high, and its panels [rows, columns]."""
     made = Figure(figsize=(width, height * rows), layout="constrained")
     made.drawn = []  # type: ignore[attr-defined]
     return made, made.subplots(rows, columns, squeeze=False, **kwargs)
@@ -105,7 +105,7 @@ def log_steps(steps: ArrayLike) -> NDArray:
 
 
 def key(label: str, colour: str = NEUTRAL, style: str = "-", **kwargs: Any) -> Line2D:
-    """An entry of a legend: `figure.legend(handles=[key("SGD", colour), key("L1", style="--")])`."""
+    """An entry of a legend: `panel.legend(handles=[key("SGD", colour), key("L1", style="--")])`."""
     dashes, marker = (style, None) if style.strip("-:.") == "" else ("", style)
     kwargs = {"color": colour, "linestyle": dashes, "marker": marker, **kwargs}
     return Line2D([], [], label=label, **kwargs)

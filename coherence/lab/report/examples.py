@@ -1,4 +1,4 @@
-"""Examples by their part of a step: which drove it, which it was made against, what they look like."""
+"""Examples by their part of a step: those that drove it, those it was made against."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Ranking(NamedTuple):
 
 
 def rankings(records: Sequence[dict], probe: str) -> list[Ranking]:
-    """The rankings of a probe in order of steps, of those steps that have a contribution not nan."""
+    """The rankings of a probe in order of steps, without steps whose contributions are all nan."""
     rankings = []
     name = f"{probe}/{CONTRIBUTIONS}" if probe else CONTRIBUTIONS
     for step, values in series(records, name):
@@ -74,7 +74,7 @@ def probes(names: Iterable[str]) -> list[str]:
 
 
 def sample(run: Run, probe: str) -> Sample:
-    """`inputs`, `labels`, `index`, `group` and `group_names` of a probe's examples, as far as kept."""
+    """`inputs`, `labels`, `index`, `group`, `group_names` of a probe's examples, as far as kept."""
     try:
         return run.load(f"examples-{probe}" if probe else "examples")
     except FileNotFoundError:
@@ -82,7 +82,7 @@ def sample(run: Run, probe: str) -> Sample:
 
 
 def part_names(run: Run, name: str, parts: Iterable[str]) -> list[str]:
-    """The parts of a recorded value: layers by name, groups by the names that the probe gave them."""
+    """The parts of a recorded value: layers by name, groups by the names the probe gave them."""
     keys = list(parts)
     if axis(name, [], run.axes) != "group":
         return keys

@@ -1,4 +1,4 @@
-"""Figures of a checkout: from recorded arrays to PNG, PDF, CSV with what was drawn, and perhaps a GIF.
+"""Figures of a checkout, drawn from recorded arrays as PNG, PDF, CSV and perhaps GIF.
 
 Never imports JAX.
 """
@@ -28,7 +28,7 @@ _PNG_COMPRESSION = 3  # of 9: as small within 4 % as the default, in half of its
 
 
 def checkout() -> Path:
-    """The folder with `experiments/` and `paper_figures/`: the working directory or the nearest above.
+    """The folder with `experiments/` and `paper_figures/`: the working directory or one above.
 
     Raises:
         FileNotFoundError: there is none.
@@ -54,7 +54,7 @@ def name(experiment: str, preset: str, usual: str) -> str:
 
 
 def stem(name: str) -> str:
-    """The experiment that a figure shows: its file's stem in `experiments/` and `paper_figures/`."""
+    """The experiment that a figure shows: its stem in `experiments/` and `paper_figures/`."""
     return name.partition("-")[0]
 
 
@@ -78,7 +78,7 @@ def formats(checkout: Path, name: str) -> tuple[str, ...]:
 
 
 def stale(checkout: Path, name: str) -> str | None:
-    """Why a figure must be redrawn: its file, the shared style or the recorded arrays changed; or None."""
+    """Why a figure must be redrawn, or None: its file, the style or the recorded arrays changed."""
     folder = checkout / "paper_figures"
     for suffix in formats(checkout, name):
         if not (folder / "drawn" / f"{name}.{suffix}").exists():

@@ -16,8 +16,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from . import curves, drawing, examples, labels, maps
-from .grouping import ABSENT, Arm, arms, device, differences, duration, flat, state
 from .gallery import COLUMNS
+from .grouping import ABSENT, Arm, arms, device, differences, duration, flat, state
 from .records import diverged, split
 from .tables import cell, csv_text, markdown
 

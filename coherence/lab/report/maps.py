@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from . import drawing, labels
-from .grouping import Arm
 from .examples import Ranking, Sample, images, is_corrupt, part_names, place
+from .grouping import Arm
 from .records import Track, diverged, last, track
 
 SHOWN = 10

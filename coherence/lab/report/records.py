@@ -1,4 +1,4 @@
-"""Records of runs as numbers in order: which quantities they hold, of what kind, over steps and seeds.
+"""Records of runs in order: the quantities they hold, their kinds, values over steps and seeds.
 
 A record may lack any quantity, and a value may be nan. The two are kept apart: what was not
 measured says nothing, a nan is a result.
@@ -54,8 +54,8 @@ def axis(name: str, value: Any, axes: Axes) -> str:
 def kind(name: str, value: Any, axes: Axes) -> str:
     """The kind of a recorded value.
 
-    `scalar`; `layers` of a dict; `examples` of a list over examples, `groups` of any other; `matrix`
-    of a list of lists; `other` of what holds no numbers.
+    `scalar`; `layers` of a dict; `examples` of a list over examples, `groups` of any other;
+    `matrix` of a list of lists; `other` of what holds no numbers.
     """
     if _is_number(value):
         return "scalar"

@@ -1,4 +1,6 @@
-"""Runs as training would record them, written through `coherence.lab.runs`: digits, two probes on schedules of their own, known numbers."""
+"""Runs as training would record them, written through `coherence.lab.runs`: digits, two probes on
+schedules of their own, known numbers.
+"""
 
 import functools
 
@@ -34,7 +36,10 @@ def config(noise=0.5, learning_rate=0.1):
 
 
 def run(path, seed=0, *, noise=0.5, learning_rate=0.1, diverges_at=None, ends_at=None, probes=True):
-    """A run of the whole schema. `diverges_at`: nan from that step on. `ends_at`: killed there, not finished."""
+    """A run of the whole schema.
+
+    `diverges_at`: nan from that step on. `ends_at`: killed there, not finished.
+    """
     rng = np.random.default_rng(seed)
     manifest = {"device": "cpu", "axes": AXES}
     with Run.open(path, config(noise, learning_rate), seed=seed, manifest=manifest) as made:
@@ -62,7 +67,9 @@ def run(path, seed=0, *, noise=0.5, learning_rate=0.1, diverges_at=None, ends_at
 
 
 def record(step, rng, noise, number, probes=True):
-    """What is recorded at a step; `number` is 1, or nan where the run has diverged. The probe `train` skips every other record."""
+    """What is recorded at a step; `number` is 1, or nan where the run has diverged. The probe
+    `train` skips every other record.
+    """
     progress = number * step / STEPS[-1]
     jitter = lambda scale: scale * rng.normal()
     values = {

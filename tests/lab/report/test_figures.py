@@ -1,4 +1,6 @@
-"""The report's figures: colours with one meaning, means over the seeds there are, landmarks, and nothing drawn that was not measured."""
+"""The report's figures: colours with one meaning, means over the seeds there are, landmarks, and
+nothing drawn that was not measured.
+"""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The most and least coherent examples: which they are, and that they are shown as what they are."""
+"""The most and least coherent examples: which they are, and how they are shown."""
 
 import math
 

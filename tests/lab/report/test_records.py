@@ -1,4 +1,6 @@
-"""Records become numbers in order: what a value is shows in its shape, and what is missing is kept apart from what is nan."""
+"""Records become numbers in order: what a value is shows in its shape, and what is missing is kept
+apart from what is nan.
+"""
 
 import math
 
