@@ -29,7 +29,7 @@ import opponents
 import coherence as co
 from coherence.lab.models import MLP
 from coherence.lab.tasks import cross_entropy
-from coherence.optim.order_statistics import networks, rank
+from coherence.optim.order_statistics import rank, selection
 
 LEARNING_RATE = 0.1
 MEMORY = 1 / 10  # of examples x parameters
@@ -109,7 +109,7 @@ def operations(case):
         return case.m * (
             1 + 2 * 32 + 4
         )  # one comparison and one addition an example and bit; the next value above
-    network = sum(a + b for _, _, a, b in networks.pruned(case.m, (k, case.m - 1 - k)))
+    network = sum(a + b for _, _, a, b in selection.pruned(case.m, (k, case.m - 1 - k)))
     return case.m + min(network, case.m * (4 * k + 2)) + (0 if case.c == 50 else 3 * case.m)
 
 
@@ -123,14 +123,14 @@ def rate():
     def churn(x):
         rows = list(x)
         for i in range(rounds):
-            rows = networks.select(rows[i:] + rows[:i], range(wires))[:: 1 - 2 * (i % 2)]
+            rows = selection.select(rows[i:] + rows[:i], range(wires))[:: 1 - 2 * (i % 2)]
         return sum(rows[1:], rows[0])
 
     run = compiled(churn, x).run
     run()
     return (
         2
-        * len(networks.odd_even_mergesort(wires))
+        * len(selection.pairwise_network(wires))
         * rounds
         * x.shape[1]
         / min(seconds(run) for _ in range(200))

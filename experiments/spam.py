@@ -320,7 +320,7 @@ def _at(loss, values):
 
 def _kept(drawn, run, c, bins):
     """What counting leaves of the weights of words of one class: [bin]; nan without such words."""
-    from coherence.optim.order_statistics.ranks import rank
+    from coherence.optim.order_statistics import rank
 
     frequency = drawn["frequency"][drawn["one_sided"]]
     k = rank(c, run.batch_size)

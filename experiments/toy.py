@@ -85,7 +85,7 @@ class Toy:
         from coherence.lab.models.linear import Linear
         from coherence.lab.tasks.regression import evaluate, half_squared_error
         from coherence.lab.training.problem import Problem
-        from coherence.optim.chaining import chain
+        from coherence.optim import chain
 
         data, aggregator = self.data.build(), self.aggregator.build()
         model = Linear(data.outputs)

@@ -1,4 +1,4 @@
-"""Optimizers that listen to many examples: aggregators, background forces, early stopping, all native to optax."""
+"""Gradient aggregators, weight decay and early stopping for optax."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""What every aggregator shares: per-example gradients in, one update out, as an optax transformation."""
+"""The interface of aggregators, an optax transformation of per-example gradients, and `chain`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +10,8 @@ import optax
 from coherence.gradients.factors import is_node
 from coherence.gradients.reductions import mean
 from coherence.trees import leaf as leaf_name
+
+from .decay import Last
 
 
 class Aggregator(optax.GradientTransformationExtraArgs):
@@ -72,8 +74,9 @@ def aggregator(
         if params is not None and _is_batch_gradient(gradients, params, name):
             if not takes_batch_gradient:
                 raise ValueError(
-                    f"{name} needs per-example gradients, got a batch gradient (every leaf has its parameter's shape). "
-                    "Make them with coherence.per_example_value_and_grad(loss), loss taking ONE example."
+                    f"{name} needs per-example gradients, got a batch gradient (every leaf has its "
+                    "parameter's shape). Make them with "
+                    "coherence.per_example_value_and_grad(loss), loss taking ONE example."
                 )
             return gradients, state
         combined, state = (combine(gradients), state) if init is None else combine(gradients, state)
@@ -86,7 +89,7 @@ def aggregator(
 
 
 def averaged(transformation: optax.GradientTransformation, name: str) -> Aggregator:
-    """An `Aggregator` that takes the mean over examples, and then an optax transformation of one gradient.
+    """An `Aggregator`: the mean over examples, then an optax transformation of one gradient.
 
     It takes batch gradients too: they are averaged already.
 
@@ -99,12 +102,50 @@ def averaged(transformation: optax.GradientTransformation, name: str) -> Aggrega
     return Aggregator(both.init, both.update, name, takes_batch_gradient=True)
 
 
+def chain(aggregator: Aggregator, *rest: optax.GradientTransformation) -> Aggregator:
+    """`optax.chain` that begins with an aggregator: from per-example gradients to updates.
+
+    Refuses anything in front of the aggregator, which would map over factors (scaling both sides of
+    a product by 2 scales it by 4), a second aggregator behind it, which would get one gradient
+    instead of many, and anything behind `soft_threshold`, which would move its exact zeros. To
+    accumulate steps, do so after the aggregation: `chain(winsorize(2),
+    optax.MultiSteps(optax.sgd(0.1), 4).gradient_transformation())`.
+
+    >>> from coherence.optim import median
+    >>> tx = chain(median(), optax.sgd(0.1))
+    >>> tx.update(jnp.array([[0.0], [1.0], [50.0]]), tx.init(jnp.zeros(1)))[0]
+    Array([-0.1], dtype=float32)
+    """
+    if not isinstance(aggregator, Aggregator):
+        raise TypeError(
+            "chain(aggregator, *rest) starts with an aggregator such as average(), winsorize(2) "
+            f"or median(), got {_describe(aggregator)}. What comes before it would act on "
+            "factors, not on gradients: put it behind, or start with average()."
+        )
+    for place, transformation in enumerate(rest, 2):
+        if isinstance(transformation, Aggregator):
+            raise TypeError(
+                f"chain: argument {place} is a second aggregator, but the first leaves one "
+                "gradient and no examples to aggregate. Keep one."
+            )
+        if isinstance(transformation, Last) and place <= len(rest):
+            raise TypeError(
+                f"chain: argument {place} of {len(rest) + 1} is a soft_threshold, which goes last: "
+                "what comes behind it would move its exact zeros. Put it at the end, behind the "
+                "learning rate."
+            )
+    whole = optax.with_extra_args_support(optax.chain(aggregator, *rest))
+    name = f"chain({aggregator.name}, ...)" if rest else f"chain({aggregator.name})"
+    return Aggregator(whole.init, whole.update, name, aggregator.takes_batch_gradient)
+
+
 def _is_batch_gradient(gradients, params, name):
     """Whether every leaf has its parameter's shape, rather than one axis more."""
     leaves, treedef = jax.tree.flatten_with_path(gradients, is_leaf=is_node)
     if treedef != jax.tree.structure(params):
         raise ValueError(
-            f"{name}: gradients and params differ in structure: {treedef} and {jax.tree.structure(params)}."
+            f"{name}: gradients and params differ in structure: {treedef} and "
+            f"{jax.tree.structure(params)}."
         )
     batch = []
     for (path, gradient), parameter in zip(leaves, jax.tree.leaves(params)):
@@ -117,12 +158,22 @@ def _is_batch_gradient(gradients, params, name):
             got = f"one example's {list(given)}" if is_node(gradient) else list(jnp.shape(gradient))
             raise ValueError(
                 f"{name}: leaf {leaf_name(path)} has shape {got}, but its parameter {list(shape)}. "
-                "Per-example gradients have the parameter's shape behind one leading axis of m examples."
+                "Per-example gradients have the parameter's shape behind one leading axis of m "
+                "examples."
             )
         batch.append(whole)
     if any(batch) and not all(batch):
         some = leaf_name(leaves[batch.index(True)][0])
         raise ValueError(
-            f"{name}: leaf {some} has its parameter's shape, others have one more axis. Give per-example gradients for all leaves."
+            f"{name}: leaf {some} has its parameter's shape, others have one more axis. "
+            "Give per-example gradients for all leaves."
         )
     return bool(batch) and batch[0]
+
+
+def _describe(x):
+    return (
+        "an optax transformation that takes one gradient"
+        if isinstance(x, optax.GradientTransformation)
+        else f"{type(x).__name__}"
+    )

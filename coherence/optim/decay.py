@@ -1,4 +1,4 @@
-"""Background forces: a constant (L1) or proportional (L2) pull that only directions many examples share can overcome."""
+"""Weight decay: a constant (L1) or proportional (L2) pull toward zero, and soft thresholding."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ import optax
 
 
 def l1_decay(rate: float, mask: Any | None = None) -> optax.GradientTransformationExtraArgs:
-    r"""Adds rate * sign(w): the gradient of rate * ||w||_1.
+    r"""L1 weight decay: adds rate * sign(w), the gradient of rate * ||w||_1.
 
     A weight whose mean gradient is below the rate is pulled back to zero, and jitters around it by
     a step: for exact zeros take `soft_threshold`. Goes after the aggregator and before the learning
@@ -35,11 +35,11 @@ def l1_decay(rate: float, mask: Any | None = None) -> optax.GradientTransformati
 
 
 def l2_decay(rate: float, mask: Any | None = None) -> optax.GradientTransformationExtraArgs:
-    r"""Adds rate * w: the gradient of rate * ||w||^2 / 2. optax's own `add_decayed_weights`.
+    r"""L2 weight decay: adds rate * w, the gradient of rate * ||w||^2 / 2.
 
     Shrinks directions in proportion, whoever shares them: unlike L1 it forgets no weak direction
-    for good. Goes after the aggregator
-    and before the learning rate: `chain(average(), l2_decay(1e-4), optax.sgd(0.1))`.
+    for good. optax's own `add_decayed_weights`. Goes after the aggregator and before the learning
+    rate: `chain(average(), l2_decay(1e-4), optax.sgd(0.1))`.
 
     Args:
         rate: the factor of the penalty in the objective, >= 0.
@@ -51,7 +51,7 @@ def l2_decay(rate: float, mask: Any | None = None) -> optax.GradientTransformati
 
 
 class Last(optax.GradientTransformationExtraArgs):
-    """An optax transformation that puts parameters in exact places: whatever came behind it would move them away."""
+    """An optax transformation that goes last: it puts parameters in exact places."""
 
 
 class SoftThresholdState(NamedTuple):
@@ -61,7 +61,9 @@ class SoftThresholdState(NamedTuple):
 
 
 def soft_threshold(rate: float | Callable[[jax.Array], jax.Array], mask: Any | None = None) -> Last:
-    r"""After the step, moves each weight toward zero by `rate`, and to exactly zero what lies within: L1 without jitter.
+    r"""Soft thresholding after the step: L1 decay with exact zeros.
+
+    Moves each weight toward zero by `rate`, and to exactly zero what lies within.
 
     .. math:: w \leftarrow \mathrm{sign}(w + u)\,\max(|w + u| - \mathrm{rate}, 0)
 
@@ -82,11 +84,13 @@ def soft_threshold(rate: float | Callable[[jax.Array], jax.Array], mask: Any | N
         now = rate(state.step) if callable(rate) else rate
 
         def to(u, p):
-            there = p + u
-            kept = jnp.abs(there) > now
-            # -p, not there - now - p: p + (-p) is exactly zero, whatever was rounded before.
+            moved = p + u
+            is_outside = jnp.abs(moved) > now
+            # -p, not moved - now - p: p + (-p) is exactly zero, whatever was rounded before.
             return jnp.where(
-                kept, there - jnp.sign(there) * now - p, jnp.where(jnp.isnan(there), there, -p)
+                is_outside,
+                moved - jnp.sign(moved) * now - p,
+                jnp.where(jnp.isnan(moved), moved, -p),
             ).astype(p.dtype)
 
         return jax.tree.map(to, updates, params), SoftThresholdState(

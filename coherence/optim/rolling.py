@@ -1,4 +1,4 @@
-"""The median and the mean of the last few batch gradients (RM3, RA3): robust without per-example gradients."""
+"""The median and the mean of the last few batch gradients (RM3, RA3)."""
 
 import numbers
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from .order_statistics import Formed, clipped_mean, leaf_rank
 
 
 def rolling_median(window: int = 3) -> Aggregator:
-    r"""Each coordinate moves as the middle one of the last few batches wants (RM3 for a window of 3).
+    r"""Coordinate-wise median of the last few batch gradients (RM3 for a window of 3).
 
     .. math:: \bar g_t^{(j)} = \mathrm{median}(g_t^{(j)}, g_{t-1}^{(j)}, \dots, g_{t-w+1}^{(j)})
 
@@ -48,7 +48,7 @@ def rolling_median(window: int = 3) -> Aggregator:
 
 
 def rolling_mean(window: int = 3) -> Aggregator:
-    r"""The mean of the last few batch gradients (RA3 for a window of 3): the control that tells a median from mere averaging.
+    r"""Mean of the last few batch gradients (RA3 for a window of 3): the control of the median.
 
     .. math:: \bar g_t = \frac1w(g_t + g_{t-1} + \dots + g_{t-w+1})
 
@@ -80,12 +80,13 @@ class LastGradients(NamedTuple):
 
 
 def of_last(combine, window, name, *, every=1):
-    """An optax transformation: `combine` of the last `window` gradients, leaf by leaf, at every `every`-th step; zero in between."""
+    """An optax transformation: `combine` of the last `window` gradients, every `every` steps."""
 
     def init(params):
         if params is None:
             raise ValueError(
-                f"{name}.init(params) needs the parameters, got None: the state holds gradients in their shapes."
+                f"{name}.init(params) needs the parameters, got None: "
+                "the state holds gradients in their shapes."
             )
         # Each of its own: a buffer that the state holds twice cannot be donated.
         return LastGradients(
@@ -106,7 +107,7 @@ def of_last(combine, window, name, *, every=1):
 
 
 def median_of(*rows, present=None):
-    """The coordinate-wise median of equally shaped arrays, of those that are `present` (bool [len(rows)])."""
+    """Coordinate-wise median of equally shaped arrays, of those `present` (bool [len(rows)])."""
     coordinates = Formed(jnp.stack([row.ravel() for row in rows]), present)
     return clipped_mean(coordinates, leaf_rank(50, coordinates)).reshape(rows[0].shape)
 
@@ -119,6 +120,7 @@ def _mean_of(*rows):
 def _checked(method, argument, count):
     if not isinstance(count, numbers.Integral) or count < 1:
         raise ValueError(
-            f"{method}({argument}): {argument} is a whole number of steps, at least 1, got {count!r}."
+            f"{method}({argument}): {argument} is a whole number of steps, at least 1, "
+            f"got {count!r}."
         )
     return f"{method}({argument}={count})"

@@ -14,9 +14,10 @@ from .aggregation import Aggregator, aggregator, averaged
 
 
 def sign_agreement(threshold: float = 0.5) -> Aggregator:
-    r"""The mean gradient where the examples agree on its sign, zero elsewhere: a logical AND where the mean is an OR.
+    r"""The mean gradient where the examples agree on its sign, zero elsewhere.
 
-    .. math:: \bar g^{(j)} = \frac1m\sum_i g_i^{(j)} \quad\text{where}\quad \Big|\frac1m\sum_i \mathrm{sign}\, g_i^{(j)}\Big| \ge \tau
+    .. math:: \bar g^{(j)} = \frac1m\sum_i g_i^{(j)} \quad\text{where}\quad
+        \Big|\frac1m\sum_i \mathrm{sign}\, g_i^{(j)}\Big| \ge \tau
 
     The *AND-mask*. A threshold of 0 is the mean, of 1 demands that no example is against it or
     indifferent: an example whose gradient is zero there (ReLU) agrees with nobody. Signs are
@@ -38,7 +39,8 @@ def sign_agreement(threshold: float = 0.5) -> Aggregator:
     """
     if not isinstance(threshold, numbers.Real) or not 0 <= threshold <= 1:
         raise ValueError(
-            f"sign_agreement(threshold): threshold is a share of the examples, in [0, 1], got {threshold!r}."
+            "sign_agreement(threshold): threshold is a share of the examples, in [0, 1], "
+            f"got {threshold!r}."
         )
 
     def combine(gradients):
@@ -51,7 +53,7 @@ def sign_agreement(threshold: float = 0.5) -> Aggregator:
 
 
 def sum_of_signs() -> Aggregator:
-    r"""Each example has one vote a coordinate: up or down.
+    r"""Sum of the signs of the examples' gradients: each has one vote a coordinate.
 
     .. math:: \bar g^{(j)} = \sum_i \mathrm{sign}\, g_i^{(j)} \in [-m, m]
 
@@ -70,7 +72,7 @@ def sum_of_signs() -> Aggregator:
 
 
 def sign_of_sum() -> Aggregator:
-    r"""Every coordinate moves by one, as the sum wants: magnitudes, and with them how much the examples agree, are thrown away.
+    r"""Sign of the mean gradient: magnitudes are thrown away.
 
     .. math:: \bar g^{(j)} = \mathrm{sign} \sum_i g_i^{(j)} \in \{-1, 0, 1\}
 
@@ -94,7 +96,7 @@ def _sum_of_signs(gradients):
 
 
 def _needed(threshold, gradients):
-    """By how many examples one sign has to outnumber the other: an int, or with a mask an array (the table of all counts, read)."""
+    """By how many examples one sign outnumbers the other at the threshold; an array with a mask."""
     least = lambda n: math.ceil(Fraction(str(threshold)) * n)
     m = size(gradients)
     return (

@@ -7,15 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from coherence.gradients import per_example_value_and_grad
+from coherence.optim import median, winsorize
 from coherence.optim.order_statistics import (
     Formed,
-    bisection,
     clipped_mean,
-    networks,
+    leaves,
     rank,
-    streaming,
+    selection,
+    trimmed_mean,
 )
-from coherence.optim.order_statistics.keys import from_keys, to_keys
+from coherence.optim.order_statistics.selection import from_keys, to_keys
 
 
 @pytest.mark.parametrize(
@@ -53,24 +55,56 @@ def test_a_network_that_sorts_zeros_and_ones_sorts_everything(m):
     """Knuth's 0-1 principle: all 2^m inputs at once; every pruning must find its own wire."""
     inputs = jnp.asarray(list(itertools.product([0.0, 1.0], repeat=m))).T
     ranked = np.sort(np.asarray(inputs), 0)
-    for wire in range(m):
-        np.testing.assert_array_equal(networks.select(inputs, (wire,))[0], ranked[wire])
     with jax.disable_jit():
-        np.testing.assert_array_equal(np.stack(networks.select(inputs, range(m))), ranked)
+        for wire in range(m):
+            np.testing.assert_array_equal(selection.select(inputs, (wire,))[0], ranked[wire])
+        np.testing.assert_array_equal(np.stack(selection.select(inputs, range(m))), ranked)
 
 
-def test_a_pruned_network_is_smaller():
-    assert len(networks.pruned(100, (49, 50))) < 0.85 * len(networks.odd_even_mergesort(100))
-
-
-@pytest.mark.parametrize("m", [1, 2, 5, 8])
-def test_streaming_keeps_the_few_smallest_and_largest(m):
-    values = jnp.asarray(np.random.default_rng(0).integers(-5, 5, size=(m, 200)))
-    ranked = np.sort(np.asarray(values), 0)
-    for k in range((m - 1) // 2 + 1):
-        low, high = streaming.select(list(values), k)
+@pytest.mark.parametrize("kernel", [selection.split, selection.stream])
+@pytest.mark.parametrize("m", range(3, 12))
+def test_zeros_and_ones_are_split_at_both_ranks(kernel, m):
+    """All 2^m inputs at once: the two bounds, and what lies between them."""
+    inputs = jnp.asarray(list(itertools.product([0.0, 1.0], repeat=m))).T
+    ranked = np.sort(np.asarray(inputs), 0)
+    for k in range((m - 1) // 2):
+        with jax.disable_jit():
+            low, high, between = kernel(inputs, k)
         np.testing.assert_array_equal(low, ranked[k])
         np.testing.assert_array_equal(high, ranked[m - 1 - k])
+        assert len(between) == m - 2 * k - 2
+        if between:
+            np.testing.assert_array_equal(np.sort(between, 0), ranked[k + 1 : m - 1 - k])
+
+
+@pytest.mark.parametrize("kernel", [selection.split, selection.stream])
+@pytest.mark.parametrize(("m", "k"), [(20, 1), (61, 3), (100, 8), (128, 20)])
+def test_values_are_split_as_sorting_would(kernel, m, k):
+    values = np.random.default_rng(m).integers(-9, 9, size=(m, 40)).astype(np.float32)
+    values[:3, ::5] = np.inf
+    ranked = np.sort(values, 0)
+    with jax.disable_jit():
+        low, high, between = kernel(list(jnp.asarray(values)), k)
+    np.testing.assert_array_equal(low, ranked[k])
+    np.testing.assert_array_equal(high, ranked[m - 1 - k])
+    np.testing.assert_array_equal(np.sort(between, 0), ranked[k + 1 : m - 1 - k])
+
+
+def test_only_comparators_that_matter_are_kept():
+    whole = len(selection.pairwise_network(100))
+    assert len(selection.pruned(100, (49, 50))) < 0.73 * whole
+    assert (
+        len(selection.partition(100, 8, 91)) == len(selection.pruned(100, (8, 91))) < 0.78 * whole
+    )
+
+
+@pytest.mark.parametrize(("m", "k"), [(30, 1), (30, 4)])
+def test_what_is_trimmed_leaves_no_rounding_behind(m, k):
+    values = np.random.default_rng(0).normal(size=(m, 50)).astype(np.float32)
+    values[:k], values[k : 2 * k] = 1e30, -1e30
+    expected = np.sort(values.astype(np.float64), 0)[k : m - k].mean(0)
+    got = jax.jit(lambda v: trimmed_mean(Formed(v), k))(values)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
@@ -83,7 +117,7 @@ def test_bisection_finds_every_rank(dtype):
         .set(0.0)
     )
     ranked = np.sort(np.asarray(values.astype(jnp.float32)), 0)
-    find = jax.jit(lambda keys, k: bisection.select(keys, k))
+    find = jax.jit(lambda keys, k: selection.bisect(keys, k))
     for k in range(17):
         found = from_keys(find(to_keys(values), k), dtype)
         assert found.dtype == dtype
@@ -113,3 +147,58 @@ def test_more_coordinates_than_a_tile():
     values = np.random.default_rng(0).normal(size=(131, 10_001)).astype(np.float32)
     got = jax.jit(lambda v: clipped_mean(Formed(v), 65))(values)
     np.testing.assert_array_equal(got, np.median(values, 0))
+
+
+def deep_loss(params, x):
+    for name in ("first", "second", "third"):
+        x = jnp.tanh(x @ params[name] + params[f"{name} bias"])
+    return jnp.sum(x**2)
+
+
+def deep_network(m):
+    """Weights of 21 x 12 and twice 6 x 12 or so: blocks of 7 x 12 cover the first and the second."""
+    shapes = {"first": (21, 12), "second": (12, 14), "third": (14, 12)}
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+    params = {name: draw(*shape) for name, shape in shapes.items()}
+    params |= {f"{name} bias": draw(shape[1]) for name, shape in shapes.items()}
+    return params, draw(m, 21)
+
+
+@pytest.mark.parametrize("m", [12, 140])
+def test_leaves_of_unlike_shapes_share_blocks(m, monkeypatch):
+    monkeypatch.setattr(leaves, "_JOINED", 0)
+    params, batch = deep_network(m)
+    _, gradients = per_example_value_and_grad(deep_loss)(params, batch)
+    rows = jax.vmap(jax.grad(deep_loss), (None, 0))(params, batch)
+    ours = jax.jit(lambda g: winsorize(10).update(g, None)[0])(gradients)
+    for name, values in rows.items():
+        ranked = np.sort(values, 0)
+        k = rank(10, m)
+        expected = np.clip(values, ranked[k], ranked[m - 1 - k]).mean(0)
+        np.testing.assert_allclose(ours[name], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "groups"),
+    [
+        ([(784, 256), (256, 256), (256, 256)], [((262, 256), [0, 1, 2])]),
+        ([(784, 2048), (2048, 10)], [((784, 2048), [0]), ((2048, 10), [1])]),
+        ([(64, 64), (64, 10), (64, 64)], [((64, 64), [0, 2]), ((64, 10), [1])]),
+    ],
+)
+def test_blocks_waste_little(shapes, groups):
+    assert leaves._in_groups(dict(enumerate(shapes))) == groups
+
+
+def test_a_network_is_compiled_once_for_all_leaves_of_a_kind():
+    """Not once for each leaf: what is compiled is counted by its comparisons."""
+    params, batch = deep_network(30)
+
+    def update(params, batch):
+        _, gradients = per_example_value_and_grad(deep_loss)(params, batch)
+        return jax.tree.map(jnp.add, params, median().update(gradients, None)[0])
+
+    text = jax.jit(update).lower(params, batch).compile().as_text()
+    comparators = len(selection.pruned(30, (14, 15)))
+    assert comparators < text.count(" compare(") < 1.5 * comparators

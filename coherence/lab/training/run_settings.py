@@ -60,7 +60,7 @@ class RunSettings:
 
 def transformation(*parts):
     """An aggregator and what follows it, from their settings or made already."""
-    from coherence.optim.chaining import chain
+    from coherence.optim import chain
 
     return chain(*(part.build() if isinstance(part, Setting) else part for part in parts))
 

@@ -1,4 +1,4 @@
-"""Exact order statistics over examples, coordinate by coordinate, without the examples x parameters array."""
+"""Exact coordinate-wise order statistics without the examples x parameters array."""
 
 import lazy_loader
 

@@ -1,8 +1,8 @@
-from .clipping import clipped_mean as clipped_mean
-from .clipping import trimmed_mean as trimmed_mean
+from .coordinates import Coordinates as Coordinates
 from .coordinates import Formed as Formed
 from .coordinates import Products as Products
 from .leaves import coordinatewise as coordinatewise
-from .ranks import check_percent as check_percent
-from .ranks import leaf_rank as leaf_rank
-from .ranks import rank as rank
+from .means import clipped_mean as clipped_mean
+from .means import leaf_rank as leaf_rank
+from .means import rank as rank
+from .means import trimmed_mean as trimmed_mean

@@ -1,4 +1,4 @@
-"""Values of m examples at many coordinates: `Formed` in memory, or `Products` made where they are consumed.
+"""Values of m examples at many coordinates: `Formed` in memory, or `Products` of factors.
 
 Both answer what a coordinate-wise rule asks: `m`, `mask`, `count`, `dtype`, `shape`, `mean()`,
 `with_nans`, `fold`.
@@ -15,12 +15,37 @@ from jax.sharding import PartitionSpec as P
 from coherence.gradients.factors import accumulator
 from coherence.jax_internals import automatic_axes
 
-_STRETCH = 32  # examples in one pass over the coordinates: a row takes 45 us among 32, 95 among 128 (784 x 2048, two cores)
-_TILE = 2**18  # formed numbers worked on at a time where many passes are made over them
-_LINE = 64  # bytes of a cache line
+# Examples in one pass over the coordinates: a row takes 45 us among 32, 95 among 128 (784 x 2048,
+# two cores).
+_STRETCH = 32
+# Formed numbers worked on at a time where many passes are made over them.
+_TILE = 2**18
+# Examples whose kernel is as good as free, even several times.
+_FEW = 8
+# Bytes of a cache line.
+_LINE = 64
 
 
-class _Coordinates(abc.ABC):
+class Coordinates(abc.ABC):
+    """Values of `m` examples at the coordinates of `shape`; `mask` says which examples count."""
+
+    mask: jax.Array | None
+
+    @property
+    @abc.abstractmethod
+    def m(self) -> int:
+        """The number of examples."""
+
+    @property
+    @abc.abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one example's values, and of results."""
+
+    @property
+    @abc.abstractmethod
+    def dtype(self) -> jnp.dtype:
+        """The dtype of the values."""
+
     @property
     def count(self):
         """How many examples count: m, or the mask's sum."""
@@ -32,10 +57,10 @@ class _Coordinates(abc.ABC):
 
     @abc.abstractmethod
     def rows(self, start=0, size=None):
-        """The values of each of a few examples (all), a list of arrays of `shape`; `start` may be traced."""
+        """The values of a few examples (all), arrays of `shape`; `start` may be traced."""
 
     def fold(self, initial, step):
-        """`step(carry, rows)` over all examples, a stretch at a time: the carry is all that is kept in memory."""
+        """`step(carry, rows)` over all examples, a stretch at a time."""
         whole, rest = divmod(self.m, _STRETCH)
         carry = (
             lax.fori_loop(
@@ -48,7 +73,7 @@ class _Coordinates(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
-class Formed(_Coordinates):
+class Formed(Coordinates):
     """`values` [m, D]; `mask` bool [m] or `None`. Results are [D]."""
 
     values: jax.Array
@@ -68,7 +93,7 @@ class Formed(_Coordinates):
 
     def rows(self, start=0, size=None):
         part = self.values if size is None else lax.dynamic_slice_in_dim(self.values, start, size)
-        return list(part)
+        return [lax.index_in_dim(part, i, keepdims=False) for i in range(part.shape[0])]
 
     def by_tiles(self, function):
         """`function(Formed)` of as many coordinates at a time as keep their values in the cache."""
@@ -90,8 +115,16 @@ class Formed(_Coordinates):
         return self._weights @ self.values.astype(accumulator(self.dtype))
 
     def with_nans(self, result):
-        """`result`, nan at the coordinates where an example is."""
-        return jnp.where(jnp.any(jnp.isnan(self.values), 0), jnp.nan, result)
+        """`result`, nan at the coordinates where an example is.
+
+        The branch keeps XLA from compiling, and running, what made the result once for each part of
+        it that is used: too much of many examples, and cheaper than a pass of its own of a few.
+        """
+        spoiled = jnp.any(jnp.isnan(self.values), 0)
+        marked = lambda result: jnp.where(spoiled, jnp.nan, result)
+        if self.m <= _FEW:
+            return marked(result)
+        return lax.cond(jnp.any(spoiled), marked, lambda result: result, result)
 
     def without_masked(self):
         """Masked examples as nan, which no comparison finds."""
@@ -103,10 +136,11 @@ class Formed(_Coordinates):
 
 
 @dataclasses.dataclass(frozen=True)
-class Products(_Coordinates):
-    """Outer products `inputs` [L, m, K] x `cotangents` [L, m, N] of L equally shaped leaves, never formed. Results are [L, K, N].
+class Products(Coordinates):
+    """Outer products `inputs` [L, m, K] x `cotangents` [L, m, N], never formed.
 
-    The arrays may be wider than `widths` = (K, N), which are theirs where it is `None`.
+    Results are [L, K, N]. The arrays may be wider than `widths` = (K, N), which are theirs where it
+    is `None`.
     """
 
     inputs: jax.Array
@@ -131,8 +165,14 @@ class Products(_Coordinates):
     def rows(self, start=0, size=None):
         _, k, n = self.shape
         cut = lambda x: x if size is None else lax.dynamic_slice_in_dim(x, start, size, 1)
-        a, d = cut(self.inputs), cut(self.cotangents)
-        return [a[:, i, :k, None] * d[:, i, None, :n] for i in range(a.shape[1])]
+        a, d = (cut(x).astype(self.dtype) for x in (self.inputs, self.cotangents))
+        shape = self.shape
+
+        def row(x, i, width, axis):
+            values = lax.slice_in_dim(lax.index_in_dim(x, i, 1, keepdims=False), 0, width, axis=1)
+            return lax.broadcast_in_dim(values, shape, (0, axis))
+
+        return [lax.mul(row(a, i, k, 1), row(d, i, n, 2)) for i in range(a.shape[1])]
 
     def spread(self):
         """The factors in an odd number of cache lines an example.
@@ -160,7 +200,7 @@ class Products(_Coordinates):
         )
 
     def with_nans(self, result):
-        """`result`, nan where an example's product is. Finite factors, the usual case, can't make one: then nothing is done."""
+        """`result`, nan where an example's product is: not needed where all factors are finite."""
         a, d = self.inputs, self.cotangents
 
         def marked(result):

@@ -1,6 +1,8 @@
-"""From a rule for coordinates to a rule for trees of per-example gradients, leaf by leaf and never larger than it must be."""
+"""Trees of per-example gradients from a rule for coordinates: leaves joined, cut, or alone."""
 
 import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,63 +12,98 @@ from coherence.gradients import recomputed
 from coherence.gradients.factors import Factored, Recomputed
 from coherence.gradients.reductions import materialize, nodes
 
-from .coordinates import Formed, Products
+from .coordinates import Coordinates, Formed, Products
 
-_FORMED = 2**22  # numbers (16 MiB in float32) that may be formed at a time
-_RECOMPUTED = (
-    2**25
-)  # of a leaf without a rule, where every stretch differentiates all examples again
+# Numbers (16 MiB in float32) that may be formed at a time.
+_FORMED = 2**22
+# Of a leaf without a rule, where every stretch differentiates all examples again.
+_RECOMPUTED = 2**25
 # What joining saves is a kernel's compilation; beyond the cache it costs several times the kernel
 # (64-64-64-64-10, m = 100, winsorize(2): 4.1 ms a step with everything joined, 0.6 with 2^18
 # numbers and fewer).
-_JOINED = 2**18
+_JOINED = 2**19
+# How much larger than its leaf a cover by equal blocks may be, and into how many parts each side of
+# the largest leaf may be cut to find the block.
+_WASTE = 1.05
+_PARTS = 8
 
 
-def coordinatewise(function):
-    """`per-example gradients -> one gradient`, from `function(coordinates)` which treats all coordinates alike.
+def coordinatewise(function: Callable[[Coordinates], jax.Array]) -> Callable[[Any], Any]:
+    """`per-example gradients -> one gradient`, from a function that treats all coordinates alike.
 
     `function` takes `Formed` and returns [D], or `Products` and returns [L, K, N]. It does not know
-    which leaf a coordinate is of, so the smallest leaves are joined into one and equally shaped
-    ones stacked: what costs is compiling one more kernel.
+    which leaf a coordinate is of, so the smallest leaves are joined into one, and larger ones cut
+    into blocks of one shape where they fit: what costs is compiling one more kernel.
     """
 
     def combine(gradients):
-        found, treedef = nodes(gradients)
-        leaves = [node for _, node in found]
-        results = [None] * len(leaves)
-        small, alike, alone = _sorted(leaves)
+        pairs, treedef = nodes(gradients)
+        leaves = [node for _, node in pairs]
+        results: list[Any] = [None] * len(leaves)
+        small, products, others = _sorted(leaves)
         for group in small:
-            _scatter(results, group, _joined([leaves[i] for i in group], function))
-        for group in alike:
-            _scatter(results, group, _stacked([leaves[i] for i in group], function))
-        for i in alone:
+            for i, value in zip(group, _joined([leaves[i] for i in group], function)):
+                results[i] = value
+        for block, group in products:
+            for i, value in zip(group, _in_blocks([leaves[i] for i in group], block, function)):
+                results[i] = value
+        for i in others:
             results[i] = _alone(leaves[i], function)
-        return treedef.unflatten(
-            [r.reshape(x.shape).astype(x.dtype) for r, x in zip(results, leaves)]
-        )
+        shaped = [r.reshape(x.shape).astype(x.dtype) for r, x in zip(results, leaves)]
+        return treedef.unflatten(shaped)
 
     return combine
 
 
+class _Block(NamedTuple):
+    """A shape that outer products are cut into, the last parts filled up."""
+
+    height: int
+    width: int
+
+    def counts(self, height: int, width: int) -> tuple[int, int]:
+        return -(-height // self.height), -(-width // self.width)
+
+    def fits(self, height: int, width: int) -> bool:
+        cover = math.prod(self.counts(height, width)) * self.height * self.width
+        return cover <= _WASTE * height * width
+
+
 def _sorted(leaves):
-    """Indices of the leaves: groups to join, groups of equally shaped outer products, and those to treat one by one."""
-    small, alike, alone = {}, {}, []
+    """Indices of the leaves: groups to join, outer products with their blocks, and the others."""
+    small: dict[Any, list[int]] = {}
+    products: dict[Any, list[int]] = {}
+    others = []
     room = _JOINED
     for i in sorted(range(len(leaves)), key=lambda i: math.prod(leaves[i].shape)):
         leaf = leaves[i]
         room -= leaf.m * math.prod(leaf.shape)
         if room >= 0:
             small.setdefault(jnp.dtype(leaf.dtype), []).append(i)
-        elif (one := _rank_one(leaf)) is not None:
-            alike.setdefault(tuple((x.shape, x.dtype) for x in one[:2]), []).append(i)
+        elif (factors := _rank_one(leaf)) is not None:
+            products.setdefault(tuple(x.dtype for x in factors[:2]), []).append(i)
         else:
-            alone.append(i)
-    return small.values(), alike.values(), alone
+            others.append(i)
+    blocks = []
+    for group in products.values():
+        shapes = {i: tuple(x.shape[1] for x in _rank_one(leaves[i])[:2]) for i in group}
+        blocks += _in_groups(shapes)
+    return small.values(), blocks, others
 
 
-def _scatter(results, indices, values):
-    for i, value in zip(indices, values):
-        results[i] = value
+def _in_groups(shapes):
+    """`[(block, indices)]`: the largest leaf and what fits into blocks of it; then the rest."""
+    groups = []
+    while shapes:
+        height, width = max(shapes.values(), key=math.prod)
+        parts = [(p, q) for p in range(1, _PARTS + 1) for q in range(1, _PARTS + 1)]
+        blocks = [_Block(-(-height // p), -(-width // q)) for p, q in parts]
+        covered = lambda block: [i for i, shape in shapes.items() if block.fits(*shape)]
+        # Of equally useful blocks the largest: fewer copies of the factors.
+        best = max(blocks, key=lambda block: (len(covered(block)), math.prod(block)))
+        groups.append((best, covered(best)))
+        shapes = {i: shape for i, shape in shapes.items() if i not in groups[-1][1]}
+    return groups
 
 
 def _rank_one(leaf):
@@ -82,13 +119,33 @@ def _joined(leaves, function):
     return jnp.split(result, [sum(row.shape[1] for row in rows[:i]) for i in range(1, len(rows))])
 
 
-def _stacked(leaves, function):
-    inputs, cotangents, layout = zip(*(leaf.rank_one for leaf in leaves))
-    factors = jax.lax.optimization_barrier((jnp.stack(inputs), jnp.stack(cotangents)))
-    result = function(Products(*factors, leaves[0].mask))
-    return [
-        _pull_back(leaf, step, value[None]) for leaf, step, value in zip(leaves, layout, result)
-    ]
+def _in_blocks(leaves, block, function):
+    """Outer products of several leaves as a stack of equally shaped ones."""
+    factors = [leaf.rank_one for leaf in leaves]
+    inputs, cotangents, counts = [], [], []
+    for a, d, _ in factors:
+        high, wide = block.counts(a.shape[1], d.shape[1])
+        counts.append((high, wide))
+        inputs.append(jnp.repeat(_cut(a, block.height, high), wide, 0))
+        cotangents.append(jnp.tile(_cut(d, block.width, wide), (high, 1, 1)))
+    stacked = jax.lax.optimization_barrier((jnp.concatenate(inputs), jnp.concatenate(cotangents)))
+    result = function(Products(*stacked, leaves[0].mask))
+    ends = [sum(math.prod(count) for count in counts[: i + 1]) for i in range(len(counts) - 1)]
+    gradients = []
+    for leaf, (a, d, layout), (high, wide), part in zip(
+        leaves, factors, counts, jnp.split(result, ends)
+    ):
+        grid = part.reshape(high, wide, *block).swapaxes(1, 2)
+        whole = grid.reshape(high * block.height, wide * block.width)
+        gradient = whole[: a.shape[1], : d.shape[1]]
+        gradients.append(_pull_back(leaf, layout, gradient[None]))
+    return gradients
+
+
+def _cut(x, width, count):
+    """[m, D] as [count, m, width], filled up with zeros."""
+    padded = jnp.pad(x, ((0, 0), (0, count * width - x.shape[1])))
+    return padded.reshape(x.shape[0], count, width).swapaxes(0, 1)
 
 
 def _alone(leaf, function):
@@ -126,7 +183,7 @@ def _by_slabs(leaf, function):
 
 
 def _by_stretches(leaf, function):
-    """Leaves without a rule: all examples are differentiated again for each stretch of coordinates, and only the stretch is kept."""
+    """Leaves without a rule: all examples are differentiated again for each stretch."""
     size = math.prod(leaf.shape)
     width = max(1, _RECOMPUTED // leaf.m)
     starts = jnp.arange(0, size - width, width)
@@ -143,10 +200,10 @@ def _by_stretches(leaf, function):
 
 def _rows(leaf):
     """[m, D], formed."""
-    one = _rank_one(leaf)
-    if one is None:
+    factors = _rank_one(leaf)
+    if factors is None:
         return materialize(leaf).reshape(leaf.m, -1)
-    inputs, cotangents, layout = one
+    inputs, cotangents, layout = factors
     products = inputs[:, :, None] * cotangents[:, None, :]
     return jax.vmap(lambda g: _pull_back(leaf, layout, g[None]))(products).reshape(leaf.m, -1)
 

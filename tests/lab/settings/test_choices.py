@@ -19,7 +19,7 @@ from coherence.lab.data import Dataset
 from coherence.lab.models import Autoencoder, Network
 from coherence.lab.settings import check, parse, plain, rooms
 from coherence.optim import Aggregator
-from coherence.optim.stopping.rules import Rule
+from coherence.optim.stopping import Rule
 
 G = jnp.array([[0.0], [1.0], [2.0], [3.0], [100.0]])
 AGGREGATORS = {

@@ -11,13 +11,14 @@ from .aggregation import Aggregator, aggregator
 
 
 def geometric_median(iterations: int = 32, smoothing: float = 1e-3) -> Aggregator:
-    r"""The gradient nearest to all examples' gradients: one that a minority, however far away, cannot carry off.
+    r"""Geometric median: the point with the least sum of distances to the examples' gradients.
 
     .. math:: \bar g = \arg\min_z \sum_i \|g_i - z\|
 
-    Unlike the coordinate-wise median it does not depend on the axes: it weighs whole examples. By
-    Weiszfeld's iteration from the mean, each example weighted by one over its distance d_i to the
-    last z. z is a weighted mean of the g_i, so all distances follow from the Gram matrix K,
+    A minority, however far away, cannot carry it off. Unlike the coordinate-wise median it does not
+    depend on the axes: it weighs whole examples. By Weiszfeld's iteration from the mean, each
+    example weighted by one over its distance d_i to the last z. z is a weighted mean of the g_i, so
+    all distances follow from the Gram matrix K,
 
     .. math:: d_i^2 = K_{ii} - 2 (K w)_i + w^\top K w, \qquad w_i \propto 1 / \max(d_i, \nu)
 
@@ -37,40 +38,44 @@ def geometric_median(iterations: int = 32, smoothing: float = 1e-3) -> Aggregato
         smoothing: nu in units of the median distance, in (0, 1].
 
     >>> tx = geometric_median()
-    >>> g = jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [100.0, 100.0]])  # the diagonals meet there
+    >>> g = jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [100.0, 100.0]])  # where diagonals meet
     >>> tx.update(g, tx.init(None))[0].round(2)
     Array([0.5, 0.5], dtype=float32)
     """
     if not isinstance(iterations, numbers.Integral) or iterations < 1:
         raise ValueError(
-            f"geometric_median(iterations): iterations is a whole number, at least 1, got {iterations!r}."
+            "geometric_median(iterations): iterations is a whole number, at least 1, "
+            f"got {iterations!r}."
         )
     if not 0 < smoothing <= 1:
         raise ValueError(
-            f"geometric_median(smoothing): smoothing is a share of the median distance, in (0, 1], got {smoothing}."
+            "geometric_median(smoothing): smoothing is a share of the median distance, in (0, 1], "
+            f"got {smoothing}."
         )
 
     def combine(gradients):
         products, keep = gram(gradients), mask(gradients)
-        kept = (
+        counted = (
             jnp.ones(len(products), products.dtype) if keep is None else keep.astype(products.dtype)
         )
-        return weighted_sum(gradients, _weights(products, kept, iterations, smoothing))
+        return weighted_sum(gradients, _weights(products, counted, iterations, smoothing))
 
     name = f"geometric_median(iterations={iterations}, smoothing={smoothing})"
     return aggregator(combine, name)
 
 
-def _weights(products, kept, iterations, smoothing):
+def _weights(products, counted, iterations, smoothing):
     """The weights [m], of sum 1, with which the examples' mean is their geometric median."""
 
-    def again(_, w):
-        met = products @ w
-        distance = jnp.sqrt(jnp.maximum(jnp.diagonal(products) - 2 * met + w @ met, 0))
-        nu = smoothing * jnp.nanmedian(jnp.where(kept > 0, distance, jnp.nan))
+    def reweigh(_, w):
+        projections = products @ w
+        distance = jnp.sqrt(
+            jnp.maximum(jnp.diagonal(products) - 2 * projections + w @ projections, 0)
+        )
+        nu = smoothing * jnp.nanmedian(jnp.where(counted > 0, distance, jnp.nan))
         # nu / max(d, nu), without 0 / 0 where more than half of the examples are where z is.
         near = distance <= nu
-        w = kept * jnp.where(near, 1, nu / jnp.where(near, 1, distance))
+        w = counted * jnp.where(near, 1, nu / jnp.where(near, 1, distance))
         return w / w.sum()
 
-    return jax.lax.fori_loop(0, iterations, again, kept / kept.sum())
+    return jax.lax.fori_loop(0, iterations, reweigh, counted / counted.sum())

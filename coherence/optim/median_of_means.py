@@ -18,7 +18,7 @@ from .rolling import median_of, of_last
 def median_of_means(
     groups: int = 3, *, seed: int | None = None, consecutive: bool = False
 ) -> Aggregator:
-    r"""Each coordinate moves as the middle one of a few groups of examples wants (M3 for 3 groups).
+    r"""Coordinate-wise median of the means of a few groups of examples (M3 for 3 groups).
 
     .. math:: \bar g^{(j)} = \mathrm{median}_k\, \frac1{|G_k|}\sum_{i \in G_k} g_i^{(j)}
 
@@ -64,7 +64,8 @@ def median_of_means(
     if consecutive:
         if seed is not None:
             raise ValueError(
-                f"median_of_means: consecutive batches have no order to draw, got seed={seed!r}. Leave one of the two out."
+                "median_of_means: consecutive batches have no order to draw, "
+                f"got seed={seed!r}. Leave one of the two out."
             )
         return averaged(of_last(median_of, groups, name, every=groups), name)
     if seed is None:
@@ -84,7 +85,7 @@ class Permutation(NamedTuple):
 
 
 def _median_of_means(gradients, groups, order):
-    found, treedef = nodes(gradients)
+    pairs, treedef = nodes(gradients)
     keep, m = mask(gradients), size(gradients)
     if keep is None:
         present, stretches = None, _stretches(m, min(groups, m))
@@ -94,17 +95,17 @@ def _median_of_means(gradients, groups, order):
         ]
     else:
         n = count(gradients)
-        group = _groups_of_kept(keep if order is None else keep[order], n, groups)
+        group = _groups_of_present(keep if order is None else keep[order], n, groups)
         if order is not None:
             group = jnp.zeros(m, jnp.int32).at[order].set(group)
         present = jnp.arange(groups) < n
         means = [_mean(gradients, keep & (group == k)) for k in range(groups)]
     medians = [median_of(*rows, present=present) for rows in zip(*means)]
-    return treedef.unflatten([x.astype(node.dtype) for x, (_, node) in zip(medians, found)])
+    return treedef.unflatten([x.astype(node.dtype) for x, (_, node) in zip(medians, pairs)])
 
 
 def _mean(gradients, members):
-    """The mean of the members ([m], 1 or 0) leaf by leaf, zero where there are none; kept in at least float32 for the median."""
+    """The mean of the members ([m], 1 or 0) leaf by leaf, zero of none; in at least float32."""
     return [
         mean
         for _, mean in leaf_weighted_sums(gradients, members / jnp.maximum(jnp.sum(members), 1))
@@ -112,7 +113,7 @@ def _mean(gradients, members):
 
 
 def _permutation(key, gradients):
-    """An order [m] of the examples. That of those the mask keeps is what it is without the others, which come last."""
+    """An order [m] of the examples; those that the mask drops come last, and change no other."""
     keep = mask(gradients)
     place = jnp.arange(size(gradients)) if keep is None else jnp.cumsum(keep) - 1
     drawn = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i)))(place)
@@ -126,7 +127,7 @@ def _stretches(m, groups):
     return [slice(*pair) for pair in itertools.pairwise(starts)]
 
 
-def _groups_of_kept(keep, n, groups):
+def _groups_of_present(keep, n, groups):
     """The group of each example [m], splitting the n kept ones as `_stretches` does."""
     place, size, longer = jnp.cumsum(keep) - 1, n // groups, n % groups
     in_longer = longer * (size + 1)
@@ -135,9 +136,9 @@ def _groups_of_kept(keep, n, groups):
 
 
 def _take(gradients, index):
-    """The gradients of a few examples, still in factors: a group's mean costs its share of the whole."""
-    found, treedef = nodes(gradients)
-    return treedef.unflatten([_take_of(node, index) for _, node in found])
+    """The gradients of a few examples, in factors: a group's mean costs its share of the whole."""
+    pairs, treedef = nodes(gradients)
+    return treedef.unflatten([_take_of(node, index) for _, node in pairs])
 
 
 def _take_of(node, index):

@@ -1,4 +1,31 @@
-"""Rules that watch one number and say when to stop, and what they remember from check to check."""
+"""Early-stopping rules: each watches one number, is pure, and keeps the best parameters.
+
+===============================  ========================  =======================================
+stop when                        rule                      the number it watches
+===============================  ========================  =======================================
+a loss no longer falls           `patience(5)`             that loss (`mode="max"`: an accuracy)
+the gradient is no more than     `evidence()`              `coherence.metrics.evidence(gradients)`
+its noise
+examples do not help each other  `coherence()`             `coherence.m_coherence(gradients)`
+the gradient is small            `gradient_norm(1e-3)`     `coherence.metrics.gradient_norm(...)`
+a number is beyond a bound       `above(0.9, "accuracy")`  any
+enough steps are done            `max_steps(1000)`         the step
+any of these                     `any_of(rule, ...)`       a tuple of numbers, one a rule
+===============================  ========================  =======================================
+
+A rule has `init(params) -> state` and `update(state, metric, params) -> state`. A state has
+`should_stop`, `best_params` and `best_metric`; once it says stop, nothing in it changes any more. A
+check with a metric of nan never counts in its favor: it is no improvement and crosses no threshold.
+
+>>> import jax.numpy as jnp
+>>> from coherence import stopping
+>>> rule = stopping.patience(2)
+>>> state = rule.init(params := jnp.zeros(1))
+>>> for validation_loss in (1.0, 0.5, 0.6, 0.7):
+...     state = rule.update(state, validation_loss, params)
+>>> bool(state.should_stop), float(state.best_metric)
+(True, 0.5)
+"""
 
 import abc
 import dataclasses
@@ -10,7 +37,7 @@ import jax.numpy as jnp
 
 
 class Rule(abc.ABC):
-    """When to stop: `state = rule.init(params)`, then `state = rule.update(state, metric, params)` at every check.
+    """When to stop: `init(params)` makes the state, `update(state, metric, params)` every check.
 
     Attributes:
         watch: the name of the quantity it watches; of `any_of` a tuple, one entry a rule.
@@ -30,7 +57,7 @@ class Rule(abc.ABC):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class State:
-    """What a rule remembers, a pytree of arrays. `waited` counts the checks in a row that spoke for stopping."""
+    """What a rule remembers. `waited` counts the checks in a row that spoke for stopping."""
 
     best_metric: jax.Array
     best_params: Any
@@ -83,7 +110,7 @@ class ThresholdRule(Rule):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class AnyState:
-    """The states of several rules. `stopped_by` is the place of the rule that stopped first, 0 while none has."""
+    """The states of several rules. `stopped_by`: the place of the first to stop, or 0."""
 
     states: tuple
     stopped_by: jax.Array
@@ -98,7 +125,7 @@ class AnyState:
         return self._of_the_first("best_params")
 
     def _of_the_first(self, name):
-        """Also from states that `vmap` has stacked: `stopped_by` then has the leading axes of every leaf."""
+        """Also of states stacked by `vmap`: `stopped_by` then has the leading axes of all."""
 
         def chosen(*leaves):
             result = leaves[0]
@@ -150,7 +177,7 @@ def patience(
     min_delta: float = 0.0,
     mode: Literal["min", "max"] = "min",
 ) -> Rule:
-    """Stop once `checks` checks in a row have not improved on the best metric; keep the best parameters.
+    """Stop once `checks` checks in a row have not improved on the best metric.
 
     Early stopping acts on weak directions: what few examples share is learned late. Choosing by the
     test set is a control that looks at the answer, not a method.
@@ -217,7 +244,7 @@ def below(threshold: float, watch: str, checks: int = 1) -> Rule:
 
 
 def evidence(checks: int = 1) -> Rule:
-    """Stop when the mean gradient is no more than its sampling noise: `coherence.metrics.evidence` above 0.
+    """Stop when the mean gradient is no more than its sampling noise: the evidence is above 0.
 
     Mahsereci, Balles, Lassner & Hennig, Early Stopping without a Validation Set (arXiv:1703.09580).
 
@@ -295,7 +322,7 @@ def _threshold(name, threshold, upward, watch, checks, argument="threshold"):
 
 
 def _begin(params, metric):
-    """Nothing seen yet; `params` (copied, so that they may be donated) stand in until a metric comes."""
+    """Nothing seen yet; `params` (copied, as they may be donated) stand in until a metric comes."""
     return State(
         jnp.asarray(metric, float),
         jax.tree.map(jnp.copy, params),

@@ -1,23 +1,28 @@
-"""Keep what is coherent by itself: layers, or single coordinates, whose own m-coherence exceeds a threshold."""
+"""Parts of the mean gradient: its coherent layers or coordinates, or its strongest coordinates."""
 
+import math
+import numbers
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from coherence.gradients.factors import accumulator
 from coherence.gradients.reductions import count, mean, mean_of
 from coherence.metrics import m_coherence
 from coherence.trees import layer, leaf
 
-from .aggregation import Aggregator, aggregator
+from .aggregation import Aggregator, aggregator, averaged
+from .order_statistics import selection
 
 
 def coherence_mask(
     threshold: float = 1.0, by: Literal["layer", "leaf"] | Callable[[tuple], str] = "layer"
 ) -> Aggregator:
-    r"""The mean gradient of the layers whose own examples help each other enough; the others rest for this step.
+    r"""The mean gradient of the coherent layers, zero elsewhere.
 
     .. math:: \bar g_L = \frac1m\sum_i g_{i,L} \quad\text{where}\quad m\,\alpha_m(L) > \tau
 
@@ -56,9 +61,10 @@ def coherence_mask(
 
 
 def coordinate_mask(threshold: float = 1.5) -> Aggregator:
-    r"""The mean gradient of the coordinates whose own examples help each other enough, zero elsewhere.
+    r"""The mean gradient of the coherent coordinates, zero elsewhere.
 
-    .. math:: \bar g^{(j)} = \frac1m\sum_i g_i^{(j)} \quad\text{where}\quad \frac{(\sum_i g_i^{(j)})^2}{\sum_i (g_i^{(j)})^2} > \tau
+    .. math:: \bar g^{(j)} = \frac1m\sum_i g_i^{(j)} \quad\text{where}\quad
+        \frac{(\sum_i g_i^{(j)})^2}{\sum_i (g_i^{(j)})^2} > \tau
 
     `coherence_mask` with every coordinate a layer of its own. A coordinate that moves one example
     only has an m-coherence of 1, one that moves k alike has k: 1.5 drops what is private. About 1
@@ -83,15 +89,57 @@ def coordinate_mask(threshold: float = 1.5) -> Aggregator:
         average = mean(gradients)
         return jax.tree.map(
             lambda c, g: jnp.where(c <= threshold, 0, g),
-            coordinate_coherence(gradients, average),
+            _coordinate_coherence(gradients, average),
             average,
         )
 
     return aggregator(combine, f"coordinate_mask(threshold={threshold})")
 
 
-def coordinate_coherence(gradients, average):
-    """Each coordinate's own m-coherence, in the parameters' shapes; 0 where all examples are. `average` is their mean."""
+def top_k(share: float = 0.1, *, by_coherence: bool = False) -> Aggregator:
+    r"""The strongest coordinates of the mean gradient, zero elsewhere.
+
+    .. math:: \bar g^{(j)} = \frac1m\sum_i g_i^{(j)} \quad\text{for the }
+        k = \lceil \mathrm{share} \cdot P \rceil \text{ largest of } P \text{ scores}
+
+    The score is the magnitude of the mean, or with `by_coherence` the coordinate's own m-coherence
+    (of `coordinate_mask`). The whole tree competes, not each leaf by itself. Exactly k coordinates
+    are kept, of equal scores those that come first in the order of `jax.tree.leaves`; so the choice
+    among equals depends on the order of the parameters, never on that of the examples. Beware by
+    coherence: all coordinates that move one example only score 1, up to rounding. A nan scores
+    above everything, and stays.
+
+    By magnitude it takes batch gradients too. Masked examples do not count. Exact for any P: k is
+    found by bisection, without sorting.
+
+    Sparse gradients as in Aji & Heafield, Sparse Communication for Distributed Gradient Descent
+    (arXiv:1704.05021), without carrying over what was dropped. Not in the papers on coherent
+    gradients.
+
+    Args:
+        share: of the coordinates, in (0, 1]; static, and meant as the decimal it is written as.
+        by_coherence: rank by the coordinates' own coherence.
+
+    >>> tx = top_k(0.5)
+    >>> tx.update(jnp.array([[1.0, -4.0, 3.0, 0.0]]), tx.init(None))[0]
+    Array([ 0., -4.,  3.,  0.], dtype=float32)
+    """
+    if not isinstance(share, numbers.Real) or not 0 < share <= 1:
+        raise ValueError(f"top_k(share): share is of the coordinates, in (0, 1], got {share!r}.")
+    name = f"top_k(share={share}, by_coherence={by_coherence})"
+    if not by_coherence:
+        by_magnitude = lambda g, params: _strongest(g, jax.tree.map(jnp.abs, g), share)
+        return averaged(optax.stateless(by_magnitude), name)
+
+    def combine(gradients):
+        average = mean(gradients)
+        return _strongest(average, _coordinate_coherence(gradients, average), share)
+
+    return aggregator(combine, name)
+
+
+def _coordinate_coherence(gradients, average):
+    """Each coordinate's own m-coherence, 0 where all examples are; `average` is their mean."""
     m = count(gradients)
 
     def of_leaf(mean_gradient, mean_square):
@@ -105,5 +153,24 @@ def coordinate_coherence(gradients, average):
 def _check(threshold, name):
     if not threshold >= 0:
         raise ValueError(
-            f"{name}(threshold): threshold is an m-coherence (1 is none, m is all), at least 0, got {threshold}."
+            f"{name}(threshold): threshold is an m-coherence (1 is none, m is all), at least 0, "
+            f"got {threshold}."
         )
+
+
+def _strongest(gradient, scores, share):
+    """`gradient`, zero but at the coordinates of the largest scores."""
+    leaves, treedef = jax.tree.flatten(gradient)
+    # Scores are at least 0 (or nan, which sorts above), where keys are the floats' own bits.
+    keys = jnp.concatenate(
+        [selection.to_keys(x.astype(jnp.float32)).ravel() for x in jax.tree.leaves(scores)]
+    )
+    k = math.ceil(Fraction(str(share)) * keys.size)
+    least = selection.bisect(keys, keys.size - k)
+    equal, above = keys == least, keys > least
+    kept = above | (equal & (jnp.cumsum(equal) <= k - jnp.sum(above)))
+    ends = [sum(x.size for x in leaves[: i + 1]) for i in range(len(leaves) - 1)]
+    shares = jnp.split(kept, ends)
+    return treedef.unflatten(
+        [jnp.where(keep.reshape(g.shape), g, 0) for keep, g in zip(shares, leaves)]
+    )

@@ -1,14 +1,27 @@
-"""The mean of gradients none of which is long."""
+"""Means of whole gradients: the plain one, and one in which no gradient is long."""
 
 import jax.numpy as jnp
 
-from coherence.gradients.reductions import count, squared_norms, weighted_sum
+from coherence.gradients.reductions import count, mean, squared_norms, weighted_sum
 
 from .aggregation import Aggregator, aggregator
 
 
+def average() -> Aggregator:
+    r"""The mean gradient: what gradient descent on the mean loss uses.
+
+    .. math:: \bar g = \frac1m\sum_i g_i
+
+    A batch gradient passes through, when `update` is given the parameters to recognize it by.
+
+    >>> average().update(jnp.array([[1.0], [3.0]]), average().init(None))[0]
+    Array([2.], dtype=float32)
+    """
+    return aggregator(mean, "average()", takes_batch_gradient=True)
+
+
 def norm_clip(max_norm: float = 1.0) -> Aggregator:
-    r"""The mean after scaling each example's gradient down to a length of at most `max_norm`: everyone has a limited say.
+    r"""Mean of the gradients after clipping each example's norm to at most `max_norm`.
 
     .. math:: \bar g = \frac1m\sum_i \min\left(1, \frac{C}{\|g_i\|}\right) g_i
 
