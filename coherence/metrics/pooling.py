@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Any, overload
 
 import jax
@@ -17,11 +17,11 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from coherence.gradients import reductions
-from coherence.gradients.factors import accumulator
+from coherence.gradients.factors import Recomputed, Stacked, accumulator
 from coherence.jax_internals import is_traced
 from coherence.trees import PyTree
 
-FORMED = 2**22  # numbers formed at a time (16 MiB in float32)
+FORMED = 2**22  # numbers of rows formed at a time (16 MiB in float32)
 LOST = 1e-3  # a variance below this share of the mean square has lost digits to the difference
 
 
@@ -157,15 +157,20 @@ def pool(
     """
     if is_pooled(gradients):
         return _passed_on(gradients, groups, variances)
-    _, treedef = reductions.nodes(gradients)
+    found, treedef = reductions.nodes(gradients)
     norms = [norms for _, norms in reductions.leaf_squared_norms(gradients)]
     weights, counts = _weights(gradients, groups, num_groups)
-    means = _means(gradients, weights, norms if groups is not None else None)
+    products, clean = weights, gradients
+    if groups is not None:
+        finite = jnp.stack([jnp.isfinite(x) for x in norms]).all(0)
+        clean = treedef.unflatten(_without([node for _, node in found], ~finite))
+        spoiled = jnp.any((weights > 0) & ~finite, 1, keepdims=True)
+        products = jnp.where(spoiled, jnp.nan, weights)
     parts = []
-    for w, m, mean in zip(weights, counts, means):
-        # As a product with the weights, a nan would reach other groups as 0 * nan.
+    for w, factors, m in zip(weights, products, counts):
+        mean = [x for _, x in reductions.leaf_weighted_sums(clean, factors)]
         squares = [jnp.sum(jnp.where(w > 0, w.astype(x.dtype) * x, 0)) for x in norms]
-        spread = _variances(gradients, w, mean) if variances else None
+        spread = _variances(clean, factors, mean) if variances else None
         trees = [None if x is None else treedef.unflatten(x) for x in (mean, squares, spread)]
         empty = lambda x, m=m: jnp.where(m > 0, x, 0)
         mean, squares, spread = jax.tree.map(empty, trees)
@@ -281,89 +286,69 @@ def _weights(
     return members.astype(dtype) / jnp.maximum(counts, 1).astype(dtype)[:, None], counts
 
 
-def _means(
-    gradients: PyTree, weights: jax.Array, norms: list[jax.Array] | None
-) -> list[list[jax.Array]]:
-    """The mean of each group, leaf by leaf.
+def _without(nodes: list[Any], left_out: jax.Array) -> list[Any]:
+    """Zero in place of the gradients of some examples, which may be nan: 0 * nan is no zero."""
 
-    Products with weights of zero are right as long as everything is finite. Where `norms` say that
-    it is not, the examples of other groups are left out one by one.
-    """
+    def zero(x):
+        return jnp.where(left_out.reshape(-1, *[1] * (x.ndim - 1)), 0, x)
 
-    def by_products():
-        return [[x for _, x in reductions.leaf_weighted_sums(gradients, w)] for w in weights]
-
-    def by_rows():
-        mean = lambda rows, w: jnp.sum(jnp.where(w > 0, w * rows, 0), 0)
-        return [_sum_over_rows(gradients, w, mean) for w in weights]
-
-    if norms is None:
-        return by_products()
-    finite = jnp.stack([jnp.all(jnp.isfinite(x)) for x in norms]).all()
-    return _either(finite, by_products, by_rows)
+    batch, index = None, jnp.where(left_out, jnp.argmin(left_out), jnp.arange(len(left_out)))
+    results = []
+    for node in nodes:
+        if isinstance(node, Recomputed):
+            if batch is None:  # leaves that are recomputed together share one
+                batch = jax.tree.map(lambda x: x[index], node.batch)
+            keep = ~left_out if node.mask is None else node.mask & ~left_out
+            node = dataclasses.replace(node, batch=batch, mask=keep)
+        elif isinstance(node, Stacked):
+            node = dataclasses.replace(node, values=zero(node.values))
+        else:
+            node = dataclasses.replace(node, terms=jax.tree.map(zero, node.terms))
+        results.append(node)
+    return results
 
 
 def _variances(gradients: PyTree, weights: jax.Array, means: list[jax.Array]) -> list[jax.Array]:
     """(1/m) sum_i (g_i - mean)^2 of each coordinate, leaf by leaf.
 
-    The mean of squares less the squared mean, from the factors, loses what is small against the
-    mean. Where a coordinate varies so little, rows are formed, a few at a time, and centred.
+    Rows at hand are centred first. From factors there is the mean of squares less the squared mean,
+    which loses what is small against the mean: where a coordinate varies so little, and values are
+    known (not inside `jit`), rows are formed.
     """
-    squares = jax.tree.leaves(reductions.weighted_sum_of(gradients, jnp.square, weights))
-    spread = [square - jnp.square(mean) for square, mean in zip(squares, means)]
-    kept = [v >= LOST * square for v, square in zip(spread, squares)]
-    precise = jnp.stack([jnp.all(x) for x in kept]).all()  # nan of other groups is not
-
-    def centred():
-        away = lambda rows, w, mean: jnp.where(w > 0, rows - mean, 0)
-        mean = lambda *args: jnp.sum(args[1] * away(*args), 0)
-        square = lambda *args: jnp.sum(args[1] * jnp.square(away(*args)), 0)
-        rests = _sum_over_rows(gradients, weights, mean, means)  # what rounding left of the mean
-        sums = _sum_over_rows(gradients, weights, square, means)
-        return [_difference(total, jnp.square(rest)) for total, rest in zip(sums, rests)]
-
-    return _either(precise, lambda: [jnp.maximum(v, 0) for v in spread], centred)
-
-
-def _either(usual: jax.Array, fast: Callable[[], Any], careful: Callable[[], Any]) -> Any:
-    """`fast()` in the usual case, else `careful()`; of known values only one of them is traced."""
-    if is_traced(usual):
-        return jax.lax.cond(usual, fast, careful)
-    return fast() if usual else careful()
-
-
-def _difference(total: jax.Array, part: jax.Array) -> jax.Array:
-    """Zero where rounding leaves nothing else."""
-    rest = total - part
-    return jnp.where(rest <= 8 * jnp.finfo(rest.dtype).eps * total, 0, rest)
-
-
-def _sum_over_rows(
-    gradients: PyTree,
-    weights: jax.Array,
-    function: Callable[..., jax.Array],
-    others: list[jax.Array] | None = None,
-) -> list[jax.Array]:
-    """`function(rows, weights, ...)` of each leaf, added up over a few formed rows at a time."""
     nodes = [node for _, node in reductions.nodes(gradients)[0]]
-    m, parameters = reductions.size(gradients), sum(math.prod(node.shape) for node in nodes)
-    at_once = min(m, max(1, FORMED // max(1, parameters)))
-    index = np.arange(-(-m // at_once) * at_once)
-    padded = jnp.where(index < m, weights[np.minimum(index, m - 1)], 0)
+    others = [node for node in nodes if not isinstance(node, Stacked)]
+    squares = iter(reductions.weighted_sum_of(others, jnp.square, weights) if others else [])
+    results = []
+    for node, mean in zip(nodes, means):
+        ulps = 4
+        if isinstance(node, Stacked):
+            rest, total = _centred(node.values, weights, mean)
+            ulps += node.m
+        else:
+            rest, total = mean, next(squares)
+            variance = total - jnp.square(rest)
+            if not is_traced(variance) and not jnp.all(variance >= LOST * total):
+                rest, total = _centred_by_rows(node, weights, mean)
+                ulps += node.m
+        difference, rounding = total - jnp.square(rest), jnp.finfo(total.dtype).eps * total
+        results.append(jnp.where(difference <= ulps * rounding, 0, difference))
+    return results
 
-    def part(index, w):
-        rows = jax.tree.leaves(reductions.rows(gradients, index))
-        results = []
-        for k, leaf in enumerate(rows):
-            wide = leaf.astype(accumulator(leaf.dtype))
-            column = w.astype(wide.dtype).reshape(-1, *[1] * (wide.ndim - 1))
-            results.append(function(wide, column, *([] if others is None else [others[k]])))
-        return results
 
-    def add(total, both):
-        return jax.tree.map(jnp.add, total, part(*both)), None
+def _centred(rows: jax.Array, weights: jax.Array, mean: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Weighted sums of g_i - mean, what rounding left of it, and of its square."""
+    dtype = accumulator(rows.dtype)
+    away = (rows.astype(dtype) - mean).reshape(len(rows), -1)
+    away, w = jnp.where((weights != 0)[:, None], away, 0), weights.astype(dtype)
+    return (w @ away).reshape(mean.shape), (w @ jnp.square(away)).reshape(mean.shape)
 
-    parts = np.minimum(index, m - 1).reshape(-1, at_once), padded.reshape(-1, at_once)
-    start = part(*jax.tree.map(lambda x: x[0], parts))
-    rest = jax.tree.map(lambda x: x[1:], parts)
-    return start if len(rest[0]) == 0 else jax.lax.scan(add, start, rest)[0]
+
+def _centred_by_rows(node: Any, weights: jax.Array, mean: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The same from factors, whose rows are formed a few at a time."""
+    at_once = max(1, FORMED // max(1, math.prod(node.shape)))
+    sums = jnp.zeros_like(mean), jnp.zeros_like(mean)
+    for start in range(0, node.m, at_once):
+        index = np.arange(start, min(start + at_once, node.m))
+        (rows,) = reductions.rows([node], index)
+        sums = jax.tree.map(jnp.add, sums, _centred(rows, weights[index], mean))
+    return sums

@@ -21,6 +21,8 @@ def gsnr(gradients: PyTree) -> PyTree:
     alone moves the parameter, nan where none does. With the variance divided by m, as here, the
     coordinate's own alpha is exactly :math:`r_j/(1+r_j)`, and alpha of the network is their mean
     weighted by :math:`\mathbb E g_{ij}^2`. Sampling noise alone gives about 1/m. Dimensionless.
+    Inside `jit` the parameters of layers that are kept as factors have about as many digits less as
+    r_j is large: above 10^6 it counts as infinite there.
 
     Liu et al., Understanding Why Neural Networks Generalize Well Through GSNR of Parameters
     (arXiv:2001.07384), read in an account.
