@@ -99,7 +99,7 @@ def test_parts_are_not_compared_unless_all_are_fitted():
 
 def test_the_table_says_what_share_of_a_class_was_learned():
     assert (
-        "50% were learned in a brief training of 60 steps; of a class 50% to 50%"
+        "50% were learned in 60 steps of brief training; of a class 50% to 50%"
         in EXPERIMENT.table(measured())
     )
 
