@@ -1,8 +1,9 @@
 """The size and shape of the package, of one checkout or several.
 
     python benchmarks/house.py [CHECKOUT ...]
+    python benchmarks/house.py --picture
 
-Lines are counted after `ruff format --line-length 100`, so that checkouts of another line length
+The second prints the picture of `docs/design.md`. Lines are counted after `ruff format --line-length 100`, so that checkouts of another line length
 compare. A room is a module or folder directly below `coherence` (or `coherence/lab`); an arrow
 says that one room imports another; floors are the longest chain of arrows.
 """
@@ -56,6 +57,20 @@ def floors(graph):
     return [by_level[i] for i in sorted(by_level)]
 
 
+def picture(root):
+    """The import graph as a Mermaid flowchart, the rooms of the lab below those of the core."""
+    lines = ["flowchart TD"]
+    for home in (("coherence",), ("coherence", "lab")):
+        graph = arrows(root, home)
+        lines.append(f"  subgraph {'.'.join(home)}")
+        for rooms in reversed(floors(graph)):
+            for room in sorted(rooms):
+                others = " & ".join(sorted(graph[room]))
+                lines.append(f"    {room} --> {others}" if others else f"    {room}")
+        lines.append("  end")
+    return "\n".join(lines)
+
+
 def expressions(path, kinds):
     """How many expressions of these kinds a file has."""
     return sum(isinstance(node, kinds) for node in ast.walk(ast.parse(path.read_text())))
@@ -96,7 +111,12 @@ def counts(root):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkouts", nargs="*", type=pathlib.Path, help="folders (this one)")
-    roots = parser.parse_args().checkouts or [HOME]
+    parser.add_argument("--picture", action="store_true", help="print the import graph instead")
+    asked = parser.parse_args()
+    if asked.picture:
+        print(picture(HOME))
+        return
+    roots = asked.checkouts or [HOME]
     columns = [counts(root.resolve()) for root in roots]
     print("| | " + " | ".join(root.name or str(root) for root in roots) + " |")
     print("|---" * (len(roots) + 1) + "|")

@@ -4,6 +4,8 @@ Imports point down, nothing on the way to the command imports JAX, every name is
 """
 
 import ast
+import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,70 +13,62 @@ from pathlib import Path
 import pytest
 
 import coherence
+from benchmarks import house
 from tests.lab.report import recorded
 
 ROOT = Path(__file__).resolve().parent.parent
-CORE = [
-    {"trees", "jax_internals"},
-    {"gradients"},
-    {"metrics"},
-    {"optim", "checks", "probes"},
-    {"lab"},
-]
-LAB = [
-    {"runs", "claims", "settings"},
-    {"data", "models", "optimizers"},
-    {"tasks"},
-    {"training", "experiment", "report"},
-    {"analysis"},
-    {"running", "estimators"},
-    {"cli"},
-    {"__main__"},
-]
+HOMES = {"coherence": ("coherence",), "coherence.lab": ("coherence", "lab")}
 
 
-def imported(path, home):
-    """The rooms of a package that a file imports, wherever in the file it does."""
-    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom):
-            base = [*package[: len(package) + 1 - node.level]] if node.level else []
-            base += node.module.split(".") if node.module else []
-            modules = [[*base, alias.name] for alias in node.names]
-        elif isinstance(node, ast.Import):
-            modules = [alias.name.split(".") for alias in node.names]
-        else:
-            continue
-        for module in modules:
-            if tuple(module[: len(home)]) == home and len(module) > len(home):
-                yield module[len(home)]
+def drawn():
+    """`{package: {room: the rooms it may import}}` of the picture in docs/design.md."""
+    (block,) = re.findall(
+        r"```mermaid\n(.*?)```", (ROOT / "docs" / "design.md").read_text(), re.DOTALL
+    )
+    graphs = {}
+    for name, body in re.findall(r"subgraph (\S+)\n(.*?)\n  end", block, re.DOTALL):
+        rows = [line.strip().partition(" --> ") for line in body.splitlines()]
+        graphs[name] = {room: set(others.split(" & ")) - {""} for room, _, others in rows}
+    return graphs
 
 
-def files(folder):
-    return sorted(path for path in (ROOT / folder).rglob("*.py"))
+@pytest.mark.parametrize("package", HOMES)
+def test_the_picture_of_the_design_page_shows_every_import_between_rooms(package):
+    assert drawn()[package] == house.arrows(ROOT, HOMES[package]), (
+        "draw the imports again: python benchmarks/house.py --picture"
+    )
 
 
-def name(path):
-    return str(path.relative_to(ROOT))
+@pytest.mark.parametrize("package", HOMES)
+def test_imports_point_down(package):
+    graphlib.TopologicalSorter(drawn()[package]).prepare()  # raises CycleError, with the cycle
 
 
-def check_floors(path, home, floors):
-    room, *_ = path.relative_to(ROOT.joinpath(*home)).with_suffix("").parts
-    if room == "__init__":
-        return
-    floor = {room: level for level, rooms in enumerate(floors) for room in rooms}
-    above = {r for r in imported(path, home) if floor.get(r, -1) > floor[room]}
-    assert not above, f"{name(path)} is on floor {floor[room]} and imports {above} from above"
+def test_the_core_never_imports_the_lab():
+    assert not [room for room, others in drawn()["coherence"].items() if "lab" in others]
 
 
-@pytest.mark.parametrize("path", files("coherence"), ids=name)
-def test_imports_point_down_and_the_core_never_imports_the_lab(path):
-    check_floors(path, ("coherence",), CORE)
+def modules():
+    """`{module: the modules of the package it imports}` of every file."""
+    files = {path: name_of(path) for path in (ROOT / "coherence").rglob("*.py")}
+    known = set(files.values())
+    return {
+        files[path]: {
+            target
+            for name in house.imports(path, ROOT)
+            for target in (".".join(name), ".".join(name[:-1]))
+            if target in known and target != files[path]
+        }
+        for path in files
+    }
 
 
-@pytest.mark.parametrize("path", files("coherence/lab"), ids=name)
-def test_imports_within_the_lab_point_down(path):
-    check_floors(path, ("coherence", "lab"), LAB)
+def name_of(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def test_no_two_modules_import_each_other():
+    graphlib.TopologicalSorter(modules()).prepare()
 
 
 def test_the_core_works_without_the_packages_of_the_lab():

@@ -19,7 +19,7 @@ from inspect import Parameter
 from pathlib import Path
 from typing import Any
 
-from .values import UNSET, Setting
+from .values import UNSET, Setting, set_fields
 
 PLAIN = (bool, int, float, str, type(None), Setting)
 # What an annotation may say. A name that is none of these is no plain value, and is not checked.
@@ -85,11 +85,20 @@ def _setting(source, given):
             "__signature__": inspect.Signature(parameters),
             "source": source,
             "given": given,
+            "__reduce__": _reduced,  # a class made here has no name that pickle could look up
         },
         init=False,
         repr=False,
         frozen=True,
     )
+
+
+def _reduced(value):
+    return _restored, (value.source, value.given, set_fields(value))
+
+
+def _restored(source, given, fields):
+    return setting(source, given)(**fields)
 
 
 def _field_type(parameter):

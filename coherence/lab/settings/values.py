@@ -77,15 +77,6 @@ class Setting:
                 words.append(f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join(words)})"
 
-    def __reduce__(self) -> tuple:
-        return _restored, (self.source, self.given, set_fields(self))
-
-
-def _restored(source, given, values):
-    from .signatures import setting
-
-    return setting(source, given)(**values)
-
 
 class _Unset:
     """The default of a parameter that is no plain value: left to the function."""
