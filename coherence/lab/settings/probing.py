@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import types
 from dataclasses import dataclass
+from dataclasses import fields as fields_of
 from typing import Any
 
 from coherence.probes.schedules import AtLoss, Epochs, Every, Log
@@ -50,3 +52,14 @@ class Probing:
                 f"Probing(quantities): one of {', '.join(QUANTITIES)}, or a tuple, got "
                 f"{self.quantities!r}."
             )
+
+    def __repr__(self) -> str:
+        fields = (f"{field.name}={_shown(getattr(self, field.name))}" for field in fields_of(self))
+        return f"Probing({', '.join(fields)})"
+
+
+def _shown(value):
+    """What the value is printed as: a function as its name, which `parse` reads."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_shown, value))},)"
+    return value.__name__ if isinstance(value, types.FunctionType) else repr(value)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import math
+import sys
+import types
 from typing import Any
 
 from .rooms import everything
@@ -18,7 +20,7 @@ def parse(text: str, kind: Any) -> Any:
     Case does not matter in the name. Values are Python's literals and other settings, of those that
     the field may hold. What settings print is read as they were: `parse(repr(settings),
     type(settings)) == settings`. Settings of a class that a field's type does not name are read
-    where `kind` names it.
+    where `kind` names it; a function's name is looked up in the modules that define `kind`.
 
     Args:
         kind: a settings class, or a union of them, with `None` or as a tuple.
@@ -46,17 +48,27 @@ def _setting(node, kinds, known):
     if Setting in kinds:
         kinds = tuple(everything().values())
     by_name = {kind.__name__.lower(): kind for kind in (*known, *kinds)}
+    function = _function(name, known) if isinstance(node, ast.Name) else None
+    if function is not None and name.lower() not in by_name:
+        return function
     if name.lower() not in by_name:
         raise ValueError(f"{name!r} is none of {_listing(kinds)}.")
     kind = by_name[name.lower()]
-    types = field_types(kind)
-    in_any_field = tuple(choice for held in types.values() for choice in choices(held))
+    held = field_types(kind)
+    in_any_field = tuple(choice for field in held.values() for choice in choices(field))
     args = [_value(argument, in_any_field, known) for argument in call.args]
     keywords = {}
     for keyword in call.keywords:
         field = str(keyword.arg)
-        keywords[field] = _value(keyword.value, tuple(choices(types.get(field, Any))), known)
+        keywords[field] = _value(keyword.value, tuple(choices(held.get(field, Any))), known)
     return kind(*args, **keywords)
+
+
+def _function(name, known):
+    """The function of that name in the modules that define the settings of the whole text."""
+    modules = (sys.modules.get(kind.__module__) for kind in known)
+    values = (getattr(module, name, None) for module in modules)
+    return next((value for value in values if isinstance(value, types.FunctionType)), None)
 
 
 def _value(node, kinds, known):
