@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import importlib.util
 import zlib
 from pathlib import Path
 
@@ -40,13 +41,20 @@ def digits() -> Dataset:
     Alpaydin & Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998), its test part, as
     bundled with scikit-learn.
     """
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    x = (bunch.data / 16).astype(np.float32)
-    y = bunch.target.astype(np.int32)
+    table = np.loadtxt(_bundled_file(), np.int32, delimiter=",")
+    x, y = (table[:, :-1] / 16).astype(np.float32), table[:, -1].copy()
     train, test = _split(y)
     return Dataset("digits", x[train], y[train], x[test], y[test], tuple("0123456789"))
+
+
+def _bundled_file() -> Path:
+    """The file that scikit-learn bundles; importing scikit-learn would take a second."""
+    package = importlib.util.find_spec("sklearn")
+    if package is None or not package.submodule_search_locations:
+        raise ModuleNotFoundError(
+            "digits are bundled with scikit-learn, which is not installed: pip install scikit-learn"
+        )
+    return Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
 
 
 def _split(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

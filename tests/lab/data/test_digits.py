@@ -1,10 +1,13 @@
 """The bundled digits: every example once, always split the same way."""
 
 import hashlib
+import subprocess
+import sys
 
 import numpy as np
 
 from coherence.lab import data
+from coherence.lab.data import handwritten_digits
 
 
 def test_every_example_is_either_trained_or_tested_on():
@@ -39,3 +42,18 @@ def test_the_split_never_changes():
         hashlib.md5(digits.y_train.tobytes() + digits.y_test.tobytes()).hexdigest()
         == "e2aa1ef74f653fee34d5e77e79ee3724"
     )
+
+
+def test_digits_are_those_of_scikit_learn_to_the_bit_and_do_not_import_it():
+    from sklearn.datasets import load_digits
+
+    whole, made = load_digits(), data.digits()
+    train, test = handwritten_digits._split(whole.target)
+    for part, index in (("train", train), ("test", test)):
+        x = (whole.data[index] / 16).astype(np.float32)
+        np.testing.assert_array_equal(getattr(made, f"x_{part}"), x)
+        np.testing.assert_array_equal(getattr(made, f"y_{part}"), whole.target[index])
+    assert made.y_train.dtype == np.int32
+    code = "import sys\nfrom coherence.lab.data import digits\ndigits()\nprint('sklearn' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
