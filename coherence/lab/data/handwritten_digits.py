@@ -14,7 +14,6 @@ from coherence.lab.data import fetching
 from coherence.lab.data.dataset import Dataset
 
 TEST_EXAMPLES = 360  # of the bundled digits
-MNIST_TRAINING = 60_000  # examples
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -81,14 +80,15 @@ def mnist(examples: int | None = None) -> Dataset:
 
     LeCun, Cortes & Burges, The MNIST database of handwritten digits.
     """
-    if examples is not None and not 1 <= examples <= MNIST_TRAINING:
-        raise ValueError(
-            f"mnist(examples): between 1 and {MNIST_TRAINING} training examples, or None for all "
-            f"of them; got {examples}."
-        )
+    if examples is not None and examples < 1:
+        raise ValueError(f"mnist(examples): at least 1, or None for all of them; got {examples}.")
     x_train, y_train, x_test, y_test = (
         _parse(fetching.read("mnist", name, MIRRORS, check)) for name in FILES
     )
+    if examples is not None and examples > len(x_train):
+        raise ValueError(
+            f"mnist(examples): there are {len(x_train)} training examples, got {examples}."
+        )
     return Dataset(
         "mnist",
         _pixels(x_train[:examples]),

@@ -85,7 +85,7 @@ def test_a_number_of_examples_takes_the_first_to_train_on_and_the_whole_test_set
     for wrong in (0, 6):
         with pytest.raises(
             ValueError,
-            match=rf"mnist\(examples\): between 1 and 5 training examples, or None .*got {wrong}",
+            match=rf"mnist\(examples\): (at least 1|there are 5 training examples).* got {wrong}",
         ):
             data.mnist(wrong)
 
