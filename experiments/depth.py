@@ -280,6 +280,8 @@ def record(settings, runs):
         "chain_learning_rate": settings.chain.learning_rate,
         "m": settings.run.batch_size,
         "levels": np.array(LEVELS),
+        "judged": np.array([EARLY, MIDDLE, LATE]),
+        "fitted": FITTED,
         "learning_rates": np.array(rates),
     }
     for arm, seeds in runs.items():

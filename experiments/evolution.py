@@ -200,6 +200,7 @@ def record(settings, runs):
         "noise": np.array(settings.noise),
         "m": settings.run.probes[0].m,
         "arms": np.array(list(runs)),
+        "middle": np.array(MIDDLE),
         "learning_rates": np.array([rate, rate / SMALLER]),
     }
     for arm, seeds in runs.items():

@@ -154,6 +154,7 @@ def record(settings, runs):
     arrays = {
         "widths": np.array(settings.widths),
         "levels": np.array(LEVELS),
+        "judged": np.array([EARLY, LATE, FITTED]),
         "m": settings.run.batch_size,
         "noise": settings.run.noise.fraction,
     }

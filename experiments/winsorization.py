@@ -135,7 +135,8 @@ def record(settings, runs):
     step, shape = curves.pop("step"), (len(settings.noise), len(settings.c))
     curves = {name: values.reshape(*shape, *values.shape[1:]) for name, values in curves.items()}
     names = ("noise", "c", "slower")
-    arrays = {name: np.array(getattr(settings, name)) for name in names} | {"step": step}
+    arrays = {name: np.array(getattr(settings, name)) for name in names}
+    arrays |= {"step": step, "judged_noise": NOISE}
     if settings.slower:
         slower = [runs[f"slower={share:g}"] for share in settings.slower]
         ends = {name: values[..., -1] for name, values in stacked_arms(slower, *CURVES).items()}

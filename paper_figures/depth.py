@@ -15,7 +15,6 @@ deep linear nets *inconclusive*. **l** Deeper nets have memorized no less at equ
 from coherence.lab.report import drawing as style
 
 KINDS = {"mlp": "MLPs", "linear": "linear nets"}
-JUDGED = (1.8, 1.2)
 
 
 def draw(recorded):
@@ -72,7 +71,7 @@ def _alpha(axis, recorded):
     axis.set(title="alpha of the chains", xlabel="step x step size", ylabel="alpha", xlim=(0, 10))
     axis.set(ylim=(0.55, 1.02))
     for colour, depth in zip(style.SEQUENCE, recorded["depths/chain"]):
-        moving = recorded[f"chain-{depth}/train_loss"] > 1e-8
+        moving = recorded[f"chain-{depth}/train_loss"] > recorded["fitted"]
         values = recorded[f"chain-{depth}/alpha"]
         x = _time(recorded, depth)[moving]
         style.curve(axis, x, values[moving], f"{depth}", colour=colour, title="alpha of chains")
@@ -107,7 +106,7 @@ def _at_loss(axis, recorded, kind, name, title):
             title=title,
             logarithmic=name == "m_coherence",
         )
-    for level in JUDGED:
+    for level in recorded["judged"][:2]:
         axis.axvline(level, color=style.NEUTRAL, linewidth=0.6, linestyle=":")
     axis.invert_xaxis()
     axis.set(xlabel="training loss (nats)")
@@ -148,7 +147,7 @@ def _memorized(axis, recorded):
         style.band(
             axis, levels, values, f"{depth} hidden", colour=colour, style="--", title="memorized"
         )
-    axis.axvline(0.6, color=style.NEUTRAL, linewidth=0.6, linestyle=":")
+    axis.axvline(recorded["judged"][2], color=style.NEUTRAL, linewidth=0.6, linestyle=":")
     axis.invert_xaxis()
     axis.set(ylim=(0, None))
     axis.legend(loc="upper left")

@@ -25,7 +25,6 @@ import numpy as np
 from coherence.lab.report import drawing as style
 
 NETWORKS = {"cnn": "CNN", "mlp": "MLP"}
-MIDDLE = (0.75, 0.25)
 
 
 def draw(recorded):
@@ -103,7 +102,7 @@ def against_loss(panel, recorded):
         label = f"{text}, step size {recorded['learning_rates'][rate]:g}"
         style.band(panel, loss, recorded[f"{arm}/m_coherence"], label, **options)
     start = recorded["cnn-1/loss"][:, 0].mean()
-    panel.axvspan(*(share * start for share in MIDDLE), color=style.NEUTRAL, alpha=0.1, linewidth=0)
+    panel.axvspan(*(share * start for share in recorded["middle"]), color=style.NEUTRAL, alpha=0.1, linewidth=0)
     logarithmic(panel, title, "training loss (nats)")
     panel.set(xlim=(2.9, 0.02), ylim=(0.03, 90))
     style.ticks(panel, x=(2, 1, 0.5, 0.2, 0.1, 0.03))
@@ -161,7 +160,8 @@ def convolutions_and_dense(panel, recorded):
         for level, colour in colours(recorded).items():
             arm = f"{kind}-{level:g}"
             loss = recorded[f"{arm}/loss"]
-            inside = (loss <= MIDDLE[0] * loss[:, :1]) & (loss >= MIDDLE[1] * loss[:, :1])
+            high, low = (share * loss[:, :1] for share in recorded["middle"])
+            inside = (loss <= high) & (loss >= low)
             logs = np.log(recorded[f"{arm}/by_layer"].astype(float))
             found = np.exp(
                 [

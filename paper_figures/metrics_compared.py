@@ -50,7 +50,6 @@ SENSES = {
     "kernel_alignment": ("kernel alignment", +1, False),
     "sharpness": ("sharpness", -1, True),
 }
-LEVELS = (2.0, 1.5, 1.0, 0.5, 0.2)
 ARMS = ("real", "random")
 NAMES = {"real": "true labels", "random": "random labels"}
 
@@ -98,13 +97,14 @@ def separations(panel, recorded):
     """Mean difference over its standard deviation by seed, turned so that + is the side theory
     expects.
     """
-    columns = [int(np.flatnonzero(np.isclose(recorded["losses"], level))[0]) for level in LEVELS]
+    levels = recorded["levels"]
+    columns = [int(np.flatnonzero(np.isclose(recorded["losses"], level))[0]) for level in levels]
     sizes = np.array([[size(recorded, name, k) for k in columns] for name in SENSES])
     labels = [label for label, *_ in SENSES.values()]
-    cells(panel, sizes, labels, [f"{level:g}" for level in LEVELS], limit=6, form="{:+.1f}")
+    cells(panel, sizes, labels, [f"{level:g}" for level in levels], limit=6, form="{:+.1f}")
     panel.set(xlabel="training loss, nats")
     panel.set_title("true against random labels, in\n    standard deviations over seeds")
-    remember(panel, "separation", sizes, labels, LEVELS)
+    remember(panel, "separation", sizes, labels, levels)
 
 
 def size(recorded, name, k):

@@ -20,7 +20,6 @@ from coherence.lab.report import drawing as style
 
 NAMES = {"standard": "standard", "mu": "maximal update"}
 DASHES = {"standard": "-", "mu": "--"}
-JUDGED = (1.5, 0.65, 0.35)
 
 
 def draw(recorded):
@@ -67,7 +66,7 @@ def by_loss(panel, recorded, how, name):
         x = recorded["levels"]
         values = recorded[f"{arm}/{name}"]
         style.band(panel, x, values, text, colour=colour, title=title, logarithmic=logarithmic)
-    for level in JUDGED[:2] if logarithmic else JUDGED[2:]:
+    for level in recorded["judged"][_judged(name)]:
         panel.axvline(level, color=style.NEUTRAL, linewidth=0.6, linestyle=":")
     panel.set(xscale="log", xlabel="training loss (nats)")
     panel.invert_xaxis()
@@ -79,10 +78,15 @@ def by_loss(panel, recorded, how, name):
         panel.legend(loc="lower right", fontsize=7)
 
 
+def _judged(name):
+    """Coherence is judged at two levels, accuracy at a third."""
+    return slice(2) if name == "m_coherence" else slice(2, None)
+
+
 def by_width(panel, recorded, name):
     """Against width, where it is judged."""
     logarithmic = name == "m_coherence"
-    shown = JUDGED[:2] if logarithmic else JUDGED[2:]
+    shown = recorded["judged"][_judged(name)]
     widths, levels = recorded["widths"], list(recorded["levels"])
     for how in NAMES:
         for level, colour in zip(shown, (style.NEUTRAL, style.COLOUR["other"])):

@@ -28,7 +28,6 @@ NAMES = {
     "corrupt_accuracy": "corrupt examples fitted",
     "test_accuracy": "test accuracy",
 }
-NOISE = 0.5
 
 
 def draw(recorded):
@@ -58,7 +57,7 @@ def draw(recorded):
             panel.set(ylabel="" if column else label)
     for panel in rest:
         panel.set_visible(False)
-    if NOISE in noise:
+    if recorded["judged_noise"] in noise:
         _paths(paths, recorded)
         _ends(ends, recorded)
     figure.legend(
@@ -83,12 +82,12 @@ def _text(percent):
 
 
 def _under_noise(recorded, name):
-    return recorded[name][int(np.argmin(np.abs(recorded["noise"] - NOISE)))]
+    return recorded[name][int(np.argmin(np.abs(recorded["noise"] - recorded["judged_noise"])))]
 
 
 def _paths(panel, recorded):
     """Corrupt against pristine accuracy, mean over seeds at every measured step."""
-    panel.set(title=f"paths, {NOISE:.0%} random labels", xlabel="pristine examples fitted")
+    panel.set(title=f"paths, {recorded['judged_noise']:.0%} random labels", xlabel="pristine examples fitted")
     panel.set(ylabel="corrupt examples fitted", xlim=(0.5, 1.01), ylim=(0, 1.03))
     pristine, corrupt = (
         _under_noise(recorded, f"{name}_accuracy").mean(1) for name in ("pristine", "corrupt")
