@@ -85,11 +85,22 @@ def arms(paths: Iterable[str | Path]) -> list[Arm]:
     """The runs in some folders, grouped by their settings.
 
     They are named by what tells their folders apart, else by the settings that differ.
+
+    Raises:
+        FileNotFoundError: one of the folders holds none.
+        ValueError: two runs of the same settings have the same seed.
     """
-    groups: dict[str, list[runs.Run]] = {}
+    groups: dict[str, dict[int, runs.Run]] = {}
     for run in find(paths):
-        groups.setdefault(json.dumps(run.config, sort_keys=True), []).append(run)
-    members = list(groups.values())
+        seeds = groups.setdefault(json.dumps(run.config, sort_keys=True), {})
+        if run.seed in seeds:
+            raise ValueError(
+                f"{seeds[run.seed].path} and {run.path} have the same settings and the same seed "
+                f"{run.seed}: counted as two, they would narrow every interval. "
+                "Name the folders without a copy, or move it elsewhere."
+            )
+        seeds[run.seed] = run
+    members = [list(seeds.values()) for seeds in groups.values()]
     names = _folder_names([_home(group) for group in members])
     if len(set(names)) < len(names):
         settings = [flat(group[0].config) for group in members]

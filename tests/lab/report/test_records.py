@@ -3,10 +3,12 @@ apart from what is nan.
 """
 
 import math
+import shutil
 
 import numpy as np
 import pytest
 
+from coherence.lab.report import compare
 from coherence.lab.report import records as r
 from coherence.lab.report.grouping import arms, find
 from coherence.lab.runs import Run
@@ -141,6 +143,18 @@ def test_arms_in_one_folder_are_named_by_the_settings_that_differ(tmp_path):
 def test_a_run_named_twice_counts_once(tmp_path):
     recorded.run(tmp_path / "seed=0", probes=False)
     assert len(find([tmp_path, tmp_path / "seed=0", f"{tmp_path}/../{tmp_path.name}"])) == 1
+
+
+@pytest.mark.parametrize("copy", ["seed=2-backup", "old/seed=2"])
+def test_a_copy_of_a_run_is_refused_as_a_seed_of_its_own(tmp_path, copy):
+    recorded.run(tmp_path / "arm" / "seed=2", seed=2, probes=False)
+    shutil.copytree(tmp_path / "arm" / "seed=2", tmp_path / "arm" / copy)
+    with pytest.raises(ValueError, match="the same settings and the same seed 2"):
+        arms([tmp_path])
+    with pytest.raises(ValueError, match="the same settings and the same seed 2"):
+        compare(tmp_path / "arm", tmp_path / "arm")
+    recorded.run(tmp_path / "noisy" / "seed=2", seed=2, noise=0.0, probes=False)
+    assert len(arms([tmp_path / "arm" / "seed=2", tmp_path / "noisy"])) == 2
 
 
 def test_a_folder_without_runs_is_said(tmp_path):
