@@ -173,6 +173,7 @@ def _figures(parsed: Parsed) -> None:
     from .report import findings, gallery
     from .running import DEFAULT_PRESET
     from .running import main as run
+    from .runs.files import write_text
 
     home = gallery.checkout()
     recorded = gallery.names(home)
@@ -188,7 +189,7 @@ def _figures(parsed: Parsed) -> None:
             gallery.draw(home, name)
         print(f"{name}: up to date" if reason is None else f"{name}: redrawn, {reason}")
     page = findings.figures_page(home, findings.recordings(home))
-    (home / findings.FIGURES_PAGE).write_text(page)
+    write_text(home / findings.FIGURES_PAGE, page)
 
 
 def _claims(parsed: Parsed) -> None:
@@ -196,6 +197,7 @@ def _claims(parsed: Parsed) -> None:
 
     from .report import findings, gallery
     from .report.tables import verdict_table
+    from .runs.files import write_text
 
     home = gallery.checkout()
     known = findings.experiments(home)
@@ -204,7 +206,7 @@ def _claims(parsed: Parsed) -> None:
         print(f"{name}: nothing recorded; `coherence run {name} --record`", file=sys.stderr)
     if parsed.write:
         page = findings.claims_page(recordings, datetime.date.today().isoformat())
-        (home / findings.CLAIMS_PAGE).write_text(page)
+        write_text(home / findings.CLAIMS_PAGE, page)
         print(home / findings.CLAIMS_PAGE)
     else:
         print(verdict_table(findings.all_judgements(recordings), parsed.format))

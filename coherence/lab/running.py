@@ -15,6 +15,7 @@ from .experiment import Experiment, perform
 from .report import gallery
 from .report.findings import run_id
 from .report.tables import verdict_table
+from .runs.files import replacing
 from .settings import Setting, apply_flags, check, explain, variant
 
 DEFAULT_PRESET = "cpu"
@@ -131,5 +132,6 @@ def _commit(recorded: Path, target: Path) -> None:
             file=sys.stderr,
         )
     target.parent.mkdir(exist_ok=True)
-    target.write_bytes(recorded.read_bytes())
+    with replacing(target) as file:
+        file.write(recorded.read_bytes())
     print(f"kept as {target}")

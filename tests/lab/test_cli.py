@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -240,3 +241,31 @@ def test_what_to_expect_is_in_proportion_to_the_measured_preset(tmp_path, monkey
         "3 min",
         "117 min",
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["report", "RUN", "--output", "FOLDER/page.html"], "page.html"),
+        (["show", "RUN", "--csv", "FOLDER/long.csv"], "long.csv"),
+        (["compare", "RUN", "RUN", "--csv", "FOLDER/compared.csv"], "compared.csv"),
+    ],
+)
+def test_a_full_disk_leaves_what_was_there_and_names_the_file(
+    capsys, here, monkeypatch, words, name
+):
+    recorded.run(here / "run" / "seed=0", probes=False)
+    target = here / "out" / name
+    target.parent.mkdir()
+    target.write_text("before")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    places = {"RUN": str(here / "run"), "FOLDER": str(target.parent)}
+    for key, place in places.items():
+        words = [word.replace(key, place) for word in words]
+    assert f"cannot write {target} (No space left on device)" in fails(capsys, *words)
+    assert [path.name for path in target.parent.iterdir()] == [name]
+    assert target.read_text() == "before"

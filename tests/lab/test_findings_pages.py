@@ -1,6 +1,7 @@
 """The pages of claims and figures say what is recorded, and are current."""
 
 import dataclasses
+import os
 import re
 from pathlib import Path
 
@@ -131,6 +132,39 @@ def test_a_figure_that_moves_is_stale_without_its_gif_and_when_it_begins_to_move
     assert gallery.stale(moving, "moving") == "moving.py changed"
     gif.unlink()
     assert gallery.stale(moving, "moving") == "moving.gif is missing"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_a_damaged_figure_is_stale(moving, share):
+    png, *_ = gallery.draw(moving, "moving")
+    whole = png.read_bytes()
+    png.write_bytes(whole[: int(share * len(whole))])
+    assert gallery.stale(moving, "moving") == "moving.png is damaged"
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf", "csv", "gif"])
+def test_a_figure_interrupted_between_its_files_is_stale_and_none_is_half(
+    moving, monkeypatch, suffix
+):
+    before = [path.read_bytes() for path in gallery.draw(moving, "moving")]
+    runs.save_arrays(gallery.recording(moving, "moving"), x=np.array([0, 50, 200]))
+    rename = os.replace
+
+    def killed(source, target):
+        if str(target).endswith(suffix):
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        gallery.draw(moving, "moving")
+    monkeypatch.undo()
+    assert gallery.stale(moving, "moving") == "recorded arrays changed"
+    folder = moving / "paper_figures" / "drawn"
+    assert sorted(path.suffix for path in folder.iterdir()) == [".csv", ".gif", ".pdf", ".png"]
+    after = [path.read_bytes() for path in gallery.draw(moving, "moving")]
+    assert after[-1] != before[-1]
+    assert gallery.stale(moving, "moving") is None
 
 
 def test_frames_that_are_no_grey_levels_are_refused(moving):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from coherence.lab import runs
 from coherence.lab.experiment import load
+from coherence.lab.runs.files import replacing
 
 from .tables import write_csv
 
@@ -83,7 +84,10 @@ def stale(checkout: Path, name: str) -> str | None:
     for suffix in formats(checkout, name):
         if not (folder / "drawn" / f"{name}.{suffix}").exists():
             return f"{name}.{suffix} is missing"
-    drawn = _stamp(folder / "drawn" / f"{name}.png")
+    try:
+        drawn = _stamp(folder / "drawn" / f"{name}.png")
+    except Exception:  # whatever a reader of images says of a damaged one
+        return f"{name}.png is damaged"
     sources = _digests(folder, name, recording(checkout, name))
     changed = [label for label, digest in sources.items() if digest not in drawn]
     return f"{' and '.join(changed)} changed" if changed else None
@@ -114,22 +118,30 @@ def draw(
     with in_house_style():
         figure = module.draw(arrays)
         freeze_layout(figure)
-        _save(figure, paths[0], paths[1], " ".join(_digests(home, name, recorded).values()))
-    write_csv(paths[2], COLUMNS, getattr(figure, "drawn", []))
-    if len(paths) > len(FORMATS):
-        _film(paths[-1], module.animate(arrays))
+        write_csv(paths[2], COLUMNS, getattr(figure, "drawn", []))
+        if len(paths) > len(FORMATS):
+            _film(paths[-1], module.animate(arrays))
+        _write_pdf(figure, paths[1])
+        # The PNG last: it says what all of them were drawn from.
+        _write_png(figure, paths[0], " ".join(_digests(home, name, recorded).values()))
     return paths
 
 
-def _save(figure: Figure, png: Path, pdf: Path, source: str) -> None:
-    """Write PNG and PDF. No dates: an unchanged figure is unchanged bytes."""
-    figure.savefig(
-        png,
-        metadata={"Software": None, "Source": source},
-        pil_kwargs={"compress_level": _PNG_COMPRESSION},
-    )
-    with _plain_fonts():
-        figure.savefig(pdf, metadata={"CreationDate": None, "Producer": None, "Creator": None})
+def _write_pdf(figure: Figure, path: Path) -> None:
+    """Without dates: an unchanged figure is unchanged bytes."""
+    with replacing(path) as file, _plain_fonts():
+        nothing = {"CreationDate": None, "Producer": None, "Creator": None}
+        figure.savefig(file, format="pdf", metadata=nothing)
+
+
+def _write_png(figure: Figure, path: Path, source: str) -> None:
+    with replacing(path) as file:
+        figure.savefig(
+            file,
+            format="png",
+            metadata={"Software": None, "Source": source},
+            pil_kwargs={"compress_level": _PNG_COMPRESSION},
+        )
 
 
 @contextmanager
@@ -163,7 +175,9 @@ def _film(path: Path, frames: NDArray) -> None:
             f"for {path.name} it gave {frames.dtype} of shape {frames.shape}."
         )
     first, *rest = map(Image.fromarray, frames)
-    first.save(path, save_all=True, append_images=rest, duration=_FRAME_MILLISECONDS, loop=0)
+    options = {"save_all": True, "duration": _FRAME_MILLISECONDS, "loop": 0}
+    with replacing(path) as file:
+        first.save(file, format="gif", append_images=rest, **options)
 
 
 def _digests(home: Path, name: str, recorded: Path) -> dict[str, str]:
@@ -181,8 +195,10 @@ def _digests(home: Path, name: str, recorded: Path) -> dict[str, str]:
 
 
 def _stamp(png: Path) -> str:
-    """The digests that a figure was drawn from."""
+    """The digests that a whole figure was drawn from."""
     from PIL import Image
 
     with Image.open(png) as image:
-        return image.info.get("Source", "")
+        source = image.info.get("Source", "")
+        image.verify()
+    return source

@@ -15,6 +15,8 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
+from coherence.lab.runs.files import write_text
+
 from . import curves, drawing, examples, labels, maps
 from .gallery import COLUMNS
 from .grouping import ABSENT, Arm, arms, device, differences, duration, flat, state
@@ -61,7 +63,7 @@ def write(paths: Iterable[str | Path], output: str | Path = "report.html") -> Pa
     members = arms(paths)
     with drawing.in_house_style():
         text = _document(f"coherence: {_title(members)}", _body(members))
-    output.write_text(text, encoding="utf-8")
+    write_text(output, text)
     return output
 
 

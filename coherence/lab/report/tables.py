@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from coherence.lab.claims import Judgement, effect, format_p, interval
 from coherence.lab.runs import Run
+from coherence.lab.runs.files import write_text
 
 from .records import parts
 
@@ -148,7 +149,7 @@ def csv_text(header: Header, rows: Rows) -> str:
 
 def write_csv(path: str | Path, header: Header, rows: Rows) -> None:
     """Write a table to a file as `csv_text`."""
-    Path(path).write_text(csv_text(header, rows), encoding="utf-8")
+    write_text(Path(path), csv_text(header, rows))
 
 
 def long(runs: Iterable[Run]) -> Iterator[tuple]:

@@ -48,6 +48,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 os.close(folder)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file of text, whole or not at all."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
 def check_writable(folder: Path) -> None:
     """Make a folder, or refuse one in which nothing can be written."""
     try:
