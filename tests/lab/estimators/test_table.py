@@ -10,6 +10,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.preprocessing import MinMaxScaler
 from sklearn.tree import DecisionTreeClassifier
+from threadpoolctl import threadpool_limits
 
 from coherence.lab.data import digits
 from coherence.lab.estimators import BernoulliNB, MLPClassifier, ScaledPipeline, catalogue
@@ -18,6 +19,15 @@ DATA = digits()
 X, Y, NEW, TRUE = DATA.x_train[:300], DATA.y_train[:300], DATA.x_test, DATA.y_test
 NAMES = np.array(list("abcdefghij"))
 ROWS = {row.name: row for row in catalogue((8, 8, 1))}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Threads that wait for each other take minutes on a busy machine."""
+    with threadpool_limits(1):
+        yield
+
+
 each = pytest.mark.parametrize("name", ROWS)
 
 

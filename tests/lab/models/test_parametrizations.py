@@ -62,6 +62,24 @@ def test_at_its_base_width_it_is_the_standard_network():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), again, params)
 
 
+def test_factors_of_weights_and_biases_are_those_of_the_equations():
+    """At four times the base width s is 2."""
+    model = MuMLP(4 * BASE, 2, 3, base_width=BASE)
+    like = jax.eval_shape(model.init, jax.random.key(0), X[:1])
+    leaves, treedef = jax.tree.flatten(like)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    drawn = [jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves)]
+    params = treedef.unflatten(drawn)
+    first, second, last = (
+        jax.tree.map(lambda x: np.asarray(x, np.float64), params["params"][name])
+        for name in ("hidden_0", "hidden_1", "output")
+    )
+    hidden = np.maximum(2 * (np.asarray(X) @ first["kernel"] + first["bias"]), 0)
+    hidden = np.maximum(hidden @ second["kernel"] + 2 * second["bias"], 0)
+    expected = hidden @ last["kernel"] / 2 + last["bias"]
+    np.testing.assert_allclose(model.apply(params, X), expected, rtol=1e-4)
+
+
 def test_a_step_moves_the_logits_as_far_at_every_width_and_in_the_standard_parametrization_farther_the_wider():
     assert growth("standard")[1] > 5  # 8 in the limit
     assert 0.6 < growth("mu")[1] < 1.6

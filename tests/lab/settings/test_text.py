@@ -29,6 +29,7 @@ from coherence.lab.settings import (
     parse,
     patience,
     plain,
+    setting,
     sgd,
     sms_spam,
     variant,
@@ -69,7 +70,7 @@ CHANGED = Settings(
     data=HeldOut(mnist(100), share=1 / 3),
     brief=Brief(CNN(2, shape=(8, 8, 1)), steps=9),
     probes=(Probing(when=Epochs(0.5), name="it's"), Probing(of="test")),
-    rates=(1e-5, math.inf, -2.0),
+    rates=(1e-5, math.inf, -math.inf, -2.0),
     decay=l1_decay(1e-3),
     note='a "b"\n',
 )
@@ -78,6 +79,13 @@ CHANGED = Settings(
 @pytest.mark.parametrize("settings", [DEFAULT, CHANGED, Classification(), HeldOut()], ids=str)
 def test_what_is_printed_is_read_again(settings):
     assert parse(repr(settings), type(settings)) == settings
+
+
+def test_a_class_that_no_field_names_is_read_where_the_type_names_it():
+    run = Classification(data=HeldOut(share=0.5))
+    with pytest.raises(ValueError, match="'HeldOut' is none of"):
+        parse(repr(run), Classification)
+    assert parse(repr(run), Classification | HeldOut) == run
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.py")), ids=lambda p: p.stem)
@@ -178,6 +186,18 @@ def test_different_settings_have_different_folders():
     for name in names:
         assert "/" not in name
         assert len(name.encode()) <= 255
+
+
+def test_one_option_is_not_taken_for_another():
+    limits = setting(limit)
+    names = [
+        variant("cpu", dataclasses.replace(DEFAULT, note=limits(**given)), DEFAULT)
+        for given in ({"low": 1}, {"high": 1}, {"low": 1, "high": 2}, {})
+    ]
+    assert len(set(names)) == 4
+
+
+def limit(low: int | None = None, high: int | None = None) -> None: ...
 
 
 # Flags.
