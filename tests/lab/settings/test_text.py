@@ -105,8 +105,8 @@ def test_every_preset_and_every_arm_is_read_again(path):
 
 @given(c=st.floats(0, 50), learning_rate=st.floats(0, allow_infinity=False), words=st.integers(1))
 def test_any_number_is_read_again(c, learning_rate, words):
-    for setting in (winsorize(c), sgd(learning_rate), sms_spam(words)):
-        assert parse(repr(setting), type(setting)) == setting
+    for choice in (winsorize(c), sgd(learning_rate), sms_spam(words)):
+        assert parse(repr(choice), type(choice)) == choice
 
 
 def test_a_setting_is_read_as_it_is_typed():
