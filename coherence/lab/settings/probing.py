@@ -61,5 +61,5 @@ class Probing:
 def _shown(value):
     """What the value is printed as: a function as its name, which `parse` reads."""
     if isinstance(value, tuple):
-        return f"({', '.join(map(_shown, value))},)"
+        return f"({''.join(f'{_shown(part)}, ' for part in value).rstrip()})"
     return value.__name__ if isinstance(value, types.FunctionType) else repr(value)

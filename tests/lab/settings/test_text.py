@@ -103,6 +103,20 @@ def test_every_preset_and_every_arm_is_read_again(path):
             assert json.loads(json.dumps(plain(arm)))["kind"] == type(arm).__name__
 
 
+def half(view): ...
+
+
+def test_functions_are_read_by_name():
+    one = dataclasses.replace(DEFAULT, probes=(Probing(quantities=("m_coherence", half)),))
+    assert "quantities=('m_coherence', half,)" in repr(one)
+    assert parse(repr(one), Settings) == one
+    alone = dataclasses.replace(DEFAULT, probes=(Probing(quantities=(half,)),))
+    assert "quantities=(half,)" in repr(alone)
+    assert parse(repr(alone), Settings) == alone
+    with pytest.raises(ValueError, match="'quarter' is none of"):
+        parse(repr(one).replace("half", "quarter"), Settings)
+
+
 @given(c=st.floats(0, 50), learning_rate=st.floats(0, allow_infinity=False), words=st.integers(1))
 def test_any_number_is_read_again(c, learning_rate, words):
     for choice in (winsorize(c), sgd(learning_rate), sms_spam(words)):
