@@ -92,11 +92,10 @@ class OnPart(Classification):
 
         def measure(params, arrays):
             scores = {kind: score(params, *arrays["tests"][kind]) for kind in KINDS}
-            on = {f"on_{kind}": each.accuracy for kind, each in scores.items()}
-            return {**problem.measure(params, arrays), **on}
+            return {f"on_{kind}": each.accuracy for kind, each in scores.items()}
 
-        data, drawn = {**problem.data, "tests": tests}, {**problem.drawn, **seen(pool)}
-        return replace(problem, data=data, measure=measure, drawn=drawn)
+        drawn = {**problem.drawn, **seen(pool)}
+        return problem.extended(measure=measure, data={"tests": tests}, drawn=drawn)
 
 
 @dataclass(frozen=True)

@@ -86,10 +86,9 @@ class Sifting(Classification):
             first = params["params"]["hidden_0"]["kernel"] != 0
             noise = first[PIXELS:].mean() if self.data.features else 0.0 * first.mean()
             in_use = {"pixels_in_use": first[:PIXELS].mean(), "noise_in_use": noise}
-            return {**problem.measure(params, arrays), **coherences(params, gradients), **in_use}
+            return {**coherences(params, gradients), **in_use}
 
-        data = {**problem.data, "fixed": order[: self.sample]}
-        return replace(problem, data=data, measure=measure)
+        return problem.extended(measure=measure, data={"fixed": order[: self.sample]})
 
 
 def coherences(params, gradients):

@@ -112,10 +112,10 @@ class Filter(Classification):
                 for k, name in enumerate(("ham", "spam"))
             }
             each = {"words": jnp.stack([numerator, denominator])} if self.each_word else {}
-            return {**problem.measure(params, arrays), **recall, **summed, **each}
+            return {**recall, **summed, **each}
 
-        data, drawn = {**problem.data, **words}, {**problem.drawn, **drawn}
-        return replace(problem, data=data, measure=measure, drawn=drawn)
+        drawn = {**problem.drawn, **drawn}
+        return problem.extended(measure=measure, data=words, drawn=drawn)
 
 
 def octave(frequency):

@@ -75,10 +75,9 @@ class Network(Classification):
 
         def measure(params, arrays):
             x, y = arrays["train"]
-            right = {"right": (predict(params, x).argmax(-1) == y).astype(int)} if self.each else {}
-            return {**problem.measure(params, arrays), **right}
+            return {"right": (predict(params, x).argmax(-1) == y).astype(int)}
 
-        return replace(problem, measure=measure)
+        return problem.extended(measure=measure) if self.each else problem
 
 
 @dataclass(frozen=True)

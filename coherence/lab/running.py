@@ -95,7 +95,10 @@ def duration(seconds: float) -> str:
 
 
 def qualified(settings: Any, arguments: Sequence[str]) -> list[str]:
-    """Flags with the whole path of their field: `--run.steps` for `--steps` if only `run` has it."""
+    """Flags with the whole path of their field, which is needed where several have its name.
+
+    `--steps` becomes `--run.steps` if only `run` has such a field.
+    """
     own = {field.name for field in dataclasses.fields(settings)}
     nested: dict[str, list[str]] = {}
     for name in own:
