@@ -1,13 +1,14 @@
 """Trees of arrays: their types, and names for their leaves, which `by=` takes."""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from jax.tree_util import GetAttrKey, keystr
 
 PyTree: TypeAlias = Any  # nested containers of arrays
 KeyPath: TypeAlias = tuple[Any, ...]  # of a leaf: `jax.tree_util.tree_leaves_with_path`
 LeafNames: TypeAlias = Callable[[KeyPath], str]  # leaves of one name are taken together
+By: TypeAlias = LeafNames | Literal["layer", "leaf"]
 LeafFilter: TypeAlias = Callable[[KeyPath], bool]
 Loss: TypeAlias = Callable[[Any, Any], Any]  # `(params, example) -> scalar` for one example
 
@@ -39,3 +40,18 @@ def layer(path: KeyPath) -> str:
     if keys and isinstance(keys[-1], GetAttrKey) and keys[-1].name == "value":
         keys = keys[:-1]
     return leaf(keys[:-1]) if len(keys) > 1 else leaf(path)
+
+
+def leaf_names(by: By) -> LeafNames:
+    """The function that `by=` stands for: "layer" and "leaf" are this module's own.
+
+    Raises:
+        TypeError: another name, or no function.
+    """
+    if callable(by):
+        return by
+    if by not in ("layer", "leaf"):
+        raise TypeError(
+            f'by is "layer", "leaf" or a function from a key path to a name, got {by!r}.'
+        )
+    return layer if by == "layer" else leaf

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from coherence import jax_internals
-from coherence.trees import PyTree
+from coherence.trees import KeyPath, PyTree
 from coherence.trees import leaf as leaf_name
 
 
@@ -27,12 +27,7 @@ def check_batch(batch: PyTree, mask: jax.Array | None) -> int:
             raise TypeError(
                 f"batch leaf {leaf_name(path)} has no example axis, got {leaf!r}. Every leaf needs a leading axis of m examples."
             )
-        if any(axis is not None for axis in jax.typeof(leaf).sharding.spec):
-            raise ValueError(
-                f"batch leaf {leaf_name(path)} is sharded over a mesh with explicit axes ({jax.typeof(leaf)}): every reduction over the "
-                "examples would need its output's sharding spelled out. Leave it to the compiler: "
-                "jax.make_mesh(shape, names, axis_types=(jax.sharding.AxisType.Auto,) * len(names))."
-            )
+        check_sharding(path, leaf)
         sizes[leaf_name(path)] = leaf.shape[0]
     if not sizes:
         raise ValueError("batch holds no array: there is nothing to take examples from.")
@@ -48,6 +43,21 @@ def check_batch(batch: PyTree, mask: jax.Array | None) -> int:
             f"mask must be bool [{m}], one entry an example, got {jnp.result_type(mask)} {list(jnp.shape(mask))}."
         )
     return m
+
+
+def check_sharding(path: KeyPath, leaf: Any) -> None:
+    """Refuse an array whose sharding is part of its type.
+
+    Raises:
+        ValueError: it is sharded over a mesh with explicit axes.
+    """
+    if any(axis is not None for axis in jax.typeof(leaf).sharding.spec):
+        raise ValueError(
+            f"batch leaf {leaf_name(path)} is sharded over a mesh with explicit axes "
+            f"({jax.typeof(leaf)}): every reduction over the examples would need its output's "
+            "sharding spelled out. Leave it to the compiler: jax.make_mesh(shape, names, "
+            "axis_types=(jax.sharding.AxisType.Auto,) * len(names))."
+        )
 
 
 def varying_with(params: PyTree, data: PyTree) -> PyTree:

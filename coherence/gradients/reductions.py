@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from coherence.jax_internals import zeros_like
-from coherence.trees import KeyPath, LeafNames, PyTree
+from coherence.trees import By, KeyPath, PyTree, leaf_names
 from coherence.trees import leaf as leaf_name
 
 from . import layout, recomputed
@@ -135,12 +135,13 @@ def weighted_sum_of(
 @overload
 def squared_norms(gradients: PyTree, *, by: None = None) -> jax.Array: ...
 @overload
-def squared_norms(gradients: PyTree, *, by: LeafNames) -> dict[str, jax.Array]: ...
+def squared_norms(gradients: PyTree, *, by: By) -> dict[str, jax.Array]: ...
 def squared_norms(gradients, *, by=None):
     """||g_i||^2 for each example, over all leaves: [m]; with `by` (`coherence.layer`, `coherence.leaf`) `{name: [m]}`."""
     norms: dict = {}
+    names = None if by is None else leaf_names(by)
     for path, squares in leaf_squared_norms(gradients):
-        name = by(path) if by is not None else None
+        name = None if names is None else names(path)
         norms[name] = norms[name] + squares if name in norms else squares
     return norms if by is not None else norms[None]
 
@@ -160,7 +161,7 @@ def leaf_weighted_sums(gradients: PyTree, weights: jax.Array) -> list[tuple[KeyP
 @overload
 def dot(gradients: PyTree, tree: PyTree, *, by: None = None) -> jax.Array: ...
 @overload
-def dot(gradients: PyTree, tree: PyTree, *, by: LeafNames) -> dict[str, jax.Array]: ...
+def dot(gradients: PyTree, tree: PyTree, *, by: By) -> dict[str, jax.Array]: ...
 def dot(gradients, tree, *, by=None):
     """g_i . v for each example: [m]; `tree` is v, in the parameters' shapes. With `by` `{name: [m]}`, the layers' shares."""
     found, _ = nodes(gradients)
@@ -171,8 +172,9 @@ def dot(gradients, tree, *, by=None):
             f"dot(gradients, tree): tree must have the parameters' shapes {shapes}, got {[jnp.shape(v) for v in vectors]}."
         )
     pairs: dict = {}
+    names = None if by is None else leaf_names(by)
     for (path, node), v in zip(found, vectors):
-        pairs.setdefault(by(path) if by is not None else None, []).append((node, v))
+        pairs.setdefault(None if names is None else names(path), []).append((node, v))
     dots = {name: _dot(some) for name, some in pairs.items()}
     return dots if by is not None else dots[None]
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from coherence.gradients.arguments import check_sharding
 from coherence.jax_internals import is_container
 from coherence.trees import PyTree
 
@@ -210,9 +211,13 @@ def count_examples(data: PyTree, *, empty: bool = False) -> int:
     """The length of the leading axis that all leaves share.
 
     Raises:
-        ValueError: no leaves, scalars, leaves that disagree, or no example where `empty` is false.
+        ValueError: no leaves, scalars, leaves that disagree, no example where `empty` is false, or
+            a sharding over explicit axes.
     """
     leaves = jax.tree.leaves(data)
+    for path, leaf in jax.tree.leaves_with_path(data):
+        if isinstance(leaf, jax.Array):
+            check_sharding(path, leaf)
     if not leaves:
         raise ValueError(
             "data holds no arrays: it is a pytree whose leaves share a leading axis of examples, "

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from coherence.gradients.reductions import dot, mask, squared_norms
-from coherence.trees import LeafNames, PyTree
+from coherence.trees import By, LeafNames, PyTree, leaf_names
 
 from .pooling import Pooled, check_examples, check_size, one_set, pool
 
@@ -48,7 +48,7 @@ def alpha(
 def alpha(
     gradients: PyTree,
     *,
-    by: LeafNames,
+    by: By,
     groups: ArrayLike | None = None,
     num_groups: int | None = None,
 ) -> dict[str, jax.Array]: ...
@@ -57,7 +57,7 @@ def alpha(
 def alpha(
     gradients: PyTree,
     *,
-    by: LeafNames | None = None,
+    by: By | None = None,
     groups: ArrayLike | None = None,
     num_groups: int | None = None,
 ) -> Any:
@@ -76,7 +76,7 @@ def alpha(
     Args:
         gradients: from `per_example_value_and_grad`, a plain tree whose leaves have a leading axis
             of m examples, or what `pool` made of them (of a tuple the result is [groups]).
-        by: a function from a leaf's key path to a name (`coherence.layer`, `coherence.leaf`); the
+        by: "layer", "leaf", or a function from a leaf's key path to a name (`coherence.layer`); the
             result is then a dict.
         groups: bool [m] (result [2], False first) or int [m] with `num_groups`: one alpha a group,
         each with its own m.
@@ -109,7 +109,7 @@ def m_coherence(
 def m_coherence(
     gradients: PyTree,
     *,
-    by: LeafNames,
+    by: By,
     groups: ArrayLike | None = None,
     num_groups: int | None = None,
 ) -> dict[str, jax.Array]: ...
@@ -118,7 +118,7 @@ def m_coherence(
 def m_coherence(
     gradients: PyTree,
     *,
-    by: LeafNames | None = None,
+    by: By | None = None,
     groups: ArrayLike | None = None,
     num_groups: int | None = None,
 ) -> Any:
@@ -154,7 +154,7 @@ def alpha_unbiased(
 def alpha_unbiased(
     gradients: PyTree,
     *,
-    by: LeafNames,
+    by: By,
     groups: ArrayLike | None = None,
     num_groups: int | None = None,
 ) -> dict[str, jax.Array]: ...
@@ -163,7 +163,7 @@ def alpha_unbiased(
 def alpha_unbiased(
     gradients: PyTree,
     *,
-    by: LeafNames | None = None,
+    by: By | None = None,
     groups: ArrayLike | None = None,
     num_groups: int | None = None,
 ) -> Any:
@@ -203,7 +203,7 @@ def moments(
 def moments(
     gradients: PyTree,
     *,
-    by: LeafNames,
+    by: By,
     groups: ArrayLike | None = None,
     num_groups: int | None = None,
 ) -> dict[str, Moments]: ...
@@ -212,7 +212,7 @@ def moments(
 def moments(
     gradients: PyTree,
     *,
-    by: LeafNames | None = None,
+    by: By | None = None,
     groups: ArrayLike | None = None,
     num_groups: int | None = None,
 ) -> Any:
@@ -280,14 +280,12 @@ def alpha_without(
 def alpha_without(
     gradients: PyTree,
     *,
-    by: LeafNames,
+    by: By,
     pooled: Pooled | None = None,
 ) -> dict[str, jax.Array]: ...
 
 
-def alpha_without(
-    gradients: PyTree, *, by: LeafNames | None = None, pooled: Pooled | None = None
-) -> Any:
+def alpha_without(gradients: PyTree, *, by: By | None = None, pooled: Pooled | None = None) -> Any:
     r"""Alpha without each example: of the m - 1 others.
 
     .. math:: \alpha_{(i)} = \frac{\|S - g_i\|^2}{(m-1)(Q - \|g_i\|^2)},
@@ -310,7 +308,7 @@ def alpha_without(
     """
     check_examples(gradients, "alpha_without")
     whole = one_set(gradients if pooled is None else pooled, "alpha_without")
-    names = everything if by is None else by
+    names = everything if by is None else leaf_names(by)
     norms, dots = squared_norms(gradients, by=names), dot(gradients, whole.mean, by=names)
     keep, result = mask(gradients), {}
     for name, part in moments(whole, by=names).items():
@@ -337,13 +335,13 @@ def everything(path: Any) -> str:
 def _from_moments(
     quantity: Callable[[Moments], Any],
     gradients: PyTree,
-    by: LeafNames | None,
+    by: By | None,
     groups: ArrayLike | None,
     num_groups: int | None,
 ) -> Any:
     """`quantity` of the `Moments`, of all leaves or of those of each name."""
     pooled = pool(gradients, groups=groups, num_groups=num_groups)
-    names = everything if by is None else by
+    names = everything if by is None else leaf_names(by)
     if isinstance(pooled, Pooled):
         parts = _moments_by_name(pooled, names)
     else:

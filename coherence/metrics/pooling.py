@@ -17,7 +17,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from coherence.gradients import reductions
-from coherence.gradients.factors import Recomputed, Stacked, accumulator
+from coherence.gradients.factors import Recomputed, Stacked, accumulator, is_node
 from coherence.jax_internals import is_traced
 from coherence.trees import PyTree
 
@@ -157,6 +157,7 @@ def pool(
     """
     if is_pooled(gradients):
         return _passed_on(gradients, groups, variances)
+    check_rows(gradients)
     found, treedef = reductions.nodes(gradients)
     norms = [norms for _, norms in reductions.leaf_squared_norms(gradients)]
     weights, counts = _weights(gradients, groups, num_groups)
@@ -223,6 +224,23 @@ def check_examples(gradients: PyTree, name: str) -> None:
             f"{name} needs per-example gradients, got what pool made of them: single examples are "
             "gone from it."
         )
+    check_rows(gradients)
+
+
+def check_rows(gradients: PyTree) -> None:
+    """Refuse plain vectors: more likely one gradient than those of a single number.
+
+    Raises:
+        ValueError: plain leaves that are all one-dimensional.
+    """
+    leaves = jax.tree.leaves(gradients, is_leaf=is_node)
+    if leaves and all(not is_node(x) and jnp.ndim(x) == 1 for x in leaves):
+        raise ValueError(
+            f"gradients are plain vectors, {list(jnp.shape(leaves[0]))}: one gradient, it seems, "
+            "whose entries would be taken for examples. Per-example gradients come from "
+            "per_example_value_and_grad(loss)(params, batch); as plain arrays they are "
+            "[m, ...], and [m, 1] of a single number."
+        )
 
 
 def group_numbers(groups: ArrayLike, num_groups: int | None, m: int) -> tuple[jax.Array, int]:
@@ -231,8 +249,9 @@ def group_numbers(groups: ArrayLike, num_groups: int | None, m: int) -> tuple[ja
     Raises:
         ValueError: the wrong shape or type, or integers without `num_groups`.
     """
-    groups = jnp.asarray(groups)
-    return groups.astype(jnp.int32), count_groups(groups, num_groups, m)
+    array: Any = groups if is_traced(groups) else np.asarray(groups)
+    num_groups = count_groups(array, num_groups, m)
+    return jnp.asarray(array.astype(np.int32)), num_groups
 
 
 def count_groups(groups: Any, num_groups: int | None, m: int) -> int:
@@ -245,6 +264,11 @@ def count_groups(groups: Any, num_groups: int | None, m: int) -> int:
         raise ValueError(f"groups must have one entry an example, [{m}], got {list(groups.shape)}.")
     if groups.dtype == bool:
         return 2
+    if groups.dtype.kind in "USOT":
+        raise ValueError(
+            f"groups must be bool or int, got {groups.dtype}. Number them: "
+            "names, groups = np.unique(groups, return_inverse=True), num_groups=len(names)."
+        )
     if not jnp.issubdtype(groups.dtype, jnp.integer):
         raise ValueError(f"groups must be bool or int, got {groups.dtype}.")
     if num_groups is None:

@@ -6,7 +6,7 @@ from typing import Any, overload
 import jax
 import jax.numpy as jnp
 
-from coherence.trees import KeyPath, LeafNames, PyTree
+from coherence.trees import By, KeyPath, PyTree, leaf_names
 
 from .pooling import Pooled, one_set
 
@@ -49,10 +49,10 @@ def mean_gsnr(gradients: PyTree, *, by: None = None) -> jax.Array: ...
 
 
 @overload
-def mean_gsnr(gradients: PyTree, *, by: LeafNames) -> dict[str, jax.Array]: ...
+def mean_gsnr(gradients: PyTree, *, by: By) -> dict[str, jax.Array]: ...
 
 
-def mean_gsnr(gradients: PyTree, *, by: LeafNames | None = None) -> Any:
+def mean_gsnr(gradients: PyTree, *, by: By | None = None) -> Any:
     r"""GSNR averaged over the parameters that any example moves, each counted once.
 
     .. math:: \frac1D\sum_{j=1}^{D} r_j
@@ -68,9 +68,10 @@ def mean_gsnr(gradients: PyTree, *, by: LeafNames | None = None) -> Any:
     Array(4., dtype=float32)
     """
     pooled = one_set(gradients, "mean_gsnr", at_least=2, variances=True)
+    names = None if by is None else leaf_names(by)
     sums: dict[str, tuple[Any, Any]] = {}
     for path, total, count in _ratio_sums(pooled):
-        name = "" if by is None else by(path)
+        name = "" if names is None else names(path)
         before, counted = sums.get(name, (0.0, 0))
         sums[name] = before + total, counted + count
     mean = lambda total, count: jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from coherence.gradients.reductions import dot, squared_norms
 from coherence.gradients.transform import per_example_value_and_grad
-from coherence.trees import LeafNames, Loss, PyTree
+from coherence.trees import By, Loss, PyTree, leaf_names
 
 from .batching import Batch, Few, Groups, batches, take
 from .coherence import Moments, everything, leave_one_out, moments
@@ -91,7 +91,7 @@ def measure(
     data: PyTree,
     *,
     batch_size: int,
-    by: LeafNames | None = None,
+    by: By | None = None,
     groups: Groups = None,
     num_groups: int | None = None,
     progress: bool = False,
@@ -121,7 +121,7 @@ def measure(
             or an iterable of such batches of any sizes, read once.
         batch_size: examples differentiated at a time. It bounds the memory and changes the result
             by rounding only.
-        by: `coherence.layer`, `coherence.leaf`, or any function from a leaf's key path to a name.
+        by: "layer", "leaf", or a function from a leaf's key path to a name.
         groups: bool [m] (False first) or int [m] with `num_groups`; where `data` is an iterable, a
             function from a batch to those. Entries outside of 0..num_groups-1 are left out.
         progress: show a progress bar.
@@ -248,13 +248,13 @@ def _norms_and_dots(params, examples, mask, mean, *, loss, by):
 
 
 def _intervals(
-    loss: Loss, params: PyTree, part: Pass, batch_size: int, by: LeafNames | None
+    loss: Loss, params: PyTree, part: Pass, batch_size: int, by: By | None
 ) -> dict[str, tuple[float, float, float]]:
     """`{name: (alpha, low, high)}` of one group, in float64.
 
     From the leave-one-out values of a few of its examples.
     """
-    names = by or everything
+    names = everything if by is None else leaf_names(by)
     examples, weights = part.few.examples_and_weights()
     batches_read = []
     for batch in batches(examples, batch_size)[1]:
@@ -297,9 +297,10 @@ def _half_width(without: np.ndarray, shares: np.ndarray, m: float) -> float:
     return stats.t.ppf(0.975, freedom) * np.sqrt((m - 1) * second)
 
 
-def _names(params: PyTree, by: LeafNames | None) -> tuple[str, ...]:
+def _names(params: PyTree, by: By | None) -> tuple[str, ...]:
     paths = [path for path, _ in jax.tree.leaves_with_path(params)]
-    return tuple(dict.fromkeys(map(by or everything, paths)))
+    names = everything if by is None else leaf_names(by)
+    return tuple(dict.fromkeys(map(names, paths)))
 
 
 def _warn(kurtosis: np.ndarray, counts: np.ndarray, *, grouped: bool) -> None:

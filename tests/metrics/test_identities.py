@@ -207,6 +207,16 @@ def test_masked_examples_are_in_no_world_and_no_group():
     without = metrics.alpha_without(masked)
     np.testing.assert_allclose(without[kept], metrics.alpha_without(fewer), rtol=1e-3)
     assert np.isnan(np.delete(without, kept)).all()
+    # only labels of kept examples are permuted, all of them, and only among these
+    plain = metrics.contributions(fewer)
+    labels = np.full(m, 2)
+    labels[kept[:2]], labels[kept[2:]] = 1, 0
+    worlds = metrics.null_shares(masked, labels, jax.random.key(1), num_groups=3, permutations=200)
+    possible = (plain[:, None] + plain)[np.triu_indices(len(kept), 1)] / plain.sum()
+    nearest = np.abs(np.asarray(worlds)[:, 1:2] - np.asarray(possible)).argmin(1)
+    np.testing.assert_allclose(worlds[:, 1], possible[nearest], atol=1e-5)
+    np.testing.assert_allclose(worlds[:, 2], 0, atol=1e-6)
+    assert len(set(nearest.tolist())) == len(possible)
     # one group is everything that is kept: every world gives it the whole step
     alone = jnp.where(mask, 0, 1)
     worlds = metrics.null_shares(masked, alone, jax.random.key(0), num_groups=2, permutations=5)

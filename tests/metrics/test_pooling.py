@@ -195,6 +195,28 @@ def test_what_devices_hold_pools_to_the_whole():
     eight_devices.run(ON_EIGHT_DEVICES)
 
 
+EXPLICIT_AXES = """
+import jax, jax.numpy as jnp, pytest
+import coherence as co
+from coherence.probes import Probe
+from jax.sharding import NamedSharding, PartitionSpec as P
+mesh = jax.make_mesh((8,), ("i",), axis_types=(jax.sharding.AxisType.Explicit,))
+x = jax.device_put(jnp.ones((16, 5)), NamedSharding(mesh, P("i")))
+loss = lambda w, e: jnp.dot(w, e["x"])
+for call in (
+    lambda: Probe(loss, {"x": x}),
+    lambda: co.measure(loss, jnp.ones(5), {"x": x}, batch_size=4),
+    lambda: co.measure(loss, jnp.ones(5), iter([{"x": x}]), batch_size=4),
+):
+    with pytest.raises(ValueError, match="leaf x is sharded over a mesh with explicit axes"):
+        call()
+"""
+
+
+def test_samples_on_a_mesh_with_explicit_axes_are_refused():
+    eight_devices.run(EXPLICIT_AXES)
+
+
 def test_pooling_is_compiled_into_the_step_and_forms_nothing():
     m, p, q = 64, 512, 1024
     make = lambda params, x: pool(
@@ -252,5 +274,49 @@ def test_bad_input_is_named():
         pool(g, groups=jnp.ones(3, bool))
     with pytest.raises(ValueError, match="groups must be bool or int, got float32"):
         pool(g, groups=jnp.ones(24))
+    for words in (np.array(["a", "b"] * 12), ["a", "b"] * 12):
+        with pytest.raises(ValueError, match="groups must be bool or int, got <U1. Number them"):
+            pool(g, groups=words)
     with pytest.raises(ValueError, match="int groups need num_groups, how many there are"):
         pool(g, groups=jnp.ones(24, int))
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        co.alpha,
+        metrics.evidence,
+        metrics.contributions,
+        metrics.cosine_stiffness,
+        metrics.gradient_disparity,
+        metrics.gradient_norm,
+    ],
+)
+@pytest.mark.parametrize("gradient", [jnp.ones(5), {"w": jnp.ones(5), "b": jnp.ones(5)}])
+def test_one_plain_gradient_is_not_taken_for_examples(metric, gradient):
+    with pytest.raises(ValueError, match=r"plain vectors, \[5\]: one gradient, it seems"):
+        metric(gradient)
+
+
+def test_gradients_of_a_single_number_are_examples():
+    loss = lambda w, x: w * x
+    _, g = co.per_example_value_and_grad(loss)(jnp.ones(()), jnp.array([1.0, 3.0]))
+    assert co.alpha(g) == pytest.approx(0.8)
+    assert co.alpha(jnp.array([[1.0], [3.0]])) == pytest.approx(0.8)
+    linear = {"w": jnp.array([[1.0, 0.0], [3.0, 0.0]]), "b": jnp.array([0.0, 0.0])}
+    assert co.alpha(linear) == pytest.approx(0.8)
+
+
+def test_names_stand_for_the_functions_of_that_name():
+    loss, params, batch = zoo.dense()
+    _, g = co.per_example_value_and_grad(loss)(params, batch)
+    for name, function in (("layer", co.layer), ("leaf", co.leaf)):
+        for metric in (co.alpha, metrics.mean_gsnr, metrics.alpha_without, co.squared_norms):
+            by_name, by_function = metric(g, by=name), metric(g, by=function)
+            assert by_name.keys() == by_function.keys()
+            for key, value in by_name.items():
+                np.testing.assert_array_equal(value, by_function[key])
+        measured = co.measure(loss, params, batch, batch_size=4, by=name)
+        assert measured.by == co.measure(loss, params, batch, batch_size=4, by=function).by
+    with pytest.raises(TypeError, match='by is "layer", "leaf" or a function .*, got "?\'layers'):
+        co.alpha(g, by="layers")

@@ -125,9 +125,7 @@ def test_a_quantity_of_ones_own_is_a_name_and_a_function():
         Quantity("diversity", metrics.gradient_diversity),
         Quantity("longest", lambda few: jnp.max(co.squared_norms(few)), reads="few"),
         Quantity("between", metrics.alpha_between, reads="groups"),
-        Quantity(
-            "signal", lambda pooled: jnp.max(pooled.second_moments["a"]["w"]), variances=True
-        ),
+        Quantity("signal", lambda pooled: jnp.max(pooled.second_moments["a"]["w"]), variances=True),
     )
     found = Probe(loss, batch, name="mine", quantities=mine)(params)
     _, g = co.per_example_value_and_grad(loss)(params, batch)

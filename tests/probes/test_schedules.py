@@ -32,6 +32,13 @@ def test_at_a_loss_level_once_and_only_when_a_whole_window_is_there():
     assert AtLoss((0.5,), window=1).crossed([1.0, np.nan, 0.4]) == 1
 
 
+def test_a_level_that_is_met_exactly_is_reached():
+    when = AtLoss((0.5, 0.25), window=2)
+    losses = [2.0, 2.0, 1.25, 0.75, 1.0, 1.0, 0.5, 0.5]  # 1 and 0.5 are half and a quarter
+    assert [when.crossed(losses[:n]) for n in (2, 4, 6, 8)] == [0, 1, 1, 2]
+    assert [n for n in range(9) if when.due(losses[:n])] == [4, 8]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
