@@ -164,6 +164,16 @@ def contains(jaxpr: Any, name: str) -> bool:
     )
 
 
+def float_dtypes(jaxpr: Any) -> set[Any]:
+    """The dtypes of all floats a jaxpr computes."""
+    computed = (v.aval for equation in jaxpr.eqns for v in equation.outvars)
+    dtypes = {aval.dtype for aval in computed if hasattr(aval, "dtype")}
+    for equation in jaxpr.eqns:
+        for inner in inner_jaxprs(equation):
+            dtypes |= float_dtypes(inner)
+    return {dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)}
+
+
 def layer_scope(equation: Any) -> str:
     """The scope an equation was traced in, where the framework names its layers (Flax does)."""
     return str(getattr(getattr(equation, "source_info", None), "name_stack", ""))
@@ -383,6 +393,7 @@ __all__ = [
     "evaluate",
     "evaluate_jaxpr",
     "evaluate_now",
+    "float_dtypes",
     "gather",
     "inlined",
     "inner_jaxprs",

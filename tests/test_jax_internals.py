@@ -163,6 +163,12 @@ def test_an_operation_is_applied_to_other_operands_and_hashable():
     assert jax_internals.operation(slices) == jax_internals.slicing((1, 0), (2, 2))
 
 
+def test_the_floats_inside_are_seen():
+    inner = jax.jit(lambda x: x.astype(jnp.bfloat16).astype(jnp.float32))
+    jaxpr = jax.make_jaxpr(lambda x: inner(x) * (x > 0).astype(int).astype(jnp.float32))(1.0).jaxpr
+    assert jax_internals.float_dtypes(jaxpr) == {jnp.dtype("bfloat16"), jnp.dtype("float32")}
+
+
 def test_a_scan_says_what_is_constant_carried_and_scanned():
     step = lambda carry, x: (carry * x[0], (carry, x[1]))
     run = lambda w, xs: jax.lax.scan(

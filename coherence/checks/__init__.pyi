@@ -6,3 +6,4 @@ from .reports import AggregatorCheck as AggregatorCheck
 from .reports import Finding as Finding
 from .reports import LeafCheck as LeafCheck
 from .reports import LossCheck as LossCheck
+from .reports import StepCheck as StepCheck

@@ -3,11 +3,14 @@
 import math
 import operator
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coherence import jax_internals
 from coherence.gradients import (
     Factored,
     Recomputed,
@@ -21,13 +24,20 @@ from coherence.gradients import (
 from coherence.trees import Loss, PyTree
 from coherence.trees import leaf as leaf_name
 
-from .reports import LeafCheck, LossCheck
+from .reports import LeafCheck, LossCheck, StepCheck
 
+_HALF = float(jnp.finfo(jnp.bfloat16).eps)  # coarser floats are codes, not what one computes in
 _SMALL = 1e-2  # of the largest entry of any leaf: below it differences count as rounding of the others, not of the leaf's own
 
 
 def check_loss(
-    loss: Loss, params: PyTree, batch: PyTree, *, examples: int = 4, has_aux: bool = False
+    loss: Loss,
+    params: PyTree,
+    batch: PyTree,
+    *,
+    batch_loss: Callable[[Any, Any], jax.Array] | None = None,
+    examples: int = 4,
+    has_aux: bool = False,
 ) -> LossCheck:
     """How every leaf of a model gets its per-example gradients, at what memory, and whether they are right.
 
@@ -36,13 +46,18 @@ def check_loss(
     sees one example (which is reported here, not raised). Costs one compilation of the transform
     and one of `jax.grad`: run it once, on your own model, before you trust a number.
 
-    That a loss is *one* example's cannot be checked: it is given nothing else.
+    That a loss is *one* example's cannot be checked: it is given nothing else. Whether its mean is
+    what you train on can: pass the loss of your training step as `batch_loss`.
 
     Args:
         loss: `(params, example) -> scalar` for ONE example, with `has_aux` `-> (scalar, aux)`.
         params: a pytree of floating-point arrays.
         batch: a pytree whose leaves share a leading axis of m examples.
-        examples: how many to compare with `jax.grad`, spread over the batch.
+        batch_loss: `(params, batch) -> scalar`, the loss of your training step: its gradient should
+            be the mean of the per-example gradients. It is not where a step sums over the tokens of
+            a batch what an example averages over its own.
+        examples: how many to compare with `jax.grad`, spread over the batch; up to as many more
+            whose gradients are not finite.
         has_aux: whether the loss returns auxiliary values.
 
     Returns:
@@ -68,13 +83,17 @@ def check_loss(
     ]
     m = paths[0][1].m
     index = np.unique(np.linspace(0, m - 1, min(examples, m)).round().astype(int))
-    few = jax.tree.map(lambda x: x[index], batch)
     with warnings.catch_warnings(), jax.default_matmul_precision("highest"):
         warnings.simplefilter("ignore", RecomputedWarning)  # the table says it
-        norms = jax.jit(lambda p, b: _norms(transform(p, b)[1]))(params, batch)
+        norms, mean = jax.jit(lambda p, b: _norms_and_mean(transform(p, b)[1]))(params, batch)
+        index = np.union1d(index, _not_finite(norms)[: len(index)])
+        few = jax.tree.map(lambda x: x[index], batch)
         ours = jax.jit(lambda p, b: _reduced(transform(p, b)[1]))(params, few)
         truth = _looped(loss, has_aux, params, few, len(index))
-    differences = _differences(ours, truth)
+        step = None if batch_loss is None else jax.jit(jax.grad(batch_loss))(params, batch)
+    trace = _trace(loss, has_aux, params, batch)
+    tolerance = _tolerance(params, shapes, trace)
+    differences = _differences(ours, truth, max(_SMALL, tolerance))
     leaves = [
         LeafCheck(
             name,
@@ -91,8 +110,10 @@ def check_loss(
         tuple(leaves),
         m,
         len(index),
-        _tolerance(params, shapes),
-        _batch_statistics(loss, has_aux, params, batch),
+        tolerance,
+        tuple(batch_statistics.find(trace, len(jax.tree.leaves(params)))),
+        tuple(index[_not_finite([_lengths(rows) for rows in truth])].tolist()),
+        None if step is None else _compared(mean, step),
     )
 
 
@@ -110,16 +131,35 @@ def _nodes_and_reasons(transform, params, batch):
     return nodes, reasons
 
 
-def _batch_statistics(loss, has_aux, params, batch):
+def _trace(loss, has_aux, params, batch):
     example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), batch)
     value = (lambda p, e: loss(p, e)[0]) if has_aux else loss
-    return tuple(
-        batch_statistics.find(jax.make_jaxpr(value)(params, example), len(jax.tree.leaves(params)))
+    return jax.make_jaxpr(value)(params, example)
+
+
+def _compared(mean, gradient):
+    """How far the mean gradient is from that of the step's loss, relative to its length; the same after the best scaling; the scaling."""
+    ours, step = (
+        np.concatenate([_float64(x).ravel() for x in jax.tree.leaves(tree)])
+        for tree in (mean, gradient)
     )
+    length, square = np.linalg.norm(step), float(ours @ ours)
+    factor = float(ours @ step) / square if square else math.nan
+    differences = np.linalg.norm(step - ours), np.linalg.norm(step - factor * ours)
+    return StepCheck(*(float(d / length) if length else math.inf for d in differences), factor)
+
+
+def _not_finite(norms):
+    """Places of the examples with a norm, in any leaf, that is nan or infinite."""
+    return np.flatnonzero(~np.isfinite(np.stack([_float64(n) for n in norms])).all(0))
 
 
 def _is_node(x):
     return isinstance(x, Factored | Stacked | Recomputed)
+
+
+def _norms_and_mean(gradients):
+    return _norms(gradients), reductions.mean(gradients)
 
 
 def _norms(gradients):
@@ -145,20 +185,26 @@ def _looped(loss, has_aux, params, few, n):
     return [np.stack(leaf) for leaf in zip(*rows)]
 
 
-def _differences(ours, truth):
-    largest = max(_largest(t) for t in truth)
-    longest = max(_largest(_lengths(t)) for t in truth)
+def _differences(ours, truth, small):
+    """Of each leaf the largest difference. Examples that `jax.grad` finds not finite are left out, if ours are so in the same places."""
+    finite = np.isfinite(np.stack([_lengths(t) for t in truth])).all(0)
+    largest = max(_largest(t[finite]) for t in truth)
+    longest = max(_largest(_lengths(t[finite])) for t in truth)
     found = []
     for rows, norms, total, true in zip(*ours, truth):
+        rows, norms = _float64(rows), _float64(norms)
+        if not np.array_equal(np.isfinite(rows[~finite]), np.isfinite(true[~finite])):
+            found.append(math.nan)
+            continue
+        rows, norms, true = rows[finite], norms[finite], true[finite]
+        total = _float64(total) if finite.all() else true.sum(0)
         lengths = _lengths(true)
-        scale = max(_largest(true), _SMALL * largest)
+        scale = max(_largest(true), small * largest)
         found.append(
             max(
-                _relative(_float64(rows) - true, scale),
-                _relative(
-                    np.sqrt(_float64(norms)) - lengths, max(_largest(lengths), _SMALL * longest)
-                ),
-                _relative(_float64(total) - true.sum(0), scale * len(true)),
+                _relative(rows - true, scale),
+                _relative(np.sqrt(norms) - lengths, max(_largest(lengths), small * longest)),
+                _relative(total - true.sum(0), scale * len(true)),
                 key=lambda x: (math.isnan(x), x),
             )
         )
@@ -182,11 +228,13 @@ def _float64(x):
     return np.asarray(x).astype(np.float64)
 
 
-def _tolerance(params, nodes):
+def _tolerance(params, nodes, trace):
     """The square root of the coarsest precision in sight: rounding stays below it, a wrong rule does not."""
     nodes = [n for n in jax.tree.leaves(nodes, is_leaf=_is_node) if not isinstance(n, Recomputed)]
     dtypes = {jnp.result_type(x) for x in (*jax.tree.leaves(params), *jax.tree.leaves(nodes))}
-    return max(float(jnp.finfo(d).eps) for d in dtypes if jnp.issubdtype(d, jnp.floating)) ** 0.5
+    eps = [float(jnp.finfo(d).eps) for d in dtypes if jnp.issubdtype(d, jnp.floating)]
+    inside = [float(jnp.finfo(d).eps) for d in jax_internals.float_dtypes(trace.jaxpr)]
+    return max([*eps, *(e for e in inside if e <= _HALF)]) ** 0.5
 
 
 def _how(node, reason):

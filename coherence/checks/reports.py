@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,15 +33,33 @@ class LeafCheck:
         return self.kind != "Recomputed"
 
 
+class StepCheck(NamedTuple):
+    """How far the mean gradient is from the gradient of a step's loss, relative to the latter's length.
+
+    `unscaled` is that distance after multiplying the mean by `factor`, which makes it smallest.
+    """
+
+    difference: float
+    unscaled: float
+    factor: float
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class LossCheck:
-    """What `check_loss` found; prints as a table. `examples` of the `m` were compared; `batch_statistics` are sentences."""
+    """What `check_loss` found; prints as a table.
+
+    `examples` of the `m` were compared; `batch_statistics` are sentences; `not_finite` are the
+    compared examples whose gradient `jax.grad` finds nan or infinite; `step` says how the mean
+    compares with the gradient of `batch_loss`.
+    """
 
     leaves: tuple[LeafCheck, ...]
     m: int
     examples: int
     tolerance: float
     batch_statistics: tuple[str, ...]
+    not_finite: tuple[int, ...] = ()
+    step: StepCheck | None = None
 
     @property
     def ok(self) -> bool:
@@ -66,6 +85,13 @@ class LossCheck:
                 found.append(
                     f"{leaf.name} differs from jax.grad by {leaf.difference:.1e} (allowed: {self.tolerance:.1e})"
                 )
+        if self.not_finite:
+            found.append(
+                f"gradients are nan or infinite, by jax.grad too, for these of the {self.examples} examples compared: "
+                f"{', '.join(map(str, self.not_finite))}"
+            )
+        if self.step is not None and not self.step.difference <= self.tolerance:
+            found.append(_of_step(self.step, self.tolerance, self.m))
         if zero := [leaf.name for leaf in self.leaves if leaf.zero]:
             found.append(
                 f"gradients are exactly 0 for every example: {', '.join(zero)}. Unused, frozen, behind dead units or a layer "
@@ -99,6 +125,17 @@ class LossCheck:
         return "\n".join(lines)
 
     __repr__ = __str__
+
+
+def _of_step(step, tolerance, m):
+    if step.unscaled <= tolerance:
+        of_sum = f", the sum over the {m} examples" if abs(step.factor / m - 1) <= tolerance else ""
+        return f"batch_loss has {step.factor:.4g} times the gradient of the mean loss of the examples{of_sum}"
+    return (
+        f"batch_loss has another gradient than the mean loss of the examples: they differ by {step.difference:.1%} of its length. "
+        "Is something averaged over the tokens of an example here and over those of the batch there, or weighted, or penalized? "
+        "See docs/per_example_gradients.md, 'The loss of a step'"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,14 +9,57 @@ from coherence import jax_internals
 from coherence.trees import KeyPath, PyTree
 from coherence.trees import leaf as leaf_name
 
+_NNX_STATE = (
+    "it changes the state of an NNX module, which the loss of one example must not. Without dropout and with "
+    "frozen statistics: model.eval() before nnx.split. Dropout: give every example a key in the batch, and in the "
+    "loss nnx.reseed(model, default=key, dropout=key) after nnx.merge(graphdef, params, rest, copy=True). "
+    "Batch norm in training mode has no per-example gradients: GroupNorm or LayerNorm, or alpha_from_minibatches."
+)
+_LINEN_STATE = (
+    "it changes variables of a Flax module, which are not passed as mutable. Batch norm in training mode has no "
+    "per-example gradients: use_running_average=True, another norm (GroupNorm, LayerNorm), or alpha_from_minibatches."
+)
+_EQUINOX_STATE = (
+    "it reads an Equinox State twice. With frozen statistics: eqx.nn.inference_mode(model). Else make a copy inside "
+    "the loss: leaves, treedef = jax.tree.flatten(state) outside, jax.tree.unflatten(treedef, leaves) inside. "
+    "Batch norm in training mode has no per-example gradients: another norm, or alpha_from_minibatches."
+)
+_RANDOMNESS = (
+    "it draws random numbers without a key. Put one key per example into the batch, and pass it on: "
+    "model.apply(..., rngs={'dropout': key}) in Flax Linen, model(x, key=key) in Equinox; or switch dropout off."
+)
+# Where a framework's own error does not say what to do under a per-example loss: a part of its name
+# or message, and the way out.
+_FRAMEWORKS = {
+    "TraceContextError": _NNX_STATE,
+    "ModifyScopeVariableError": _LINEN_STATE,
+    "InvalidRngError": _RANDOMNESS,
+    "Dropout requires a key": _RANDOMNESS,
+    "Attempted to use old state": _EQUINOX_STATE,
+}
+
+
+def explained(error: Exception) -> ValueError | None:
+    """A framework's error while the loss of one example was traced, with that framework's way out; `None` for others."""
+    name = type(error).__name__
+    for sign, way_out in _FRAMEWORKS.items():
+        if sign == name or sign in str(error):
+            return ValueError(f"loss of one example cannot be traced: {way_out} ({name})")
+    return None
+
 
 def check_params(params: PyTree) -> None:
     for path, leaf in jax.tree.leaves_with_path(params):
-        dtype = jnp.result_type(leaf)
-        if not jnp.issubdtype(dtype, jnp.floating):
+        try:
+            kind = str(jnp.result_type(leaf))
+            is_float = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+        except TypeError:
+            kind, is_float = f"a {type(leaf).__name__}", False
+        if not is_float:
             raise TypeError(
-                f"leaf {leaf_name(path)} is {dtype}: gradients need floats. "
-                "With Flax NNX, split with a filter: nnx.split(model, nnx.Param, ...)."
+                f"leaf {leaf_name(path)} is {kind}: gradients need floats. "
+                "With Flax NNX, split with a filter: nnx.split(model, nnx.Param, ...); with Equinox, "
+                "eqx.partition(model, eqx.is_inexact_array)."
             )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from coherence import jax_internals
 
 _WAYS_OUT = (
-    "The per-example gradient of such a network is not defined. Ways out: (1) frozen statistics: use_running_average=True "
+    "The per-example gradient of such a network is not defined. Ways out: (1) frozen statistics: use_running_average=True, in Equinox eqx.nn.inference_mode(model) "
     "(the gradients are then those of the evaluated network); (2) another norm: GroupNorm or LayerNorm; (3) the gradients of whole "
     "mini-batches, inverted by alpha_from_minibatches."
 )

@@ -114,7 +114,7 @@ def step(equation: Any, operands: Sequence[Any]) -> Layout | None:
 
     `operands` are the equation's: `None` in the tensor's own place, else known numbers or arrays.
     """
-    name, place = equation.primitive.name, operands.index(None)
+    name, place = equation.primitive.name, [x is None for x in operands].index(True)
     tensor, out = equation.invars[place].aval, equation.outvars[0].aval
     others = [x for x in operands if x is not None]
     if name in IDENTITIES:

@@ -167,6 +167,13 @@ class Walk:
             outputs = self._custom(equation, operands)
         elif name in ("concatenate", "stack"):
             outputs = _join(equation, operands)
+            if outputs is None and not _have_no_data(operands):
+                # Behind each other with data: a row is no larger than the output.
+                plain = [
+                    self._formed(x) if isinstance(x, Tracked) else self._plain(x, name)
+                    for x in operands
+                ]
+                outputs = jax_internals.evaluate(equation, plain)
         elif len(places) == 1:
             outputs = self._move(equation, operands, *places) or self._met(
                 equation, operands, *places
@@ -293,14 +300,14 @@ class Walk:
             return jax_internals.evaluate(equation, [filled.get(i, x) for i, x in enumerate(rest)])
 
         outs, pull_back = jax.vjp(function, *values)
+        backward = jax.make_jaxpr(lambda cts: pull_back(cts))(outs)
+        if not all(zero_where(backward.jaxpr, [True] * len(backward.jaxpr.invars))):
+            return None  # what it adds to every cotangent would be lost
         try:
             tangents_of = jax.linear_transpose(lambda *cts: pull_back(list(cts)), *outs)
             closed = jax.make_jaxpr(tangents_of)(tuple(values))
         except (NotImplementedError, TypeError, ValueError, AssertionError):
             return None
-        backward = jax.make_jaxpr(lambda cts: pull_back(cts))(outs)
-        if not all(zero_where(backward.jaxpr, [True] * len(backward.jaxpr.invars))):
-            return None  # what it adds to every cotangent would be lost
         data = any(i not in places and not isinstance(x, Fixed) for i, x in enumerate(operands))
         consts = [x if data else Fixed(x) for x in closed.consts]
         zeros = [
@@ -389,6 +396,12 @@ class Walk:
         rest = [
             self._plain(x, "scan") if i in scan.carried or not _can_be_scanned(x, i, scan) else x
             for i, x in enumerate(operands)
+        ]
+        # A step sees slices of what is scanned: what is known of the whole is not known of them.
+        scanned = range(scan.carried.stop, len(rest))
+        rest = [
+            Fixed(x.value) if i in scanned and isinstance(x, Fixed) else x
+            for i, x in enumerate(rest)
         ]
         scan, slices, rest = _sliced(scan, operands, rest)
         step = _Step(scan, rest, slices)

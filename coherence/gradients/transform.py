@@ -12,7 +12,7 @@ from coherence.trees import LeafFilter, Loss, PyTree
 from coherence.trees import leaf as leaf_name
 
 from . import batch_statistics
-from .arguments import check_batch, check_loss_output, check_params, varying_with
+from .arguments import check_batch, check_loss_output, check_params, explained, varying_with
 from .factors import Recomputed, node
 from .terms import Term
 from .tracing import Fixed, Tracked, Walk
@@ -154,8 +154,11 @@ class _Trace:
         example = jax.eval_shape(lambda batch: jax.tree.map(lambda x: x[0], batch), batch)
         try:
             self.closed, self.out = jax.make_jaxpr(loss, return_shape=True)(params, example)
-        except NameError as error:
-            raise batch_statistics.unbound(error) or error from error
+        except Exception as error:
+            axis = isinstance(error, NameError) and batch_statistics.unbound(error)
+            if refusal := axis or explained(error):
+                raise refusal from error
+            raise
         check_loss_output(self.out, has_aux)
         if not allow_batch_statistics:
             batch_statistics.refuse(self.closed, len(self.paths))

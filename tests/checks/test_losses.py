@@ -189,3 +189,86 @@ def test_mistakes_are_named():
 def test_nan_losses_are_not_ok():
     loss, params, batch = zoo.dense()
     assert not co.check_loss(loss, params, jax.tree.map(lambda x: x.at[0].set(np.nan), batch)).ok
+
+
+def test_the_loss_of_a_step_is_compared_with_the_mean():
+    loss, params, batch = zoo.dense()
+    mean = lambda p, b: jax.vmap(loss, (None, 0))(p, b).mean()
+    check = co.check_loss(loss, params, batch, batch_loss=mean)
+    assert check.ok
+    assert check.step.difference < 1e-6
+    total = lambda p, b: jax.vmap(loss, (None, 0))(p, b).sum()
+    (problem,) = co.check_loss(loss, params, batch, batch_loss=total).problems
+    assert problem == (
+        "batch_loss has 6 times the gradient of the mean loss of the examples, the sum over the 6 examples"
+    )
+    twice = lambda p, b: 2 * mean(p, b)
+    (problem,) = co.check_loss(loss, params, batch, batch_loss=twice).problems
+    assert problem == "batch_loss has 2 times the gradient of the mean loss of the examples"
+    decayed = lambda p, b: mean(p, b) + jnp.sum(p["w"] ** 2)
+    (problem,) = co.check_loss(loss, params, batch, batch_loss=decayed).problems
+    assert problem.startswith("batch_loss has another gradient than the mean loss of the examples")
+
+
+def test_a_mean_over_an_examples_tokens_is_not_a_mean_over_a_batchs():
+    """Padded sentences of different lengths."""
+    table, words = zoo.normal(0, 10, 3), jnp.arange(15).reshape(3, 5) % 10
+    lengths = jnp.array([5, 1, 2])
+    token = lambda p, word: jnp.sum(jnp.tanh(p[word]) ** 2)
+
+    def of_tokens(p, e):
+        counts = jnp.arange(5) < e[1]
+        return jnp.where(counts, jax.vmap(token, (None, 0))(p, e[0]), 0), counts
+
+    def loss(p, e):
+        losses, counts = of_tokens(p, e)
+        return losses.sum() / counts.sum()
+
+    def step(p, b):
+        losses, counts = jax.vmap(of_tokens, (None, 0))(p, b)
+        return losses.sum() / counts.sum()
+
+    batch = words, lengths
+    assert not co.check_loss(loss, table, batch, batch_loss=step).ok
+    # The way out of the documentation: weigh examples by their share of the tokens.
+    weigh = lambda p, e: loss(p, e[:2]) * e[2]
+    weights = lengths * len(lengths) / lengths.sum()
+    weighted = lambda p, b: step(p, b[:2])
+    assert co.check_loss(weigh, table, (*batch, weights), batch_loss=weighted).ok
+
+
+def test_gradients_that_jax_finds_nan_too_are_named_and_no_difference():
+    loss, params, (x, y) = zoo.dense()
+    check = co.check_loss(loss, params, (x.at[4].set(jnp.nan), y), examples=2)
+    assert check.not_finite == (4,)  # looked for in the whole batch
+    (problem,) = check.problems
+    assert (
+        problem
+        == "gradients are nan or infinite, by jax.grad too, for these of the 3 examples compared: 4"
+    )
+    assert all(leaf.difference < 1e-5 for leaf in check.leaves)
+
+
+def test_a_nan_that_only_ours_have_is_a_difference(monkeypatch):
+    right = RULES["dot_general"]
+
+    def rule(*args):
+        steps, factors = right(*args)
+        return steps, lambda x, dy: factors(x, jnp.where(x[0] > 50, jnp.nan, dy))
+
+    monkeypatch.setitem(RULES, "dot_general", rule)
+    loss, params, (x, y) = zoo.dense()
+    check = co.check_loss(loss, params, (x.at[3, 0].set(100.0), y), examples=1)
+    assert not check.ok
+    assert check.not_finite == ()
+    assert check.problems[0].startswith("w differs from jax.grad by nan")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_zero_up_to_rounding_in_bfloat16_is_no_mistake(seed):
+    """The bias of an attention's keys: adding one number to all scores of a row changes nothing."""
+    model = linen.MultiHeadDotProductAttention(num_heads=2, dtype=jnp.bfloat16)
+    x, y = zoo.normal(seed, 4, 12, 16), zoo.normal(9 + seed, 4, 12, 16)
+    params = model.init(jax.random.key(seed), x[0])["params"]
+    loss = lambda p, e: ((model.apply({"params": p}, e[0]).astype(jnp.float32) - e[1]) ** 2).mean()
+    assert co.check_loss(loss, params, (x, y)).ok

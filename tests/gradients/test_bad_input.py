@@ -1,7 +1,10 @@
 """Every mistake is named together with the way out."""
 
+import equinox as eqx
+import flax.linen as linen
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
@@ -47,6 +50,120 @@ def test_integer_parameters_are_refused_with_the_nnx_filter():
         match=r"leaf drop/rngs/.*: gradients need floats. With Flax NNX, split with a filter: nnx.split\(model, nnx.Param",
     ):
         co.per_example_value_and_grad(lambda p, x: jnp.sum(x))(state, X)
+
+
+def test_parameters_that_are_no_arrays_are_refused_with_equinoxs_filter():
+    model = eqx.nn.MLP(3, 2, 4, 1, key=jax.random.key(0))
+    with pytest.raises(
+        TypeError,
+        match=r"leaf activation is a custom_jvp: gradients need floats.*with Equinox, eqx.partition\(model, eqx.is_inexact_array\)",
+    ):
+        co.per_example_value_and_grad(lambda p, x: jnp.sum(p(x)))(model, X)
+
+
+class _Dropped(nnx.Module):
+    def __init__(self, layer, rngs):
+        self.linear, self.layer = nnx.Linear(3, 2, rngs=rngs), layer
+
+    def __call__(self, x):
+        return self.layer(self.linear(x))
+
+
+@pytest.mark.parametrize("layer", [nnx.Dropout, nnx.BatchNorm])
+def test_an_nnx_module_whose_state_changes_is_refused_with_nnxs_ways_out(layer):
+    rngs = nnx.Rngs(0)
+    made = layer(0.5, rngs=rngs) if layer is nnx.Dropout else layer(2, rngs=rngs)
+    model = _Dropped(made, rngs)
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    loss = lambda p, x: jnp.sum(nnx.merge(graphdef, p, rest)(x[None]) ** 2)
+    with pytest.raises(
+        ValueError,
+        match=r"loss of one example cannot be traced: it changes the state of an NNX module.*model.eval\(\) before "
+        r"nnx.split.*nnx.reseed\(model, default=key, dropout=key\).*TraceContextError",
+    ):
+        co.per_example_value_and_grad(loss)(params, X)
+    model.eval()  # the way out
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    assert co.alpha(co.per_example_value_and_grad(loss)(params, X)[1]) > 0
+
+
+def test_the_way_out_for_nnx_dropout_draws_for_every_example():
+    rngs = nnx.Rngs(0)
+    graphdef, params, rest = nnx.split(_Dropped(nnx.Dropout(0.5, rngs=rngs), rngs), nnx.Param, ...)
+
+    def loss(p, example):
+        x, key = example
+        model = nnx.merge(graphdef, p, rest, copy=True)
+        nnx.reseed(model, default=key, dropout=key)
+        return jnp.sum(model(x))
+
+    batch = jnp.ones((64, 3)), jax.random.split(jax.random.key(0), 64)
+    losses, _ = co.per_example_value_and_grad(loss)(params, batch)
+    assert len(np.unique(losses)) > 1
+
+
+def test_a_linen_module_whose_variables_change_is_refused_with_linens_ways_out():
+    norm = linen.BatchNorm(use_running_average=False)
+    variables = norm.init(jax.random.key(0), X)
+    loss = lambda p, x: jnp.sum(norm.apply({**variables, "params": p}, x[None]))
+    with pytest.raises(
+        ValueError,
+        match=r"it changes variables of a Flax module, which are not passed as mutable.*use_running_average=True",
+    ):
+        co.per_example_value_and_grad(loss)(variables["params"], X)
+
+
+def test_an_equinox_state_read_twice_is_refused_and_its_way_out_works():
+    layer = eqx.nn.Linear(3, 2, key=jax.random.key(0))
+    norm, state = eqx.nn.make_with_state(eqx.nn.SpectralNorm)(
+        layer, "weight", key=jax.random.key(1)
+    )
+    params, rest = eqx.partition(norm, eqx.is_inexact_array)
+    first = lambda p, x: jnp.sum(eqx.combine(p, rest)(x, state)[0] ** 2)
+    co.per_example_value_and_grad(first)(params, X)
+    loss = lambda p, x: jnp.sum(eqx.combine(p, rest)(x, state)[0])
+    with pytest.raises(
+        ValueError,
+        match=r"it reads an Equinox State twice.*eqx.nn.inference_mode\(model\).*jax.tree.unflatten\(treedef, leaves\)",
+    ):
+        co.per_example_value_and_grad(loss)(params, X)
+    norm, state = eqx.nn.make_with_state(eqx.nn.SpectralNorm)(
+        layer, "weight", key=jax.random.key(1)
+    )
+    leaves, treedef = jax.tree.flatten(state)
+    copied = lambda p, x: jnp.sum(eqx.combine(p, rest)(x, jax.tree.unflatten(treedef, leaves))[0])
+    for _ in range(2):
+        co.per_example_value_and_grad(copied)(params, X)
+
+
+@pytest.mark.parametrize(
+    "dropped",
+    [
+        lambda x: linen.Dropout(0.5, deterministic=False).apply({}, x),
+        lambda x: eqx.nn.Dropout(0.5)(x),
+    ],
+    ids=["linen", "equinox"],
+)
+def test_randomness_without_a_key_is_refused_with_the_way_out(dropped):
+    with pytest.raises(
+        ValueError, match=r"it draws random numbers without a key. Put one key per example into"
+    ):
+        co.per_example_value_and_grad(lambda w, x: jnp.sum(dropped(x @ w)))(W, X)
+
+
+def test_a_loss_that_fails_otherwise_fails_with_its_own_error():
+    with pytest.raises(KeyError, match="missing"):
+        co.per_example_value_and_grad(lambda w, x: {}["missing"])(W, X)
+
+
+def test_one_gradient_is_not_taken_for_gradients_of_examples():
+    for one in (jnp.ones(5), {"a": jnp.ones(5), "b": jnp.ones(5)}):
+        with pytest.raises(
+            ValueError,
+            match=r"every leaf is one-dimensional, .*that looks like one gradient, not like one an example",
+        ):
+            co.alpha(one)
+    assert co.alpha(co.Stacked(jnp.ones(5))) == 1  # of a scalar parameter
 
 
 def test_mismatched_empty_and_axisless_batches_are_refused():

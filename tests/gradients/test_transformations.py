@@ -1,5 +1,8 @@
 """Per-example gradients pass through JAX's transformations and frameworks' parameter containers."""
 
+import contextlib
+import warnings
+
 import equinox as eqx
 import flax.linen as linen
 import jax
@@ -11,6 +14,7 @@ from flax import nnx
 from jax import export
 
 import coherence as co
+from coherence.gradients import tracing
 from tests import reference, zoo
 
 
@@ -54,6 +58,65 @@ def test_a_metric_of_the_gradients_can_be_differentiated():
         jax.tree.leaves(jax.grad(norm)(params)), jax.tree.leaves(jax.grad(by_rows)(params))
     ):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_metric_can_be_differentiated_through_a_large_custom_derivative():
+    """Residuals count, too."""
+    layer = jax.custom_jvp(lambda x, w: jnp.tanh(x @ w))
+    slope = lambda x, w: 1 - layer(x, w) ** 2
+    layer.defjvp(lambda p, t: (layer(*p), slope(*p) * (t[0] @ p[1] + p[0] @ t[1])))
+    loss = lambda w, x: jnp.sum(layer(layer(x, w), w) ** 2)
+    w, x = 0.1 * zoo.normal(0, 66, 66), zoo.normal(1, 4, 66)
+    ours = lambda w: co.alpha(co.per_example_value_and_grad(loss)(w, x)[1])
+    by_rows = lambda w: co.alpha(jax.vmap(jax.grad(loss), (None, 0))(w, x))
+    a, b = jax.jit(jax.grad(ours))(w), jax.jit(jax.grad(by_rows))(w)
+    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * float(jnp.abs(b).max()))
+
+
+@pytest.mark.filterwarnings("ignore::coherence.gradients.transform.RecomputedWarning")
+def test_gradients_leave_a_jit_whose_arguments_the_loss_closes_over():
+    """A leaf without a rule is differentiated again, after that trace."""
+
+    @jax.jit
+    def merged(p, frozen, batch):
+        loss = lambda p, e: jnp.sum((e @ (frozen + p["a"] @ p["b"])) ** 2)
+        return co.per_example_value_and_grad(loss)(p, batch)
+
+    p = {"a": zoo.normal(0, 70, 64), "b": zoo.normal(1, 64, 70)}
+    frozen, batch = zoo.normal(2, 70, 70), zoo.normal(3, 4, 70)
+    _, g = merged(p, frozen, batch)
+    assert isinstance(g["a"], co.Recomputed)
+    loss = lambda p, e: jnp.sum((e @ (frozen + p["a"] @ p["b"])) ** 2)
+    mean = jax.grad(lambda p: jax.vmap(loss, (None, 0))(p, batch).mean())(p)
+    for ours, theirs in zip(jax.tree.leaves(jax.jit(co.mean)(g)), jax.tree.leaves(mean)):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-3)
+
+
+STRICT = [*zoo.FAST, *zoo.FALLBACK, *(m for models in zoo.SITUATIONS.values() for m in models)]
+
+
+@pytest.mark.parametrize("model", STRICT, ids=lambda model: model.__name__)
+def test_nothing_leaks_and_no_dtype_or_rank_is_promoted_in_silence(model, monkeypatch):
+    monkeypatch.setattr(tracing, "ROWS", 0 if model in zoo.LARGE_SITUATIONS else 4096)
+    loss, params, batch = model()
+    strict = jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise")
+    with contextlib.ExitStack() as stack:
+        for context in strict:
+            stack.enter_context(context)
+        try:
+            jax.eval_shape(jax.vmap(jax.grad(loss), (None, 0)), params, batch)
+        except (TypeError, ValueError):
+            pytest.skip("the loss itself promotes")
+        stack.enter_context(jax.checking_leaks())
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore", co.RecomputedWarning)
+
+        def everything(p, b):
+            _, g = co.per_example_value_and_grad(loss)(p, b)
+            sums = co.mean(g), co.weighted_sum(g, jnp.ones(jax.tree.leaves(b)[0].shape[0]))
+            return co.squared_norms(g), co.gram(g), co.dot(g, p), co.rows(g, jnp.array([0])), sums
+
+        jax.eval_shape(everything, params, batch)
 
 
 class _Linen(linen.Module):

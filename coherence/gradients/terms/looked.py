@@ -84,7 +84,7 @@ class Looked(Term):
         """ids [m, B T] in the B tables below each other, and their cotangents [m, B T, N]."""
         m, b, t, k, _ = self.dims
         below = jnp.arange(b, dtype=self.inputs.dtype)[:, None] * k
-        return (self.inputs + below).reshape(m, b * t), cotangents.reshape(m, b * t, -1)
+        return (self.inputs + below[None]).reshape(m, b * t), cotangents.reshape(m, b * t, -1)
 
 
 def _scattered(ids, d, size):

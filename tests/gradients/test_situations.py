@@ -1,0 +1,221 @@
+"""Situations people reported and their siblings: exact plainly, in `jit`, masked, on several devices and in bfloat16.
+
+`python -m tests.gradients.test_situations` prints the table of them in the documentation.
+"""
+
+import re
+import warnings
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import coherence as co
+from coherence.gradients import tracing
+from tests import eight_devices, reference, zoo
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/per_example_gradients.md"
+MODELS = [model for models in zoo.SITUATIONS.values() for model in models]
+by_name = pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+
+# In half precision both sides round: their own derivative is what each is compared with.
+TOLERANCES = {
+    **dict.fromkeys(zoo.SITUATIONS["half precision"], 1e-2),
+    zoo.joined_and_cast: 1e-2,
+    zoo.convolved_spectrum: 1e-4,
+}
+
+
+@pytest.fixture(autouse=True)
+def large(request, monkeypatch):
+    """The models are small; where one shows what happens to large parameters, none counts as small."""
+    model = request.node.callspec.params.get("model") if hasattr(request.node, "callspec") else None
+    if model in zoo.LARGE_SITUATIONS:
+        monkeypatch.setattr(tracing, "ROWS", 0)
+
+
+def gradients(loss, **kwargs):
+    """The transform, whose warnings the test of the nodes is about."""
+
+    def function(*args):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", co.RecomputedWarning)
+            return co.per_example_value_and_grad(loss, **kwargs)(*args)
+
+    return function
+
+
+def rows(loss, params, batch):
+    """By JAX alone, [m, parameters]."""
+    truth = jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(params, batch)
+    return reference.flat(jax.tree.map(lambda x: x.astype(jnp.float32), truth))
+
+
+def agree(ours, truth, tolerance):
+    truth = np.asarray(truth, np.float64)
+    assert np.isfinite(truth).all()
+    atol = tolerance * max(np.abs(truth).max(), 1e-30)
+    np.testing.assert_allclose(np.asarray(ours, np.float64), truth, rtol=0, atol=atol)
+
+
+def whole(tree):
+    return reference.flat(jax.tree.map(lambda x: x[None].astype(jnp.float32), tree))[0]
+
+
+def reductions(g):
+    return co.squared_norms(g), co.gram(g), co.mean(g), co.dot(g, co.mean(g)), co.materialize(g)
+
+
+def compare(reduced, g, tolerance):
+    norms, gram, mean, dots, formed = reduced
+    agree(norms, (g**2).sum(1), tolerance)
+    agree(gram, g @ g.T, tolerance)
+    agree(whole(mean), g.mean(0), tolerance)
+    agree(dots, g @ g.mean(0), tolerance)
+    agree(reference.flat(formed), g, tolerance)
+
+
+def kinds(g):
+    leaves = jax.tree.leaves_with_path(g, is_leaf=lambda x: isinstance(x, tracing_nodes))
+    return {co.leaf(path): type(node) for path, node in leaves}
+
+
+tracing_nodes = (co.Factored, co.Stacked, co.Recomputed)
+
+
+@by_name
+def test_every_reduction_is_exact_in_jit(model):
+    loss, params, batch = model()
+    nodes = {}
+
+    @jax.jit
+    def reduced(params, batch):
+        _, g = gradients(loss)(params, batch)
+        nodes.update(kinds(g))
+        return reductions(g)
+
+    tolerance = TOLERANCES.get(model, 2e-5)
+    compare(reduced(params, batch), rows(loss, params, batch), tolerance)
+    recomputed = {name for name, kind in nodes.items() if kind is co.Recomputed}
+    assert recomputed == zoo.RECOMPUTED_SITUATIONS.get(model, set())
+
+
+@by_name
+def test_masked_examples_in_microbatches_might_as_well_not_be_there(model):
+    loss, params, batch = model()
+    m = jax.tree.leaves(batch)[0].shape[0]
+    keep = np.arange(m) != m - 1
+    floats = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
+    poisoned = jax.tree.map(lambda x: x.at[-1].set(jnp.nan) if floats(x) else x, batch)
+
+    @jax.jit
+    def reduced(params, batch):
+        _, g = gradients(loss, microbatch_size=2)(params, batch, jnp.asarray(keep))
+        return co.squared_norms(g), co.mean(g)
+
+    norms, mean = reduced(params, poisoned)
+    g = rows(loss, params, jax.tree.map(lambda x: x[keep], batch))
+    tolerance = TOLERANCES.get(model, 2e-5)
+    agree(norms, np.append((g**2).sum(1), 0.0), tolerance)
+    agree(whole(mean), g.mean(0), tolerance)
+
+
+@by_name
+def test_parameters_and_data_in_bfloat16(model):
+    loss, params, batch = model()
+    half = lambda x: x.astype(jnp.bfloat16) if jnp.issubdtype(x.dtype, jnp.floating) else x
+    params, batch = jax.tree.map(half, (params, batch))
+    try:
+        g = rows(loss, params, batch)
+    except TypeError:  # scans and Fourier transforms that JAX refuses in bfloat16
+        pytest.skip("JAX does not take this loss in bfloat16")
+
+    @jax.jit
+    def reduced(params, batch):
+        _, g = gradients(loss)(params, batch)
+        return co.squared_norms(g), co.mean(g)
+
+    norms, mean = reduced(params, batch)
+    assert norms.dtype == jnp.float32
+    agree(norms, (g**2).sum(1), 4e-2)
+    agree(whole(mean), g.mean(0), 4e-2)
+
+
+@pytest.mark.parametrize(
+    "model", [models[0] for models in zoo.SITUATIONS.values()], ids=lambda model: model.__name__
+)
+def test_without_jit_the_numbers_are_the_same(model):
+    loss, params, batch = model()
+    _, g = gradients(loss)(params, batch)
+    truth = rows(loss, params, batch)
+    agree(co.squared_norms(g), (truth**2).sum(1), TOLERANCES.get(model, 2e-5))
+
+
+DEVICES = """
+import itertools, warnings
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import AxisType, PartitionSpec as P
+import coherence as co
+from coherence.gradients import tracing
+from tests import reference, zoo
+from tests.gradients import test_situations
+
+warnings.simplefilter("ignore", co.RecomputedWarning)
+meshes = {n: jax.make_mesh((n,), ("d",), axis_types=(AxisType.Auto,), devices=jax.devices()[:n]) for n in (2, 8)}
+ways = itertools.cycle([(2, True), (8, False), (8, True), (2, False)])
+zoo_models = [*zoo.FAST, *zoo.FALLBACK]
+large = {*zoo.SMALL_COUNT_AS_LARGE, *zoo.LARGE_SITUATIONS, *(m for m in zoo_models if m.__name__.startswith("joined"))}
+wrong = []
+for model, (n, check) in zip([*zoo_models, *test_situations.MODELS][PART::4], ways):
+    tracing.ROWS = 0 if model in large else 4096
+    loss, params, batch = model()
+    batch = jax.tree.map(lambda x: jnp.concatenate([x] * 8)[:8], batch)
+
+    def local(p, b):
+        _, g = co.per_example_value_and_grad(loss)(p, b)
+        total = jax.tree.map(lambda x: jax.lax.psum(x, "d"), co.total(g))
+        return co.squared_norms(g), co.dot(g, p), total
+
+    split = jax.shard_map(local, mesh=meshes[n], in_specs=(P(), P("d")), out_specs=(P("d"), P("d"), P()), check_vma=check)
+    try:
+        norms, dots, total = jax.jit(split)(params, batch)
+        g = test_situations.rows(loss, params, batch)
+        tolerance = test_situations.TOLERANCES.get(model, 5e-5)
+        test_situations.agree(norms, (g**2).sum(1), tolerance)
+        test_situations.agree(dots, g @ test_situations.whole(params), tolerance)
+        test_situations.agree(test_situations.whole(total), g.sum(0), tolerance)
+    except Exception as error:
+        wrong.append(f"{model.__name__} on {n} devices, {check=}: {type(error).__name__}: {str(error)[:300]}")
+assert not wrong, "\\n".join(wrong)
+"""
+
+
+@pytest.mark.timeout(900)  # compiles a quarter of the zoo
+@pytest.mark.parametrize("part", range(4))
+def test_the_whole_zoo_on_several_devices(part):
+    """Under `shard_map`, checked and not, on two devices and on eight: the ways take turns."""
+    eight_devices.run(DEVICES.replace("PART", str(part)))
+
+
+def table():
+    """The situations as the documentation lists them."""
+    lines = ["| situation | what it is | gradients |", "|---|---|---|"]
+    for kind, models in zoo.SITUATIONS.items():
+        for model in models:
+            text = (model.__doc__ or "").strip().split("\n")[0]
+            recomputed = zoo.RECOMPUTED_SITUATIONS.get(model)
+            how = f"recomputed: {', '.join(sorted(recomputed))}" if recomputed else "by rules"
+            name = model.__name__.replace("_", " ")
+            lines.append(f"| {kind}: {name} | {text} | {how} |")
+    return "\n".join(lines)
+
+
+def test_the_documentation_lists_them():
+    (listed,) = re.findall(r"(?s)(\| situation \|.*?)\n\n", PAGE.read_text())
+    assert listed == table(), "python -m tests.gradients.test_situations prints the table"
+
+
+if __name__ == "__main__":
+    print(table())
