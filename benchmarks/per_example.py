@@ -1,4 +1,4 @@
-"""Losses, squared norms, alpha by layer and the mean gradient, against one plain gradient of the mean loss.
+"""Losses, norms, alpha by layer and the mean gradient, against one plain gradient.
 
     python benchmarks/per_example.py [--quick] [--only cnn]
 
@@ -98,7 +98,10 @@ def measure(name, net, pairs):
     memory = (fast.temporaries + fast.outputs) / (reference.temporaries + reference.outputs)
     compiling = fast.seconds_to_compile / reference.seconds_to_compile
     times = f"{took!s:>20} {net.time:>5} {took.a * 1e3:>8.1f} {took.b * 1e3:>8.1f}"
-    return f"{name:12} {times} {memory:>8.2f} {net.memory:>5} {compiling:>8.1f} {COMPILE:>5} {worst:>10.0e} {share:>6.1%}"
+    return (
+        f"{name:12} {times} {memory:>8.2f} {net.memory:>5} {compiling:>8.1f} {COMPILE:>5} "
+        f"{worst:>10.0e} {share:>6.1%}"
+    )
 
 
 def _fast_share(loss, params, batch):

@@ -49,20 +49,27 @@ def automatic_axes() -> tuple[str, ...]:
 
 
 def varying_axes(value: Any) -> frozenset[str]:
-    """The mesh axes over which a value differs from device to device; empty outside of `shard_map`."""
+    """The mesh axes over which a value differs from device to device.
+
+    Empty outside of `shard_map`.
+    """
     typed = value if isinstance(value, jax.ShapeDtypeStruct) else jax.typeof(value)
     kind = getattr(typed, "manual_axis_type", None)
     return frozenset() if kind is None else frozenset(kind.varying)
 
 
 def as_varying(value: jax.Array, axes: Iterable[str]) -> jax.Array:
-    """The value typed as differing over these axes, too: an addition to it then has a gradient of its own on each device."""
+    """The value typed as differing over these axes, too.
+
+    An addition to it then has a gradient of its own on each device.
+    """
     missing = tuple(sorted(set(axes) - varying_axes(value)))
     return jax.lax.pcast(value, missing, to="varying") if missing else value
 
 
 def zeros_like(value: Any) -> jax.Array:
-    """Zeros of a value's (or a `ShapeDtypeStruct`'s) shape and dtype that vary over the same axes."""
+    """Zeros of a value's (or a `ShapeDtypeStruct`'s) shape and dtype that vary over the same
+    axes."""
     return as_varying(jnp.zeros(value.shape, value.dtype), varying_axes(value))
 
 
@@ -197,7 +204,10 @@ def mesh_axis_names(equation: Any) -> tuple[str, ...]:
 
 
 class Operation(NamedTuple):
-    """A primitive and its parameters, without operands: hashable, so that it can be static in a pytree."""
+    """A primitive and its parameters, without operands.
+
+    Hashable, so that it can be static in a pytree.
+    """
 
     primitive: Any
     parameters: tuple[tuple[str, Any], ...]
@@ -234,7 +244,8 @@ def slicing(starts: Sequence[int], stops: Sequence[int]) -> Operation:
 
 
 def taking(rank: int, sizes: Sequence[int]) -> Operation:
-    """Slices of `sizes` along the first of `rank` axes, at the indices [n, 1] that are its second operand."""
+    """Slices of `sizes` along the first of `rank` axes, at the indices [n, 1] that are its
+    second operand."""
     numbers = jax.lax.GatherDimensionNumbers(
         offset_dims=tuple(range(1, rank)), collapsed_slice_dims=(0,), start_index_map=(0,)
     )
@@ -271,7 +282,10 @@ class Scan(NamedTuple):
 
 
 def scan(equation: Any) -> Scan:
-    """What a scan does. JAX up to 0.11 counts operands in `num_consts` and `num_carry`, later `ft_in` does."""
+    """What a scan does.
+
+    JAX up to 0.11 counts operands in `num_consts` and `num_carry`, later `ft_in` does.
+    """
     p = equation.params
     if "num_consts" in p:
         constants, carries = p["num_consts"], p["num_carry"]
@@ -314,7 +328,10 @@ def contraction(equation: Any) -> Contraction:
 
 
 class Convolution(NamedTuple):
-    """A `conv_general_dilated`, in the words of `jax.lax`; the specifications say where each dimension is."""
+    """A `conv_general_dilated`, in the words of `jax.lax`.
+
+    The specifications say where each dimension is.
+    """
 
     lhs_spec: tuple[int, ...]
     rhs_spec: tuple[int, ...]
@@ -345,7 +362,10 @@ def convolution(equation: Any) -> Convolution:
 
 
 class Gather(NamedTuple):
-    """A `gather`: its dimension numbers, the size of a slice, and what becomes of indices outside."""
+    """A `gather`.
+
+    Its dimension numbers, the size of a slice, and what becomes of indices outside.
+    """
 
     numbers: jax.lax.GatherDimensionNumbers
     slice_sizes: tuple[int, ...]

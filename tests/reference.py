@@ -1,4 +1,8 @@
-"""The slow truth: every definition in numpy loops, as the papers write it, and per-example gradients one `jax.grad` at a time."""
+"""The slow truth.
+
+Every definition in numpy loops, as the papers write it, and per-example gradients one `jax.grad` at
+a time.
+"""
 
 import jax
 import numpy as np
@@ -33,7 +37,8 @@ def alpha_unbiased(g):
 
 
 def stiffness(g, of):
-    """Mean of `of(g_i, g_j)` over ordered pairs of different examples that both have a direction."""
+    """Mean of `of(g_i, g_j)` over ordered pairs of different examples that both have a
+    direction."""
     return _mean(
         [
             of(a, b)
@@ -53,7 +58,10 @@ def cosine(a, b):
 
 
 def class_stiffness(g, groups, num_groups, of):
-    """The class stiffness matrix; its means within classes and between them, over the entries that have a pair."""
+    """The class stiffness matrix.
+
+    Its means within classes and between them, over the entries that have a pair.
+    """
     matrix = np.full((num_groups, num_groups), np.nan)
     for a in range(num_groups):
         for b in range(num_groups):
@@ -75,7 +83,8 @@ def class_stiffness(g, groups, num_groups, of):
 
 
 def confusion(g):
-    """Smallest eta >= 0 with <g_i, g_j> >= -eta, smallest cosine, share of negative inner products."""
+    """Smallest eta >= 0 with <g_i, g_j> >= -eta, smallest cosine, share of negative inner
+    products."""
     pairs = [(g[i], g[j]) for i in range(len(g)) for j in range(len(g)) if i != j]
     products = [np.dot(a, b) for a, b in pairs]
     cosines = [cosine(a, b) for a, b in pairs if np.any(a) and np.any(b)]

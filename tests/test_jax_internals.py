@@ -1,4 +1,7 @@
-"""What we use of JAX below its public API, one claim each: when JAX changes, this says what broke."""
+"""What we use of JAX below its public API, one claim each.
+
+When JAX changes, this says what broke.
+"""
 
 import ast
 from pathlib import Path
@@ -269,7 +272,10 @@ def test_named_scopes_are_seen():
 
 
 def test_nothing_else_in_the_package_looks_below_jax():
-    """Names, equations and variables of a jaxpr are `jax.extend.core`; what is asked of them here is not."""
+    """Names, equations and variables of a jaxpr are `jax.extend.core`.
+
+    What is asked of them here is not.
+    """
     forbidden = {"get_bind_params", "Tracer", "default_registry", "get_abstract_mesh"}
     for path in PACKAGE.rglob("*.py"):
         if path.name == "jax_internals.py":

@@ -1,4 +1,7 @@
-"""Odd models, one a rule or a composition: `name: (loss, params, batch)` with what each leaf is expected to become."""
+"""Odd models, one a rule or a composition: `name.
+
+(loss, params, batch)` with what each leaf is expected to become.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +43,10 @@ def transposed_view():
 
 
 def sequence():
-    """The same weights at every position: few positions, so that Gram matrices are the cheap way."""
+    """The same weights at every position.
+
+    Few positions, so that Gram matrices are the cheap way.
+    """
     return (
         lambda p, e: _half(jnp.tanh(e[0] @ p["w"]), e[1]),
         {"w": normal(0, 9, 8)},
@@ -109,7 +115,10 @@ def norm_layer():
 
 
 def broadcast_parameters():
-    """Biases and scales of a sequence, a learned position, one number for all: broadcast along some dimensions."""
+    """Biases and scales of a sequence, a learned position, one number for all.
+
+    Broadcast along some dimensions.
+    """
 
     def loss(p, e):
         x = e[0] * p["channel"] + p["position"][:, None] - p["both"]
@@ -445,7 +454,8 @@ def branches():
 
 
 def custom_derivative():
-    """A parameter inside a function with a derivative rule of its own, which must be kept (this one is wrong on purpose)."""
+    """A parameter inside a function with a derivative rule of its own, which must be kept (this
+    one is wrong on purpose)."""
 
     @jax.custom_jvp
     def prelu(x, slope):

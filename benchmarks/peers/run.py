@@ -94,7 +94,8 @@ def in_its_own_process(net, peer, budget, limit):
     except (IndexError, json.JSONDecodeError):
         last = (child.stderr.strip().splitlines() or [""])[-1]
         return {
-            "error": f"the process ended with status {child.returncode} (-9: killed, mostly for memory). {last}"
+            "error": f"the process ended with status {child.returncode} (-9: killed, mostly for "
+            f"memory). {last}"
         }
 
 
@@ -159,7 +160,10 @@ def details(results):
     ]
     for (net, peer), r in results.items():
         if "error" not in r:
-            took = f"{r['value']:.3g} [{r['low']:.3g}, {r['high']:.3g}] | {1e3 * r['a']:.4g} | {1e3 * r['b']:.4g}"
+            took = (
+                f"{r['value']:.3g} [{r['low']:.3g}, {r['high']:.3g}] | {1e3 * r['a']:.4g} | "
+                f"{1e3 * r['b']:.4g}"
+            )
             lines.append(f"| {net} | {peer} | {took} | {r['pairs']} | {r['wrong_by']:.1e} |")
     return "\n".join(lines)
 
@@ -180,7 +184,10 @@ def conditions(results):
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     devices = ", ".join(dict.fromkeys(r["machine"] for r in results.values() if "machine" in r))
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    return f"{datetime.date.today()}. {cores} cores of {cpu}; computed by: {devices}. Python {platform.python_version()}, {versions}."
+    return (
+        f"{datetime.date.today()}. {cores} cores of {cpu}; computed by: {devices}. Python "
+        f"{platform.python_version()}, {versions}."
+    )
 
 
 def version(name):
@@ -193,8 +200,9 @@ def version(name):
 def document(results, nets, peers):
     return f"""# Other libraries on the same nets
 
-Time for the mean gradient and every example's squared gradient norm, over the plain gradient of the mean loss, same framework:
-median of the ratios of interleaved pairs with a 95 % interval (the whole range below 6 pairs).
+Time for the mean gradient and every example's squared gradient norm, over the plain gradient of the
+mean loss, same framework: median of the ratios of interleaved pairs with a 95 % interval (the whole
+range below 6 pairs).
 Made by `benchmarks/peers/run.py`; what is compared: `benchmarks/peers/README.md`.
 
 {conditions(results)}
@@ -203,7 +211,8 @@ Made by `benchmarks/peers/run.py`; what is compared: `benchmarks/peers/README.md
 
 ## Every measurement
 
-Largest relative error: squared norms of {CHECKED} examples against looped gradients (for torch in float64), and that of the mean gradient.
+Largest relative error: squared norms of {CHECKED} examples against looped gradients (for torch in
+float64), and that of the mean gradient.
 
 {details(results)}
 """

@@ -1,4 +1,7 @@
-"""What users run on their own models and methods before they trust a number: `check_loss`, `check_aggregator`, promises."""
+"""What users run on their own models and methods before they trust a number.
+
+`check_loss`, `check_aggregator`, promises.
+"""
 
 import lazy_loader
 

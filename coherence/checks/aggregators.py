@@ -65,13 +65,16 @@ def check_aggregator(
 
     >>> from coherence.checks import promises
     >>> from coherence.optim import median
-    >>> check = check_aggregator(median(), promises=[promises.odd, promises.breakdown(0.5)], twin=leafwise(lambda g: np.median(g, 0)))
+    >>> kept = [promises.odd, promises.breakdown(0.5)]
+    >>> twin = leafwise(lambda g: np.median(g, 0))
+    >>> check = check_aggregator(median(), promises=kept, twin=twin)
     >>> check.ok
     True
     """
     if not isinstance(tx, optax.GradientTransformation):
         raise TypeError(
-            f"check_aggregator(tx): an optax transformation such as median(), got {type(tx).__name__}. Did you call it?"
+            "check_aggregator(tx): an optax transformation such as median(), got "
+            f"{type(tx).__name__}. Did you call it?"
         )
     steps = operator.index(steps)
     if steps < 1:

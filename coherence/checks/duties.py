@@ -1,4 +1,7 @@
-"""What is asked of every aggregator: `duty(run) -> difference`, or `None` where nothing is measured; raises `Broken` if not done."""
+"""What is asked of every aggregator.
+
+`duty(run) -> difference`, or `None` where nothing is measured; raises `Broken` if not done.
+"""
 
 import collections
 from typing import Any
@@ -18,7 +21,9 @@ from .distances import differences, largest, worst
 TOLERANCE = (
     float(jnp.finfo(jnp.float32).eps) ** 0.5
 )  # rounding stays below it, another definition does not
-_SMALL = 1e-2  # of the largest entry of any leaf: below it differences count as rounding of the others, not of the leaf's own
+# of the largest entry of any leaf: below it differences count as rounding of the others, not of
+# the leaf's own
+_SMALL = 1e-2
 _LEARNING_RATE = 0.1
 
 
@@ -31,7 +36,9 @@ class Broken(Exception):
 
 
 class Run:
-    """The method under test: called with gradients it gives the last of `steps` updates from a fresh state.
+    """The method under test.
+
+    Called with gradients it gives the last of `steps` updates from a fresh state.
 
     `traces` counts how often the jitted update was traced for gradients of the same shapes.
     """
@@ -66,7 +73,8 @@ def state_is_arrays_that_keep_their_shape(run):
     for path, leaf in jax.tree.leaves_with_path(state):
         if not isinstance(leaf, jax.Array | np.ndarray):
             raise Broken(
-                f"leaf {leaf_name(path)} of init's state is of type {type(leaf).__name__}: make it an array, such as jnp.zeros(())"
+                f"leaf {leaf_name(path)} of init's state is of type {type(leaf).__name__}: make "
+                "it an array, such as jnp.zeros(())"
             )
     _alike(
         jax.eval_shape(run.tx.update, gradients, state, params)[1],
@@ -81,7 +89,8 @@ def a_step_is_traced_once(run):
     run(gradients, steps=steps)
     if (traces := run.traces[_key(gradients)]) != 1:
         raise Broken(
-            f"{traces} traces of steps whose gradients have the same shapes. What in the state changes its dtype or structure?"
+            f"{traces} traces of steps whose gradients have the same shapes. What in the state "
+            "changes its dtype or structure?"
         )
 
 
@@ -94,7 +103,8 @@ def extra_arguments_are_let_through(run):
         )
     except TypeError as error:
         raise Broken(
-            f"update(gradients, state, params, value=1.0) fails: {error}. Give update an argument **extra"
+            f"update(gradients, state, params, value=1.0) fails: {error}. Give update an "
+            "argument **extra"
         ) from error
 
 
@@ -128,7 +138,10 @@ def factors_rows_and_plain_arrays_agree(run):
 
 def masked_examples_do_not_count(run):
     real = specimens.real()
-    said = f"another update than without them ({real.masked['bias'].m} examples, {len(real.kept['bias'])} left)"
+    said = (
+        f"another update than without them ({real.masked['bias'].m} examples, "
+        f"{len(real.kept['bias'])} left)"
+    )
     return agreed(run(real.masked, real.params), run(real.kept, real.params), real.rows, said)
 
 
@@ -179,7 +192,8 @@ def _alike(got, wanted, what, but, dtypes=True):
     for (path, one), other in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(wanted)):
         if one.shape != other.shape or (dtypes and one.dtype != other.dtype):
             raise Broken(
-                f"{what} {leaf_name(path)} is {one.dtype}{list(one.shape)}, but {but} {other.dtype}{list(other.shape)}"
+                f"{what} {leaf_name(path)} is {one.dtype}{list(one.shape)}, but {but} "
+                f"{other.dtype}{list(other.shape)}"
             )
 
 

@@ -1,4 +1,7 @@
-"""Per-example gradients of a user's own loss: how every leaf gets them, at what memory, and whether they are right."""
+"""Per-example gradients of a user's own loss.
+
+How every leaf gets them, at what memory, and whether they are right.
+"""
 
 import math
 import operator
@@ -27,7 +30,9 @@ from coherence.trees import leaf as leaf_name
 from .reports import LeafCheck, LossCheck, StepCheck
 
 _HALF = float(jnp.finfo(jnp.bfloat16).eps)  # coarser floats are codes, not what one computes in
-_SMALL = 1e-2  # of the largest entry of any leaf: below it differences count as rounding of the others, not of the leaf's own
+# of the largest entry of any leaf: below it differences count as rounding of the others, not of
+# the leaf's own
+_SMALL = 1e-2
 
 
 def check_loss(
@@ -39,7 +44,7 @@ def check_loss(
     examples: int = 4,
     has_aux: bool = False,
 ) -> LossCheck:
-    """How every leaf of a model gets its per-example gradients, at what memory, and whether they are right.
+    """How every leaf gets its per-example gradients, at what memory, and whether they are right.
 
     Compares rows, norms and sums of a few examples with a Python loop of `jax.grad`, looks over the
     whole batch for leaves whose gradients are exactly zero, and into the loss for a batch norm that
@@ -66,7 +71,8 @@ def check_loss(
     Raises:
         ValueError: `examples` < 1, or whatever `per_example_value_and_grad` refuses.
 
-    >>> check = check_loss(lambda p, x: jnp.tanh(x @ p["w"]).sum(), {"w": jnp.ones((3, 2))}, jnp.eye(3))
+    >>> loss = lambda p, x: jnp.tanh(x @ p["w"]).sum()
+    >>> check = check_loss(loss, {"w": jnp.ones((3, 2))}, jnp.eye(3))
     >>> check.ok, check.fast_share
     (True, 1.0)
     """
@@ -138,7 +144,10 @@ def _trace(loss, has_aux, params, batch):
 
 
 def _compared(mean, gradient):
-    """How far the mean gradient is from that of the step's loss, relative to its length; the same after the best scaling; the scaling."""
+    """How far the mean gradient is from that of the step's loss, relative to its length.
+
+    The same after the best scaling; the scaling.
+    """
     ours, step = (
         np.concatenate([_float64(x).ravel() for x in jax.tree.leaves(tree)])
         for tree in (mean, gradient)
@@ -186,7 +195,10 @@ def _looped(loss, has_aux, params, few, n):
 
 
 def _differences(ours, truth, small):
-    """Of each leaf the largest difference. Examples that `jax.grad` finds not finite are left out, if ours are so in the same places."""
+    """Of each leaf the largest difference.
+
+    Examples that `jax.grad` finds not finite are left out, if ours are so in the same places.
+    """
     finite = np.isfinite(np.stack([_lengths(t) for t in truth])).all(0)
     largest = max(_largest(t[finite]) for t in truth)
     longest = max(_largest(_lengths(t[finite])) for t in truth)
@@ -229,7 +241,10 @@ def _float64(x):
 
 
 def _tolerance(params, nodes, trace):
-    """The square root of the coarsest precision in sight: rounding stays below it, a wrong rule does not."""
+    """The square root of the coarsest precision in sight.
+
+    Rounding stays below it, a wrong rule does not.
+    """
     nodes = [n for n in jax.tree.leaves(nodes, is_leaf=_is_node) if not isinstance(n, Recomputed)]
     dtypes = {jnp.result_type(x) for x in (*jax.tree.leaves(params), *jax.tree.leaves(nodes))}
     eps = [float(jnp.finfo(d).eps) for d in dtypes if jnp.issubdtype(d, jnp.floating)]

@@ -1,4 +1,6 @@
-"""What a robust mean may promise, one function a promise: `promise(aggregate, gradients) -> violation`.
+"""What a robust mean may promise, one function a promise.
+
+`promise(aggregate, gradients) -> violation`.
 
 `aggregate` turns a plain tree of per-example gradients, leaves [m, ...], into one gradient. The
 violation is a number: 0, or rounding, where the promise is kept; relative to the largest entry of
@@ -71,7 +73,8 @@ def unanimous(aggregate: Aggregate, gradients: PyTree) -> float:
 
 
 def separable(aggregate: Aggregate, gradients: PyTree) -> float:
-    """A coordinate's result depends on that coordinate alone, not on other coordinates or leaves."""
+    """A coordinate's result depends on that coordinate alone, not on other coordinates or
+    leaves."""
     rng = np.random.default_rng(0)
     changed = jax.tree.map(lambda x: jnp.asarray(rng.random(x.shape[1:]) < 0.5), gradients)
     others = jax.tree.map(lambda x, c: jnp.where(c, -7 * x[::-1], x), gradients, changed)
@@ -85,7 +88,7 @@ def is_the_mean(aggregate: Aggregate, gradients: PyTree) -> float:
 
 
 def breakdown(share: float) -> Promise:
-    """That share of the examples, arbitrarily large, cannot move a coordinate beyond the range of the others.
+    """A share of the examples, however large, moves no coordinate out of the others' range.
 
     Of m examples `share` of m - 1 to the nearest integer, halves down, as `winsorize` counts: so
     0.5 is fewer than half of them. They are the first ones, or spread over the batch, and go to
@@ -115,7 +118,9 @@ def breakdown(share: float) -> Promise:
 
 
 def bounded(share: float) -> Promise:
-    """That share of the examples moves the result only so far: a thousand times larger, they move it no farther.
+    """That share of the examples moves the result only so far.
+
+    A thousand times larger, they move it no farther.
 
     Weaker than `breakdown`, which asks for the range of the others coordinate by coordinate;
     examples counted and placed alike. The violation is the distance between the two results, in
@@ -154,19 +159,25 @@ def _named(promise, name, source):
 
 
 def _outliers(share, gradients):
-    """(bad, others): places of that share of the examples, at the beginning and spread, which groups by position tell apart."""
+    """(bad, others).
+
+    Places of that share of the examples, at the beginning and spread, which groups by position
+    tell apart.
+    """
     m = examples(gradients)
     number = math.ceil(share * (m - 1) - 0.5 - 1e-9)
     if number < 1:
         raise ValueError(
-            f"a share of {share} is none of {m} examples, and says nothing. Promise it for {0.5 / (m - 1):.3f} or more."
+            f"a share of {share} is none of {m} examples, and says nothing. Promise it for "
+            f"{0.5 / (m - 1):.3f} or more."
         )
     for bad in (np.arange(number), np.linspace(0, m - 1, number).round().astype(int)):
         yield bad, np.setdiff1d(np.arange(m), bad)
 
 
 def _replaced(gradients, bad, size):
-    """The bad examples agree on huge values, positive at some coordinates and negative at others."""
+    """The bad examples agree on huge values, positive at some coordinates and negative at
+    others."""
     rng = np.random.default_rng(0)
     scale = size * largest(gradients)
     return jax.tree.map(
@@ -176,5 +187,6 @@ def _replaced(gradients, bad, size):
 
 
 def _distance(result, expected, gradients):
-    """The largest difference of two results, relative to the largest entry expected (of the gradients, where that is zero)."""
+    """The largest difference of two results, relative to the largest entry expected (of the
+    gradients, where that is zero)."""
     return largest(differences(result, expected)) / (largest(expected) or largest(gradients))

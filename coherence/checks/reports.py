@@ -34,7 +34,7 @@ class LeafCheck:
 
 
 class StepCheck(NamedTuple):
-    """How far the mean gradient is from the gradient of a step's loss, relative to the latter's length.
+    """How far the mean gradient is from that of a step's loss, relative to the latter's length.
 
     `unscaled` is that distance after multiplying the mean by `factor`, which makes it smallest.
     """
@@ -63,7 +63,8 @@ class LossCheck:
 
     @property
     def ok(self) -> bool:
-        """Gradients agree with `jax.grad`, none is zero for every example, no statistic of a batch is asked of one example."""
+        """Gradients agree with `jax.grad`, none is zero for every example, no statistic of a
+        batch is asked of one example."""
         return not self.problems
 
     @property
@@ -75,7 +76,10 @@ class LossCheck:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """One sentence each, empty where all is well. A recomputed leaf is exact, hence no problem."""
+        """One sentence each, empty where all is well.
+
+        A recomputed leaf is exact, hence no problem.
+        """
         found = [
             f"the loss of one example needs statistics of a batch: {what}"
             for what in self.batch_statistics
@@ -83,18 +87,21 @@ class LossCheck:
         for leaf in self.leaves:
             if not leaf.difference <= self.tolerance:  # nan is wrong too
                 found.append(
-                    f"{leaf.name} differs from jax.grad by {leaf.difference:.1e} (allowed: {self.tolerance:.1e})"
+                    f"{leaf.name} differs from jax.grad by {leaf.difference:.1e} (allowed: "
+                    f"{self.tolerance:.1e})"
                 )
         if self.not_finite:
             found.append(
-                f"gradients are nan or infinite, by jax.grad too, for these of the {self.examples} examples compared: "
+                "gradients are nan or infinite, by jax.grad too, for these of the "
+                f"{self.examples} examples compared: "
                 f"{', '.join(map(str, self.not_finite))}"
             )
         if self.step is not None and not self.step.difference <= self.tolerance:
             found.append(_of_step(self.step, self.tolerance, self.m))
         if zero := [leaf.name for leaf in self.leaves if leaf.zero]:
             found.append(
-                f"gradients are exactly 0 for every example: {', '.join(zero)}. Unused, frozen, behind dead units or a layer "
+                f"gradients are exactly 0 for every example: {', '.join(zero)}. Unused, frozen, "
+                "behind dead units or a layer "
                 "initialized at zero, or in front of a batch norm that sees one example"
             )
         return tuple(found)
@@ -118,7 +125,8 @@ class LossCheck:
             sum(leaf.memory for leaf in self.leaves),
         )
         lines.append(
-            f"{self.fast_share:.1%} of {parameters:,} parameters on a fast rule; {_bytes(memory)} for {self.m} examples; "
+            f"{self.fast_share:.1%} of {parameters:,} parameters on a fast rule; "
+            f"{_bytes(memory)} for {self.m} examples; "
             f"{self.examples} of them compared with jax.grad"
         )
         lines += [f"problem: {problem}" for problem in self.problems] or ["ok"]
@@ -130,17 +138,26 @@ class LossCheck:
 def _of_step(step, tolerance, m):
     if step.unscaled <= tolerance:
         of_sum = f", the sum over the {m} examples" if abs(step.factor / m - 1) <= tolerance else ""
-        return f"batch_loss has {step.factor:.4g} times the gradient of the mean loss of the examples{of_sum}"
+        return (
+            f"batch_loss has {step.factor:.4g} times the gradient of the mean loss of the "
+            f"examples{of_sum}"
+        )
     return (
-        f"batch_loss has another gradient than the mean loss of the examples: they differ by {step.difference:.1%} of its length. "
-        "Is something averaged over the tokens of an example here and over those of the batch there, or weighted, or penalized? "
+        "batch_loss has another gradient than the mean loss of the examples: they differ by "
+        f"{step.difference:.1%} of its length. "
+        "Is something averaged over the tokens of an example here and over those of the batch "
+        "there, or weighted, or penalized? "
         "See docs/per_example_gradients.md, 'The loss of a step'"
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One check: its name, the largest difference where it measures one (else `None`), and what is wrong, '' where nothing is."""
+    """One check.
+
+    Its name, the largest difference where it measures one (else `None`), and what is wrong, ''
+    where nothing is.
+    """
 
     name: str
     difference: float | None
@@ -149,7 +166,10 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class AggregatorCheck:
-    """What `check_aggregator` found; prints as a table. Differences are relative to what was expected."""
+    """What `check_aggregator` found; prints as a table.
+
+    Differences are relative to what was expected.
+    """
 
     findings: tuple[Finding, ...]
     tolerance: float

@@ -1,4 +1,7 @@
-"""Gradients to try a method on: plain ones of any number of examples, and those of a small network as the engine makes them."""
+"""Gradients to try a method on.
+
+Plain ones of any number of examples, and those of a small network as the engine makes them.
+"""
 
 import functools
 import warnings
@@ -15,7 +18,10 @@ _MASK = np.arange(_M) % 3 != 1
 
 
 class Real(NamedTuple):
-    """`nodes` from the engine and `rows`, the same as plain arrays [m, ...]; `masked` and `kept`: with a mask, and without those."""
+    """`nodes` from the engine and `rows`, the same as plain arrays [m, ...].
+
+    `masked` and `kept`: with a mask, and without those.
+    """
 
     params: Any
     nodes: Any
@@ -25,7 +31,10 @@ class Real(NamedTuple):
 
 
 def plain(m):
-    """Normal, float32, with something in common: a matrix, a vector and a number, behind m examples."""
+    """Normal, float32, with something in common.
+
+    A matrix, a vector and a number, behind m examples.
+    """
     rng = np.random.default_rng(m)
     shapes = {"matrix": (4, 5), "number": (), "vector": (6,)}
     return {
@@ -44,7 +53,8 @@ def parameters(gradients, dtypes=(jnp.float32,)):
 
 
 def loss(params, example):
-    """Four positions share `sequence`, one vector meets `dense`, and `sorted` is too large for rows and has no rule."""
+    """Four positions share `sequence`, one vector meets `dense`, and `sorted` is too large for
+    rows and has no rule."""
     x, y = example
     hidden = jnp.tanh(x @ params["sequence"]).reshape(-1)
     hidden = jnp.tanh(hidden @ params["dense"] + params["bias"])
@@ -56,7 +66,11 @@ def loss(params, example):
 
 @functools.cache
 def real():
-    """A network's gradients: rows, factors of a sequence and of one vector (too large to be joined with others), and recomputed."""
+    """A network's gradients.
+
+    Rows, factors of a sequence and of one vector (too large to be joined with others), and
+    recomputed.
+    """
     rng = np.random.default_rng(0)
     normal = lambda *shape, scale=1.0: jnp.asarray(scale * rng.normal(size=shape), jnp.float32)
     params = {

@@ -1,4 +1,7 @@
-"""Per-example gradients as factors: tracing, rules, reductions. The only place that differentiates per example."""
+"""Per-example gradients as factors: tracing, rules, reductions.
+
+The only place that differentiates per example.
+"""
 
 import lazy_loader
 

@@ -10,23 +10,34 @@ from coherence.trees import KeyPath, PyTree
 from coherence.trees import leaf as leaf_name
 
 _NNX_STATE = (
-    "it changes the state of an NNX module, which the loss of one example must not. Without dropout and with "
-    "frozen statistics: model.eval() before nnx.split. Dropout: give every example a key in the batch, and in the "
-    "loss nnx.reseed(model, default=key, dropout=key) after nnx.merge(graphdef, params, rest, copy=True). "
-    "Batch norm in training mode has no per-example gradients: GroupNorm or LayerNorm, or alpha_from_minibatches."
+    "it changes the state of an NNX module, which the loss of one example must not. Without "
+    "dropout and with "
+    "frozen statistics: model.eval() before nnx.split. Dropout: give every example a key in the "
+    "batch, and in the "
+    "loss nnx.reseed(model, default=key, dropout=key) after nnx.merge(graphdef, params, rest, "
+    "copy=True). "
+    "Batch norm in training mode has no per-example gradients: GroupNorm or LayerNorm, or "
+    "alpha_from_minibatches."
 )
 _LINEN_STATE = (
-    "it changes variables of a Flax module, which are not passed as mutable. Batch norm in training mode has no "
-    "per-example gradients: use_running_average=True, another norm (GroupNorm, LayerNorm), or alpha_from_minibatches."
+    "it changes variables of a Flax module, which are not passed as mutable. Batch norm in "
+    "training mode has no "
+    "per-example gradients: use_running_average=True, another norm (GroupNorm, LayerNorm), or "
+    "alpha_from_minibatches."
 )
 _EQUINOX_STATE = (
-    "it reads an Equinox State twice. With frozen statistics: eqx.nn.inference_mode(model). Else make a copy inside "
-    "the loss: leaves, treedef = jax.tree.flatten(state) outside, jax.tree.unflatten(treedef, leaves) inside. "
-    "Batch norm in training mode has no per-example gradients: another norm, or alpha_from_minibatches."
+    "it reads an Equinox State twice. With frozen statistics: eqx.nn.inference_mode(model). Else "
+    "make a copy inside "
+    "the loss: leaves, treedef = jax.tree.flatten(state) outside, jax.tree.unflatten(treedef, "
+    "leaves) inside. "
+    "Batch norm in training mode has no per-example gradients: another norm, or "
+    "alpha_from_minibatches."
 )
 _RANDOMNESS = (
-    "it draws random numbers without a key. Put one key per example into the batch, and pass it on: "
-    "model.apply(..., rngs={'dropout': key}) in Flax Linen, model(x, key=key) in Equinox; or switch dropout off."
+    "it draws random numbers without a key. Put one key per example into the batch, and pass it "
+    "on: "
+    "model.apply(..., rngs={'dropout': key}) in Flax Linen, model(x, key=key) in Equinox; or "
+    "switch dropout off."
 )
 # Where a framework's own error does not say what to do under a per-example loss: a part of its name
 # or message, and the way out.
@@ -40,7 +51,8 @@ _FRAMEWORKS = {
 
 
 def explained(error: Exception) -> ValueError | None:
-    """A framework's error while the loss of one example was traced, with that framework's way out; `None` for others."""
+    """A framework's error while the loss of one example was traced, with that framework's way
+    out; `None` for others."""
     name = type(error).__name__
     for sign, way_out in _FRAMEWORKS.items():
         if sign == name or sign in str(error):
@@ -58,7 +70,8 @@ def check_params(params: PyTree) -> None:
         if not is_float:
             raise TypeError(
                 f"leaf {leaf_name(path)} is {kind}: gradients need floats. "
-                "With Flax NNX, split with a filter: nnx.split(model, nnx.Param, ...); with Equinox, "
+                "With Flax NNX, split with a filter: nnx.split(model, nnx.Param, ...); with "
+                "Equinox, "
                 "eqx.partition(model, eqx.is_inexact_array)."
             )
 
@@ -68,7 +81,8 @@ def check_batch(batch: PyTree, mask: jax.Array | None) -> int:
     for path, leaf in jax.tree.leaves_with_path(batch):
         if not hasattr(leaf, "shape") or leaf.ndim == 0:
             raise TypeError(
-                f"batch leaf {leaf_name(path)} has no example axis, got {leaf!r}. Every leaf needs a leading axis of m examples."
+                f"batch leaf {leaf_name(path)} has no example axis, got {leaf!r}. Every leaf "
+                "needs a leading axis of m examples."
             )
         check_sharding(path, leaf)
         sizes[leaf_name(path)] = leaf.shape[0]
@@ -83,7 +97,8 @@ def check_batch(batch: PyTree, mask: jax.Array | None) -> int:
         raise ValueError("batch is empty (0 examples): coherence needs at least one.")
     if mask is not None and (jnp.shape(mask) != (m,) or jnp.result_type(mask) != jnp.bool_):
         raise ValueError(
-            f"mask must be bool [{m}], one entry an example, got {jnp.result_type(mask)} {list(jnp.shape(mask))}."
+            f"mask must be bool [{m}], one entry an example, got {jnp.result_type(mask)} "
+            f"{list(jnp.shape(mask))}."
         )
     return m
 
@@ -104,7 +119,10 @@ def check_sharding(path: KeyPath, leaf: Any) -> None:
 
 
 def varying_with(params: PyTree, data: PyTree) -> PyTree:
-    """The parameters, under `shard_map` typed as differing between devices where the data do: else gradients are summed over devices."""
+    """The parameters, under `shard_map` typed as differing between devices where the data do.
+
+    Else gradients are summed over devices.
+    """
     axes: frozenset[str] = frozenset()
     axes = axes.union(*map(jax_internals.varying_axes, jax.tree.leaves(data)))
     return jax.tree.map(lambda x: jax_internals.as_varying(x, axes), params)
@@ -113,20 +131,24 @@ def varying_with(params: PyTree, data: PyTree) -> PyTree:
 def check_loss_output(out: Any, has_aux: bool) -> None:
     if has_aux and not (isinstance(out, tuple) and len(out) == 2):
         raise ValueError(
-            f"with has_aux=True the loss must return (scalar, aux) for one example, got {jax.tree.structure(out)}."
+            "with has_aux=True the loss must return (scalar, aux) for one example, got "
+            f"{jax.tree.structure(out)}."
         )
     value = out[0] if has_aux else out
     shape = getattr(value, "shape", None)
     if shape is None:
         raise ValueError(
-            f"loss must return a scalar for one example, got a {type(value).__name__}. If it returns (scalar, aux), pass has_aux=True."
+            f"loss must return a scalar for one example, got a {type(value).__name__}. If it "
+            "returns (scalar, aux), pass has_aux=True."
         )
     if shape != ():
         raise ValueError(
             f"loss must return a scalar for one example, got shape {shape}. "
-            "Did you pass a loss of the whole batch? Write it for one example; coherence adds the batch."
+            "Did you pass a loss of the whole batch? Write it for one example; coherence adds "
+            "the batch."
         )
     if not jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(
-            f"loss must return a float for one example, got {value.dtype}: there is nothing to differentiate."
+            f"loss must return a float for one example, got {value.dtype}: there is nothing to "
+            "differentiate."
         )

@@ -11,8 +11,10 @@ from typing import Any
 from coherence import jax_internals
 
 _WAYS_OUT = (
-    "The per-example gradient of such a network is not defined. Ways out: (1) frozen statistics: use_running_average=True, in Equinox eqx.nn.inference_mode(model) "
-    "(the gradients are then those of the evaluated network); (2) another norm: GroupNorm or LayerNorm; (3) the gradients of whole "
+    "The per-example gradient of such a network is not defined. Ways out: (1) frozen statistics: "
+    "use_running_average=True, in Equinox eqx.nn.inference_mode(model) "
+    "(the gradients are then those of the evaluated network); (2) another norm: GroupNorm or "
+    "LayerNorm; (3) the gradients of whole "
     "mini-batches, inverted by alpha_from_minibatches."
 )
 _OVERRIDE = " If no statistic of a batch is meant, pass allow_batch_statistics=True."
@@ -54,7 +56,9 @@ class _Value:
 
 
 def find(closed: Any, parameters: int) -> list[str]:
-    """What the loss of one example does that needs a batch: a list of sentences, empty for most losses.
+    """What the loss of one example does that needs a batch.
+
+    A list of sentences, empty for most losses.
 
     Two things are looked for in whatever the loss value depends on, also inside `jit`,
     `custom_jvp`, `remat`, `scan` and `cond`: a reduction over a named axis, and a mean over a
@@ -75,16 +79,19 @@ def refuse(closed: Any, parameters: int) -> None:
     """Raises a ValueError that names the ways out where `find` finds something."""
     if seen := find(closed, parameters):
         raise ValueError(
-            f"loss of one example needs statistics of a batch: {'; '.join(seen)}. {_WAYS_OUT}{_OVERRIDE}"
+            f"loss of one example needs statistics of a batch: {'; '.join(seen)}. "
+            f"{_WAYS_OUT}{_OVERRIDE}"
         )
 
 
 def unbound(error: NameError) -> ValueError | None:
-    """The ValueError for a NameError of a named axis that nothing binds, or `None` for any other NameError."""
+    """The ValueError for a NameError of a named axis that nothing binds, or `None` for any
+    other NameError."""
     if (name := jax_internals.unbound_axis(error)) is None:
         return None
     return ValueError(
-        f"loss of one example needs statistics of a batch: it reduces over the named axis {name}. {_WAYS_OUT}"
+        "loss of one example needs statistics of a batch: it reduces over the named axis "
+        f"{name}. {_WAYS_OUT}"
     )
 
 
@@ -93,7 +100,10 @@ class _Walk:
         self.seen = []
 
     def jaxpr(self, jaxpr, inputs, bound, outputs):
-        """Values of the outputs; `bound` are the axis names that equations inside the loss bind themselves."""
+        """Values of the outputs.
+
+        `bound` are the axis names that equations inside the loss bind themselves.
+        """
         values = {}
         for var, value in zip(jaxpr.invars, inputs):
             values[var] = _named(value)
@@ -128,13 +138,17 @@ class _Walk:
             right = _join([right], right.data, -1 if name == "sub" else 1)
             if _cancel(left.itself, right.means) or _cancel(right.itself, left.means):
                 self.seen.append(
-                    f"a mean over a batch of one example is subtracted from that example{_where(equation)}"
+                    "a mean over a batch of one example is subtracted from that "
+                    f"example{_where(equation)}"
                 )
             return [_Value(means=left.means | right.means, data=data)]
         return fresh
 
     def inner(self, equation, jaxpr, operands, bound):
-        """A jaxpr the equation runs; what does not map one to one (slices of a scan, loop state) starts anew."""
+        """A jaxpr the equation runs.
+
+        What does not map one to one (slices of a scan, loop state) starts anew.
+        """
         bound = bound | frozenset(jax_internals.mesh_axis_names(equation))
         anything = any(x.data for x in operands)
         args = (
@@ -152,12 +166,16 @@ class _Walk:
         outside = [axis for axis in jax_internals.reduced_axis_names(equation) if axis not in bound]
         if outside:
             self.seen.append(
-                f"{equation.primitive.name} over the named axis {', '.join(outside)}{_where(equation)}"
+                f"{equation.primitive.name} over the named axis "
+                f"{', '.join(outside)}{_where(equation)}"
             )
 
 
 def _named(value):
-    """A tensor that is no other one is its own origin. (Variables will not do: two calls of a jitted function share them.)"""
+    """A tensor that is no other one is its own origin.
+
+    (Variables will not do: two calls of a jitted function share them.)
+    """
     return value if value.itself else _Value(frozenset({(object(), 1)}), value.means, value.data)
 
 
@@ -187,6 +205,9 @@ def _live(jaxpr, outputs):
 
 
 def _where(equation):
-    """The scope the equation was traced in, where the framework names its layers (Flax does): ` (Net/BatchNorm_0)`."""
+    """The scope the equation was traced in, where the framework names its layers (Flax does).
+
+    As ` (Net/BatchNorm_0)`.
+    """
     scope = jax_internals.layer_scope(equation)
     return f" ({scope})" if scope else ""

@@ -1,4 +1,7 @@
-"""The other contract: `losses(params, batch) -> [m]`, whose examples may interact. Rows of its Jacobian, never formed."""
+"""The other contract: `losses(params, batch) -> [m]`, whose examples may interact.
+
+Rows of its Jacobian, never formed.
+"""
 
 import operator
 from collections.abc import Callable
@@ -13,14 +16,19 @@ from coherence.trees import leaf as leaf_name
 from .arguments import check_params, varying_with
 from .factors import accumulator
 
-_UNROLLED = 32  # probes up to which the loop is unrolled: on CPU, convolutions inside a loop body take a path 200 times slower
+# probes up to which the loop is unrolled: on CPU, convolutions inside a loop body take a path 200
+# times slower
+_UNROLLED = 32
 
 
 Losses: TypeAlias = Callable[[Any, Any], jax.Array]  # `(params, batch) -> [m]`
 
 
 class Estimate(NamedTuple):
-    """A random estimate. `low` and `high` bound a nominal 95 % interval (Student's t over the probes)."""
+    """A random estimate.
+
+    `low` and `high` bound a nominal 95 % interval (Student's t over the probes).
+    """
 
     value: jax.Array
     standard_error: jax.Array
@@ -31,7 +39,8 @@ class Estimate(NamedTuple):
 def alignments(losses: Losses, params: PyTree, batch: PyTree, direction: PyTree) -> jax.Array:
     r"""How fast each example's loss changes along a direction in parameter space.
 
-    .. math:: a_i = r_i \cdot v, \qquad r_i = \partial\,\mathrm{losses}_i / \partial\,\mathrm{params}
+    .. math::
+        a_i = r_i \cdot v, \qquad r_i = \partial\,\mathrm{losses}_i / \partial\,\mathrm{params}
 
     by one forward derivative, for any model: no rule, no row, one gradient of memory. In the units
     of a loss over those of the parameters times v's length: positive where a step along -v helps
@@ -59,7 +68,8 @@ def alignments(losses: Losses, params: PyTree, batch: PyTree, direction: PyTree)
         TypeError: a parameter is not floating-point.
         ValueError: `losses` returns no [m]; `direction` has other shapes than `params`.
 
-    >>> alignments(lambda w, x: x @ w, jnp.ones(2), jnp.array([[3.0, 0.0], [0.0, 4.0]]), jnp.array([1.0, -1.0]))
+    >>> losses, batch = (lambda w, x: x @ w), jnp.array([[3.0, 0.0], [0.0, 4.0]])
+    >>> alignments(losses, jnp.ones(2), batch, jnp.array([1.0, -1.0]))
     Array([ 3., -4.], dtype=float32)
     """
     of_params, _ = _checked("alignments", losses, params, batch)
@@ -67,7 +77,8 @@ def alignments(losses: Losses, params: PyTree, batch: PyTree, direction: PyTree)
     ours, theirs = _shapes(params), _shapes(direction)
     if list(ours.values()) != list(theirs.values()):
         raise ValueError(
-            f"alignments(direction): direction must have the parameters' shapes {ours}, got {theirs}."
+            f"alignments(direction): direction must have the parameters' shapes {ours}, got "
+            f"{theirs}."
         )
     tangents = [
         jnp.asarray(v, jnp.result_type(x)) for v, x in zip(jax.tree.leaves(direction), leaves)
@@ -78,22 +89,26 @@ def alignments(losses: Losses, params: PyTree, batch: PyTree, direction: PyTree)
 def squared_norm_total(
     losses: Losses, params: PyTree, batch: PyTree, key: jax.Array, probes: int
 ) -> Estimate:
-    r"""An unbiased estimate of :math:`\sum_i \|r_i\|^2`, the denominator of alpha (times m), from a few ordinary gradients.
+    r"""An unbiased estimate of :math:`\sum_i \|r_i\|^2`, alpha's denominator (times m).
 
-    .. math:: \mathbb{E}\,\big\|\nabla \sum_i s_i\,\mathrm{losses}_i\big\|^2 = \sum_{ij} \mathbb{E}[s_i s_j]\,r_i\cdot r_j = \sum_i\|r_i\|^2
+    It takes a few ordinary gradients:
+
+    .. math::
+        \mathbb{E}\,\big\|\nabla \sum_i s_i\,\mathrm{losses}_i\big\|^2
+        = \sum_{ij} \mathbb{E}[s_i s_j]\,r_i\cdot r_j = \sum_i\|r_i\|^2
 
     for random signs s. The rows r_i of the Jacobian are g_i where examples do not interact, and
     rows of the coupled Jacobian where they do: see `alignments`, and do not report the latter as
     the papers' alpha.
 
-    One probe has variance :math:`2\sum_{i\ne j}(r_i\cdot r_j)^2`: a standard deviation of up to :math:`\sqrt2` of the value itself
-    where gradients agree, little where they are unrelated. The sign rows are drawn without
-    replacement from an orthogonal set (a Hadamard matrix with randomly signed columns), so the
-    error falls faster than 1/sqrt(probes) and is 0 from m rounded up to a power of two on; further
-    probes are not run. With few probes and coherent gradients a probe is far from normally
-    distributed and the interval covers less than it says: in simulations of equal gradients 82 %
-    instead of 95 with 4 probes, 88 with 16, 92 with 64; 95 for unrelated ones. Over steps of
-    training, pool the values and divide last.
+    One probe has variance :math:`2\sum_{i\ne j}(r_i\cdot r_j)^2`: a standard deviation of up to
+    :math:`\sqrt2` of the value itself where gradients agree, little where they are unrelated. The
+    sign rows are drawn without replacement from an orthogonal set (a Hadamard matrix with randomly
+    signed columns), so the error falls faster than 1/sqrt(probes) and is 0 from m rounded up to a
+    power of two on; further probes are not run. With few probes and coherent gradients a probe is
+    far from normally distributed and the interval covers less than it says: in simulations of equal
+    gradients 82 % instead of 95 with 4 probes, 88 with 16, 92 with 64; 95 for unrelated ones. Over
+    steps of training, pool the values and divide last.
 
     Args:
         losses: `(params, batch) -> [m]`, one loss an example.
@@ -112,7 +127,8 @@ def squared_norm_total(
         TypeError: a parameter is not floating-point.
         ValueError: `losses` returns no [m], or `probes` < 2.
 
-    >>> squared_norm_total(lambda w, x: x @ w, jnp.ones(2), 2 * jnp.eye(2), jax.random.key(0), probes=2).value
+    >>> losses, key = (lambda w, x: x @ w), jax.random.key(0)
+    >>> squared_norm_total(losses, jnp.ones(2), 2 * jnp.eye(2), key, probes=2).value
     Array(8., dtype=float32)
     """
     probes = operator.index(probes)
@@ -145,7 +161,8 @@ def squared_norm_total(
 
 
 def _orthogonal_signs(key, m, population, rows):
-    """Rows of a Hadamard matrix, H[k, i] = (-1)^(number of ones in k & i), its columns randomly signed: [rows, m]."""
+    """Rows of a Hadamard matrix, H[k, i] = (-1)^(number of ones in k & i), its columns randomly
+    signed: [rows, m]."""
     which, flips = jax.random.split(key)
     index = jax.random.permutation(which, population)[:rows]
     ones = jax.lax.population_count(index[:, None] & jnp.arange(m)[None, :])
@@ -153,7 +170,10 @@ def _orthogonal_signs(key, m, population, rows):
 
 
 def _estimate(squares, population):
-    """Mean and error of a sample drawn without replacement: the mean over the population is the exact value."""
+    """Mean and error of a sample drawn without replacement.
+
+    The mean over the population is the exact value.
+    """
     from scipy import stats
 
     n = len(squares)
@@ -172,8 +192,10 @@ def _checked(name, losses, params, batch):
     if shape is None or len(shape) != 1 or not jnp.issubdtype(out.dtype, jnp.floating):
         given = f"a {type(out).__name__}" if shape is None else f"{out.dtype} of shape {shape}"
         raise ValueError(
-            f"{name}(losses): losses(params, batch) must return one float an example, shape [m], got {given}. "
-            "Did you return the mean? Return the losses themselves; for a loss of one example use per_example_value_and_grad."
+            f"{name}(losses): losses(params, batch) must return one float an example, shape [m], "
+            f"got {given}. "
+            "Did you return the mean? Return the losses themselves; for a loss of one example "
+            "use per_example_value_and_grad."
         )
     return of_params, out
 

@@ -20,7 +20,9 @@ _LARGER = 2.5  # rows are kept that are at most so many times the numbers of the
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Factored:
-    """A leaf's per-example gradients as a sum of terms that are never formed; `terms` is empty for an unused leaf.
+    """A leaf's per-example gradients as a sum of terms that are never formed.
+
+    `terms` is empty for an unused leaf.
 
     `shape` and `dtype` are the parameter's; `m` its number of rows; `mask` bool [m] or `None`.
     Masked rows are zero.
@@ -38,7 +40,8 @@ class Factored:
 
     @property
     def rank_one(self) -> tuple[jax.Array, jax.Array, layouts.Layout] | None:
-        """`(inputs [m, K], cotangents [m, N], layout)` where one outer product per example is the leaf rearranged, else `None`."""
+        """`(inputs [m, K], cotangents [m, N], layout)` where one outer product per example is
+        the leaf rearranged, else `None`."""
         if len(self.terms) != 1:
             return None
         (term,) = self.terms
@@ -54,7 +57,10 @@ class Factored:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Stacked:
-    """A leaf's per-example gradients as a plain array `values` [m, ...]; `mask` bool [m] or `None`. Masked rows are zero."""
+    """A leaf's per-example gradients as a plain array `values` [m, ...].
+
+    `mask` bool [m] or `None`. Masked rows are zero.
+    """
 
     values: jax.Array
     mask: jax.Array | None = None
@@ -75,7 +81,9 @@ class Stacked:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Recomputed:
-    """A leaf without a rule: every reduction differentiates it again, in microbatches, and keeps only the reduction.
+    """A leaf without a rule.
+
+    Every reduction differentiates it again, in microbatches, and keeps only the reduction.
 
     It reads `params` and `batch`: do not donate them to a call that still uses the gradients.
     `index` is the leaf's place among the leaves of `params`; `loss` is (params, example, *consts)
@@ -121,7 +129,10 @@ def combine(terms: Iterable[Term]) -> tuple[Term, ...]:
 def node(
     terms: Iterable[Term], parameter: jax.ShapeDtypeStruct, m: int, mask: jax.Array | None
 ) -> Node:
-    """The node of a leaf from its terms: `Stacked` where rows are the better way, else `Factored`."""
+    """The node of a leaf from its terms.
+
+    `Stacked` where rows are the better way, else `Factored`.
+    """
     terms = combine(terms)
     if terms and _rows_are_better(terms, math.prod(parameter.shape)):
         return Stacked(sum(term.rows(parameter) for term in terms), mask)

@@ -97,7 +97,8 @@ class Scaling(NamedTuple):
 
 
 class Mapped(NamedTuple):
-    """A layout of each slice of a stacked parameter, one a step of a scan, the slices joined along the first dimension."""
+    """A layout of each slice of a stacked parameter, one a step of a scan, the slices joined
+    along the first dimension."""
 
     layout: tuple[Any, ...]
 
@@ -204,7 +205,8 @@ def pull_back(layout: Layout, parameter: Any, gradient: jax.Array) -> jax.Array:
 
 
 def scale(layout: Layout) -> float | None:
-    """The factor by which `pull_back` stretches every gradient's norm, `None` where that depends on the gradient."""
+    """The factor by which `pull_back` stretches every gradient's norm, `None` where that
+    depends on the gradient."""
     factor = 1.0
     for step in layout:
         if isinstance(step, Mapped):
@@ -222,7 +224,8 @@ def scale(layout: Layout) -> float | None:
 
 
 def is_rearrangement(layout: Layout) -> bool:
-    """Whether every coordinate of the parameter's gradient is one of the operand's, or zero for all examples."""
+    """Whether every coordinate of the parameter's gradient is one of the operand's, or zero for
+    all examples."""
     return all(
         is_rearrangement(step.layout)
         if isinstance(step, Mapped)
@@ -232,9 +235,10 @@ def is_rearrangement(layout: Layout) -> bool:
 
 
 def is_transposed(layout: Layout, shape: Sequence[int]) -> bool | None:
-    """Whether the operand lists the entries of a matrix row by row (False) or column by column (True), up to dimensions of size 1.
+    """Whether the operand lists a matrix column by column (True) or row by row (False).
 
-    `None` where it does neither, or is no rearrangement of a matrix.
+    Dimensions of size 1 do not count. `None` where it does neither, or is no rearrangement of a
+    matrix.
     """
     if len(shape) != 2 or 1 in shape or not is_rearrangement(layout):
         return None

@@ -1,4 +1,7 @@
-"""Whether a backward pass somebody wrote is linear in the cotangent: what it makes of zero must be zero."""
+"""Whether a backward pass somebody wrote is linear in the cotangent.
+
+What it makes of zero must be zero.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -44,7 +47,10 @@ _FIRST = frozenset({"div", "dynamic_slice", "gather"})  # where the first is
 
 
 def zero_where(jaxpr: Any, inputs: Sequence[bool]) -> list[bool]:
-    """Which outputs are certainly zero where these inputs are; `False` also where it cannot be seen."""
+    """Which outputs are certainly zero where these inputs are.
+
+    `False` also where it cannot be seen.
+    """
     zeros = dict(zip(jaxpr.invars, inputs))
 
     def is_zero(v):

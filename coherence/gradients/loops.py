@@ -1,4 +1,6 @@
-"""Parameters of which each step of a loop reads the slice of its number: `w[i]` in `fori_loop` or `scan`.
+"""Parameters of which each step of a loop reads the slice of its number.
+
+`w[i]` in `fori_loop` or `scan`.
 
 The numbers depend on no example. Computed beforehand, they make of the loop one over the slices, as
 if the layers had been stacked and scanned.
@@ -15,7 +17,10 @@ from coherence import jax_internals
 
 
 class Slices(NamedTuple):
-    """An equation of a step that takes a row: the parameter's place among the scan's constants, the row of each step."""
+    """An equation of a step that takes a row.
+
+    The parameter's place among the scan's constants, the row of each step.
+    """
 
     equation: Any
     place: int
@@ -60,7 +65,10 @@ def _is_known(v, known):
 
 
 def _known_variables(scan, jaxpr, inputs):
-    """The variables of a step that only depend on known operands: the carry counts if each step makes it of such."""
+    """The variables of a step that only depend on known operands.
+
+    The carry counts if each step makes it of such.
+    """
     inputs = list(inputs)
     while True:
         known = {v for v, flag in zip(jaxpr.invars, inputs) if flag} | {*jaxpr.constvars}

@@ -1,4 +1,6 @@
-"""Reductions of leaves without a rule: differentiate them again, a microbatch at a time, and keep only the reduction.
+"""Reductions of leaves without a rule.
+
+Differentiate them again, a microbatch at a time, and keep only the reduction.
 
 Several such leaves of one tree share the passes. Every function takes the group (a list of
 `Recomputed` from one call of `per_example_value_and_grad`) and returns one entry a leaf.
@@ -38,11 +40,16 @@ def _row(group, example, keep):
     """One example's gradient of each leaf of the group."""
     batch = jax.tree.map(lambda x: x[None], example)
     losses, values = _losses(group, batch, None if keep is None else keep[None])
-    return jax.grad(lambda v: losses(v)[0])(values)
+    rows = jax.grad(lambda v: losses(v)[0])(values)
+    # A backward pass that somebody wrote may make something of no cotangent.
+    return rows if keep is None else [jnp.where(keep, row, 0) for row in rows]
 
 
 def _goes_forward(group):
-    """False where the loss has a `custom_vjp`: it has no forward derivative, and need not be linear in its cotangents."""
+    """False where the loss has a `custom_vjp`.
+
+    It has no forward derivative, and need not be linear in its cotangents.
+    """
     losses, values = _losses(group, group[0].batch, group[0].mask)
     return not contains(jax.make_jaxpr(losses)(values).jaxpr, "custom_vjp_call")
 
@@ -54,12 +61,16 @@ def _microbatch(group):
 
 
 def over_examples(group, reduce):
-    """`reduce(rows of the group for one example)` for every example, a microbatch of rows at a time."""
+    """`reduce(rows of the group for one example)` for every example, a microbatch of rows at a
+    time."""
     return _over_examples(group, lambda pair: reduce(_row(group, *pair)), _microbatch(group))
 
 
 def _over_examples(group, function, size):
-    """`function((example, its entry of the mask))` for every example, `size` at a time (`None`: all at once)."""
+    """`function((example, its entry of the mask))` for every example.
+
+    `size` at a time; `None` is all at once.
+    """
     one = group[0]
     if size is None or size >= one.m:
         return jax.vmap(function)((one.batch, one.mask))
@@ -101,7 +112,10 @@ def weighted_sum_of(group, weights, function):
 
 
 def _summed(group, weights, part, size):
-    """The sum of `part(batch, mask, weights)` over microbatches of `size` examples (`None`: all at once)."""
+    """The sum of `part(batch, mask, weights)` over microbatches.
+
+    They are of `size` examples; `None` is all at once.
+    """
     one = group[0]
     everything = (one.batch, one.mask, weights)
     if size is None or size >= one.m:
@@ -140,6 +154,9 @@ def rows(group, index):
 
 
 def gram(group):
-    """Row i against every example by one forward derivative along g_i; never more than a row at a time."""
+    """Row i against every example by one forward derivative along g_i.
+
+    Never more than a row at a time.
+    """
     one = group[0]
     return jax.lax.map(lambda pair: dot(group, _row(group, *pair)), (one.batch, one.mask))

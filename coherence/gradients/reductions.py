@@ -1,4 +1,6 @@
-"""Reductions of per-example gradients: all that metrics and optimizers ask, without the examples x parameters array.
+"""Reductions of per-example gradients.
+
+All that metrics and optimizers ask, without the examples x parameters array.
 
 Every function takes a tree of `Factored`, `Stacked` and `Recomputed` nodes, or a plain tree whose
 leaves have a leading example axis. Sums are kept in at least float32.
@@ -38,7 +40,8 @@ def nodes(gradients: PyTree) -> tuple[list[tuple[KeyPath, Node]], Any]:
         if not is_node(x):
             if not jnp.ndim(x):
                 raise ValueError(
-                    f"leaf {leaf_name(path)} has no example axis, got a scalar. Per-example gradients have a leading axis of m examples."
+                    f"leaf {leaf_name(path)} has no example axis, got a scalar. Per-example "
+                    "gradients have a leading axis of m examples."
                 )
             if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
                 raise TypeError(
@@ -53,8 +56,10 @@ def nodes(gradients: PyTree) -> tuple[list[tuple[KeyPath, Node]], Any]:
         )
     if all(not is_node(x) and jnp.ndim(x) == 1 for _, x in paths):
         raise ValueError(
-            f"every leaf is one-dimensional, {sizes}: that looks like one gradient, not like one an example. "
-            "Per-example gradients have a leading axis of m examples; of scalar parameters they are "
+            f"every leaf is one-dimensional, {sizes}: that looks like one gradient, not like one "
+            "an example. "
+            "Per-example gradients have a leading axis of m examples; of scalar parameters they "
+            "are "
             "coherence.gradients.Stacked(values)."
         )
     if not next(iter(sizes.values())):
@@ -65,7 +70,11 @@ def nodes(gradients: PyTree) -> tuple[list[tuple[KeyPath, Node]], Any]:
 def each_leaf(
     gradients: PyTree, leaf: Callable[[Any], Any], group: Callable[[list[Recomputed]], list[Any]]
 ) -> tuple[list[Any], list[tuple[KeyPath, Node]], Any]:
-    """One result a leaf: `leaf(node)` for factors and rows, `group(nodes) -> list` for the recomputed ones, which share passes."""
+    """One result a leaf.
+
+    `leaf(node)` for factors and rows, `group(nodes) -> list` for the recomputed ones, which
+    share passes.
+    """
     found, treedef = nodes(gradients)
     results = [None if isinstance(node, Recomputed) else leaf(node) for _, node in found]
     again = [(i, node) for i, (_, node) in enumerate(found) if isinstance(node, Recomputed)]
@@ -94,7 +103,10 @@ def count(gradients: PyTree) -> int | jax.Array:
 
 
 def weighted_sum(gradients: PyTree, weights: ArrayLike) -> PyTree:
-    """sum_i w_i g_i in the parameters' shapes, `weights` [m]. From the factors at hand: no second backward pass."""
+    """sum_i w_i g_i in the parameters' shapes, `weights` [m].
+
+    From the factors at hand: no second backward pass.
+    """
     results, found, treedef = _weighted(gradients, jnp.asarray(weights))
     return treedef.unflatten([r.astype(node.dtype) for r, (_, node) in zip(results, found)])
 
@@ -106,26 +118,38 @@ def total(gradients: PyTree) -> PyTree:
 
 
 def mean_weights(gradients: PyTree) -> jax.Array:
-    """The weights [m] of a mean: 1/m each. Masked examples have zero gradients, whatever their weight."""
+    """The weights [m] of a mean: 1/m each.
+
+    Masked examples have zero gradients, whatever their weight.
+    """
     found, _ = nodes(gradients)
     dtype = accumulator(*(node.dtype for _, node in found))
     return jnp.full(found[0][1].m, 1.0, dtype) / jnp.asarray(count(gradients), dtype)
 
 
 def mean(gradients: PyTree) -> PyTree:
-    """(1/m) sum_i g_i: the gradient of the mean loss (of the examples the mask keeps), in the parameters' shapes and dtypes."""
+    """(1/m) sum_i g_i.
+
+    The gradient of the mean loss (of the examples the mask keeps), in the parameters' shapes
+    and dtypes.
+    """
     return weighted_sum(gradients, mean_weights(gradients))
 
 
 def mean_of(gradients: PyTree, function: Callable[[jax.Array], jax.Array]) -> PyTree:
-    """(1/m) sum_i f(g_i), coordinate by coordinate, in the parameters' shapes, at least float32. f as for `weighted_sum_of`."""
+    """(1/m) sum_i f(g_i), coordinate by coordinate, in the parameters' shapes, at least float32.
+
+    `function` is as for `weighted_sum_of`.
+    """
     return weighted_sum_of(gradients, function, mean_weights(gradients))
 
 
 def weighted_sum_of(
     gradients: PyTree, function: Callable[[jax.Array], jax.Array], weights: jax.Array
 ) -> PyTree:
-    """sum_i w_i f(g_i), coordinate by coordinate, in the parameters' shapes, at least float32; `weights` [m].
+    """sum_i w_i f(g_i), coordinate by coordinate, in the parameters' shapes, at least float32.
+
+    `weights` [m].
 
     For f with f(x y) = f(x) f(y) and f(0) = 0, such as `jnp.sign`, `jnp.square`, `jnp.abs`: a dense
     layer then needs no more than f of its factors. Sequences go by slabs of columns, leaves without
@@ -143,7 +167,10 @@ def squared_norms(gradients: PyTree, *, by: None = None) -> jax.Array: ...
 @overload
 def squared_norms(gradients: PyTree, *, by: By) -> dict[str, jax.Array]: ...
 def squared_norms(gradients, *, by=None):
-    """||g_i||^2 for each example, over all leaves: [m]; with `by` (`coherence.layer`, `coherence.leaf`) `{name: [m]}`."""
+    """||g_i||^2 for each example, over all leaves: [m].
+
+    With `by` (`coherence.layer`, `coherence.leaf`) `{name: [m]}`.
+    """
     norms: dict = {}
     names = None if by is None else leaf_names(by)
     for path, squares in leaf_squared_norms(gradients):
@@ -169,13 +196,17 @@ def dot(gradients: PyTree, tree: PyTree, *, by: None = None) -> jax.Array: ...
 @overload
 def dot(gradients: PyTree, tree: PyTree, *, by: By) -> dict[str, jax.Array]: ...
 def dot(gradients, tree, *, by=None):
-    """g_i . v for each example: [m]; `tree` is v, in the parameters' shapes. With `by` `{name: [m]}`, the layers' shares."""
+    """g_i . v for each example: [m]; `tree` is v, in the parameters' shapes.
+
+    With `by` `{name: [m]}`, the layers' shares.
+    """
     found, _ = nodes(gradients)
     vectors = jax.tree.leaves(tree)
     shapes = [tuple(node.shape) for _, node in found]
     if [jnp.shape(v) for v in vectors] != shapes:
         raise ValueError(
-            f"dot(gradients, tree): tree must have the parameters' shapes {shapes}, got {[jnp.shape(v) for v in vectors]}."
+            f"dot(gradients, tree): tree must have the parameters' shapes {shapes}, got "
+            f"{[jnp.shape(v) for v in vectors]}."
         )
     pairs: dict = {}
     names = None if by is None else leaf_names(by)
@@ -215,7 +246,10 @@ def rows(gradients: PyTree, index: ArrayLike) -> PyTree:
 
 
 def materialize(gradients: PyTree) -> PyTree:
-    """The formed gradients of every example, leaves [m, ...]: the array the rest of this file avoids."""
+    """The formed gradients of every example, leaves [m, ...].
+
+    The array the rest of this file avoids.
+    """
     results, _, treedef = each_leaf(gradients, _form, recomputed.materialize)
     return treedef.unflatten(results)
 
@@ -315,14 +349,18 @@ def _leaf_gram(node):
 
 
 def _isometric(node):
-    """The leaf's only term, and the factor by which its layout stretches every norm, where it has one; else `None`."""
+    """The leaf's only term, and the factor by which its layout stretches every norm, where it
+    has one; else `None`."""
     term, *others = node.terms
     factor = layout.scale(term.layout)
     return None if others or factor is None else (term, factor)
 
 
 def _inner_of_tied(node):
-    """A table looked up and multiplied with, as tied embeddings are: G_i . H_i of its two terms, else `None`."""
+    """The inner product of the two terms of a tied embedding, else `None`.
+
+    A table is looked up and multiplied with: G_i . H_i.
+    """
     looked, *others = sorted(node.terms, key=lambda term: not isinstance(term, Looked))
     if (
         len(others) != 1

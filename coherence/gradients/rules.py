@@ -27,14 +27,20 @@ Rule: TypeAlias = Callable[[Any, int], tuple[Layout, Factors] | None]
 
 
 def dot_general(equation: Any, place: int) -> tuple[Layout, Factors]:
-    """G[b, k, n] = sum_t x[b, t, k] dy[b, t, n]: b batch, k contracted, t the data's own, n the parameter's own dimensions."""
+    """G[b, k, n] = sum_t x[b, t, k] dy[b, t, n].
+
+    Dimensions b are batch, k contracted, t the data's own, n the parameter's own dimensions.
+    """
     return _Product(equation, place).part(equation.invars[place].aval.shape)
 
 
 def dot_general_of_parts(
     equation: Any, place: int, axis: int, sizes: Sequence[int]
 ) -> list[tuple[Layout, Factors]]:
-    """The same for each of the parameters concatenated along `axis`: it sees its slice of the data, or of the cotangent, or both."""
+    """The same for each of the parameters concatenated along `axis`.
+
+    It sees its slice of the data, or of the cotangent, or both.
+    """
     product = _Product(equation, place)
     shape, start, answers = list(equation.invars[place].aval.shape), 0, []
     for size in sizes:
@@ -95,7 +101,10 @@ class _Product:
 def product_of_sum(
     equation: Any, shape: Sequence[int], data: Sequence[int]
 ) -> tuple[Layout, Factors] | None:
-    """y = (x w).sum(axes), a matrix product spelled out: x has size 1 where w has dimensions of its own."""
+    """y = (x w).sum(axes), a matrix product spelled out.
+
+    The data x have size 1 where w has dimensions of its own.
+    """
     contract = jax_internals.summed_axes(equation)
     dimensions = range(len(shape))
     free = tuple(i for i in dimensions if data[i] != shape[i])
@@ -118,7 +127,10 @@ def product_of_sum(
 
 
 def convolution(equation: Any, place: int) -> tuple[Layout, Factors] | None:
-    """G[b, (o, c), n] = sum_t x[t s + o, b, c] dy[b, t, n]: o places of the window, b feature groups, t positions of the output."""
+    """G[b, (o, c), n] = sum_t x[t s + o, b, c] dy[b, t, n].
+
+    Of the window o are places, b are feature groups, t positions of the output.
+    """
     geometry = jax_internals.convolution(equation)
     if place != 1 or geometry.batch_groups != 1:
         return None
@@ -156,7 +168,10 @@ def _channels_last(spec: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def gather(equation: Any, place: int) -> tuple[Layout, Factors] | None:
-    """G[v] = sum over look-ups t of row v of dy[t]; several indexed dimensions count as one, the others are the row."""
+    """G[v] = sum over look-ups t of row v of dy[t].
+
+    Several indexed dimensions count as one, the others are the row.
+    """
     numbers, slice_sizes, mode = jax_internals.gather(equation)
     table = equation.invars[0].aval
     looked = tuple(numbers.start_index_map)
@@ -191,7 +206,10 @@ def gather(equation: Any, place: int) -> tuple[Layout, Factors] | None:
 
 
 def dynamic_slice(equation: Any, place: int) -> tuple[Layout, Factors] | None:
-    """One row, `table[i]` with a single index: G[v] = dy where v = i. Indices out of range are clipped."""
+    """One row, `table[i]` with a single index: G[v] = dy where v = i.
+
+    Indices out of range are clipped.
+    """
     table, sizes = equation.invars[0].aval, jax_internals.slice_sizes(equation)
     if place or table.ndim == 0 or sizes[0] != 1 or tuple(sizes[1:]) != table.shape[1:]:
         return None

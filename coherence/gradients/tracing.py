@@ -25,7 +25,9 @@ from .rules import RULES, Factors, dot_general_of_parts, product_of_sum
 from .terms import Outer, Term
 
 _SHIFTS = ("add", "add_any", "sub")
-ROWS = 4096  # numbers of a parameter whose gradient may be formed for each example where no rule applies: vectors, not matrices
+# numbers of a parameter whose gradient may be formed for each example where no rule applies:
+# vectors, not matrices
+ROWS = 4096
 _KNOWN = 2**22  # numbers of a constant that may be part of a layout
 
 
@@ -44,7 +46,9 @@ class Tracked:
 
 @dataclasses.dataclass(frozen=True)
 class Fixed:
-    """A value that no example has a part in: constants, and what is computed from constants and parameters alone.
+    """A value that no example has a part in.
+
+    Constants, and what is computed from constants and parameters alone.
 
     `compute` gives the value while tracing where it is made of constants alone, so that it can be
     part of a layout.
@@ -78,7 +82,9 @@ class Share:
 
 @dataclasses.dataclass(frozen=True)
 class Product:
-    """A large parameter times data that are broadcast to its shape: a sum over axes would make a matrix product of it.
+    """A large parameter times data that are broadcast to its shape.
+
+    A sum over axes would make a matrix product of it.
 
     `share` is the parameter's part where nothing sums.
     """
@@ -91,7 +97,10 @@ class Product:
 
 @dataclasses.dataclass(frozen=True)
 class Meeting:
-    """A place where parameters meet data: what each gets from it, and the shape of the perturbation."""
+    """A place where parameters meet data.
+
+    What each gets from it, and the shape of the perturbation.
+    """
 
     shares: tuple[Share, ...]
     output: jax.ShapeDtypeStruct
@@ -187,7 +196,8 @@ class Walk:
         return outputs
 
     def _move(self, equation, operands, place):
-        """The outputs where the equation moves the parameter linearly without meeting data, else `None`."""
+        """The outputs where the equation moves the parameter linearly without meeting data,
+        else `None`."""
         name, x = equation.primitive.name, operands[place]
         values = lambda: jax_internals.evaluate(equation, [_value(y) for y in operands])
         if isinstance(x, Joined):
@@ -216,7 +226,8 @@ class Walk:
         return [dataclasses.replace(x, layout=(*x.layout, *steps), value=values()[0])]
 
     def _met(self, equation, operands, place):
-        """The perturbed output where a rule says what the parameter gets from this equation, else `None`."""
+        """The perturbed output where a rule says what the parameter gets from this equation,
+        else `None`."""
         if _have_no_data(operands) and equation.primitive.name in ("mul", "dot_general"):
             return None  # scaled or projected by constants alone: rows would be formed for nothing
         x = operands[place]
@@ -258,7 +269,10 @@ class Walk:
         self.operands.append(data)
 
     def _plain(self, x, name):
-        """The value of an operand that goes where no rule is: perturbed itself if small, else its leaf is given up."""
+        """The value of an operand that goes where no rule is.
+
+        Perturbed itself if small, else its leaf is given up.
+        """
         if isinstance(x, Joined):
             return jnp.concatenate([self._plain(part, name) for part in x.parts], x.axis)
         if isinstance(x, Product):
@@ -282,7 +296,9 @@ class Walk:
         return self._meet(x.value, None, (Share(x.leaf, steps, _real(row), formed=True),))
 
     def _custom(self, equation, operands):
-        """A large parameter inside a function with a derivative of its own: followed through the tangent map of that derivative.
+        """A large parameter inside a function with a derivative of its own.
+
+        Followed through the tangent map of that derivative.
 
         The map is linear in the parameter's tangent, so a zero tangent in the parameter's place
         meets the data that its derivative is made of. `None` where no parameter is large, or the
@@ -323,7 +339,10 @@ class Walk:
         ]
 
     def _cond(self, equation, operands):
-        """One branch where the choice is known, else each with perturbations of its own: those of the others get zero cotangents."""
+        """One branch where the choice is known, else each with perturbations of its own.
+
+        Those of the others get zero cotangents.
+        """
         index, *rest = operands
         branches = jax_internals.branches(equation)
         if isinstance(index, Fixed) and (known := _known(index)) is not None:
@@ -343,7 +362,10 @@ class Walk:
         return outputs
 
     def _checkpoint(self, equation, operands):
-        """Outputs of a `jax.checkpoint`: the backward pass makes what is inside again. Else `None`, or where a parameter only passes through."""
+        """Outputs of a `jax.checkpoint`: the backward pass makes what is inside again.
+
+        Else `None`, or where a parameter only passes through.
+        """
         arguments = jax_internals.checkpointing(equation)
         if arguments is None or self.perturbations is None:
             return None
@@ -387,7 +409,8 @@ class Walk:
             self.given_up.setdefault(body.operands[i].leaf, name)
 
     def _scan(self, equation, operands):
-        """A parameter the steps share (time) has one more sum over positions, one they divide (layers) one more batch dimension."""
+        """A parameter the steps share (time) has one more sum over positions, one they divide
+        (layers) one more batch dimension."""
         scan = jax_internals.scan(equation)
         if scan.length == 0:  # there is no step to look at
             stacked = (v.aval for v in equation.outvars[scan.carries :])
@@ -447,7 +470,10 @@ class Walk:
 
 
 class _Part:
-    """A jaxpr walked by itself, its parameters numbered by their place among `operands`; its meetings, found abstractly."""
+    """A jaxpr walked by itself, its parameters numbered by their place among `operands`.
+
+    Its meetings, found abstractly.
+    """
 
     def __init__(self, closed, operands):
         self.jaxpr, self.consts = jax_internals.open_jaxpr(closed)
@@ -535,7 +561,8 @@ def _without_parameters(equation, operands):
 
 
 def _known(x):
-    """The value of a constant as numpy, `None` where it is not known while tracing, or too large to be part of a layout."""
+    """The value of a constant as numpy, `None` where it is not known while tracing, or too
+    large to be part of a layout."""
     if not isinstance(x, Fixed) or x.compute is None or np.size(x.value) > _KNOWN:
         return None
     value = x.compute()
@@ -604,7 +631,10 @@ def _split(equation, x, values):
 
 
 def _shares(equation, place, x):
-    """What the parameters at `place` get from meeting data in this equation; empty where no rule applies."""
+    """What the parameters at `place` get from meeting data in this equation.
+
+    Empty where no rule applies.
+    """
     if isinstance(x, Joined):
         if equation.primitive.name != "dot_general":
             return ()
@@ -626,7 +656,8 @@ def _real(factors: Factors) -> Factors:
 
 
 def _sliced(scan, operands, rest):
-    """The scan with its calls opened, the equations that slice a parameter by the step's number, and `rest` with the slices of all steps."""
+    """The scan with its calls opened, the equations that slice a parameter by the step's
+    number, and `rest` with the slices of all steps."""
     constants = enumerate(operands[: scan.constants])
     places = [i for i, x in constants if isinstance(x, Tracked) and _is_large(x)]
     if not places or not jax_internals.contains(scan.jaxpr.jaxpr, "dynamic_slice"):
@@ -652,7 +683,9 @@ def _can_be_scanned(x, place, scan):
 
 
 def _repeated(share, x, *, stacked, constant):
-    """The shares in a meeting that all steps of a scan repeat; cotangents have a leading axis of its length.
+    """The shares in a meeting that all steps of a scan repeat.
+
+    Cotangents have a leading axis of its length.
 
     So have the data, unless they are `constant`.
     """
@@ -678,7 +711,10 @@ def _factors_of_steps(share, steps, stacked, data, cotangent) -> Term:
 
 
 def _factors_of_constant(share, steps, stacked, data, cotangent) -> Term:
-    """All steps met the same data: shared weights add cotangents up, stacked ones are columns side by side."""
+    """All steps met the same data.
+
+    Shared weights add cotangents up, stacked ones are columns side by side.
+    """
     term = share.factors(data, cotangent[0])
     cotangents = jax.vmap(lambda dy: share.factors(data, dy).cotangents)(cotangent[steps])
     if stacked:  # [S, B, T, N] to [B, T, (S, N)]

@@ -19,18 +19,25 @@ from .tracing import Fixed, Tracked, Walk
 
 
 class RecomputedWarning(UserWarning):
-    """Some leaves have no rule: exact, but each reduction differentiates them again. `reasons` is {leaf name: primitive}."""
+    """Some leaves have no rule: exact, but each reduction differentiates them again.
+
+    `reasons` is {leaf name: primitive}.
+    """
 
     def __init__(self, reasons: dict[str, str]):
         super().__init__(
-            f"no rule where these parameters meet their first data: {', '.join(f'{name} ({why})' for name, why in reasons.items())}. "
+            "no rule where these parameters meet their first data: "
+            f"{', '.join(f'{name} ({why})' for name, why in reasons.items())}. "
             "Their per-example gradients are exact but recomputed by every reduction."
         )
         self.reasons = reasons
 
 
 class ValueAndGrad(Protocol):
-    """What `per_example_value_and_grad` returns: `(params, batch, mask=None) -> (losses, gradients)`."""
+    """What `per_example_value_and_grad` returns.
+
+    `(params, batch, mask=None) -> (losses, gradients)`.
+    """
 
     def __call__(
         self, params: PyTree, batch: PyTree, mask: jax.Array | None = None
@@ -75,7 +82,7 @@ def per_example_value_and_grad(
 def per_example_value_and_grad(
     loss, *, has_aux=False, microbatch_size=None, only=None, allow_batch_statistics=False
 ):
-    r"""Every example's loss and its gradient, the gradients as factors instead of an examples x parameters array.
+    r"""Every example's loss and its gradient, without an examples x parameters array: as factors.
 
     The result is a function `(params, batch, mask=None) -> (losses, gradients)`, with `has_aux`
     `((losses, aux), gradients)`. g_i is the gradient of the *unscaled* loss of example i: the mean
@@ -118,7 +125,8 @@ def per_example_value_and_grad(
     """
     if microbatch_size is not None and microbatch_size < 1:
         raise ValueError(
-            f"microbatch_size must be at least 1 example, or None for the whole batch, got {microbatch_size}."
+            "microbatch_size must be at least 1 example, or None for the whole batch, got "
+            f"{microbatch_size}."
         )
 
     scalar_loss = (lambda params, example: loss(params, example)[0]) if has_aux else loss
@@ -175,7 +183,8 @@ class _Trace:
             warnings.warn(RecomputedWarning(reasons), stacklevel=4)
 
     def reentrant(self, loss):
-        """What the loss closes over of a function being traced, and the loss as a function of it too: it can be called after that trace."""
+        """What the loss closes over of a function being traced, and the loss as a function of
+        it too: it can be called after that trace."""
         if not any(map(jax_internals.is_traced, self.closed.consts)):
             return (), loss
         jaxpr = self.closed.jaxpr
@@ -198,7 +207,10 @@ class _Trace:
         )
 
     def one(self, leaves, example, keep):
-        """Loss, aux and the factors of every meeting, for one example; `keep` is its entry of the mask, or `None`."""
+        """Loss, aux and the factors of every meeting, for one example.
+
+        `keep` is its entry of the mask, or `None`.
+        """
 
         def perturbed(perturbations):
             walk = Walk(perturbations)
@@ -238,6 +250,9 @@ class _Trace:
 
 
 def _without_masked(batch, mask):
-    """Masked examples replaced by one that is kept: padding of any content, nan too, then cannot reach a sum as 0 * nan."""
+    """Masked examples replaced by one that is kept.
+
+    Padding of any content, nan too, then cannot reach a sum as 0 * nan.
+    """
     index = jnp.where(mask, jnp.arange(mask.shape[0]), jnp.argmax(mask))
     return jax.tree.map(lambda x: x[index], batch)

@@ -1,4 +1,7 @@
-"""`check_aggregator` passes what is right, and names what is broken: one broken method for every check."""
+"""`check_aggregator` passes what is right, and names what is broken.
+
+One broken method for every check.
+"""
 
 import functools
 import re
@@ -113,8 +116,8 @@ def test_a_state_that_changes_its_dtype_is_named_and_recompiles():
     assert said == "after a step, state count is float32[], but before it was int32[]"
     said = problem(duties.a_step_is_traced_once, tx)
     assert (
-        said
-        == "2 traces of steps whose gradients have the same shapes. What in the state changes its dtype or structure?"
+        said == "2 traces of steps whose gradients have the same shapes. What in the state changes "
+        "its dtype or structure?"
     )
 
 
@@ -255,7 +258,8 @@ def test_another_definition_than_the_twin_and_broken_promises_are_problems():
         r"promise: is_positive: violated by \S+ \(20 examples\)\. Nothing is negative\.", negative
     )
     assert re.match(
-        r"promise: breakdown\(0\.1\): violated by \d\.\de\+1\d \(20 examples\)\. That share of the examples, ",
+        r"promise: breakdown\(0\.1\): violated by \d\.\de\+1\d \(20 examples\)\. That share of "
+        r"the examples, ",
         breaks,
     )
     assert [f.problem for f in check.findings][
@@ -310,7 +314,10 @@ def test_a_broken_promise_is_named_and_a_kept_one_is_not(promise, breaks, keeps)
 
 
 def test_numpys_nearest_ranks_are_not_odd():
-    """Why this table exists: exact halves are rounded to even, at c = 50 and an even number of examples."""
+    """Why this table exists.
+
+    Exact halves are rounded to even, at c = 50 and an even number of examples.
+    """
 
     def nearest(rows):
         k = round(0.5 * (len(rows) - 1))
@@ -365,12 +372,14 @@ def test_shares_that_say_nothing_are_refused(promise):
     for share in (0, 0.6, float("nan")):
         with pytest.raises(
             ValueError,
-            match=rf"{promise.__name__}\(share\): share of the examples that go astray, in \(0, 0\.5\], got {share}\.",
+            match=rf"{promise.__name__}\(share\): share of the examples that go astray, in \(0, "
+            rf"0\.5\], got {share}\.",
         ):
             promise(share)
     with pytest.raises(
         ValueError,
-        match=r"a share of 0\.02 is none of 20 examples, and says nothing\. Promise it for 0\.026 or more\.",
+        match=r"a share of 0\.02 is none of 20 examples, and says nothing\. Promise it for "
+        r"0\.026 or more\.",
     ):
         promise(0.02)(first, specimens.plain(20))
 
@@ -378,7 +387,8 @@ def test_shares_that_say_nothing_are_refused(promise):
 def test_mistakes_are_named():
     with pytest.raises(
         TypeError,
-        match=r"check_aggregator\(tx\): an optax transformation such as median\(\), got function. Did you call it\?",
+        match=r"check_aggregator\(tx\): an optax transformation such as median\(\), got "
+        r"function. Did you call it\?",
     ):
         co.check_aggregator(co.median)
     with pytest.raises(

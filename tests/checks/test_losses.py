@@ -1,4 +1,5 @@
-"""`check_loss` tells a user how every leaf is treated, and catches what is wrong with a loss or a rule."""
+"""`check_loss` tells a user how every leaf is treated, and catches what is wrong with a loss or
+a rule."""
 
 import flax.linen as linen
 import jax
@@ -40,8 +41,8 @@ def test_the_table_says_what_each_leaf_becomes_and_its_memory():
     assert text[0].split() == ["leaf", "shape", "gradients", "memory", "difference"]
     assert text[2].startswith("w     50x30  Outer [6, 50] x [6, 30]  1.92 kB")
     assert (
-        text[-2]
-        == "100.0% of 1,530 parameters on a fast rule; 2.64 kB for 6 examples; 4 of them compared with jax.grad"
+        text[-2] == "100.0% of 1,530 parameters on a fast rule; 2.64 kB for 6 examples; 4 of them "
+        "compared with jax.grad"
     )
     assert text[-1] == "ok"
     assert repr(check) == str(check)
@@ -104,7 +105,8 @@ def test_the_batch_norm_trap_is_reported_and_not_raised():
     check = co.check_loss(loss, variables["params"], x, has_aux=True)
     assert not check.ok
     assert check.problems[0].startswith(
-        "the loss of one example needs statistics of a batch: a mean over a batch of one example is subtracted from that example"
+        "the loss of one example needs statistics of a batch: a mean over a batch of one example "
+        "is subtracted from that example"
     )
     assert {leaf.name for leaf in check.leaves if leaf.zero} == {
         "first/bias",
@@ -142,7 +144,10 @@ def test_a_wrong_reduction_of_right_rows_is_caught(monkeypatch):
 
 
 def test_gradients_that_vanish_up_to_rounding_are_no_mistake():
-    """A bias in front of a norm layer: its gradient is 0 in exact arithmetic, and noise in floats."""
+    """A bias in front of a norm layer.
+
+    Its gradient is 0 in exact arithmetic, and noise in floats.
+    """
 
     def loss(p, e):
         h = e @ p["w"] + p["shift"]
@@ -200,7 +205,8 @@ def test_the_loss_of_a_step_is_compared_with_the_mean():
     total = lambda p, b: jax.vmap(loss, (None, 0))(p, b).sum()
     (problem,) = co.check_loss(loss, params, batch, batch_loss=total).problems
     assert problem == (
-        "batch_loss has 6 times the gradient of the mean loss of the examples, the sum over the 6 examples"
+        "batch_loss has 6 times the gradient of the mean loss of the examples, the sum over the "
+        "6 examples"
     )
     twice = lambda p, b: 2 * mean(p, b)
     (problem,) = co.check_loss(loss, params, batch, batch_loss=twice).problems

@@ -20,7 +20,8 @@ def _dense(w, x):
 def test_a_loss_of_the_whole_batch_is_refused():
     with pytest.raises(
         ValueError,
-        match=r"loss must return a scalar for one example, got shape \(2,\). Did you pass a loss of the whole batch",
+        match=r"loss must return a scalar for one example, got shape \(2,\). Did you pass a "
+        r"loss of the whole batch",
     ):
         co.per_example_value_and_grad(lambda w, x: x @ w)(W, X)
 
@@ -47,7 +48,8 @@ def test_integer_parameters_are_refused_with_the_nnx_filter():
     _, state = nnx.split(Dropped(nnx.Rngs(0)))
     with pytest.raises(
         TypeError,
-        match=r"leaf drop/rngs/.*: gradients need floats. With Flax NNX, split with a filter: nnx.split\(model, nnx.Param",
+        match=r"leaf drop/rngs/.*: gradients need floats. With Flax NNX, split with a filter: "
+        r"nnx.split\(model, nnx.Param",
     ):
         co.per_example_value_and_grad(lambda p, x: jnp.sum(x))(state, X)
 
@@ -56,7 +58,8 @@ def test_parameters_that_are_no_arrays_are_refused_with_equinoxs_filter():
     model = eqx.nn.MLP(3, 2, 4, 1, key=jax.random.key(0))
     with pytest.raises(
         TypeError,
-        match=r"leaf activation is a custom_jvp: gradients need floats.*with Equinox, eqx.partition\(model, eqx.is_inexact_array\)",
+        match=r"leaf activation is a custom_jvp: gradients need floats.*with Equinox, "
+        r"eqx.partition\(model, eqx.is_inexact_array\)",
     ):
         co.per_example_value_and_grad(lambda p, x: jnp.sum(p(x)))(model, X)
 
@@ -78,7 +81,8 @@ def test_an_nnx_module_whose_state_changes_is_refused_with_nnxs_ways_out(layer):
     loss = lambda p, x: jnp.sum(nnx.merge(graphdef, p, rest)(x[None]) ** 2)
     with pytest.raises(
         ValueError,
-        match=r"loss of one example cannot be traced: it changes the state of an NNX module.*model.eval\(\) before "
+        match=r"loss of one example cannot be traced: it changes the state of an NNX "
+        r"module.*model.eval\(\) before "
         r"nnx.split.*nnx.reseed\(model, default=key, dropout=key\).*TraceContextError",
     ):
         co.per_example_value_and_grad(loss)(params, X)
@@ -108,7 +112,8 @@ def test_a_linen_module_whose_variables_change_is_refused_with_linens_ways_out()
     loss = lambda p, x: jnp.sum(norm.apply({**variables, "params": p}, x[None]))
     with pytest.raises(
         ValueError,
-        match=r"it changes variables of a Flax module, which are not passed as mutable.*use_running_average=True",
+        match=r"it changes variables of a Flax module, which are not passed as "
+        r"mutable.*use_running_average=True",
     ):
         co.per_example_value_and_grad(loss)(variables["params"], X)
 
@@ -124,7 +129,8 @@ def test_an_equinox_state_read_twice_is_refused_and_its_way_out_works():
     loss = lambda p, x: jnp.sum(eqx.combine(p, rest)(x, state)[0])
     with pytest.raises(
         ValueError,
-        match=r"it reads an Equinox State twice.*eqx.nn.inference_mode\(model\).*jax.tree.unflatten\(treedef, leaves\)",
+        match=r"it reads an Equinox State "
+        r"twice.*eqx.nn.inference_mode\(model\).*jax.tree.unflatten\(treedef, leaves\)",
     ):
         co.per_example_value_and_grad(loss)(params, X)
     norm, state = eqx.nn.make_with_state(eqx.nn.SpectralNorm)(
@@ -160,7 +166,8 @@ def test_one_gradient_is_not_taken_for_gradients_of_examples():
     for one in (jnp.ones(5), {"a": jnp.ones(5), "b": jnp.ones(5)}):
         with pytest.raises(
             ValueError,
-            match=r"every leaf is one-dimensional, .*that looks like one gradient, not like one an example",
+            match=r"every leaf is one-dimensional, .*that looks like one gradient, not like one "
+            r"an example",
         ):
             co.alpha(one)
     assert co.alpha(co.Stacked(jnp.ones(5))) == 1  # of a scalar parameter
@@ -170,7 +177,8 @@ def test_mismatched_empty_and_axisless_batches_are_refused():
     transform = co.per_example_value_and_grad(lambda w, e: _dense(w, e[0]))
     with pytest.raises(
         ValueError,
-        match=r"batch leaves disagree about the number of examples \(their first axis\): \{'0': 4, '1': 5\}",
+        match=r"batch leaves disagree about the number of examples \(their first axis\): \{'0': "
+        r"4, '1': 5\}",
     ):
         transform(W, (X, jnp.ones(5)))
     with pytest.raises(ValueError, match="batch is empty \\(0 examples\\)"):
@@ -207,7 +215,8 @@ def test_reductions_refuse_what_is_no_per_example_gradient():
         co.mean({"b": jnp.float32(1)})
     with pytest.raises(
         ValueError,
-        match=r"leaves disagree about the number of examples \(their first axis\): \{'a': 3, 'b': 4\}",
+        match=r"leaves disagree about the number of examples \(their first axis\): \{'a': 3, "
+        r"'b': 4\}",
     ):
         co.squared_norms({"a": jnp.ones((3, 2)), "b": jnp.ones((4, 2))})
     with pytest.raises(ValueError, match="gradients are of 0 examples"):
@@ -244,6 +253,9 @@ def test_explicit_shardings_are_refused_before_jax_refuses_a_reduction():
     x = jax.device_put(
         jnp.ones((4, 3)), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     )
-    message = r"batch leaf all is sharded over a mesh with explicit axes \(float32\[4@data,3\]\): .*axis_types=\(jax"
+    message = (
+        r"batch leaf all is sharded over a mesh with explicit axes \(float32\[4@data,3\]\): "
+        r".*axis_types=\(jax"
+    )
     with pytest.raises(ValueError, match=message):
         co.per_example_value_and_grad(lambda w, x: jnp.dot(w, x))(jnp.ones(3), x)

@@ -225,8 +225,10 @@ def test_the_transform_refuses_and_names_three_ways_out():
     loss, params, _ = TRAPS["linen"]()
     with pytest.raises(
         ValueError,
-        match=r"loss of one example needs statistics of a batch: a mean over a batch of one example is subtracted from that example "
-        r"\(_Dense/norm\).*use_running_average=True.*GroupNorm or LayerNorm.*alpha_from_minibatches.*allow_batch_statistics=True",
+        match=r"loss of one example needs statistics of a batch: a mean over a batch of one "
+        r"example is subtracted from that example "
+        r"\(_Dense/norm\).*use_running_average=True.*GroupNorm or "
+        r"LayerNorm.*alpha_from_minibatches.*allow_batch_statistics=True",
     ):
         co.per_example_value_and_grad(loss)(params, VECTORS)
 
@@ -259,7 +261,8 @@ def test_a_named_axis_bound_nowhere_is_refused_in_the_same_words():
     loss = lambda p, e: jnp.sum(eqx.combine(p, rest)(e, state)[0] ** 2)
     with pytest.raises(
         ValueError,
-        match="it reduces over the named axis batch.*GroupNorm or LayerNorm.*alpha_from_minibatches",
+        match="it reduces over the named axis batch.*GroupNorm or "
+        "LayerNorm.*alpha_from_minibatches",
     ):
         co.per_example_value_and_grad(loss)(params, VECTORS)
 

@@ -1,4 +1,7 @@
-"""Convolutions and embeddings: never recomputed in whole networks, reduced without patches or tables, and robustly aggregated."""
+"""Convolutions and embeddings.
+
+Never recomputed in whole networks, reduced without patches or tables, and robustly aggregated.
+"""
 
 import flax.linen as nn
 import jax
@@ -36,7 +39,8 @@ def gradients_and_truth(model):
     return gradients, reference.flat(reference.gradients(loss, params, batch))
 
 
-@pytest.mark.slow  # that it has rules for all leaves is tested without running it in test_networks.py
+# that it has rules for all leaves is tested without running it in test_networks.py
+@pytest.mark.slow
 def test_a_residual_network_with_group_norm_is_exact():
     model = ResNet(width=4, depth=1, stages=2)
     batch = zoo.normal(0, 3, 8, 8, 3), jnp.arange(3)

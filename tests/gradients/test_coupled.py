@@ -1,4 +1,7 @@
-"""Losses whose examples interact: rows of the coupled Jacobian by one JVP, their squared norms by random signs."""
+"""Losses whose examples interact.
+
+Rows of the coupled Jacobian by one JVP, their squared norms by random signs.
+"""
 
 import flax.linen as linen
 import jax
@@ -136,7 +139,10 @@ def test_mistakes_are_named():
     losses, params, batch = batch_normalized()
     mean = lambda p, b: losses(p, b).mean()
     key = jax.random.key(0)
-    expected = r"losses\(params, batch\) must return one float an example, shape \[m\], got float32 of shape \(\).*Did you return the mean"
+    expected = (
+        r"losses\(params, batch\) must return one float an example, shape \[m\], got float32 of "
+        r"shape \(\).*Did you return the mean"
+    )
     with pytest.raises(ValueError, match=r"alignments\(losses\): " + expected):
         co.alignments(mean, params, batch, params)
     with pytest.raises(ValueError, match=r"squared_norm_total\(losses\): " + expected):
@@ -147,7 +153,8 @@ def test_mistakes_are_named():
         co.alignments(lambda p, b: (losses(p, b), 0), params, batch, params)
     with pytest.raises(
         ValueError,
-        match=r"direction must have the parameters' shapes \{'all': \(3,\)\}, got \{'all': \(4,\)\}",
+        match=r"direction must have the parameters' shapes \{'all': \(3,\)\}, got \{'all': "
+        r"\(4,\)\}",
     ):
         co.alignments(lambda w, x: x @ w, jnp.ones(3), jnp.ones((2, 3)), jnp.ones(4))
     with pytest.raises(

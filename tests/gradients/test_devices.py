@@ -30,7 +30,8 @@ assert "all-reduce" in text
 assert "all-gather" not in text, "the batch or the factors are gathered"
 
 tx = co.chain(co.winsorize(5), optax.sgd(0.1))
-step = jax.jit(lambda p, b: tx.update(co.per_example_value_and_grad(loss)(p, b)[1], tx.init(p), p)[0])
+gradients = co.per_example_value_and_grad(loss)
+step = jax.jit(lambda p, b: tx.update(gradients(p, b)[1], tx.init(p), p)[0])
 for a, b in zip(jax.tree.leaves(step(params, batch)), jax.tree.leaves(step(everywhere, sharded))):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 """

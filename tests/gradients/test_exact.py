@@ -18,7 +18,10 @@ NODES = (co.Factored, co.Stacked, co.Recomputed)
 
 @pytest.fixture(autouse=True)
 def large(request, monkeypatch):
-    """The models are small; where one is to show what happens to large parameters, none counts as small."""
+    """The models are small.
+
+    Where one is to show what happens to large parameters, none counts as small.
+    """
     model = request.node.callspec.params.get("model") if hasattr(request.node, "callspec") else None
     if model in zoo.SMALL_COUNT_AS_LARGE or getattr(model, "__name__", "").startswith("joined"):
         monkeypatch.setattr(tracing, "ROWS", 0)

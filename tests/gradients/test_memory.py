@@ -1,4 +1,7 @@
-"""What is never formed: memory of compiled programs, against that of the examples x parameters array."""
+"""What is never formed.
+
+Memory of compiled programs, against that of the examples x parameters array.
+"""
 
 import jax
 import jax.numpy as jnp

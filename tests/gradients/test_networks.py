@@ -1,4 +1,7 @@
-"""Every network we ship gets all its per-example gradients from rules: none is recomputed, at the sizes people use."""
+"""Every network we ship gets all its per-example gradients from rules.
+
+None is recomputed, at the sizes people use.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -82,7 +82,10 @@ def _parameters(seed):
     st.booleans(),
 )
 def test_random_compositions_are_exact(chain, sequence, tied, bare):
-    """`tied`: every layer uses the same parameters; `bare`: small parameters get no help, so rules or recomputing must do."""
+    """`tied`: every layer uses the same parameters; `bare`.
+
+    Small parameters get no help, so rules or recomputing must do.
+    """
     from coherence.gradients import tracing
 
     params = [_parameters(0 if tied else 10 * i) for i in range(1 if tied else len(chain))]

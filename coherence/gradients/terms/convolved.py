@@ -1,4 +1,7 @@
-"""Convolutions: shared weights under a moving window. The inputs are kept, never the patches, which are larger by the window."""
+"""Convolutions: shared weights under a moving window.
+
+The inputs are kept, never the patches, which are larger by the window.
+"""
 
 import dataclasses
 import itertools
@@ -15,7 +18,10 @@ from .term import Term, by_examples, static
 
 
 class Window(NamedTuple):
-    """The geometry of a convolution, as `jax.lax.conv_general_dilated` has it; one entry a spatial dimension."""
+    """The geometry of a convolution, as `jax.lax.conv_general_dilated` has it.
+
+    One entry a spatial dimension.
+    """
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -32,7 +38,10 @@ class Window(NamedTuple):
         )
 
     def views(self, images):
-        """What each place of the window sees, one after the other: the images, padded, shifted and strided, [..., positions, C]."""
+        """What each place of the window sees, one after the other.
+
+        The images, padded, shifted and strided, [..., positions, C].
+        """
         padded = self._padded(images)
         for place in itertools.product(*map(range, self.shape)):
             view = padded
@@ -41,7 +50,10 @@ class Window(NamedTuple):
             yield view
 
     def patches(self, images):
-        """All views together, [..., positions, (places, C)]; by one axis after the other, which compiles in half the time."""
+        """All views together, [..., positions, (places, C)].
+
+        By one axis after the other, which compiles in half the time.
+        """
         images = self._padded(images)
         for axis in reversed(range(len(self.shape))):
             images = jnp.concatenate(
@@ -73,7 +85,9 @@ class Window(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Convolved(Term):
-    """G_i[b, (o, c), n] = sum_t x_i[t s + o, b, c] cotangents_i[b, t, n], o over the window's places, b over feature groups.
+    """G_i[b, (o, c), n] = sum_t x_i[t s + o, b, c] cotangents_i[b, t, n].
+
+    o runs over the window's places, b over feature groups.
 
     `inputs` x is [m, images, ..., B C], one example holding one image or several; T runs over
     images and positions.
@@ -125,7 +139,11 @@ class Convolved(Term):
         )
 
     def _squared_norms_by_pairs(self):
-        """As for outer products; the Gram matrix of patches is the sum over the window's places of those of the shifted images."""
+        """As for outer products.
+
+        The Gram matrix of patches is the sum over the window's places of those of the
+        shifted images.
+        """
         m, b, t, _, _ = self.dims
         d = self.cotangents.astype(self.dtype)
         views = [
@@ -136,7 +154,10 @@ class Convolved(Term):
         return jnp.einsum("mbtu,mbtu->m", patches, jnp.einsum("mbtn,mbun->mbtu", d, d))
 
     def _each_formed(self, reduce, cotangents):
-        """`reduce(G [few, B, K, n])`, a few examples at a time: their patches are made, used in the cache and forgotten."""
+        """`reduce(G [few, B, K, n])`, a few examples at a time.
+
+        Their patches are made, used in the cache and forgotten.
+        """
         _, b, t, k, _ = self.dims
         places = math.prod(self.window.shape)
 

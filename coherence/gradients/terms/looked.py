@@ -1,4 +1,7 @@
-"""Embeddings: rows of a table, looked up by integers. The table-sized gradient of an example is never formed."""
+"""Embeddings: rows of a table, looked up by integers.
+
+The table-sized gradient of an example is never formed.
+"""
 
 import dataclasses
 
@@ -13,7 +16,9 @@ _PAIRS = 512  # positions up to which comparing all pairs of them beats sorting
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Looked(Term):
-    """G_i[b, v, :] = sum over t with ids_i[b, t] = v of cotangents_i[b, t, :]; `inputs` are the ids [m, B, T], all within the table.
+    """G_i[b, v, :] = sum over t with ids_i[b, t] = v of cotangents_i[b, t, :].
+
+    `inputs` are the ids [m, B, T], all within the table.
 
     `size` is the number of rows. Look-ups outside of the table have zero cotangents.
     """
@@ -34,7 +39,10 @@ class Looked(Term):
         return jax.vmap(lambda ids, d: _scattered(ids, d, b * k))(ids, d).reshape(m, b, k, -1)
 
     def squared_norms(self):
-        """The rows of a word used twice add up: sum over pairs (t, u) of the same word of d_t . d_u."""
+        """The rows of a word used twice add up.
+
+        Hence the sum over pairs (t, u) of the same word of d_t . d_u.
+        """
         ids, d = self._of_one_table(self.cotangents.astype(self.dtype))
         if ids.shape[1] == 1:
             return jnp.sum(d * d, (1, 2))
@@ -54,7 +62,10 @@ class Looked(Term):
         return jnp.einsum("mtn,mtn->m", vector.astype(self.dtype).reshape(-1, d.shape[-1])[ids], d)
 
     def gram(self):
-        """Example i against every other: its words are sorted, and those of the others looked up among them. No table."""
+        """Example i against every other.
+
+        Its words are sorted, and those of the others looked up among them. No table.
+        """
         ids, d = self._of_one_table(self.cotangents.astype(self.dtype))
 
         def against_all(example):
@@ -67,7 +78,10 @@ class Looked(Term):
         return jax.lax.map(against_all, (ids, d))
 
     def dot_outer(self, inputs, cotangents):
-        """G_i . H_i for H_i[v, n] = sum_u inputs_i[u, v] cotangents_i[u, n]: [m]. A tied table's two uses, neither formed."""
+        """G_i . H_i for H_i[v, n] = sum_u inputs_i[u, v] cotangents_i[u, n]: [m].
+
+        A tied table's two uses, neither formed.
+        """
 
         def few(ids, d, inputs, cotangents):
             at = jnp.take_along_axis(inputs, ids[:, None, :], 2)  # [few, U, T]
@@ -92,7 +106,8 @@ def _scattered(ids, d, size):
 
 
 def _sums_by_word(ids, d):
-    """The ids sorted [T], which word each one is [T], and the sum of each word used, one a row, then zeros: [T, N]."""
+    """The ids sorted [T], which word each one is [T], and the sum of each word used, one a row,
+    then zeros: [T, N]."""
     order = jnp.argsort(ids)
     ids, d = ids[order], d[order]
     word = jnp.cumsum(jnp.concatenate([jnp.zeros(1, bool), ids[1:] != ids[:-1]]))

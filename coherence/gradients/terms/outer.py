@@ -31,7 +31,10 @@ class Outer(Term):
         return jnp.einsum("mbtk,mbtn->mbkn", self.inputs.astype(self.dtype), d.astype(self.dtype))
 
     def squared_norms(self):
-        """||a^T d||^2 = sum_{t,u} (a_t . a_u)(d_t . d_u), by T x T Gram matrices where that is cheaper than forming a^T d."""
+        """||a^T d||^2 = sum_{t,u} (a_t . a_u)(d_t . d_u).
+
+        By T x T Gram matrices where that is cheaper than forming a^T d.
+        """
         m, b, t, k, n = self.dims
         a, d = (x.astype(self.dtype) for x in (self.inputs, self.cotangents))
         if t == 1:  # as matrices: XLA copies to reorder dimensions of size 1
@@ -68,7 +71,8 @@ class Outer(Term):
 
 
 def pairs_are_cheaper(t, k, n):
-    """Two T x T Gram matrices, T^2 (K + N) multiplications, against T K N to form the gradient and store it."""
+    """Two T x T Gram matrices, T^2 (K + N) multiplications, against T K N to form the gradient
+    and store it."""
     return (
         t * (k + n) <= 1.5 * k * n
     )  # measured: the two cost the same around 1.5, for sequences and for convolutions

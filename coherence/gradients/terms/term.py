@@ -1,4 +1,7 @@
-"""What all kinds of terms share: three fields, and the reductions that need no more than `form` and `dot`."""
+"""What all kinds of terms share.
+
+Three fields, and the reductions that need no more than `form` and `dot`.
+"""
 
 import abc
 import dataclasses
@@ -26,7 +29,9 @@ def accumulator(*dtypes):
 
 @dataclasses.dataclass(frozen=True)
 class Term(abc.ABC):
-    """One meeting of a parameter with data: per-example gradients G [m, B, K, N], linear in `cotangents` [m, B, T, N].
+    """One meeting of a parameter with data.
+
+    Per-example gradients G [m, B, K, N], linear in `cotangents` [m, B, T, N].
 
     `inputs` [m, ...] is the data it met; `layout` leads from the parameter to [B, K, N].
     """
@@ -36,7 +41,8 @@ class Term(abc.ABC):
     layout: tuple = static(default=())
 
     positions: ClassVar[tuple[int, int]]
-    """The axes of one example's `inputs` and `cotangents` along which further positions are appended: meetings add up."""
+    """The axes of one example's `inputs` and `cotangents` along which further positions are
+    appended: meetings add up."""
     batches: ClassVar[tuple[int, int]] = (0, 0)
     """The axes along which groups with weights of their own are appended."""
 
@@ -47,7 +53,10 @@ class Term(abc.ABC):
 
     @abc.abstractmethod
     def form(self, cotangents=None):
-        """G [m, B, K, N], or its columns that belong to a slab of the cotangents [m, B, T, q]; in the accumulator's dtype."""
+        """G [m, B, K, N], or its columns that belong to a slab of the cotangents [m, B, T, q].
+
+        In the accumulator's dtype.
+        """
 
     @abc.abstractmethod
     def squared_norms(self):
@@ -76,7 +85,8 @@ class Term(abc.ABC):
         return slab(slabs[0]) if len(slabs) == 1 else jax.lax.map(slab, slabs).sum(0)
 
     def slabs(self, room):
-        """The cotangents [S, m, B, T, N / S] in as few equal slabs of columns as form at most `room` numbers, at least one column."""
+        """The cotangents [S, m, B, T, N / S] in as few equal slabs of columns as form at most
+        `room` numbers, at least one column."""
         m, b, t, k, n = self.dims
         width = max(q for q in range(1, n + 1) if n % q == 0 and (q == 1 or m * b * k * q <= room))
         return jnp.moveaxis(self.cotangents.reshape(m, b, t, n // width, width), 3, 0)
@@ -113,7 +123,10 @@ class Term(abc.ABC):
         )
 
     def real(self):
-        """One example's term of a real parameter that met complex numbers: x dy has the real part Re x Re dy - Im x Im dy."""
+        """One example's term of a real parameter that met complex numbers.
+
+        X dy has the real part Re x Re dy - Im x Im dy.
+        """
         if not jnp.iscomplexobj(self.cotangents):
             return self
         parts = [(self.inputs.real, self.cotangents.real)]
@@ -125,7 +138,7 @@ class Term(abc.ABC):
         return dataclasses.replace(self, inputs=inputs, cotangents=cotangents)
 
     def of_steps(self, *, stacked):
-        """One example's term of all steps of a scan, from one whose arrays have a leading axis of its length.
+        """One example's term of all steps of a scan, from one whose arrays have an axis of steps.
 
         `stacked`: each step has weights of its own (layers), else they share them (time).
         """
@@ -142,7 +155,10 @@ class Term(abc.ABC):
 
 
 def by_examples(function, arrays, numbers):
-    """`function(arrays)`, all [m, ...], a few examples at a time; `numbers` is how many one example makes it work on."""
+    """`function(arrays)`, all [m, ...], a few examples at a time.
+
+    `numbers` is how many one example makes it work on.
+    """
     m = arrays[0].shape[0]
 
     def chunked(room):
