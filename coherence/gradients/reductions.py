@@ -54,14 +54,6 @@ def nodes(gradients: PyTree) -> tuple[list[tuple[KeyPath, Node]], Any]:
         raise ValueError(
             f"leaves disagree about the number of examples (their first axis): {sizes}."
         )
-    if all(not is_node(x) and jnp.ndim(x) == 1 for _, x in paths):
-        raise ValueError(
-            f"every leaf is one-dimensional, {sizes}: that looks like one gradient, not like one "
-            "an example. "
-            "Per-example gradients have a leading axis of m examples; of scalar parameters they "
-            "are "
-            "coherence.gradients.Stacked(values)."
-        )
     if not next(iter(sizes.values())):
         raise ValueError("gradients are of 0 examples: there is nothing to reduce.")
     return found, treedef

@@ -162,17 +162,6 @@ def test_a_loss_that_fails_otherwise_fails_with_its_own_error():
         co.per_example_value_and_grad(lambda w, x: {}["missing"])(W, X)
 
 
-def test_one_gradient_is_not_taken_for_gradients_of_examples():
-    for one in (jnp.ones(5), {"a": jnp.ones(5), "b": jnp.ones(5)}):
-        with pytest.raises(
-            ValueError,
-            match=r"every leaf is one-dimensional, .*that looks like one gradient, not like one "
-            r"an example",
-        ):
-            co.alpha(one)
-    assert co.alpha(co.Stacked(jnp.ones(5))) == 1  # of a scalar parameter
-
-
 def test_mismatched_empty_and_axisless_batches_are_refused():
     transform = co.per_example_value_and_grad(lambda w, e: _dense(w, e[0]))
     with pytest.raises(
