@@ -159,9 +159,10 @@ def under(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 def single(arrays: Mapping[str, ArrayLike]) -> dict[str, NDArray]:
     """The arrays in single precision, which is what a figure needs; integers and text stay."""
+    whole = {name: np.asarray(values) for name, values in arrays.items()}
     return {
-        name: np.float32(values) if np.asarray(values).dtype.kind == "f" else np.asarray(values)
-        for name, values in arrays.items()
+        name: values.astype(np.float32) if values.dtype.kind == "f" else values
+        for name, values in whole.items()
     }
 
 

@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from . import claims, runs
+from . import runs
+from .claims import Claim, Judgement, holm, judge
 from .settings import plain
 
 REQUIRED = ("CLAIMS", "PRESETS", "arms", "record", "judge", "table")
 """Names that a module needs to be an experiment, besides a docstring that begins with the claim."""
-OPTIONAL = {"SOURCE_PRESET": "source_preset", "scale": "scale"}
+OPTIONAL = ("SOURCE_PRESET", "scale")
 
 
 def first_description(arms: Mapping[str, Any]) -> str:
@@ -71,7 +72,7 @@ class Experiment:
     """
 
     name: str
-    claims: tuple[claims.Claim, ...]
+    claims: tuple[Claim, ...]
     presets: Mapping[str, Any]
     arms: Callable[[Any], dict[str, Any]]
     record: Callable[[Any, dict[str, list[runs.Run]]], dict[str, Any]]
@@ -93,7 +94,7 @@ class Experiment:
         source = self.presets[self.source_preset]
         return dataclasses.replace(settings, seeds=source.seeds) == source
 
-    def judgements(self, recorded: dict[str, Any], run: str = "") -> list[claims.Judgement]:
+    def judgements(self, recorded: dict[str, Any], run: str = "") -> list[Judgement]:
         """The verdict of every claim that was tested, Holm-adjusted over the experiment.
 
         Args:
@@ -115,7 +116,7 @@ class Experiment:
                 result = tested[claim.name]
                 values, missing = result if isinstance(result, tuple) else (result, None)
                 judgements.append(
-                    claims.judge(
+                    judge(
                         claim,
                         np.atleast_1d(values),
                         scale=str(recorded["scale"]),
@@ -124,7 +125,7 @@ class Experiment:
                         run=run,
                     )
                 )
-        return claims.holm(judgements)
+        return holm(judgements)
 
 
 def load(path: str | Path) -> ModuleType:
@@ -164,15 +165,9 @@ def collect(module: ModuleType) -> Experiment:
             f"{path.parent.name}/{path.name} is no experiment, it lacks {missing}: "
             "docs/experiments.md shows one. Helpers of your own go elsewhere."
         )
-    optional = {
-        field: getattr(module, name) for name, field in OPTIONAL.items() if hasattr(module, name)
-    }
-    return Experiment(
-        path.stem,
-        *(getattr(module, name) for name in REQUIRED),
-        **optional,
-        doc=module.__doc__.strip(),
-    )
+    names = [name for name in (*REQUIRED, *OPTIONAL) if hasattr(module, name)]
+    parts = {name.lower(): getattr(module, name) for name in names}
+    return Experiment(path.stem, doc=module.__doc__.strip(), **parts)
 
 
 def perform(experiment: Experiment, settings: Any, folder: Path) -> dict[str, Any]:
@@ -233,9 +228,10 @@ def _steps(arm: Any) -> int:
 def _train(arm: Any, seeds: Sequence[runs.Run], progress: Callable, say: Callable) -> None:
     from .training.loop import train
 
+    pending = [run for run in seeds if not run.done]
     train(
-        [None if run.done else arm.build(run.seed) for run in seeds],
-        seeds,
+        [arm.build(run.seed) for run in pending],
+        pending,
         steps=arm.steps,
         batch_size=arm.batch_size,
         schedule=arm.schedule(),
