@@ -147,7 +147,7 @@ def _of_step(step, tolerance, m):
         f"{step.difference:.1%} of its length. "
         "Is something averaged over the tokens of an example here and over those of the batch "
         "there, or weighted, or penalized? "
-        "See docs/per_example_gradients.md, 'The loss of a step'"
+        "See docs/losses.md, 'The loss of a step'"
     )
 
 
