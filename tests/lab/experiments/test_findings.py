@@ -11,6 +11,8 @@ import pytest
 from coherence.lab import runs
 from coherence.lab.experiment import Experiment, all_arms, collect, load, perform
 from coherence.lab.report import describe, gallery
+from coherence.lab.running import qualified
+from coherence.lab.settings import apply_flags, plain, variant
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -121,6 +123,18 @@ def test_presets_are_complete_and_seeds_do_not_name_a_run():
         presets = experiment(path.stem).presets
         assert {"smoke", "cpu", "paper"} <= set(presets)
         assert all(preset.seeds >= 1 for preset in presets.values())
+
+
+@pytest.mark.parametrize("name", [path.stem for path in (ROOT / "experiments").glob("*.py")])
+def test_presets_are_flags_and_json_and_name_the_run_that_differs(name):
+    cpu = experiment(name).presets["cpu"]
+    assert apply_flags(cpu, [], name) == cpu
+    assert json.loads(json.dumps(plain(cpu)))["seeds"] == cpu.seeds
+    if hasattr(cpu, "run"):
+        flags = qualified(cpu, ["--run.steps", "7"])
+        changed = apply_flags(cpu, flags, name)
+        assert changed.run.steps == 7
+        assert variant("cpu", changed, cpu) == "cpu,run.steps=7"
 
 
 def _real_vs_random(real, random, fitted=1.0, swing=3.0):
