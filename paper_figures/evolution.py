@@ -102,7 +102,12 @@ def against_loss(panel, recorded):
         label = f"{text}, step size {recorded['learning_rates'][rate]:g}"
         style.band(panel, loss, recorded[f"{arm}/m_coherence"], label, **options)
     start = recorded["cnn-1/loss"][:, 0].mean()
-    panel.axvspan(*(share * start for share in recorded["middle"]), color=style.NEUTRAL, alpha=0.1, linewidth=0)
+    panel.axvspan(
+        *(share * start for share in recorded["middle"]),
+        color=style.NEUTRAL,
+        alpha=0.1,
+        linewidth=0,
+    )
     logarithmic(panel, title, "training loss (nats)")
     panel.set(xlim=(2.9, 0.02), ylim=(0.03, 90))
     style.ticks(panel, x=(2, 1, 0.5, 0.2, 0.1, 0.03))

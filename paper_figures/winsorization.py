@@ -87,7 +87,10 @@ def _under_noise(recorded, name):
 
 def _paths(panel, recorded):
     """Corrupt against pristine accuracy, mean over seeds at every measured step."""
-    panel.set(title=f"paths, {recorded['judged_noise']:.0%} random labels", xlabel="pristine examples fitted")
+    panel.set(
+        title=f"paths, {recorded['judged_noise']:.0%} random labels",
+        xlabel="pristine examples fitted",
+    )
     panel.set(ylabel="corrupt examples fitted", xlim=(0.5, 1.01), ylim=(0, 1.03))
     pristine, corrupt = (
         _under_noise(recorded, f"{name}_accuracy").mean(1) for name in ("pristine", "corrupt")

@@ -6,6 +6,8 @@ Only `run` imports JAX; what a subcommand needs is imported when it runs, so hel
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +21,9 @@ Parsed = argparse.Namespace
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse and act; errors a user can mend end in one line and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # terminals that have no ± or ·
     parser = _parser()
     parsed, rest = parser.parse_known_args(arguments)
     if rest and parsed.command != "run":
@@ -28,6 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _run(rest)
         else:
             parsed.act(parsed)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has enough, as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
     except (ValueError, FileNotFoundError, RuntimeError, OSError) as error:
         print(f"coherence: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -118,6 +127,13 @@ def _path(
     command: argparse.ArgumentParser, name: str, metavar: str, help: str, **options: Any
 ) -> None:
     command.add_argument(name, metavar=metavar, type=Path, help=help, **options)
+
+
+def _print(text: str) -> None:
+    """Print what was recorded: the terminal must not obey it."""
+    from .report.records import printable
+
+    print(printable(text))
 
 
 def _table_options(command: argparse.ArgumentParser, rows: str) -> None:
@@ -217,7 +233,7 @@ def _show(parsed: Parsed) -> None:
     from .report.grouping import find
     from .report.tables import LONG, long, write_csv
 
-    print(describe(parsed.run, parsed.format))
+    _print(describe(parsed.run, parsed.format))
     if parsed.csv:
         write_csv(parsed.csv, LONG, long(find([parsed.run])))
 
@@ -228,7 +244,7 @@ def _compare(parsed: Parsed) -> None:
     from .report.tables import write_csv
 
     comparison = compare(parsed.a, parsed.b)
-    print(comparison.text(parsed.format))
+    _print(comparison.text(parsed.format))
     if parsed.csv:
         write_csv(parsed.csv, COLUMNS, comparison.rows())
 

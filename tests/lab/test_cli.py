@@ -204,6 +204,32 @@ finally:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
 
 
+def test_a_reader_that_has_enough_ends_it_quietly(here):
+    recorded.run(here / "run" / "seed=0")
+    command = [sys.executable, "-m", "coherence.lab", "show", str(here / "run")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as show:
+        show.stdout.close()
+        assert show.stderr.read() == b""
+        assert show.wait() == 141
+
+
+def test_a_terminal_without_our_characters_gets_the_others(here):
+    for seed in range(2):
+        recorded.run(here / "run" / f"seed={seed}", seed, probes=False)
+    command = [sys.executable, "-m", "coherence.lab", "compare", *[str(here / "run")] * 2]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
+    assert b"mean ? half of the 95 % interval" in done.stdout
+
+
+def test_what_was_recorded_cannot_steer_the_terminal(capsys, here):
+    with runs.Run.open(here / "seed=0", {"data": "\x1b[2J"}, seed=0) as run:
+        run.append({"step": 0, "\x1b]0;title\x07": 1.0})
+    cli.main(["show", str(here)])
+    assert not set(capsys.readouterr().out) & {"\x1b", "\x07"}
+
+
 @pytest.mark.parametrize("command", ["list", "claims"])
 def test_verdicts_need_no_statistics_package(command):
     code = f"""

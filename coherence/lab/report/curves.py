@@ -141,8 +141,8 @@ class _Frame:
 
     def finish(self, panel: Axes, title: str) -> None:
         """Title, labels, scales and limits."""
-        panel.set_title(labels.fitted(title, 2))
-        panel.set(xlabel="step", ylabel=labels.label(self.name))
+        panel.set_title(drawing.literal(labels.fitted(title, 2)))
+        panel.set(xlabel="step", ylabel=drawing.literal(labels.label(self.name)))
         if self.log_steps:
             panel.set_xscale("log")
         if self.logarithmic:

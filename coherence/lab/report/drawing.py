@@ -21,6 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from coherence.lab.claims import interval
 
+from .records import printable
+
 HOUSE = Path(__file__).with_name("house.mplstyle")
 COLOUR = {
     "real": "#0072B2",
@@ -121,6 +123,11 @@ def picture(panel: Axes, image: ArrayLike, cmap: str = "gray_r", **kwargs: Any) 
     panel.spines[:].set_visible(False)
 
 
+def literal(text: str) -> str:
+    """Text to be drawn as it is: no mathematics between dollars, no control characters."""
+    return printable(str(text)).replace("$", r"\$")
+
+
 # What is drawn
 
 
@@ -157,7 +164,7 @@ def band(
         rows = np.log(rows)
     bounds = np.array([_bounds(column) for column in rows.T]).reshape(-1, 3).T
     mean, low, high = np.exp(bounds) if logarithmic else bounds
-    panel.plot(x, mean, style, color=colour, label=label, **kwargs)
+    panel.plot(x, mean, style, color=colour, label=literal(label), **kwargs)
     if len(rows) > 1:
         panel.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
     remember(panel, title, label, x, mean, low, high)
@@ -175,7 +182,7 @@ def curve(
     **kwargs: Any,
 ) -> None:
     """One curve without a band."""
-    panel.plot(x, y, style, color=colour, label=label, **kwargs)
+    panel.plot(x, y, style, color=colour, label=literal(label), **kwargs)
     remember(panel, title, label, x, y)
 
 
@@ -196,7 +203,7 @@ def bars(
     if not np.isnan(low).all():
         spread = np.nan_to_num([mean - low, high - mean])
         kwargs |= {"yerr": spread, "error_kw": {"elinewidth": 1, "capsize": 2}}
-    panel.bar(np.arange(len(x)) + offset, mean, width, color=colour, label=label, **kwargs)
+    panel.bar(np.arange(len(x)) + offset, mean, width, color=colour, label=literal(label), **kwargs)
     remember(panel, title, label, x, mean, low, high)
 
 
@@ -220,7 +227,7 @@ def remember(
     high: ArrayLike | None = None,
 ) -> None:
     """Keep numbers for the figure's CSV, a row per x."""
-    title = title or panel.get_title(loc="left") or panel.get_ylabel()
+    title = title or (panel.get_title(loc="left") or panel.get_ylabel()).replace(r"\$", "$")
     columns = [np.atleast_1d(values) for values in (x, mean)]
     for bound in (low, high):
         nothing = np.full(len(columns[0]), np.nan)

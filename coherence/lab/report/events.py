@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 from coherence.lab.runs import Run
 
@@ -34,7 +35,9 @@ def export(paths: Iterable[str | Path], folder: str | Path) -> list[Path]:
     # nan is data here; it would warn of each
     logging.getLogger("tensorboardX.x2num").setLevel(logging.ERROR)
     targets = {
-        Path(folder) / arm.name / f"seed={run.seed}": run for arm in arms(paths) for run in arm.runs
+        Path(folder) / _inner(arm.name) / f"seed={run.seed}": run
+        for arm in arms(paths)
+        for run in arm.runs
     }
     for target in targets:
         if any(target.glob("events.*")):
@@ -47,6 +50,12 @@ def export(paths: Iterable[str | Path], folder: str | Path) -> list[Path]:
             for tag, value, step in points(run):
                 writer.add_scalar(tag, value, step)
     return list(targets)
+
+
+def _inner(name: str) -> str:
+    """An arm's name as a path that stays inside the folder it is put into."""
+    outside = {"", ".", ".."} & set(name.split("/"))
+    return quote(name, safe="=., ") if outside else name
 
 
 def points(run: Run) -> Iterator[tuple[str, float, int]]:

@@ -181,6 +181,8 @@ def duration(run: runs.Run) -> str | None:
     if not started or not ended:
         return None
     span = datetime.fromisoformat(ended) - datetime.fromisoformat(started)
+    if span.total_seconds() < 0:  # the clock was set back
+        return None
     resumed = len(run.manifest.get("resumed", []))
     again = f", resumed {resumed} time{'s' * (resumed > 1)}" if resumed else ""
     return _span(span.total_seconds()) + again

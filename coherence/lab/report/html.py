@@ -6,10 +6,10 @@ It needs nothing else: nothing is fetched, nothing runs, and it prints.
 from __future__ import annotations
 
 import base64
+import html
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from html import escape
 from pathlib import Path
 
 import matplotlib
@@ -20,7 +20,7 @@ from coherence.lab.runs.files import write_text
 from . import curves, drawing, examples, labels, maps
 from .gallery import COLUMNS
 from .grouping import ABSENT, Arm, arms, device, differences, duration, flat, state
-from .records import diverged, split
+from .records import diverged, printable, split
 from .tables import cell, csv_text, markdown
 
 _MOST_COLUMNS = 5  # arms in a table
@@ -74,7 +74,7 @@ def _title(arms: Sequence[Arm]) -> str:
 
 def _body(arms: Sequence[Arm]) -> Iterator[str]:
     runs = sum(len(arm.runs) for arm in arms)
-    yield f"<h1>{escape(_title(arms))}</h1>"
+    yield f"<h1>{_escape(_title(arms))}</h1>"
     yield _paragraph(f"{runs} run{'s' * (runs > 1)} of {len(arms)} setting{'s' * (len(arms) > 1)}.")
     yield _table(
         ["", "seed", "state", "last step", "took", "device"],
@@ -237,23 +237,27 @@ def _ranked(ranking: examples.Ranking, sample: examples.Sample, caption: str) ->
 # Elements
 
 
+def _escape(text: str) -> str:
+    return html.escape(printable(text))
+
+
 def _document(title: str, body: Iterable[str]) -> str:
     style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+        f"<title>{_escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
         + "\n".join(body)
         + "\n</body>\n</html>\n"
     )
 
 
 def _heading(text: str) -> str:
-    return f"<h2>{escape(text)}</h2>"
+    return f"<h2>{_escape(text)}</h2>"
 
 
 def _paragraph(text: str) -> str:
-    return f"<p>{escape(text)}</p>"
+    return f"<p>{_escape(text)}</p>"
 
 
 def _tables(header: list[str], rows: list[list[str]], marked: Sequence[bool] = ()) -> Iterator[str]:
@@ -268,12 +272,12 @@ def _table(
     header: Sequence[str], rows: Sequence[Sequence[str]], marked: Sequence[bool] = ()
 ) -> str:
     """A table whose first column are headings; rows that are `marked` stand out."""
-    head = "".join(f'<th scope="col">{escape(str(text))}</th>' for text in header)
+    head = "".join(f'<th scope="col">{_escape(str(text))}</th>' for text in header)
     lines = []
     for i, (first, *others) in enumerate(rows):
         row = '<tr class="differs">' if i < len(marked) and marked[i] else "<tr>"
-        cells = "".join(f"<td>{escape(str(text))}</td>" for text in others)
-        lines.append(f'{row}<th scope="row">{escape(str(first))}</th>{cells}</tr>')
+        cells = "".join(f"<td>{_escape(str(text))}</td>" for text in others)
+        lines.append(f'{row}<th scope="row">{_escape(str(first))}</th>{cells}</tr>')
     body = "\n".join(lines)
     return (
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
@@ -284,7 +288,7 @@ def _table(
 def _picture(figure: Figure, caption: str) -> str:
     """A figure with its caption, and its numbers folded below."""
     numbers = _folded("numbers of this figure (CSV)", csv_text(COLUMNS, figure.drawn))  # type: ignore
-    text, width = escape(caption), round(96 * figure.get_figwidth() * 1.25)
+    text, width = _escape(caption), round(96 * figure.get_figwidth() * 1.25)
     source = f"data:image/svg+xml;base64,{base64.b64encode(_svg(figure)).decode()}"
     image = f'<img width="{width}" alt="{text}" src="{source}">'
     return f"<figure>{image}<figcaption>{text}</figcaption>{numbers}</figure>"
@@ -292,7 +296,7 @@ def _picture(figure: Figure, caption: str) -> str:
 
 def _folded(summary: str, text: str) -> str:
     """Text to copy, behind a line that opens it; it is not printed."""
-    return f"<details><summary>{escape(summary)}</summary><pre>{escape(text)}</pre></details>"
+    return f"<details><summary>{_escape(summary)}</summary><pre>{_escape(text)}</pre></details>"
 
 
 def _svg(figure: Figure) -> bytes:

@@ -51,12 +51,12 @@ def by_layer(arms: Sequence[Arm], name: str, among: Sequence[Arm] | None = None)
         every = -(-len(of_arm.parts) // 60)  # names of more layers would overlap
         panel.set_yticks(
             np.arange(len(of_arm.parts))[::every] + 0.5,
-            of_arm.parts[::every],
+            [drawing.literal(part) for part in of_arm.parts[::every]],
             fontsize=8 if rows <= 24 else 5,
         )
         panel.invert_yaxis()
         panel.grid(False)
-        panel.set_title(labels.fitted(arm.name + note, columns))
+        panel.set_title(drawing.literal(labels.fitted(arm.name + note, columns)))
         if labels.is_spread_out(of_arm.steps):
             panel.set_xscale("log")
         _remember(panel, arm.name, of_arm.parts, of_arm.steps.tolist(), mean)
@@ -84,10 +84,11 @@ def between_groups(arms: Sequence[Arm], name: str, among: Sequence[Arm] | None =
         names = part_names(arm.runs[0], name, map(str, range(max(values.shape))))
         for set_ticks, count in zip((panel.set_yticks, panel.set_xticks), values.shape):
             ticks = range(0, count, -(-count // 20))
-            set_ticks(ticks, [names[i] for i in ticks])
+            set_ticks(ticks, [drawing.literal(names[i]) for i in ticks])
         panel.grid(False)
         title = f"{arm.name}, step {of_arm.steps[-1]}{note}"
-        panel.set_title(labels.fitted(title, columns + 1))  # narrower than their share, by labels
+        title = labels.fitted(title, columns + 1)  # narrower than their share, by labels
+        panel.set_title(drawing.literal(title))
         ylabel, xlabel = arm.axes.get(name, ("index", "index"))
         panel.set(xlabel=xlabel, ylabel=ylabel)
         _annotate(panel, values, norm, palette, inches / values.shape[1])
@@ -134,7 +135,7 @@ def _picture(panel: Axes, image: NDArray, low: float, high: float, corrupt: bool
 def _below(ranking: Ranking, sample: Sample, index: int) -> str:
     lines = [f"label {sample['labels'][index]}"] if "labels" in sample else []
     lines.append(ranking.times(index))
-    return "\n".join(lines + ["corrupt"] * is_corrupt(sample, index))
+    return drawing.literal("\n".join(lines + ["corrupt"] * is_corrupt(sample, index)))
 
 
 def _track(arm: Arm, name: str) -> tuple[Track, str]:
@@ -189,7 +190,7 @@ def _finish(figure: Figure, grid: NDArray, count: int, mesh: ScalarMappable, nam
     bar = figure.colorbar(
         mesh,
         ax=grid,
-        label=labels.label(name),
+        label=drawing.literal(labels.label(name)),
         fraction=0.04,
         pad=0.02,
         format=labels.plain if logarithmic else None,

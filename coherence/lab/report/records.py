@@ -7,6 +7,7 @@ measured says nothing, a nan is a result.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,14 @@ PREFERRED = (
 """Quantities that a reader looks for first, in this order."""
 Axes = Mapping[str, Sequence[str]]
 """What the axes of recorded values are, by name, as the run's writer said (`Run.axes`)."""
+
+
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def printable(text: str) -> str:
+    """Text without control characters, which terminals would obey and XML forbids; lines stay."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 class Track(NamedTuple):

@@ -14,7 +14,7 @@ from coherence.lab.claims import Judgement, effect, format_p, interval
 from coherence.lab.runs import Run
 from coherence.lab.runs.files import write_text
 
-from .records import parts
+from .records import parts, printable
 
 Format = Literal["text", "markdown"]
 Header = Sequence[str]
@@ -22,6 +22,8 @@ Rows = Iterable[Sequence[Any]]
 
 LONG = ("run", "seed", "step", "quantity", "part", "value")
 """The columns of `long`: one number per row, the layer, group or example in `part`."""
+_FORMULA = ("=", "+", "-", "@")
+_TAG = re.compile("<(?=[A-Za-z/!?])")
 _NUMERIC = re.compile(r"|-|[-+]?(\d[\d,]*\.?\d*(e[-+]?\d+)?|nan|inf)( ?%)?")
 
 
@@ -39,7 +41,7 @@ def aligned(header: Header, rows: Rows) -> str:
     real       5
     random    10
     """
-    table = [list(map(str, header)), *(list(map(str, row)) for row in rows)]
+    table = [[_line(cell) for cell in row] for row in (header, *rows)]
     columns = list(zip(*table, strict=True))
     widths = [max(map(len, column)) for column in columns]
     right = [all(map(_NUMERIC.fullmatch, column[1:])) and len(column) > 1 for column in columns]
@@ -51,11 +53,18 @@ def aligned(header: Header, rows: Rows) -> str:
 
 
 def markdown(header: Header, rows: Rows) -> str:
-    """A table in Markdown."""
+    """A table in Markdown, in which no cell is HTML."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(
-        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
-    )
+    return "\n".join(f"| {' | '.join(map(_markdown_cell, line))} |" for line in lines)
+
+
+def _line(cell: Any) -> str:
+    """A cell in one line that a terminal only prints."""
+    return printable(str(cell)).replace("\n", " ")
+
+
+def _markdown_cell(cell: Any) -> str:
+    return _TAG.sub("&lt;", _line(cell)).replace("|", "\\|")
 
 
 def blocks(
@@ -141,10 +150,21 @@ def _scope(judgement: Judgement) -> str:
 
 
 def csv_text(header: Header, rows: Rows) -> str:
-    """A table as CSV; nan is written as `nan`."""
+    """A table as CSV; nan is written as `nan`.
+
+    Text that a spreadsheet would take for a formula gets an apostrophe in front.
+    """
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([_csv_cell(cell) for cell in row] for row in (header, *rows))
     return text.getvalue()
+
+
+def _csv_cell(cell: Any) -> Any:
+    if not isinstance(cell, str):
+        return cell
+    text = printable(cell)
+    return f"'{text}" if text.startswith(_FORMULA) and not _NUMERIC.fullmatch(text) else text
 
 
 def write_csv(path: str | Path, header: Header, rows: Rows) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from coherence.lab.report import export
 from coherence.lab.report.events import points
+from coherence.lab.runs import Run
 from tests.lab.report import recorded
 
 
@@ -62,6 +63,19 @@ def test_every_point_arrives(tmp_path):
         [value for _, value, _ in expected], rel=1e-6, nan_ok=True
     )
     assert any(math.isnan(value) for _, value, _ in found)
+
+
+@pytest.mark.parametrize("setting", ["/../../../../escaped", "..", "/etc", "a/b", "./x/"])
+def test_everything_is_exported_inside_the_folder(tmp_path, setting):
+    pytest.importorskip("tensorboardX", reason="the extra tensorboard is not installed")
+    for seed, data in enumerate((setting, "plain")):
+        with Run.open(tmp_path / "runs" / f"seed={seed}", {"data": data}, seed=seed) as run:
+            run.append({"step": 0, "x": 1.0})
+    folders = export([tmp_path / "runs"], tmp_path / "deep" / "down" / "events")
+    inside = (tmp_path / "deep" / "down" / "events").resolve()
+    assert len(set(folders)) == 2
+    assert all(folder.resolve().is_relative_to(inside) for folder in folders)
+    assert all(any(folder.glob("events.*")) for folder in folders)
 
 
 def test_nothing_is_exported_twice(tmp_path):

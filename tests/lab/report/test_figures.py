@@ -135,6 +135,13 @@ def test_layers_are_rows_in_order_and_colours_are_means_over_seeds(tmp_path):
     assert bar.get_ylabel() == "examples helped\n(m-coherence)"
 
 
+def test_a_seed_that_was_not_measured_does_not_count_in_a_mean(tmp_path):
+    layers = lambda step, value: {"step": step, "m_coherence_by_layer": {"first": value}}
+    (arm,) = made(tmp_path, [layers(0, 1.0), layers(1, 5.0)], [layers(0, 3.0)])
+    mesh = maps.by_layer([arm], "m_coherence_by_layer").axes[0].collections[0]
+    np.testing.assert_array_equal(mesh.get_array(), [[2, 5]])
+
+
 def test_diverged_seeds_are_left_out_of_maps_and_named(tmp_path):
     good = [{"step": 0, "train_loss": 1.0, "gsnr_by_layer": {"a": 1.0}}]
     bad = [{"step": 0, "train_loss": math.nan, "gsnr_by_layer": {"a": math.nan}}]

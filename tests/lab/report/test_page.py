@@ -70,6 +70,31 @@ def test_many_arms_are_drawn_in_figures_that_fit_on_paper(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["$x^$ loss", "$x^{$", "a $ b", "<script>", "\x1b]0;\x07", "lone \ud800", "\x00", "</pre>"],
+)
+def test_names_are_drawn_and_written_as_they_are(tmp_path, name):
+    for seed, setting in enumerate(("one", name)):
+        with Run.open(tmp_path / f"seed={seed}", {"data": setting}, seed=seed) as run:
+            for step in range(2):
+                values = {name: 1.0, f"{name}_loss": 2.0, f"{name}_by_layer": {name: 1.0, "b": 2.0}}
+                run.append({"step": step, **values})
+    page = write([tmp_path], tmp_path / "page.html").read_text()
+    for picture in pictures(page):
+        xml.fromstring(picture)
+    assert "<script" not in page
+    assert not set(page) & {chr(code) for code in (*range(9), 27)}
+
+
+def test_dollars_are_drawn_as_dollars(tmp_path):
+    with Run.open(tmp_path / "seed=0", {}, seed=0) as run:
+        run.append({"step": 0, "price in $ and $": 1.0})
+    page = write([tmp_path], tmp_path / "page.html").read_text()
+    assert "price in $ and $" in page
+    assert "\\$" not in page
+
+
 def test_what_was_not_recorded_has_no_section(tmp_path):
     with Run.open(tmp_path / "seed=0", {}, seed=0) as run:
         run.append({"step": 0, "train_loss": 1.0})

@@ -31,6 +31,39 @@ def test_markdown_escapes_what_would_end_a_cell():
     assert tables.markdown(["a|b"], [["c|d"]]) == "| a\\|b |\n| --- |\n| c\\|d |"
 
 
+@pytest.mark.parametrize(
+    ("cell", "escaped"),
+    [
+        ("<script>", "&lt;script>"),
+        ("</td>", "&lt;/td>"),
+        ("<!--", "&lt;!--"),
+        ("0.71 < 0.99", "0.71 < 0.99"),
+        ("two\nlines", "two lines"),
+        ("\x1b[2J", "\N{REPLACEMENT CHARACTER}[2J"),
+    ],
+)
+def test_markdown_has_no_html_no_broken_row_and_no_escape_sequence(cell, escaped):
+    assert tables.markdown(["a"], [[cell]]).splitlines()[2:] == [f"| {escaped} |"]
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "@SUM(A1)", "+A1", "-A1", "=\tcmd"])
+def test_text_that_looks_like_a_formula_is_text_in_a_spreadsheet(cell):
+    row = next(csv.reader([tables.csv_text([cell], []).rstrip("\n")]))
+    assert row[0].startswith("'" + cell[0])
+
+
+@pytest.mark.parametrize("cell", ["-1.5", "+2", -3.0, 4, "1e-05", "nan", "-", "x=1", "a@b"])
+def test_numbers_and_other_text_stay_as_they_are(cell):
+    assert tables.csv_text([cell], []) == f"{cell}\n"
+
+
+def test_a_cell_with_lines_or_control_characters_stays_one_line_of_text():
+    assert tables.aligned(["a\nb", "c"], [["\x07d", "e"]]).splitlines() == [
+        "a b  c",
+        "\N{REPLACEMENT CHARACTER}d   e",
+    ]
+
+
 def test_a_cell_is_the_mean_and_half_of_its_interval():
     mean, low, _ = interval([1.0, 2.0, 4.0])
     assert tables.cell([1.0, 2.0, 4.0]) == f"{mean:.4g} ± {mean - low:.2g}"
@@ -47,10 +80,11 @@ def test_what_was_not_measured_is_empty_and_what_is_no_number_is_nan():
     assert [tables.number(x) for x in (None, math.nan, 0.123456)] == ["", "nan", "0.1235"]
 
 
-def test_a_wide_table_becomes_several_that_fit_and_loses_nothing():
+@pytest.mark.parametrize("width", [20, 31, 39, 40, 57])
+def test_a_wide_table_becomes_several_that_fit_and_loses_nothing(width):
     header, rows = ["step", *(f"column{i}" for i in range(9))], [[str(10 * i) for i in range(10)]]
-    pieces = tables.wrapped(header, rows, 40)
-    assert all(max(map(len, tables.aligned(*piece).splitlines())) <= 40 for piece in pieces)
+    pieces = tables.wrapped(header, rows, width)
+    assert all(max(map(len, tables.aligned(*piece).splitlines())) <= width for piece in pieces)
     assert all(some[0] == "step" for some, _ in pieces)
     assert [name for some, _ in pieces for name in some[1:]] == header[1:]
     assert [cell for _, cells in pieces for cell in cells[0][1:]] == rows[0][1:]
