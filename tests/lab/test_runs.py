@@ -10,12 +10,14 @@ import sys
 import textwrap
 import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from coherence.lab import runs
 from coherence.lab.runs import Run
+from coherence.lab.runs.files import Damaged
 
 CONFIG = {"learning_rate": 0.1, "optimizer": {"name": "winsorize", "c": 2}, "widths": (8, 8)}
 
@@ -496,3 +498,112 @@ def test_facts_are_added_to_the_manifest(tmp_path):
         run.annotate(device="a chip")
     assert Run.read(tmp_path / "run").manifest["device"] == "a chip"
     assert Run.open(tmp_path / "run", {"steps": 1}, seed=0).config == {"steps": 1}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(
+        a[name].dtype == b[name].dtype and np.array_equal(a[name], b[name]) for name in a
+    )
+
+
+def test_no_cut_and_no_flipped_bit_of_arrays_is_read_as_other_numbers(tmp_path):
+    """10,000 damaged files are refused, or read as they were (a bit that means nothing)."""
+    arrays = {"w": np.arange(12.0, dtype=np.float32).reshape(3, 4), "n": np.array(3)}
+    file = tmp_path / "arrays.npz"
+    runs.save_arrays(file, **arrays)
+    whole, rng, refused = file.read_bytes(), np.random.default_rng(0), 0
+    for number in range(10_000):
+        if number < len(whole):
+            damaged = whole[:number]
+        else:
+            damaged = bytearray(whole)
+            damaged[rng.integers(len(whole))] ^= 1 << rng.integers(8)
+        file.write_bytes(damaged)
+        try:
+            assert same(runs.load_arrays(file), arrays), f"case {number}"
+        except Damaged:
+            refused += 1
+    assert refused > 7_000
+
+
+def test_a_finished_run_whose_records_were_cut_is_not_read_as_whole(run):
+    for step in range(3):
+        run.append({"step": step, "loss": 1.0})
+    run.finish()
+    file = run.path / "metrics.jsonl"
+    whole = file.read_bytes()
+    assert len(Run.read(run.path).records()) == 3
+    for end in range(len(whole)):
+        file.write_bytes(whole[:end])
+        with pytest.raises(Damaged, match=r"records of 3, or others\. Delete the run's folder"):
+            Run.read(run.path).records()
+    file.write_bytes(whole.replace(b"1.0", b"2.0", 1))
+    with pytest.raises(Damaged, match="it has 3 records of 3, or others"):
+        Run.open(run.path, run.config, seed=run.seed)
+
+
+def test_a_checkpoint_whose_records_are_lost_is_none_to_go_on_from(run):
+    run.append({"step": 0, "loss": 3.0})
+    run.checkpoint(0, {"w": np.ones(3)})
+    run.append({"step": 5, "loss": 2.0})
+    run.checkpoint(5, {"w": np.ones(3)})
+    run.append({"step": 6, "loss": 1.0})
+    assert list(run.checkpoints()) == [5, 0]
+    file = run.path / "metrics.jsonl"
+    whole = file.read_bytes()
+    run.truncate(5)
+    assert file.read_bytes() == b"".join(whole.splitlines(True)[:2])
+    assert list(run.checkpoints()) == [5, 0]
+    for end in range(len(whole.splitlines(True)[0]), len(file.read_bytes())):
+        file.write_bytes(whole[:end])
+        assert list(run.checkpoints()) == [0]
+    file.write_bytes(whole.replace(b"3.0", b"4.0"))
+    assert not run.checkpoints()
+
+
+def test_checkpoints_of_other_runs_and_steps_are_none_of_this_run(tmp_path):
+    opened = {
+        name: Run.open(tmp_path / name, {"rate": rate}, seed=seed)
+        for name, rate, seed in (("a", 0.1, 0), ("b", 0.1, 1), ("c", 0.2, 0))
+    }
+    for made in opened.values():
+        made.checkpoint(3, {"w": np.ones(3)})
+    ours = tmp_path / "a" / "checkpoint-3.npz"
+    whole = ours.read_bytes()
+    for other in ("b", "c"):
+        ours.write_bytes((tmp_path / other / "checkpoint-3.npz").read_bytes())
+        assert not opened["a"].checkpoints()
+    ours.unlink()
+    (tmp_path / "a" / "checkpoint-4.npz").write_bytes(whole)
+    assert not opened["a"].checkpoints()
+    ours.write_bytes(whole)
+    assert list(opened["a"].checkpoints()) == [3]
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES])
+def test_a_passing_error_of_the_disk_is_no_damage(run, monkeypatch, code):
+    run.append({"step": 9})
+    run.checkpoint(9, {"w": np.ones(3)})
+    before = sorted(path.name for path in run.path.iterdir())
+    with monkeypatch.context() as patched:
+
+        def fail(path):
+            raise OSError(code, os.strerror(code))
+
+        patched.setattr(Path, "read_bytes", fail)
+        with pytest.raises(OSError, match=r"cannot read .*checkpoint-9\.npz .* try again") as error:
+            run.checkpoints()
+        assert error.value.errno == code
+    assert sorted(path.name for path in run.path.iterdir()) == before
+    assert list(run.checkpoints()) == [9]
+
+
+def test_a_run_stays_in_its_folder_when_the_working_directory_changes(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with Run.open("mine", {}, seed=0) as made:
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        made.append({"step": 0})
+        made.finish()
+    assert Run.read(tmp_path / "mine").done
+    assert not list((tmp_path / "elsewhere").iterdir())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from .files import replacing
+from .files import Damaged, read_bytes, replacing
 
 
 def save_arrays(path: str | Path, /, **arrays) -> None:
@@ -17,38 +20,61 @@ def save_arrays(path: str | Path, /, **arrays) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    members = {name: _bytes(path, name, arrays[name]) for name in sorted(arrays)}
     with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name in sorted(arrays):
-            array = np.asarray(arrays[name], order="C")
-            if array.dtype.kind not in "biufcSUmM":
-                raise TypeError(
-                    f"{path}: array {name} has type {array.dtype}, which .npz cannot hold. Convert "
-                    "it first: bfloat16 by "
-                    ".astype(numpy.float32), random keys by jax.random.key_data."
-                )
+        archive.comment = _digest(members)
+        for name, content in members.items():
             entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             entry.create_system = 3  # the same bytes on every operating system
             with archive.open(entry, "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
+                member.write(content)
+
+
+def _bytes(path: Path, name: str, value: Any) -> bytes:
+    array = np.asarray(value, order="C")
+    if array.dtype.kind not in "biufcSUmM":
+        raise TypeError(
+            f"{path}: array {name} has type {array.dtype}, which .npz cannot hold. Convert it "
+            "first: bfloat16 by .astype(numpy.float32), random keys by jax.random.key_data."
+        )
+    file = io.BytesIO()
+    np.lib.format.write_array(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
+def _digest(members: dict[str, bytes]) -> bytes:
+    """Of all names and contents: the checksums of a `.npz` file would not notice a lost array."""
+    digest = hashlib.sha256()
+    for name, content in members.items():
+        digest.update(f"{name}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest().encode()
 
 
 def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of a `.npz` file, all read and checked."""
+    """The arrays of a `.npz` file, whose checksums are verified before anything is parsed.
+
+    Raises:
+        Damaged: it is no whole `.npz` file.
+        OSError: it could not be read this time; that says nothing about what it holds.
+    """
+    content = read_bytes(Path(path))
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise
-    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = {name.removesuffix(".npy"): archive.read(name) for name in archive.namelist()}
+            # Other programs' files have no digest.
+            if archive.comment and archive.comment != _digest(members):
+                raise ValueError("its digest is another")
+            return {name: _parse(member) for name, member in members.items()}
+    except Exception as error:  # a damaged header makes zipfile and numpy raise anything
+        raise Damaged(
             f"{path} is truncated or corrupt ({error}). Delete it and make it again."
         ) from error
 
 
-def is_whole(path: Path) -> bool:
-    """Whether everything in a `.npz` file can be read."""
-    try:
-        load_arrays(path)
-    except (ValueError, FileNotFoundError):
-        return False
-    return True
+def _parse(content: bytes) -> np.ndarray:
+    file = io.BytesIO(content)
+    array = np.lib.format.read_array(file, allow_pickle=False)
+    if file.read(1):
+        raise ValueError("there is more than the array")
+    return array

@@ -10,6 +10,24 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 
+class Damaged(ValueError):
+    """A file that was read and is not what was written."""
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file; an error of the disk names it."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        failure = OSError(
+            f"cannot read {path} ({error.strerror or error}). Nothing was changed; try again."
+        )
+        failure.errno = error.errno
+        raise failure from error
+
+
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
     """A context in which errors of the disk name the file that could not be written."""
@@ -90,9 +108,13 @@ def write_json(path: Path, value: dict) -> None:
 
 
 def read_json(path: Path) -> dict:
+    content = read_bytes(path)
     try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(
+        value = json.loads(content)
+        if not isinstance(value, dict):
+            raise ValueError(f"no object but {type(value).__name__}")
+    except (ValueError, RecursionError) as error:
+        raise Damaged(
             f"{path} is damaged ({error}). Delete the run's folder and run again."
         ) from error
+    return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -11,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import is_whole, load_arrays, save_arrays
-from .files import check_writable, read_json, to_json, write_json
+from .arrays import load_arrays, save_arrays
+from .files import Damaged, check_writable, read_json, to_json, write_json
 from .identity import check_same, check_unused, now, provenance
 from .locks import Lock
-from .record_file import RecordFile
+from .record_file import RecordFile, fingerprint
 
 FORMAT = 1
 
+_STATE = "state/"  # before the names of a checkpoint's arrays, beside its identity
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)\.npz")
 
 
@@ -60,7 +62,7 @@ class Run:
         The same means: `config` and `seed` are equal once written to JSON, where tuples are lists.
         `manifest` holds what else is worth knowing, such as the device; it does not count.
         """
-        path, seed = Path(path), int(seed)
+        path, seed = Path(path).absolute(), int(seed)  # the working directory may change
         config = json.loads(to_json(config, "config"))
         check_writable(path)
         manifest = json.loads(to_json({**(manifest or {}), **provenance()}, "manifest"))
@@ -69,6 +71,7 @@ class Run:
             run = cls.read(path)
             check_same(path, {**run.config, "seed": run.seed}, {**config, "seed": seed})
             if run.done:
+                run._check_records()
                 return run
             run.manifest["resumed"] = [*run.manifest.get("resumed", []), manifest]
         else:
@@ -153,8 +156,25 @@ class Run:
         self._records.append(record)
 
     def records(self) -> list[dict]:
-        """All records in order, without a last line that a kill tore."""
+        """All records in order, without a last line that a kill tore.
+
+        Raises:
+            Damaged: a line is no record, or a finished run has lost some.
+        """
+        if self.done:
+            self._check_records()
         return self._records.records()
+
+    def _check_records(self) -> None:
+        written = read_json(self.path / "DONE").get("metrics")
+        present = fingerprint(self._records.lines())
+        if present != written:
+            count = written["records"] if isinstance(written, dict) else "unknown"
+            raise Damaged(
+                f"{self._records.path} is not what the finished run wrote: it has "
+                f"{present['records']} records of {count}, or others. Delete the run's folder and "
+                "run again."
+            )
 
     def truncate(self, step: int) -> None:
         """Forget records and checkpoints of later steps, which a resumed run makes again."""
@@ -164,7 +184,7 @@ class Run:
         for later, file_path in self._checkpoint_files().items():
             if later > step:
                 file_path.unlink()
-        self._records.replace(record for record in self.records() if record["step"] <= step)
+        self._records.truncate(step)
 
     # Arrays
 
@@ -192,7 +212,11 @@ class Run:
         self._check_open()
         # Records before the checkpoint that relies on them, also if the power fails.
         self._records.sync()
-        save_arrays(self.path / f"checkpoint-{step}.npz", **arrays)
+        identity = self._identity(step, self._records.lines())
+        state = {f"{_STATE}{name}": array for name, array in arrays.items()}
+        save_arrays(
+            self.path / f"checkpoint-{step}.npz", identity=np.array(to_json(identity)), **state
+        )
         files = self._checkpoint_files()
         keep = {step, max((other for other in files if other < step), default=step)}
         for other, file_path in files.items():
@@ -200,8 +224,31 @@ class Run:
                 file_path.unlink()
 
     def checkpoints(self) -> dict[int, Path]:
-        """Steps to continue from and their files, newest first, without damaged ones."""
-        return {step: file for step, file in self._checkpoint_files().items() if is_whole(file)}
+        """Steps to continue from and their files, newest first.
+
+        Without damaged ones, those of other runs or steps, and those whose records are lost.
+        """
+        return {
+            step: file for step, file in self._checkpoint_files().items() if self._fits(step, file)
+        }
+
+    def _fits(self, step: int, file: Path) -> bool:
+        try:
+            identity = json.loads(str(load_arrays(file)["identity"]))
+            lines = self._records.lines()[: identity["metrics"]["records"]]
+        except (Damaged, FileNotFoundError, KeyError, TypeError, ValueError):
+            return False
+        return identity == self._identity(step, lines)
+
+    def _identity(self, step: int, lines: list[bytes]) -> dict:
+        """What run and step a checkpoint is of, and which records it relies on."""
+        config = hashlib.sha256(to_json(self.config).encode()).hexdigest()
+        return {
+            "config": config,
+            "seed": self.seed,
+            "step": step,
+            "metrics": fingerprint(lines),
+        }
 
     def restore(self, step: int) -> dict[str, np.ndarray]:
         """The arrays of the checkpoint of a step."""
@@ -211,13 +258,19 @@ class Run:
                 f"{self.path} has no checkpoint of step {step}; it has "
                 f"{sorted(self.checkpoints()) or 'none'}."
             )
-        return load_arrays(file)
+        return {
+            name.removeprefix(_STATE): array
+            for name, array in load_arrays(file).items()
+            if name.startswith(_STATE)
+        }
 
     def finish(self, summary: dict | None = None) -> None:
         """Mark the run as whole and close it. Nothing can be written to it afterwards."""
         self._check_open()
         self._records.sync()
-        write_json(self.path / "DONE", {"finished": now(), "summary": summary or {}})
+        metrics = fingerprint(self._records.lines())
+        done = {"finished": now(), "summary": summary or {}, "metrics": metrics}
+        write_json(self.path / "DONE", done)
         self.close()
 
     # Private

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .files import naming, replacing, to_json
+from .files import Damaged, naming, read_bytes, replacing, to_json
 
 
 class RecordFile:
@@ -42,28 +42,35 @@ class RecordFile:
 
     def records(self) -> list[dict]:
         """All records in order, without a last line that a kill tore."""
+        return [self._record(line, number) for number, line in enumerate(self.lines(), start=1)]
+
+    def lines(self) -> list[bytes]:
+        """The whole lines, without their ends."""
         if not self.path.exists():
             return []
-        *lines, _torn = self.path.read_bytes().split(
+        *lines, _torn = read_bytes(self.path).split(
             b"\n"
-        )  # a whole file ends in a newline, so the last piece is empty
-        return [self._record(line, number) for number, line in enumerate(lines, start=1)]
+        )  # the last piece of a whole file is empty
+        return lines
 
     def _record(self, line: bytes, number: int) -> dict:
         with contextlib.suppress(ValueError):
             record = json.loads(line)
             if isinstance(record, dict) and isinstance(record.get("step"), int):
                 return record
-        raise ValueError(
+        raise Damaged(
             f"{self.path} is damaged in line {number} ({line[:40]!r}). Delete the run's folder and "
             "run again."
         )
 
-    def replace(self, records: Iterable[dict]) -> None:
-        """Replace all records."""
+    def truncate(self, step: int) -> None:
+        """Drop the records of later steps; the others stay as they are, to the byte."""
         self.close()
+        kept = [
+            line for line, record in zip(self.lines(), self.records()) if record["step"] <= step
+        ]
         with replacing(self.path) as file:
-            file.write("".join(to_json(record) + "\n" for record in records).encode())
+            file.write(b"".join(line + b"\n" for line in kept))
 
     def sync(self) -> None:
         """Wait until the records are on disk, where a power failure cannot take them either."""
@@ -78,6 +85,11 @@ class RecordFile:
             self._descriptor = None
 
     __del__ = close
+
+
+def fingerprint(lines: list[bytes]) -> dict:
+    """The number of records and a digest: what a checkpoint or a finished run relies on."""
+    return {"records": len(lines), "sha256": hashlib.sha256(b"\n".join(lines)).hexdigest()}
 
 
 def _drop_torn_line(file: BinaryIO) -> None:

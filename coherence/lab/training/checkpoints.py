@@ -15,18 +15,16 @@ from coherence.trees import leaf as leaf_name
 def to_arrays(tree: Any) -> dict[str, np.ndarray]:
     """`{key path: numpy array}`.
 
-    Typed keys are their data, dtypes that numpy does not know (bfloat16) are bytes.
+    Typed keys are their data; of dtypes that numpy does not know (bfloat16) the last axis is bytes.
     """
     arrays = {}
     for path, leaf in jax.tree.leaves_with_path(tree):
         if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
-        array = np.asarray(leaf)
-        arrays[leaf_name(path)] = (
-            array
-            if array.dtype.kind in "biuf"
-            else array.view(np.uint8 if array.ndim else np.void).copy()
-        )
+        array = np.asarray(jnp.asarray(leaf))
+        if array.dtype.kind not in "biuf":
+            array = array.reshape(*array.shape, 1).view(np.uint8)
+        arrays[_name(path)] = array
     return arrays
 
 
@@ -37,7 +35,7 @@ def from_arrays(like: Any, arrays: Mapping[str, np.ndarray]) -> Any:
         ValueError: the arrays are of another tree.
     """
     paths, treedef = jax.tree.flatten_with_path(like)
-    names = [leaf_name(path) for path, _ in paths]
+    names = [_name(path) for path, _ in paths]
     if set(names) != set(arrays):
         odd = sorted(set(names) ^ set(arrays))
         raise ValueError(
@@ -51,12 +49,25 @@ def from_arrays(like: Any, arrays: Mapping[str, np.ndarray]) -> Any:
 def _restore(leaf, array, name):
     if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
         return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
-    dtype = np.dtype(jnp.result_type(leaf))
-    if array.dtype != dtype:
-        array = array.view(dtype)
-    if array.shape != jnp.shape(leaf):
+    dtype, saved = np.dtype(jnp.result_type(leaf)), array
+    if (
+        dtype.kind not in "biuf"
+        and saved.dtype == np.uint8
+        and saved.shape[-1:] == (dtype.itemsize,)
+    ):
+        array = saved.view(dtype)[..., 0]
+    if (array.shape, array.dtype) != (jnp.shape(leaf), dtype):
         raise ValueError(
-            f"the checkpoint is of another training state: {name} is {array.shape}, not "
-            f"{jnp.shape(leaf)}."
+            f"the checkpoint is of another training state: {name} is {saved.dtype} "
+            f"{list(saved.shape)}, not "
+            f"{dtype} {list(jnp.shape(leaf))}."
         )
     return jnp.asarray(array)
+
+
+def _name(path):
+    """The keys of a path with slashes between them; those within a key are escaped."""
+    if not path:
+        return leaf_name(path)
+    keys = [leaf_name((key,)) for key in path]
+    return "/".join(key.replace("%", "%25").replace("/", "%2F") for key in keys)

@@ -516,6 +516,34 @@ def test_state_survives_as_arrays_to_the_last_bit():
         from_arrays({"n": jnp.int32(1)}, {})
 
 
+@pytest.mark.parametrize(
+    ("dtype", "saved", "message"),
+    [
+        (jnp.bfloat16, np.float16, r"w is float16 \[2\], not bfloat16 \[2\]"),
+        (jnp.float32, np.int32, r"w is int32 \[2\], not float32 \[2\]"),
+        (jnp.float32, ">f4", r"w is >f4 \[2\], not float32 \[2\]"),
+        (jnp.bfloat16, np.uint8, r"w is uint8 \[2\], not bfloat16 \[2\]"),
+    ],
+)
+def test_arrays_of_another_type_are_refused(dtype, saved, message):
+    with pytest.raises(ValueError, match=message):
+        from_arrays({"w": jnp.zeros(2, dtype)}, {"w": np.ones(2, saved)})
+
+
+def test_slashes_in_names_lose_no_leaf():
+    state = {"a/b": jnp.ones(2), "a": {"b": jnp.zeros(2), "%2Fb": jnp.full(2, 2.0)}, "a%2Fb": 3.0}
+    arrays = to_arrays(state)
+    assert len(arrays) == 4
+    for ours, theirs in zip(jax.tree.leaves(from_arrays(state, arrays)), jax.tree.leaves(state)):
+        np.testing.assert_array_equal(ours, theirs)
+    assert list(to_arrays(jnp.ones(2))) == ["all"]
+
+
+def test_a_scalar_of_a_type_that_numpy_does_not_know_comes_back():
+    state = {"half": jnp.bfloat16(1.5)}
+    assert from_arrays(state, to_arrays(state))["half"] == state["half"]
+
+
 @pytest.mark.parametrize("make", [problem, stopping_problem])
 def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path, make):
     """kill -9, three times, at moments nobody chose."""
