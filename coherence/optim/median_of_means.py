@@ -89,27 +89,37 @@ def _median_of_means(gradients, groups, order):
     keep, m = mask(gradients), size(gradients)
     if keep is None:
         present, stretches = None, _stretches(m, min(groups, m))
-        means = [
-            _mean(_take(gradients, s if order is None else order[s]), jnp.ones(s.stop - s.start))
-            for s in stretches
-        ]
+        means = [_mean(gradients, s if order is None else order[s]) for s in stretches]
     else:
         n = count(gradients)
         group = _groups_of_present(keep if order is None else keep[order], n, groups)
         if order is not None:
             group = jnp.zeros(m, jnp.int32).at[order].set(group)
         present = jnp.arange(groups) < n
-        means = [_mean(gradients, keep & (group == k)) for k in range(groups)]
+        means = [_masked_mean(gradients, keep & (group == k)) for k in range(groups)]
     medians = [median_of(*rows, present=present) for rows in zip(*means)]
     return treedef.unflatten([x.astype(node.dtype) for x, (_, node) in zip(medians, pairs)])
 
 
-def _mean(gradients, members):
-    """The mean of the members ([m], 1 or 0) leaf by leaf, zero of none; in at least float32."""
-    return [
-        mean
-        for _, mean in leaf_weighted_sums(gradients, members / jnp.maximum(jnp.sum(members), 1))
-    ]
+def _mean(gradients, index):
+    """The mean of a few examples leaf by leaf, in at least float32."""
+    members = _take(gradients, index)
+    m = size(members)
+    return [mean for _, mean in leaf_weighted_sums(members, jnp.full(m, 1 / m))]
+
+
+def _masked_mean(gradients, members):
+    """The mean of the members (bool [m]) leaf by leaf, zero of none; in at least float32.
+
+    The others' places are taken by copies of the first member, which share its weight: a weight of
+    zero would make nan of their infinities.
+    """
+    m, number = len(members), jnp.sum(members)
+    first = jnp.argmax(members)
+    index = jnp.where(members, jnp.arange(m), first)
+    weights = jnp.where(index == first, 1 / jnp.sum(index == first), 1) / jnp.maximum(number, 1)
+    sums = leaf_weighted_sums(_take(gradients, index), weights)
+    return [jnp.where(number > 0, mean, 0) for _, mean in sums]
 
 
 def _permutation(key, gradients):
@@ -142,10 +152,12 @@ def _take(gradients, index):
 
 
 def _take_of(node, index):
+    mask = None if node.mask is None else node.mask[index]
     if isinstance(node, Stacked):
-        return Stacked(node.values[index])
+        return Stacked(node.values[index], mask)
     if isinstance(node, Recomputed):
-        return dataclasses.replace(node, batch=jax.tree.map(lambda x: x[index], node.batch))
+        batch = jax.tree.map(lambda x: x[index], node.batch)
+        return dataclasses.replace(node, batch=batch, mask=mask)
     terms = tuple(term.take(index) for term in node.terms)
     m = len(range(node.m)[index]) if isinstance(index, slice) else index.shape[0]
-    return dataclasses.replace(node, terms=terms, m=m)
+    return dataclasses.replace(node, terms=terms, mask=mask, m=m)

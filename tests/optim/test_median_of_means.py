@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from coherence.checks import check_aggregator, promises
-from coherence.gradients import Stacked
+from coherence.gradients import Factored, Stacked, per_example_value_and_grad
 from coherence.optim import average, chain, median, median_of_means
 from tests.optim.twins import middle_of_groups
 
@@ -48,6 +48,33 @@ def test_masked_examples_leave_no_gap(seed):
         np.testing.assert_allclose(
             update(masked, state), update(g[keep], state), rtol=1e-5, atol=1e-6
         )
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+@pytest.mark.parametrize("infinite", [0, 3, 11])  # the first and the last that count, and a middle
+def test_an_infinity_spoils_its_own_group_also_with_a_mask(seed, infinite):
+    g = np.asarray(random(12, 4)).copy()
+    keep = np.arange(12) % 5 != 2
+    g[infinite, 1] = np.inf
+    tx = median_of_means(3, seed=seed)
+    update = lambda g: tx.update(g, tx.init(None))[0]
+    masked = Stacked(jnp.asarray(g * keep[:, None]), jnp.asarray(keep))
+    np.testing.assert_allclose(update(masked), update(jnp.asarray(g[keep])), rtol=1e-5, atol=1e-6)
+
+
+def test_an_infinite_layer_behind_a_mask_is_one_of_three_groups():
+    """In factors: the infinite input of one example, not zero times infinity in the others."""
+    x = np.asarray(random(9, 70)).copy()
+    x[1, 3] = np.inf
+    keep = jnp.arange(9) != 4
+    params = random(70, 60, seed=1)
+    linear = lambda w, x: jnp.sum((x @ w) * jnp.arange(1.0, 61.0))
+    _, masked = per_example_value_and_grad(linear)(params, jnp.asarray(x), keep)
+    assert isinstance(masked, Factored)
+    result = median_of_means(3).update(masked, None)[0]
+    expected = middle_of_groups(x[np.asarray(keep)], 3)[:, None] * np.arange(1.0, 61.0)
+    assert np.isfinite(expected).all()
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_of_no_examples_at_all_it_is_nan():
