@@ -161,10 +161,9 @@ def _check(threshold, name):
 def _strongest(gradient, scores, share):
     """`gradient`, zero but at the coordinates of the largest scores."""
     leaves, treedef = jax.tree.flatten(gradient)
-    # Scores are at least 0 (or nan, which sorts above), where keys are the floats' own bits.
-    keys = jnp.concatenate(
-        [selection.to_keys(x.astype(jnp.float32)).ravel() for x in jax.tree.leaves(scores)]
-    )
+    # In one dtype that holds them all; without signs, for a nan with one would sort below.
+    flat = [jnp.abs(x).ravel() for x in jax.tree.leaves(scores)]
+    keys = selection.to_keys(jnp.concatenate(flat).astype(accumulator(*(x.dtype for x in flat))))
     k = math.ceil(Fraction(str(share)) * keys.size)
     least = selection.bisect(keys, keys.size - k)
     equal, above = keys == least, keys > least

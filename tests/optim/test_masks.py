@@ -66,6 +66,30 @@ def test_all_of_them_are_the_mean_and_a_nan_stays(by_coherence):
     ]
 
 
+@pytest.mark.parametrize("by_coherence", [False, True])
+def test_scores_are_compared_in_their_own_precision(by_coherence):
+    with jax.enable_x64(True):
+        a, b = np.float64(1) + 1e-12, 1.0  # equal in float32, and then the first of them
+        g = {"a": jnp.array([[b], [b]]), "b": jnp.array([[a], [a]])}
+        if by_coherence:  # 2 a^2 / (a^2 + b^2), just below 2
+            g = {"a": jnp.array([[1.0], [1 - 1e-5]]), "b": jnp.array([[1.0], [1 - 0.9e-5]])}
+        assert kept(top_k(0.5, by_coherence=by_coherence), g) == {"b"}
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_leaves_of_unlike_dtypes_compete(dtype):
+    g = {"a": jnp.full((2, 2), 2, dtype), "b": jnp.array([[1.0, 3.0]] * 2)}
+    assert kept(top_k(0.25), g) == {"b"}
+    assert kept(top_k(0.75), g) == {"a", "b"}
+
+
+@pytest.mark.parametrize("by_coherence", [False, True])
+def test_a_nan_with_a_sign_stays_too(by_coherence):
+    g = jnp.ones((3, 20)).at[1, 7].set(jnp.inf).at[2, 7].set(-jnp.inf)  # inf - inf is -nan on x86
+    tx = top_k(0.05, by_coherence=by_coherence)
+    assert np.flatnonzero(np.isnan(tx.update(g, tx.init(None))[0])).tolist() == [7]
+
+
 def test_coherence_ranks_what_is_shared_above_what_is_large():
     g = jnp.array([[1.0, 30.0], [1.0, 0.0], [1.0, 0.0]])
     for by_coherence, place in ((True, 0), (False, 1)):
