@@ -88,16 +88,21 @@ def aggregator(
     return Aggregator(start, update, name, takes_batch_gradient)
 
 
-def averaged(transformation: optax.GradientTransformation, name: str) -> Aggregator:
+def averaged(
+    transformation: optax.GradientTransformation,
+    name: str,
+    combine: Callable[[Any], Any] = mean,
+) -> Aggregator:
     """An `Aggregator`: the mean over examples, then an optax transformation of one gradient.
 
-    It takes batch gradients too: they are averaged already.
+    It takes batch gradients too: they are averaged already. `combine` takes the place of the mean
+    where the transformation needs less of it, such as its sign.
 
     >>> sign = averaged(optax.scale_by_sign(), "sign()")
     >>> sign.update(jnp.array([[1.0, -3.0], [1.0, 1.0]]), sign.init(None))[0]
     Array([ 1., -1.], dtype=float32)
     """
-    first = aggregator(mean, name, takes_batch_gradient=True)
+    first = aggregator(combine, name, takes_batch_gradient=True)
     both = optax.with_extra_args_support(optax.chain(first, transformation))
     return Aggregator(both.init, both.update, name, takes_batch_gradient=True)
 

@@ -8,7 +8,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from coherence.gradients.reductions import count, mask, mean, mean_of, size
+from coherence.gradients.reductions import (
+    count,
+    leaf_weighted_sums,
+    mask,
+    mean,
+    mean_of,
+    mean_weights,
+    size,
+    weighted_sum_of,
+)
 
 from .aggregation import Aggregator, aggregator, averaged
 
@@ -76,8 +85,9 @@ def sign_of_sum() -> Aggregator:
 
     .. math:: \bar g^{(j)} = \mathrm{sign} \sum_i g_i^{(j)} \in \{-1, 0, 1\}
 
-    The control for `sum_of_signs`; `optax.scale_by_sign` of the mean, so it takes batch gradients
-    too. The authors' released code (not the paper) multiplies it by 0.001: here that belongs to the
+    The control for `sum_of_signs`; of a batch gradient, the sign. A sum that is zero but for
+    rounding, no larger than (m + 1) epsilon times the sum of the magnitudes, has the sign 0:
+    otherwise gradients that cancel would be decided by the order in which they are added. The authors' released code (not the paper) multiplies it by 0.001: here that belongs to the
     learning rate.
 
     Chatterjee, Coherent Gradients (arXiv:2002.10657), released code, policy `sign_sum`.
@@ -86,7 +96,21 @@ def sign_of_sum() -> Aggregator:
     >>> tx.update(jnp.array([[0.1, 1.0], [0.2, 0.0], [-9.0, 3.0]]), tx.init(None))[0]
     Array([-1.,  1.], dtype=float32)
     """
-    return averaged(optax.scale_by_sign(), "sign_of_sum()")
+    return averaged(optax.scale_by_sign(), "sign_of_sum()", combine=_sign_of_sum)
+
+
+def _sign_of_sum(gradients):
+    # A power of two keeps the sum from overflowing and rounds nothing.
+    m = size(gradients)
+    weights = jnp.full(m, 0.5 ** (m - 1).bit_length(), mean_weights(gradients).dtype)
+    sums = [total for _, total in leaf_weighted_sums(gradients, weights)]
+    magnitudes = weighted_sum_of(gradients, jnp.abs, weights)
+
+    def sign(total, magnitude):
+        rounding = (m + 1) * jnp.finfo(total.dtype).eps * magnitude
+        return jnp.where((abs(total) <= rounding) & jnp.isfinite(rounding), 0, jnp.sign(total))
+
+    return jax.tree.map(sign, jax.tree.unflatten(jax.tree.structure(magnitudes), sums), magnitudes)
 
 
 def _sum_of_signs(gradients):

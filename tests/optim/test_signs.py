@@ -63,6 +63,43 @@ def test_votes_from_factors_are_whole_numbers():
     np.testing.assert_array_equal(sum_of_signs().update(g, None)[0], expected)
 
 
+@pytest.mark.parametrize("m", [3, 20, 21, 64, 129])
+@pytest.mark.parametrize("kind", ["integers", "opposites", "a mask"])
+def test_a_sum_that_cancels_has_no_sign(m, kind):
+    rng = np.random.default_rng(m)
+    if kind == "integers":
+        g = rng.integers(-3, 4, (m, 300)).astype(np.float32)
+    else:  # pairs of opposites of any size, in any order, but for a few columns
+        half = (rng.normal(size=(m // 2, 300)) * 10 ** rng.uniform(-3, 3, (m // 2, 300))).astype(
+            "f"
+        )
+        g = np.concatenate([half, -half, np.zeros((m % 2, 300), "f")])
+        g[-1, ::7] += np.float32(1)
+        g = rng.permuted(g, axis=0)
+    expected = np.sign(g.astype(np.float64).sum(0))
+    assert (expected == 0).any() and (expected != 0).any()
+    if kind == "a mask":
+        keep = np.arange(2 * m) % 2 == 0
+        g = Stacked(jnp.zeros((2 * m, 300)).at[::2].set(g), jnp.asarray(keep))
+    tx = sign_of_sum()
+    np.testing.assert_array_equal(tx.update(g, tx.init(None))[0], expected)
+
+
+def test_cancelling_factors_have_no_sign():
+    x = np.random.default_rng(0).normal(size=(10, 70)).astype(np.float32)
+    both = jnp.asarray(np.random.default_rng(1).permutation(np.concatenate([x, -x])))
+    loss = lambda w, x: jnp.sum((x @ w) * jnp.linspace(0.1, 1, 60))
+    _, g = per_example_value_and_grad(loss)(jnp.ones((70, 60)), both)
+    assert isinstance(g, Factored)
+    np.testing.assert_array_equal(sign_of_sum().update(g, sign_of_sum().init(None))[0], 0)
+
+
+def test_the_sign_of_huge_and_infinite_sums_is_known():
+    g = jnp.array([[3e38, -3e38, 3e38, jnp.inf, 1e-30], [3e38, -3e38, -3e38, 1.0, 1e-30]])
+    tx = sign_of_sum()
+    np.testing.assert_array_equal(tx.update(g, tx.init(None))[0], [1, -1, 0, 1, 1])
+
+
 def test_the_sign_of_a_batch_gradient_is_taken_too():
     params = jnp.zeros(3)
     tx = sign_of_sum()
