@@ -163,13 +163,15 @@ def _list(parsed: Parsed) -> None:
 
     home = gallery.checkout()
     known = findings.experiments(home)
-    recordings = findings.recordings(home, known)
+    failed: dict[str, ValueError] = {}
+    recordings = findings.recordings(home, known, failed)
     for name, experiment in known.items():
         print(f"{name}\n    {experiment.summary}\n    presets: {', '.join(experiment.presets)}")
         for recording in recordings:
             if recording.experiment is experiment:
                 preset = gallery.preset(recording.name, DEFAULT_PRESET)
                 print(f"    {preset}: {findings.counts(recording.judgements)}")
+    _report_failed(failed)
 
 
 def _run(words: list[str]) -> None:
@@ -217,15 +219,25 @@ def _claims(parsed: Parsed) -> None:
 
     home = gallery.checkout()
     known = findings.experiments(home)
-    recordings = findings.recordings(home, known)
-    for name in sorted(known.keys() - {recording.experiment.name for recording in recordings}):
+    failed: dict[str, ValueError] = {}
+    recordings = findings.recordings(home, known, failed)
+    recorded = {gallery.stem(name) for name in gallery.names(home)}
+    for name in sorted(known.keys() - recorded):
         print(f"{name}: nothing recorded; `coherence run {name} --record`", file=sys.stderr)
     if parsed.write:
+        _report_failed(failed)  # the page would lose their claims
         page = findings.claims_page(recordings, datetime.date.today().isoformat())
         write_text(home / findings.CLAIMS_PAGE, page)
         print(home / findings.CLAIMS_PAGE)
     else:
         print(verdict_table(findings.all_judgements(recordings), parsed.format))
+    _report_failed(failed)
+
+
+def _report_failed(failed: dict[str, ValueError]) -> None:
+    """Say what is wrong with recordings that could not be judged, after all that could."""
+    if failed:
+        raise ValueError("\n".join(map(str, failed.values())))
 
 
 def _show(parsed: Parsed) -> None:

@@ -130,6 +130,19 @@ def test_outside_a_checkout_it_says_where_to_get_one(capsys, here, monkeypatch):
     assert "clone it and work inside" in fails(capsys, "list")
 
 
+def test_files_of_a_folder_above_are_run_only_if_it_is_the_project(capsys, here, monkeypatch):
+    for folder in ("experiments", "paper_figures", "below"):
+        (here / folder).mkdir()
+    (here / "experiments" / "theirs.py").write_text("raise SystemExit(77)")
+    monkeypatch.chdir(here / "below")
+    assert "clone it and work inside" in fails(capsys, "list")
+    monkeypatch.chdir(here)
+    with pytest.raises(SystemExit, match="77"):
+        cli.main(["list"])
+    monkeypatch.chdir(ROOT / "tests" / "lab")
+    assert gallery.checkout() == ROOT
+
+
 def test_an_unwritable_runs_folder_is_said(capsys, here, monkeypatch):
     (here / "file").write_text("")
     monkeypatch.setenv("COHERENCE_RUNS", str(here / "file"))

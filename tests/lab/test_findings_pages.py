@@ -50,6 +50,49 @@ def test_every_experiment_is_recorded_and_has_a_caption(found):
         assert len(caption.split()) >= 30, f"{finding.name}: say what there is to see"
 
 
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """A checkout with two experiments, recorded."""
+    for folder in ("experiments", "paper_figures", "paper_figures/recorded", "docs"):
+        (tmp_path / folder).mkdir()
+    for name in ("toy", "width"):
+        for file in (f"experiments/{name}.py", f"paper_figures/recorded/{name}.npz"):
+            (tmp_path / file).write_bytes((ROOT / file).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def damage(path, how):
+    whole = path.read_bytes()
+    if how == "other arrays":
+        runs.save_arrays(path, x=1.0)
+    else:
+        path.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "text": b"no zip"}[how])
+
+
+@pytest.mark.parametrize("how", ["cut", "empty", "text", "other arrays"])
+@pytest.mark.parametrize("command", ["list", "claims"])
+def test_a_damaged_recording_is_named_and_hides_no_other(toy, capsys, command, how):
+    path = toy / "paper_figures" / "recorded" / "width.npz"
+    damage(path, how)
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([command])
+    out, error = capsys.readouterr()
+    assert "5 reproduced" in out or "not tested at the source's scale" in out or "holds on" in out
+    assert str(path) in error
+    assert len(error.splitlines()) == 1
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["claims", "--write"])
+    assert not (toy / "docs" / "reproducing.md").exists()
+
+
+def test_a_recording_without_its_experiment_is_named(toy, capsys):
+    (toy / "experiments" / "width.py").unlink()
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["list"])
+    assert "width.npz belongs to no experiment" in capsys.readouterr().err
+
+
 def test_other_numbers_are_another_run(tmp_path):
     ids = []
     for value in (1.0, 1.0, 2.0):

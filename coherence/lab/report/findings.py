@@ -67,20 +67,47 @@ def experiments(home: Path) -> dict[str, Experiment]:
     return {path.stem: collect(load(path)) for path in sorted((home / "experiments").glob("*.py"))}
 
 
-def recordings(home: Path, known: dict[str, Experiment] | None = None) -> list[Recording]:
+def recordings(
+    home: Path,
+    known: dict[str, Experiment] | None = None,
+    failed: dict[str, ValueError] | None = None,
+) -> list[Recording]:
     """The recordings of a checkout, judged, in the order of their names.
 
     Args:
         home: the checkout.
         known: its `experiments`, where they are at hand.
+        failed: if given, what is wrong with each recording that cannot be judged is put here.
+
+    Raises:
+        ValueError: a recording cannot be judged, and there is no `failed`.
     """
     known = experiments(home) if known is None else known
     judged = []
     for name in gallery.names(home):
-        path, experiment = gallery.recording(home, name), known[gallery.stem(name)]
-        judgements = experiment.judgements(runs.load_arrays(path), run_id(path, name))
-        judged.append(Recording(name, experiment, judgements))
+        try:
+            judged.append(_judged(home, name, known))
+        except ValueError as error:
+            if failed is None:
+                raise
+            failed[name] = error
     return judged
+
+
+def _judged(home: Path, name: str, known: dict[str, Experiment]) -> Recording:
+    path, stem = gallery.recording(home, name), gallery.stem(name)
+    if stem not in known:
+        raise ValueError(f"{path} belongs to no experiment: there is no experiments/{stem}.py.")
+    arrays = runs.load_arrays(path)
+    try:
+        judgements = known[stem].judgements(arrays, run_id(path, name))
+    except Exception as error:  # a whole file may lack arrays, or have others
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"{path} is not what experiments/{stem}.py judges ({what}). "
+            f"Delete it and run it again: coherence run {stem} --record."
+        ) from error
+    return Recording(name, known[stem], judgements)
 
 
 def all_judgements(recordings: Sequence[Recording]) -> list[claims.Judgement]:

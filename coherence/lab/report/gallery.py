@@ -29,19 +29,29 @@ _PNG_COMPRESSION = 3  # of 9: as small within 4 % as the default, in half of its
 
 
 def checkout() -> Path:
-    """The folder with `experiments/` and `paper_figures/`: the working directory or one above.
+    """The folder with `experiments/` and `paper_figures/`, whose files commands run.
+
+    The working directory, or the project's repository around it. Folders of others above are left
+    alone: their files would be run unasked.
 
     Raises:
         FileNotFoundError: there is none.
     """
     here = Path.cwd()
     for folder in (here, *here.parents):
-        if (folder / "experiments").is_dir() and (folder / "paper_figures").is_dir():
+        has_both = (folder / "experiments").is_dir() and (folder / "paper_figures").is_dir()
+        if has_both and (folder == here or _is_project(folder)):
             return folder
     raise FileNotFoundError(
-        f"no experiments/ and paper_figures/ in {here} or above it. "
-        "They live in the project's repository: clone it and work inside."
+        f"no experiments/ and paper_figures/ in {here}, and it is not inside the project's "
+        "repository, where they live: clone it and work inside, or change to the folder that has "
+        "them."
     )
+
+
+def _is_project(folder: Path) -> bool:
+    file = folder / "pyproject.toml"
+    return file.is_file() and 'name = "gradient-coherence"' in file.read_text(errors="replace")
 
 
 def names(checkout: Path) -> list[str]:

@@ -64,16 +64,21 @@ class Arm:
         return {seed: value[1] for seed, value in values.items() if value}
 
 
-def find(paths: Iterable[str | Path]) -> list[runs.Run]:
+def find(paths: Iterable[str | Path], failed: list[Exception] | None = None) -> list[runs.Run]:
     """The runs in some folders and below, each once.
+
+    Args:
+        paths: the folders.
+        failed: if given, errors of runs that cannot be read are put here.
 
     Raises:
         FileNotFoundError: one of the folders holds none.
+        OSError, ValueError: a run cannot be read, and there is no `failed`.
     """
     members: dict[Path, runs.Run] = {}
     for path in map(Path, paths):
-        inside = runs.find(path) if path.is_dir() else []
-        if not inside:
+        inside = runs.find(path, failed=failed) if path.is_dir() else []
+        if not inside and not failed:
             raise FileNotFoundError(
                 f"{path} holds no run. Runs go to {runs.root()}/EXPERIMENT/PRESET/ARM/seed=K."
             )

@@ -34,13 +34,35 @@ def describe(path: str | Path, format: Format = "text", width: int | None = None
         format: of the tables.
         width: what tables should fit into; the terminal's by default.
 
+    Runs that cannot be read are named at the end.
+
     Raises:
         FileNotFoundError: the folder holds no run.
+        OSError, ValueError: none of its runs can be read.
     """
     check_format("describe", format)
     page = _Page(format, width or shutil.get_terminal_size().columns)
-    runs = find([path])
-    return "\n\n".join(page.one(runs[0]) if len(runs) == 1 else page.several(runs, Path(path)))
+    failed: list[Exception] = []
+    runs = _readable(find([path], failed), failed)
+    if failed and not runs:
+        raise failed[0]
+    blocks = [*(page.one(runs[0]) if len(runs) == 1 else page.several(runs, Path(path)))]
+    if failed:
+        blocks.append("\n".join(["could not be read:", *(f"  {error}" for error in failed)]))
+    return "\n\n".join(blocks)
+
+
+def _readable(runs: list[Run], failed: list[Exception]) -> list[Run]:
+    """The runs whose records can be read; the errors of others are put with those that failed."""
+    readable = []
+    for run in runs:
+        try:
+            run.records()
+        except (OSError, ValueError) as error:
+            failed.append(error)
+        else:
+            readable.append(run)
+    return readable
 
 
 class _Page:

@@ -29,14 +29,40 @@ def root() -> Path:
     return Path(os.environ.get("COHERENCE_RUNS") or "runs")
 
 
-def find(root: str | Path, done: bool | None = None) -> list[Run]:
-    """Every run in a folder and below, by path; `done`: only finished or unfinished ones."""
+def find(
+    root: str | Path, done: bool | None = None, failed: list[Exception] | None = None
+) -> list[Run]:
+    """Every run in a folder and below, by path.
+
+    Args:
+        root: the folder.
+        done: only finished or only unfinished ones.
+        failed: if given, errors of folders that cannot be read are put here.
+
+    Raises:
+        OSError, ValueError: a folder cannot be read, and there is no `failed`.
+    """
+
+    def fail(error: Exception) -> None:
+        if failed is None:
+            raise error
+        failed.append(error)
+
+    def unreadable(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # a folder that is not there holds no run
+            fail(error)
+
     folders = sorted(
         Path(folder)
-        for folder, _, files in os.walk(root)
+        for folder, _, files in os.walk(root, onerror=unreadable)
         if {"config.json", "manifest.json"} <= set(files)
     )
-    runs = [Run.read(folder) for folder in folders]
+    runs = []
+    for folder in folders:
+        try:
+            runs.append(Run.read(folder))
+        except (OSError, ValueError, KeyError) as error:
+            fail(error)
     return [run for run in runs if done is None or run.done == done]
 
 

@@ -113,6 +113,27 @@ def test_several_runs_get_a_line_each_and_what_they_share(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("file", ["config.json", "manifest.json", "metrics.jsonl"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"null", b"\xff\xfe{}", b"{}\n{]\n"])
+def test_a_run_that_cannot_be_read_is_named_and_hides_no_other(tmp_path, file, content):
+    for seed in range(3):
+        recorded.run(tmp_path / f"seed={seed}", seed, probes=False, ends_at=5)
+    (tmp_path / "seed=1" / file).write_bytes(content)
+    text = describe(tmp_path, width=200)
+    assert "seed=0" in text
+    assert "seed=2" in text
+    if file != "metrics.jsonl" or content.endswith(b"\n"):  # others end in a torn line
+        assert "could not be read:" in text
+        assert str(tmp_path / "seed=1") in text.split("could not be read:")[1]
+
+
+def test_a_single_run_that_cannot_be_read_is_an_error(tmp_path):
+    recorded.run(tmp_path / "seed=0", probes=False)
+    (tmp_path / "seed=0" / "metrics.jsonl").write_bytes(b"{]\n")
+    with pytest.raises(ValueError, match=r"metrics\.jsonl is (damaged|not what)"):
+        describe(tmp_path)
+
+
 def test_columns_beyond_three_tables_are_named(tmp_path):
     with Run.open(tmp_path / "seed=0", {}, seed=0) as run:
         run.append({"step": 0} | {f"quantity_{i}": 1.0 for i in range(12)})
