@@ -154,8 +154,8 @@ def _compared(mean, gradient):
     )
     length, square = np.linalg.norm(step), float(ours @ ours)
     factor = float(ours @ step) / square if square else math.nan
-    differences = np.linalg.norm(step - ours), np.linalg.norm(step - factor * ours)
-    return StepCheck(*(float(d / length) if length else math.inf for d in differences), factor)
+    relative = lambda rest: float(np.linalg.norm(rest) / length) if length else math.inf
+    return StepCheck(relative(step - ours), relative(step - factor * ours), factor)
 
 
 def _not_finite(norms):

@@ -447,10 +447,10 @@ class Walk:
             varying = [None if c is not None else x for c, x in zip(step.constant, walk.operands)]
             return carry, (outputs, varying)
 
-        scanned = [_value(x) for x in rest[scan.carried.stop :]]
+        elements = [_value(x) for x in rest[scan.carried.stop :]]
         init = [_value(rest[i]) for i in scan.carried]
         carry, (outputs, data) = jax.lax.scan(
-            body, init, (perturbations, scanned), scan.length, scan.reverse, scan.unroll
+            body, init, (perturbations, elements), scan.length, scan.reverse, scan.unroll
         )
         for meeting, place, met in zip(step.meetings, step.constant, data):
             if place is not None:

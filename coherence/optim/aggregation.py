@@ -144,10 +144,11 @@ def chain(aggregator: Aggregator, *rest: optax.GradientTransformation) -> Aggreg
     return Aggregator(whole.init, whole.update, name, aggregator.takes_batch_gradient)
 
 
-def _is_batch_gradient(gradients, params, name):
+def _is_batch_gradient(gradients: Any, params: Any, name: str) -> bool:
     """Whether every leaf has its parameter's shape, rather than one axis more."""
     leaves, treedef = jax.tree.flatten_with_path(gradients, is_leaf=is_node)
-    if treedef != jax.tree.structure(params):
+    expected: Any = jax.tree.structure(params)
+    if expected != treedef:
         raise ValueError(
             f"{name}: gradients and params differ in structure: {treedef} and "
             f"{jax.tree.structure(params)}."

@@ -104,5 +104,5 @@ def _check_percent(name, c):
             f"{name}(c): c is a plain number (percent of the examples, in [0, 50]), "
             f"got {type(c).__name__}."
         )
-    if not 0 <= c <= 50:
+    if not 0 <= float(c) <= 50:
         raise ValueError(f"{name}(c): c is in percent of the examples, in [0, 50], got {c}.")

@@ -170,6 +170,6 @@ def _strongest(gradient, scores, share):
     kept = above | (equal & (jnp.cumsum(equal) <= k - jnp.sum(above)))
     ends = [sum(x.size for x in leaves[: i + 1]) for i in range(len(leaves) - 1)]
     shares = jnp.split(kept, ends)
-    return treedef.unflatten(
-        [jnp.where(keep.reshape(g.shape), g, 0) for keep, g in zip(shares, leaves)]
+    return jax.tree.unflatten(
+        treedef, [jnp.where(keep.reshape(g.shape), g, 0) for keep, g in zip(shares, leaves)]
     )

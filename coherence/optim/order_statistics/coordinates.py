@@ -188,10 +188,9 @@ class Products(Coordinates):
         wider = lambda x: jnp.pad(
             x, ((0, 0), (0, 0), (0, _odd_lines(x.shape[2], x.dtype.itemsize) - x.shape[2]))
         )
-        padded = lax.optimization_barrier(
-            (wider(self.inputs), wider(self.cotangents))
-        )  # else XLA sees that nothing is gained
-        return Products(*padded, self.mask, self.shape[1:])
+        # Without the barrier XLA sees that nothing is gained.
+        inputs, cotangents = lax.optimization_barrier((wider(self.inputs), wider(self.cotangents)))
+        return Products(inputs, cotangents, self.mask, self.shape[1:])
 
     def mean(self):
         weighted = self.cotangents * self._weights[:, None].astype(self.cotangents.dtype)

@@ -128,8 +128,8 @@ def _in_blocks(leaves, block, function):
         counts.append((high, wide))
         inputs.append(jnp.repeat(_cut(a, block.height, high), wide, 0))
         cotangents.append(jnp.tile(_cut(d, block.width, wide), (high, 1, 1)))
-    stacked = jax.lax.optimization_barrier((jnp.concatenate(inputs), jnp.concatenate(cotangents)))
-    result = function(Products(*stacked, leaves[0].mask))
+    a, d = jax.lax.optimization_barrier((jnp.concatenate(inputs), jnp.concatenate(cotangents)))
+    result = function(Products(a, d, leaves[0].mask))
     ends = [sum(math.prod(count) for count in counts[: i + 1]) for i in range(len(counts) - 1)]
     gradients = []
     for leaf, (a, d, layout), (high, wide), part in zip(

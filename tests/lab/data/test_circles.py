@@ -52,7 +52,9 @@ def test_images_are_outlines_black_on_white():
 
 
 def test_images_are_as_dark_and_as_different_as_the_tutorials():
-    """Its networks cost 742 and 749 untrained, 19 where KL has collapsed and one image is shown for all: squared grey levels an image."""
+    """Its networks cost 742 and 749 untrained, 19 where KL has collapsed and one image is shown
+    for all: squared grey levels an image.
+    """
     x = CIRCLES.x_train.astype(np.float64)
     assert (x**2).sum((1, 2, 3)).mean() == pytest.approx(738, abs=3)
     assert x.var(0).sum() == pytest.approx(16.5, abs=1)

@@ -29,7 +29,10 @@ def idx_bytes(array: np.ndarray) -> bytes:
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch) -> Path:
-    """Five examples in the four files, in a folder of their own; nothing in COHERENCE_DATA, the cache or on a mirror."""
+    """Five examples in the four files, in a folder of their own.
+
+    Nothing in COHERENCE_DATA, the cache or on a mirror.
+    """
     folder = tmp_path / "source" / "mnist"
     folder.mkdir(parents=True)
     sums = {}

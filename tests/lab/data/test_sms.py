@@ -1,4 +1,7 @@
-"""Messages are the original's, wherever they come from; bags of words know the training part alone."""
+"""Messages are the original's, wherever they come from.
+
+Bags of words know the training part alone.
+"""
 
 import functools
 import hashlib
@@ -28,7 +31,10 @@ CONTENT = ("\n".join(LINES) + "\n").encode()
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """Six messages, of which one came twice; nothing in COHERENCE_DATA, the cache or on a mirror."""
+    """Six messages, of which one came twice.
+
+    Nothing in COHERENCE_DATA, the cache or on a mirror.
+    """
     made = tmp_path / "source" / "sms-spam"
     made.mkdir(parents=True)
     (made / sms.FILE).write_bytes(CONTENT)

@@ -1,4 +1,7 @@
-"""Classical classifiers that draw: their samples have the distribution they say, and normal Bayes is the textbook's."""
+"""Classical classifiers that draw.
+
+Their samples have the distribution they say, and normal Bayes is the textbook's.
+"""
 
 import numpy as np
 import pytest
@@ -142,7 +145,10 @@ def test_multinomial_naive_bayes_draws_messages_of_the_mean_length_or_the_one_gi
 
 
 def test_the_worked_example_of_four_messages():
-    """Two spam, two not; does it contain *free*, does it contain *win*: by hand the posterior of spam with both is 0.8."""
+    """Two spam, two not.
+
+    Does it contain *free*, does it contain *win*: by hand the posterior of spam with both is 0.8.
+    """
     model = BernoulliNB(alpha=1).fit(
         [[1, 0], [0, 1], [0, 0], [0, 0]], ["spam", "spam", "ham", "ham"]
     )

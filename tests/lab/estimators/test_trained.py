@@ -1,4 +1,7 @@
-"""The classifiers around the training loop: scikit-learn's interface, and no result but the loop's own."""
+"""The classifiers around the training loop.
+
+Scikit-learn's interface, and no result but the loop's own.
+"""
 
 import functools
 import tempfile
@@ -233,7 +236,8 @@ def test_a_conditional_vae_classifies_by_the_evidence_bound():
         (
             SoftmaxRegression(aggregator=winsorize),
             TypeError,
-            "SoftmaxRegression(aggregator): what coherence or optax makes, its setting, or the text "
+            "SoftmaxRegression(aggregator): what coherence or optax makes, its setting, or the "
+            "text "
             '"winsorize(c=2)"; got <class',
         ),
         (
@@ -260,7 +264,8 @@ def test_a_conditional_vae_classifies_by_the_evidence_bound():
         (
             ConditionalVAEClassifier(variance=0),
             ValueError,
-            "ConditionalVAEClassifier: variance is above 0 and draws at least 1, got variance=0, draws=16.",
+            "ConditionalVAEClassifier: variance is above 0 and draws at least 1, got variance=0, "
+            "draws=16.",
         ),
         (
             MLPClassifier(width=0),

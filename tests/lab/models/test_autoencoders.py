@@ -1,4 +1,6 @@
-"""Autoencoders: the tutorial's layers and PyTorch's initial weights, one image or many, labels joined at both ends."""
+"""Autoencoders: the tutorial's layers and PyTorch's initial weights, one image or many, labels
+joined at both ends.
+"""
 
 import math
 
@@ -141,7 +143,10 @@ def convolved(x, kernel, stride):
 
 
 def spread(x, kernel, stride):
-    """PyTorch's `ConvTranspose2d(kernel_size=3, padding=1, output_padding=stride - 1)`; Flax keeps the window turned around."""
+    """PyTorch's `ConvTranspose2d(kernel_size=3, padding=1, output_padding=stride - 1)`.
+
+    Flax keeps the window turned around.
+    """
     height, width, _ = x.shape
     y = np.zeros((stride * height + 2, stride * width + 2, kernel.shape[-1]))
     for i in range(height):

@@ -1,4 +1,7 @@
-"""Networks linear in their input. The diagonal chain has closed forms, on the six-feature set with a shared feature."""
+"""Networks linear in their input.
+
+The diagonal chain has closed forms, on the six-feature set with a shared feature.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,7 @@
-"""The maximal update parametrization: how much a step of SGD does at every width, and what does not change."""
+"""The maximal update parametrization.
+
+How much a step of SGD does at every width, and what does not change.
+"""
 
 import functools
 import warnings

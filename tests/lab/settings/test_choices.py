@@ -1,4 +1,6 @@
-"""Every function that can be chosen is a setting of its own name, and builds what the function makes."""
+"""Every function that can be chosen is a setting of its own name, and builds what the function
+makes.
+"""
 
 import importlib
 import inspect

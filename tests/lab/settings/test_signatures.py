@@ -94,7 +94,10 @@ def test_a_function_becomes_a_class_of_its_name(package):
 
 
 def test_what_cannot_be_said_plainly_is_no_choice(package, monkeypatch):
-    """Adding an optimizer is its file and its line in the stub: it is then in the union, by its return annotation."""
+    """Adding an optimizer is its file and its line in the stub.
+
+    It is then in the union, by its return annotation.
+    """
     monkeypatch.setitem(rooms.ROOMS, "Temporary", rooms.Room(package, ("Aggregator",)))
     assert list(rooms.members("Temporary")) == ["shrink", "both"]
 

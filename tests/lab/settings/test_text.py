@@ -1,4 +1,7 @@
-"""Settings as text: what is printed is read again, folders have names of their own, flags change fields."""
+"""Settings as text.
+
+What is printed is read again, folders have names of their own, flags change fields.
+"""
 
 import dataclasses
 import json
