@@ -299,6 +299,15 @@ class Run:
         write_json(self.path / "DONE", done)
         self.close()
 
+    def reopen(self) -> None:
+        """Make a finished run one that can be gone on with, from its last checkpoint.
+
+        Raises:
+            RunBusy: another process writes to it.
+        """
+        self._lock = self._lock or Lock(self.path)
+        (self.path / "DONE").unlink(missing_ok=True)
+
     # Private
 
     def _check_open(self) -> None:

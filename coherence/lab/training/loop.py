@@ -47,8 +47,8 @@ def train(
 
     Args:
         problems: one `Problem` a seed, alike but for values.
-        runs: one open `coherence.lab.runs.Run` a problem; its `seed` orders the batches. Finished
-        ones are left alone.
+        runs: one open `coherence.lab.runs.Run` per problem; its `seed` orders the batches. One
+            that is finished is left alone, or goes on where more steps are asked for.
         steps, batch_size: how many steps of how many examples.
         schedule: steps at which `measure` is recorded, such as
         `coherence.probes.Log().steps(steps)`. Probes have their own.
@@ -60,20 +60,26 @@ def train(
 
     Raises:
         ValueError: a batch larger than the data, a stopping rule that watches what is not measured,
-        or one with seeds side by side.
+            is never asked, or has seeds side by side; a run that has come further than asked for.
         OSError: a disk that is full or gone; the runs keep what they had, up to the last
         checkpoint.
         Terminated: SIGTERM came; it is a `SystemExit` of status 143.
     """
-    pending = [(problem, run) for problem, run in zip(problems, runs) if not run.done]
+    pending = _pending(problems, runs, steps, say or (lambda line: None))
     if not pending:
         return
+    schedule = tuple(schedule)
     examples = jax.tree.leaves(pending[0][0].data["train"])[0].shape[0]
     if not 1 <= batch_size <= examples:
         raise ValueError(
             f"batch_size must be between 1 and the {examples} training examples, got {batch_size}."
         )
     check_watched(pending[0][0])
+    if pending[0][0].stopping is not None and not any(0 < step <= steps for step in schedule):
+        raise ValueError(
+            "schedule: a stopping rule is asked at measurements, and none is scheduled between "
+            f"steps 1 and {steps}. Schedule some, as with Log().steps({steps})."
+        )
     if vmapped is None:
         vmapped = side_by_side(pending[0][0])
     if vmapped and len(pending) > 1 and pending[0][0].stopping is not None:
@@ -81,7 +87,7 @@ def train(
             "vmapped: seeds with early stopping end at different steps and run in turn; leave it "
             "at None, or set it to False."
         )
-    groups = [pending] if vmapped and len(pending) > 1 else [[pair] for pair in pending]
+    groups = _side_by_side_groups(pending) if vmapped else [[pair] for pair in pending]
     first = pending[0][0]
     agenda = Agenda(first.probes, schedule, steps, examples // batch_size)
     with termination() as asked_to_end:
@@ -103,6 +109,43 @@ def train(
             if say is not None and members is groups[0]:
                 group.announce(say)
             group.run(checkpoint_seconds, asked_to_end)
+
+
+def _pending(problems, runs, steps, say):
+    """The problems to train and their runs; a finished run is reopened for more steps."""
+    if len(problems) != len(runs):
+        raise ValueError(
+            f"train: one run per problem, got {len(problems)} problems and {len(runs)} runs."
+        )
+    pending = []
+    for problem, run in zip(problems, runs):
+        summary = (run.summary or {}) if run.done else {}
+        end = summary.get("step", steps)
+        if end > steps and not summary.get("stopped"):
+            raise ValueError(
+                f"{run.path} is finished at step {end:,}, beyond the {steps:,} steps asked for. "
+                "Ask for as many, or train another run."
+            )
+        if run.done and end < steps and not summary.get("stopped"):
+            say(f"{run.path} was finished at step {end:,} and goes on to {steps:,}")
+            run.reopen()
+        if not run.done:
+            pending.append((problem, run))
+    return pending
+
+
+def _side_by_side_groups(pending):
+    """Seeds in groups that go on from the same step: one added later leaves the others alone."""
+    groups: list[tuple[set[int], list]] = []
+    for problem, run in pending:
+        saved = set(run.checkpoints())
+        for i, (common, members) in enumerate(groups):
+            if common & saved or not common | saved:
+                groups[i] = (common & saved, [*members, (problem, run)])
+                break
+        else:
+            groups.append((saved, [(problem, run)]))
+    return [members for _, members in groups]
 
 
 def side_by_side(problem: Problem) -> bool:
@@ -259,6 +302,11 @@ class _Group:
         """Put every seed at the newest step that all have a checkpoint of; `None` without one."""
         common = set.intersection(*(set(run.checkpoints()) for run in self.runs))
         position = max(common, default=0)
+        if position > self.steps:
+            raise ValueError(
+                f"{self.runs[0].path} has come to step {position:,}, beyond the {self.steps:,} "
+                "steps asked for. Ask for as many, or train another run."
+            )
         for run in self.runs:
             run.truncate(position if common else -1)
         if not common:

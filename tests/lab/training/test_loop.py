@@ -544,6 +544,66 @@ def test_a_scalar_of_a_type_that_numpy_does_not_know_comes_back():
     assert from_arrays(state, to_arrays(state))["half"] == state["half"]
 
 
+def test_a_finished_run_goes_on_where_more_steps_are_asked_for(tmp_path):
+    (whole,) = learn(tmp_path / "a", schedule=(0, 20, 60))
+    learn(tmp_path / "b", steps=20, schedule=(0, 20))
+    said = []
+    (longer,) = learn(tmp_path / "b", schedule=(0, 20, 60), say=said.append)
+    assert said == [f"{tmp_path / 'b' / 'seed=0'} was finished at step 20 and goes on to 60"]
+    assert longer.done
+    assert same_bits(whole, longer)
+    assert whole.records() == longer.records()
+    np.testing.assert_array_equal(whole.load("batches")["loss"], longer.load("batches")["loss"])
+
+
+def test_fewer_steps_than_a_run_has_done_are_refused_and_nothing_is_lost(tmp_path):
+    learn(tmp_path / "a")
+    with pytest.raises(ValueError, match=r"is finished at step 60, beyond the 20 steps asked for"):
+        learn(tmp_path / "a", steps=20)
+    with pytest.raises(KeyboardInterrupt):
+        learn(tmp_path / "b", checkpoint_seconds=0, progress=interrupted_at(2))
+    before = sorted(path.name for path in (tmp_path / "b" / "seed=0").iterdir())
+    with pytest.raises(ValueError, match=r"has come to step 20, beyond the 10 steps asked for"):
+        learn(tmp_path / "b", steps=10)
+    assert sorted(path.name for path in (tmp_path / "b" / "seed=0").iterdir()) == before
+
+
+def test_an_early_stopped_run_is_finished_however_many_steps_are_asked_for(tmp_path):
+    (run,) = learn(tmp_path, make=stopping_problem, schedule=range(61))
+    end = run.summary["step"]
+    (same,) = learn(tmp_path, make=stopping_problem, schedule=range(101), steps=100)
+    assert same.summary["step"] == end
+
+
+def test_a_seed_added_side_by_side_does_not_undo_the_others(tmp_path):
+    seen = []
+
+    def interrupt(n):
+        seen.append(n)
+        if len(seen) == 3:
+            raise KeyboardInterrupt("now")
+
+    with pytest.raises(KeyboardInterrupt, match="now"):
+        learn(tmp_path, (0, 1), vmapped=True, checkpoint_seconds=0, progress=interrupt)
+    seen.clear()
+    learn(tmp_path, (0, 1, 2), vmapped=True, progress=seen.append)
+    assert seen[0] == 2 * 20  # both go on from step 20
+    assert sum(seen) == 3 * 60
+
+
+def test_every_problem_has_its_run(tmp_path):
+    with (
+        Run.open(tmp_path, {}, seed=0) as run,
+        pytest.raises(ValueError, match="one run per problem, got 2 problems and 1 runs"),
+    ):
+        train([problem(0), problem(1)], [run], steps=1, batch_size=8, schedule=())
+
+
+def test_a_stopping_rule_that_is_never_asked_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"none is scheduled between steps 1 and 60"):
+        learn(tmp_path, make=stopping_problem, schedule=(0,))
+
+
 @pytest.mark.parametrize("make", [problem, stopping_problem])
 def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path, make):
     """kill -9, three times, at moments nobody chose."""
