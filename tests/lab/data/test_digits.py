@@ -54,6 +54,9 @@ def test_digits_are_those_of_scikit_learn_to_the_bit_and_do_not_import_it():
         np.testing.assert_array_equal(getattr(made, f"x_{part}"), x)
         np.testing.assert_array_equal(getattr(made, f"y_{part}"), whole.target[index])
     assert made.y_train.dtype == np.int32
-    code = "import sys\nfrom coherence.lab.data import digits\ndigits()\nprint('sklearn' in sys.modules)"
+    code = (
+        "import sys\nfrom coherence.lab.data import digits\n"
+        "digits()\nprint('sklearn' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -96,7 +96,8 @@ def test_a_number_of_examples_takes_the_first_to_train_on_and_the_whole_test_set
 def test_without_the_files_and_without_a_network_the_error_says_what_to_do(tiny):
     with pytest.raises(
         FileNotFoundError,
-        match=r"train-images-idx3-ubyte\.gz is in none of .*coherence data fetch mnist.*COHERENCE_DATA",
+        match=r"train-images-idx3-ubyte\.gz is in none of .*coherence data fetch "
+        r"mnist.*COHERENCE_DATA",
     ):
         data.mnist()
 

@@ -46,7 +46,8 @@ def test_the_first_examples_are_enough_if_one_says_so(write):
     assert len(data.npz(str(path), examples=2).y_train) == 2
     with pytest.raises(
         ValueError,
-        match=r"mine\.npz: examples is between 1 and the file's 4 training examples, or None for all; got 5\.",
+        match=r"mine\.npz: examples is between 1 and the file's 4 training examples, or None for "
+        r"all; got 5\.",
     ):
         data.npz(path, examples=5)
 
@@ -72,7 +73,8 @@ def test_a_relative_path_is_also_looked_up_where_the_data_are(write, monkeypatch
     [
         (
             {"y_test": None},
-            r"mine\.npz: no array y_test; it holds x_test, x_train, y_train\. Needed: x_train, y_train, x_test, y_test",
+            r"mine\.npz: no array y_test; it holds x_test, x_train, y_train\. Needed: x_train, "
+            r"y_train, x_test, y_test",
         ),
         (
             {"y_train": np.array([0, 1])},
@@ -116,6 +118,7 @@ def test_a_truncated_or_foreign_file_is_named(write, damage):
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(
         ValueError,
-        match=r"mine\.npz cannot be read as \.npz .*truncated, corrupt, or not written by numpy\.savez",
+        match=r"mine\.npz cannot be read as \.npz .*truncated, corrupt, or not written by "
+        r"numpy\.savez",
     ):
         data.npz(file)

@@ -150,7 +150,8 @@ def test_fewer_words_are_the_most_frequent_and_fewer_messages_some_of_more(own):
 def test_more_messages_than_there_are_are_refused(own, wrong):
     with pytest.raises(
         ValueError,
-        match=r"sms_spam\(examples, tests\): at least one message each and 5 in all .*, got examples=",
+        match=r"sms_spam\(examples, tests\): at least one message each and 5 in all .*, got "
+        r"examples=",
     ):
         data.sms_spam(None, **{"tests": 1, **wrong})
 
@@ -165,7 +166,8 @@ def test_no_words_are_refused(own):
 def test_without_the_file_and_without_a_network_the_error_says_what_to_do(folder):
     with pytest.raises(
         FileNotFoundError,
-        match=r"spam\+collection\.zip is in none of .*coherence data fetch sms-spam.*COHERENCE_DATA",
+        match=r"spam\+collection\.zip is in none of .*coherence data fetch "
+        r"sms-spam.*COHERENCE_DATA",
     ):
         data.sms_messages()
 
@@ -214,7 +216,8 @@ def test_a_damaged_file_is_named_and_never_replaced_in_silence(own, mirror):
     (own / sms.FILE).write_bytes(CONTENT[:-5])
     with pytest.raises(
         ValueError,
-        match=r"SMSSpamCollection is damaged: its messages have SHA256 .*coherence data fetch sms-spam",
+        match=r"SMSSpamCollection is damaged: its messages have SHA256 .*coherence data fetch "
+        r"sms-spam",
     ):
         data.sms_messages()
     with pytest.raises(

@@ -169,7 +169,8 @@ def test_only_labels_that_were_seen_are_drawn(model):
     assert model.sample([], 0).shape == (0, 3)
     with pytest.raises(
         ValueError,
-        match=r"sample\(y\): 'endless' is none of the labels it was fitted on, \['long', 'middle', 'short'\]",
+        match=r"sample\(y\): 'endless' is none of the labels it was fitted on, "
+        r"\['long', 'middle', 'short'\]",
     ):
         model.sample(["short", "endless"])
     with pytest.raises(

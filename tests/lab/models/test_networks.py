@@ -105,11 +105,13 @@ def test_a_cnn_doubles_its_channels_once_and_halves_the_image_at_each_later_conv
         ),
         (
             ResNet(),
-            r"ResNet takes images \[h, w, c\] .* got shape \(784,\)\. .*ResNet\(shape=\(28, 28, 1\)\)",
+            r"ResNet takes images \[h, w, c\] .* got shape \(784,\)\. .*ResNet\(shape=\(28, 28, "
+            r"1\)\)",
         ),
         (
             CNN(shape=(8, 8, 1)),
-            r"shape: \(8, 8, 1\) holds 64 numbers and a flat example has 784\. Leave shape away where",
+            r"shape: \(8, 8, 1\) holds 64 numbers and a flat example has 784\. Leave shape away "
+            r"where",
         ),
         (RNN(shape=(8, 8)), r"shape: \(8, 8\) holds 64 numbers and a flat example has 784"),
     ],

@@ -27,8 +27,11 @@ NETWORKS = {
 
 @functools.cache
 def first_step(parametrization, width):
-    """Root mean square of the logits at first, of their change by a step of gradient descent, and of the change of the last hidden
-    layer's preactivations; mean over 2 seeds."""
+    """Root mean squares, means over 2 seeds.
+
+    Of the logits at first, of their change by a step of gradient descent, and of the change of the
+    last hidden layer's preactivations.
+    """
     model = NETWORKS[parametrization](width, 2)
 
     def seen(params):
@@ -83,7 +86,7 @@ def test_factors_of_weights_and_biases_are_those_of_the_equations():
     np.testing.assert_allclose(model.apply(params, X), expected, rtol=1e-4)
 
 
-def test_a_step_moves_the_logits_as_far_at_every_width_and_in_the_standard_parametrization_farther_the_wider():
+def test_a_step_moves_logits_as_far_at_every_width_and_farther_the_wider_without_mu():
     assert growth("standard")[1] > 5  # 8 in the limit
     assert 0.6 < growth("mu")[1] < 1.6
 

@@ -16,7 +16,13 @@ METHODS = '''
 import jax  # never imported
 
 
-def shrink(by: float, *, times: int = 3, mode: Literal["hard", "soft"] = "soft", key: jax.Array | None = None) -> Aggregator:
+def shrink(
+    by: float,
+    *,
+    times: int = 3,
+    mode: Literal["hard", "soft"] = "soft",
+    key: jax.Array | None = None,
+) -> Aggregator:
     """Shrink the mean.
 
     More about it.
