@@ -42,6 +42,14 @@ def layer(path: KeyPath) -> str:
     return leaf(keys[:-1]) if len(keys) > 1 else leaf(path)
 
 
+def splits_layers(by: By | None) -> bool:
+    """Whether layers that `lax.scan` goes over have names of their own, NAME/0, NAME/1, ...
+
+    They do by "layer" and "leaf". A function of your own names the leaf that holds them all.
+    """
+    return by in ("layer", "leaf", layer, leaf)
+
+
 def leaf_names(by: By) -> LeafNames:
     """The function that `by=` stands for: "layer" and "leaf" are this module's own.
 

@@ -35,6 +35,11 @@ class Factored:
     m: int = static()
 
     @property
+    def scanned(self) -> bool:
+        """Whether the leading axis is that of layers, which `lax.scan` goes over."""
+        return bool(self.terms) and all(_is_scanned(term) for term in self.terms)
+
+    @property
     def parameter(self) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(self.shape, self.dtype)
 
@@ -64,6 +69,7 @@ class Stacked:
 
     values: jax.Array
     mask: jax.Array | None = None
+    scanned: bool = static(default=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -135,8 +141,13 @@ def node(
     """
     terms = combine(terms)
     if terms and _rows_are_better(terms, math.prod(parameter.shape)):
-        return Stacked(sum(term.rows(parameter) for term in terms), mask)
+        scanned = all(_is_scanned(term) for term in terms)
+        return Stacked(sum(term.rows(parameter) for term in terms), mask, scanned)
     return Factored(terms, mask, parameter.shape, parameter.dtype, m)
+
+
+def _is_scanned(term: Term) -> bool:
+    return bool(term.layout) and isinstance(term.layout[0], layouts.Mapped)
 
 
 def _rows_are_better(terms: tuple[Term, ...], size: int) -> bool:

@@ -6,6 +6,7 @@ Every function takes a tree of `Factored`, `Stacked` and `Recomputed` nodes, or 
 leaves have a leading example axis. Sums are kept in at least float32.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, overload
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from coherence.jax_internals import zeros_like
-from coherence.trees import By, KeyPath, PyTree, leaf_names
+from coherence.trees import By, KeyPath, PyTree, leaf_names, splits_layers
 from coherence.trees import leaf as leaf_name
 
 from . import layout, recomputed
@@ -164,17 +165,54 @@ def squared_norms(gradients, *, by=None):
     With `by` (`coherence.layer`, `coherence.leaf`) `{name: [m]}`.
     """
     norms: dict = {}
-    names = None if by is None else leaf_names(by)
-    for path, squares in leaf_squared_norms(gradients):
-        name = None if names is None else names(path)
-        norms[name] = norms[name] + squares if name in norms else squares
+    split = splits_layers(by)
+    for path, squares in leaf_squared_norms(gradients, layers=split):
+        for name, part in _named(by, path, squares, 2 if split else 1):
+            norms[name] = norms[name] + part if name in norms else part
     return norms if by is not None else norms[None]
 
 
-def leaf_squared_norms(gradients: PyTree) -> list[tuple[KeyPath, jax.Array]]:
-    """`[(path, [m])]`: each leaf's share of ||g_i||^2."""
-    results, found, _ = each_leaf(gradients, _leaf_squared_norms, recomputed.squared_norms)
+def leaf_squared_norms(
+    gradients: PyTree, *, layers: bool = False
+) -> list[tuple[KeyPath, jax.Array]]:
+    """`[(path, [m])]`: each leaf's share of ||g_i||^2. With `layers` [L, m] of scanned leaves."""
+
+    def leaf(node):
+        if layers and node.scanned:
+            return _each_layer(node, _leaf_squared_norms)
+        return _leaf_squared_norms(node)
+
+    results, found, _ = each_leaf(gradients, leaf, recomputed.squared_norms)
     return [(path, result) for (path, _), result in zip(found, results)]
+
+
+def _named(by: By | None, path: KeyPath, values: jax.Array, ndim: int) -> list[tuple[Any, Any]]:
+    """`[(name, values)]` of a leaf; of a scanned one, whose values have `ndim` axes, of its layers."""
+    name = None if by is None else leaf_names(by)(path)
+    if ndim == 1 or values.ndim < ndim:
+        return [(name, values)]
+    return [(f"{name}/{i}", part) for i, part in enumerate(values)]
+
+
+def _each_layer(node: Any, function: Callable[..., jax.Array], *others: Any) -> jax.Array:
+    """[L, ...]: `function` of the node of each layer of a scanned leaf."""
+    if isinstance(node, Stacked) or any(len(term.layout) > 1 for term in node.terms):
+        layers: Any = Stacked(jnp.moveaxis(_form(node), 1, 0))
+        return jax.vmap(function)(layers, *others)
+    count = node.shape[0]
+
+    def split(x, axis):
+        axis = axis + 1 if axis >= 0 else axis % x.ndim
+        return jnp.moveaxis(x.reshape(*x.shape[:axis], count, -1, *x.shape[axis + 1 :]), axis, 0)
+
+    terms = []
+    for term in node.terms:
+        inputs, cotangents = term.batches
+        inputs, cotangents = split(term.inputs, inputs), split(term.cotangents, cotangents)
+        layout = term.layout[0].layout
+        terms.append(dataclasses.replace(term, inputs=inputs, cotangents=cotangents, layout=layout))
+    layers = Factored(tuple(terms), None, node.shape[1:], node.dtype, node.m)
+    return jax.vmap(function)(layers, *others)
 
 
 def leaf_weighted_sums(gradients: PyTree, weights: jax.Array) -> list[tuple[KeyPath, jax.Array]]:
@@ -201,10 +239,17 @@ def dot(gradients, tree, *, by=None):
             f"{[jnp.shape(v) for v in vectors]}."
         )
     pairs: dict = {}
-    names = None if by is None else leaf_names(by)
+    dots: dict = {}
     for (path, node), v in zip(found, vectors):
-        pairs.setdefault(None if names is None else names(path), []).append((node, v))
-    dots = {name: _dot(some) for name, some in pairs.items()}
+        if splits_layers(by) and not isinstance(node, Recomputed) and node.scanned:
+            layers = _each_layer(node, _leaf_dot, jnp.asarray(v))
+            for name, part in _named(by, path, layers, 2):
+                dots[name] = dots[name] + part if name in dots else part
+        else:
+            name = None if by is None else leaf_names(by)(path)
+            pairs.setdefault(name, []).append((node, v))
+    for name, some in pairs.items():
+        dots[name] = dots[name] + _dot(some) if name in dots else _dot(some)
     return dots if by is not None else dots[None]
 
 

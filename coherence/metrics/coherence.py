@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from coherence.gradients.reductions import dot, mask, squared_norms
-from coherence.trees import By, LeafNames, PyTree, leaf_names
+from coherence.trees import By, KeyPath, LeafNames, PyTree, leaf_names, splits_layers
 
 from .pooling import Pooled, check_examples, check_size, one_set, pool
 
@@ -77,7 +77,8 @@ def alpha(
         gradients: from `per_example_value_and_grad`, a plain tree whose leaves have a leading axis
             of m examples, or what `pool` made of them (of a tuple the result is [groups]).
         by: "layer", "leaf", or a function from a leaf's key path to a name (`coherence.layer`); the
-            result is then a dict.
+            result is then a dict. Layers that `lax.scan` goes over are NAME/0, NAME/1, ... by the
+            first two; a function of your own names their leaf as a whole.
         groups: bool [m] (result [2], False first) or int [m] with `num_groups`: one alpha a group,
         each with its own m.
         num_groups: how many groups an int `groups` holds (static); entries outside are in no group.
@@ -360,6 +361,17 @@ def _moments_by_name(pooled: Pooled, names: LeafNames) -> dict[str, Moments]:
     sums: dict[str, tuple[Any, Any]] = {}
     squares = jax.tree.leaves(pooled.mean_squared_norms)
     for (path, mean), square in zip(jax.tree.leaves_with_path(pooled.mean), squares):
-        of_mean, of_examples = sums.get(names(path), (0.0, 0.0))
-        sums[names(path)] = of_mean + jnp.vdot(mean, mean), of_examples + square
+        for name, *part in _parts(names, path, mean, square):
+            of_mean, of_examples = sums.get(name, (0.0, 0.0))
+            sums[name] = of_mean + part[0], of_examples + part[1]
     return {name: Moments(*parts, pooled.m) for name, parts in sums.items()}
+
+
+def _parts(
+    names: LeafNames, path: KeyPath, mean: jax.Array, square: jax.Array
+) -> list[tuple[str, jax.Array, jax.Array]]:
+    """Name and both squared norms of a leaf, or of each of its layers where it was scanned."""
+    if not square.ndim or not splits_layers(names):
+        return [(names(path), jnp.vdot(mean, mean), jnp.sum(square))]
+    lengths = jnp.sum(jnp.square(mean.reshape(len(square), -1)), 1)
+    return [(f"{names(path)}/{i}", lengths[i], square[i]) for i in range(len(square))]

@@ -34,7 +34,8 @@ class Pooled:
     instead. Kept in at least float32; of no example: zeros.
 
     mean: (1/m) sum_i g_i, in the parameters' containers and shapes.
-    mean_squared_norms: (1/m) sum_i ||g_i||^2 of each leaf, a scalar.
+    mean_squared_norms: (1/m) sum_i ||g_i||^2 of each leaf, a scalar; of one that holds layers which
+        `lax.scan` goes over [L], of each.
     variances: (1/m) sum_i (g_i - mean)^2 of each coordinate, or `None` where nobody asked.
     m: number of examples, int32.
     """
@@ -90,7 +91,7 @@ class Pooled:
     @property
     def mean_squared_norm(self) -> jax.Array:
         """(1/m) sum_i ||g_i||^2."""
-        return jnp.asarray(sum(jax.tree.leaves(self.mean_squared_norms)))
+        return jnp.asarray(sum(jnp.sum(x) for x in jax.tree.leaves(self.mean_squared_norms)))
 
     @property
     def variance(self) -> jax.Array:
@@ -159,18 +160,19 @@ def pool(
         return _passed_on(gradients, groups, variances)
     check_rows(gradients)
     found, treedef = reductions.nodes(gradients)
-    norms = [norms for _, norms in reductions.leaf_squared_norms(gradients)]
+    norms = [norms for _, norms in reductions.leaf_squared_norms(gradients, layers=True)]
     weights, counts = _weights(gradients, groups, num_groups)
     products, clean = weights, gradients
     if groups is not None:
-        finite = jnp.stack([jnp.isfinite(x) for x in norms]).all(0)
+        m = reductions.size(gradients)
+        finite = jnp.concatenate([jnp.isfinite(x).reshape(-1, m) for x in norms]).all(0)
         clean = treedef.unflatten(_without([node for _, node in found], ~finite))
         spoiled = jnp.any((weights > 0) & ~finite, 1, keepdims=True)
         products = jnp.where(spoiled, jnp.nan, weights)
     parts = []
     for w, factors, m in zip(weights, products, counts):
         mean = [x for _, x in reductions.leaf_weighted_sums(clean, factors)]
-        squares = [jnp.sum(jnp.where(w > 0, w.astype(x.dtype) * x, 0)) for x in norms]
+        squares = [jnp.sum(jnp.where(w > 0, w.astype(x.dtype) * x, 0), -1) for x in norms]
         spread = _variances(clean, factors, mean) if variances else None
         trees = [None if x is None else treedef.unflatten(x) for x in (mean, squares, spread)]
         empty = lambda x, m=m: jnp.where(m > 0, x, 0)

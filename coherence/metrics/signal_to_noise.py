@@ -6,7 +6,7 @@ from typing import Any, overload
 import jax
 import jax.numpy as jnp
 
-from coherence.trees import By, KeyPath, PyTree, leaf_names
+from coherence.trees import By, KeyPath, PyTree, leaf_names, splits_layers
 
 from .pooling import Pooled, one_set
 
@@ -70,8 +70,8 @@ def mean_gsnr(gradients: PyTree, *, by: By | None = None) -> Any:
     pooled = one_set(gradients, "mean_gsnr", at_least=2, variances=True)
     names = None if by is None else leaf_names(by)
     sums: dict[str, tuple[Any, Any]] = {}
-    for path, total, count in _ratio_sums(pooled):
-        name = "" if names is None else names(path)
+    for path, layer, total, count in _ratio_sums(pooled, split=splits_layers(by)):
+        name = "" if names is None else f"{names(path)}{layer}"
         before, counted = sums.get(name, (0.0, 0))
         sums[name] = before + total, counted + count
     mean = lambda total, count: jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)
@@ -145,7 +145,7 @@ def evidence(gradients: PyTree) -> jax.Array:
     -3.0
     """
     pooled = one_set(gradients, "evidence", at_least=2, variances=True)
-    totals, counts = zip(*[sums for _, *sums in _ratio_sums(pooled)])
+    totals, counts = zip(*[sums for _, _, *sums in _ratio_sums(pooled)])
     mean = sum(totals) / jnp.maximum(sum(counts), 1)
     return 1 - (pooled.m - 1) * mean  # m gbar_j^2 / s_j is (m - 1) r_j
 
@@ -165,11 +165,21 @@ def gradient_norm(gradients: PyTree) -> jax.Array:
     return jnp.sqrt(one_set(gradients, "gradient_norm").squared_norm_of_mean)
 
 
-def _ratio_sums(pooled: Pooled) -> Iterator[tuple[KeyPath, jax.Array, jax.Array]]:
-    """`(path, sum of r_j, number of j)` of each leaf, over the parameters that an example moves."""
-    leaves = zip(jax.tree.leaves_with_path(pooled.mean), jax.tree.leaves(pooled.variances))
-    for (path, mean), variance in leaves:
-        yield path, *_sums(_ratio(mean, variance), (variance != 0) | (mean**2 != 0))
+def _ratio_sums(
+    pooled: Pooled, *, split: bool = False
+) -> Iterator[tuple[KeyPath, str, jax.Array, jax.Array]]:
+    """Sum of r_j and number of j of each leaf, over the parameters that an example moves.
+
+    As `(path, "", sum, number)`; with `split` of each layer of a scanned leaf, "/0", "/1", ...
+    """
+    squares = jax.tree.leaves(pooled.mean_squared_norms)
+    leaves = zip(jax.tree.leaves_with_path(pooled.mean), jax.tree.leaves(pooled.variances), squares)
+    for (path, mean), variance, square in leaves:
+        layers = range(len(square)) if split and square.ndim else (None,)
+        for i in layers:
+            g, v = (mean, variance) if i is None else (mean[i], variance[i])
+            moves = (v != 0) | (g**2 != 0)
+            yield path, "" if i is None else f"/{i}", *_sums(_ratio(g, v), moves)
 
 
 def _ratio(mean: jax.Array, variance: jax.Array) -> jax.Array:

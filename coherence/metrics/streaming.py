@@ -150,12 +150,14 @@ def measure(
     m = np.array([0 if part is None else int(part.pooled.m) for part in parts])
     kurtosis = np.array([np.nan if part is None else part.norms.kurtosis for part in parts])
     _warn(kurtosis, m, grouped=groups is not None)
-    names = _names(params, by)
-    intervals = {name: np.full((3, count), np.nan) for name in names}
-    for group, part in enumerate(parts):
-        if part is not None:
-            for name, ends in _intervals(loss, params, part, batch_size, by).items():
-                intervals[name][:, group] = ends
+    results = [
+        {} if part is None else _intervals(loss, params, part, batch_size, by) for part in parts
+    ]
+    names = tuple(next(filter(None, results)))
+    nothing = (np.nan,) * 3
+    intervals = {
+        name: np.array([result.get(name, nothing) for result in results]).T for name in names
+    }
 
     def shaped(values):
         return values if groups is not None else values[0].item()
@@ -295,12 +297,6 @@ def _half_width(without: np.ndarray, shares: np.ndarray, m: float) -> float:
         return 0 * second
     freedom = min(m - 1, 2 * m / max(fourth / second**2 - 1, 1e-9))
     return stats.t.ppf(0.975, freedom) * np.sqrt((m - 1) * second)
-
-
-def _names(params: PyTree, by: By | None) -> tuple[str, ...]:
-    paths = [path for path, _ in jax.tree.leaves_with_path(params)]
-    names = everything if by is None else leaf_names(by)
-    return tuple(dict.fromkeys(map(names, paths)))
 
 
 def _warn(kurtosis: np.ndarray, counts: np.ndarray, *, grouped: bool) -> None:

@@ -12,8 +12,8 @@ import optax
 
 from coherence.gradients.factors import accumulator
 from coherence.gradients.reductions import count, mean, mean_of
-from coherence.metrics import m_coherence
-from coherence.trees import layer, leaf
+from coherence.metrics import m_coherence, pool
+from coherence.trees import layer, leaf, splits_layers
 
 from .aggregation import Aggregator, aggregator, averaged
 from .order_statistics import selection
@@ -50,11 +50,18 @@ def coherence_mask(
         )
 
     def combine(gradients):
-        coherence = m_coherence(gradients, by=group)
+        pooled = pool(gradients)
+        coherence = m_coherence(pooled, by=group)
+
         # "Zero where too low": all-zero gradients have none, and are zero anyway; a nan stays where
         # it is.
-        kept = lambda path, g: jnp.where(coherence[group(path)] <= threshold, 0, g)
-        return jax.tree.map_with_path(kept, mean(gradients))
+        def kept(path, g, squares):
+            if not squares.ndim or not splits_layers(group):
+                return jnp.where(coherence[group(path)] <= threshold, 0, g)
+            layers = jnp.stack([coherence[f"{group(path)}/{i}"] for i in range(len(g))])
+            return jnp.where(layers.reshape(-1, *[1] * (g.ndim - 1)) <= threshold, 0, g)
+
+        return jax.tree.map_with_path(kept, mean(gradients), pooled.mean_squared_norms)
 
     name = by if isinstance(by, str) else getattr(by, "__name__", by)
     return aggregator(combine, f"coherence_mask(threshold={threshold}, by={name!r})")
