@@ -162,6 +162,19 @@ def test_a_figure_that_moves_is_drawn_as_a_gif_too_the_same_every_time(moving):
     assert gif.read_bytes() == before
 
 
+def test_a_figure_is_laid_out_once_for_all_its_files(tmp_path, monkeypatch):
+    from fontTools import subset
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    times, execute, options = [], ConstrainedLayoutEngine.execute, subset.Options
+    monkeypatch.setattr(
+        ConstrainedLayoutEngine, "execute", lambda *args: (times.append(1), execute(*args))[1]
+    )
+    gallery.draw(ROOT, "width", folder=tmp_path)
+    assert len(times) == 1
+    assert subset.Options is options
+
+
 def test_a_figure_that_moves_is_stale_without_its_gif_and_when_it_begins_to_move(moving):
     source = moving / "paper_figures" / "moving.py"
     source.write_text(MOVING.partition("def animate")[0])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from . import drawing, labels
 from .examples import part_names
-from .grouping import Arm
+from .grouping import Arm, differences, flat
 from .records import Track, last, split, track
 
 _CYCLE = ("real", "random", "pristine", "other", "corrupt", "neutral")
@@ -24,7 +24,11 @@ def looks(arms: Sequence[Arm]) -> dict[str, tuple[str, str]]:
     """`{arm: (colour, dashes)}`.
 
     Arms named after true or random labels get those colours; a second of the same colour is dashed.
+    Three arms or more that differ in one number alone are shades in its order. Up to 24 arms look
+    different.
     """
+    if shades := _shades(arms):
+        return shades
     unused = itertools.cycle(_CYCLE)
     count: dict[str, int] = {}
     styles = {}
@@ -37,21 +41,48 @@ def looks(arms: Sequence[Arm]) -> dict[str, tuple[str, str]]:
     return styles
 
 
-def over_training(arms: Sequence[Arm], names: Sequence[str]) -> Figure:
-    """A panel per quantity, a curve per arm."""
+def _shades(arms: Sequence[Arm]) -> dict[str, tuple[str, str]]:
+    """Looks of arms that differ in one numeric setting; none of others."""
+    if len(arms) < 3 or not all(arm.runs for arm in arms):
+        return {}
+    settings = [flat(arm.config) for arm in arms]
+    differing = differences(settings)
+    try:
+        (name,) = differing
+        values = [float(of_arm[name]) for of_arm in settings]
+    except (ValueError, KeyError):
+        return {}
+    ranks = np.argsort(np.argsort(values, kind="stable")) / (len(arms) - 1)
+    return {arm.name: (colour, "-") for arm, colour in zip(arms, _viridis(ranks))}
+
+
+def over_training(
+    arms: Sequence[Arm], names: Sequence[str], among: Sequence[Arm] | None = None
+) -> Figure:
+    """A panel per quantity, a curve per arm.
+
+    Args:
+        arms: those to draw.
+        names: the quantities.
+        among: all arms that share the axes, if they are drawn in several figures.
+    """
     figure, panels = _panels(len(names))
-    styles, log_steps = looks(arms), _has_logarithmic_steps(arms, names)
+    everyone = among or arms
+    shades = _shades(everyone)
+    styles = shades or looks(arms)
+    log_steps = _has_logarithmic_steps(everyone, names)
     for panel, name in zip(panels, names):
         tracks = {
-            arm.name: track(arm.histories, name) for arm in arms if name in arm.quantities("scalar")
+            arm.name: track(arm.histories, name)
+            for arm in everyone
+            if name in arm.quantities("scalar")
         }
-        values = [of_arm.values for of_arm in tracks.values()]
-        frame = _Frame(name, log_steps, values)
-        for arm_name, of_arm in tracks.items():
-            colour, dashes = styles[arm_name]
-            frame.draw(
-                panel, of_arm, of_arm.values, arm_name, colour, dashes, title=labels.heading(name)
-            )
+        frame = _Frame(name, log_steps, [of_arm.values for of_arm in tracks.values()])
+        title = labels.heading(name)
+        for arm in arms:
+            if (of_arm := tracks.get(arm.name)) is not None:
+                colour, dashes = styles[arm.name]
+                frame.draw(panel, of_arm, of_arm.values, arm.name, colour, dashes, title)
         frame.finish(panel, labels.heading(split(name)[1]))
     if len(arms) > 1:
         _legend(figure, panels)
@@ -129,7 +160,7 @@ class _Frame:
             values[:, whole],
             label,
             colour=colour,
-            style=dashes,
+            style=dashes if whole.sum() > 1 else "o",  # one step alone is no line
             title=title,
             logarithmic=self.logarithmic,
         )
@@ -172,7 +203,12 @@ class _Frame:
 def _group_colours(names: Sequence[str]) -> list[str]:
     if set(names) <= {"pristine", "corrupt"}:
         return [drawing.COLOUR[name] for name in names]
-    shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(names)))
+    return _viridis(np.linspace(0, 1, len(names)))
+
+
+def _viridis(places: NDArray) -> list[str]:
+    """Colours at places in [0, 1], without the last, too pale on white."""
+    shades = matplotlib.colormaps["viridis"](0.92 * places)
     return [matplotlib.colors.to_hex(shade) for shade in shades]
 
 

@@ -141,7 +141,9 @@ def _training(arms: Sequence[Arm]) -> Iterator[str]:
         yield _heading(f"Probe {probe}" if probe else "Over training")
         for start in range(0, len(names), _MOST_PANELS):
             panels = names[start : start + _MOST_PANELS]
-            yield _picture(curves.over_training(arms, panels), _caption(arms, panels))
+            for first in range(0, len(arms), _MOST_ARMS):
+                some = arms[first : first + _MOST_ARMS]
+                yield _picture(curves.over_training(some, panels, arms), _caption(some, panels))
 
 
 def _caption(arms: Sequence[Arm], drawn: Sequence[str]) -> str:

@@ -49,6 +49,35 @@ def test_twelve_arms_look_different():
     assert len(set(looks.values())) == 12
 
 
+def test_arms_that_differ_in_one_number_are_shades_in_its_order(tmp_path):
+    for rate in (10, 0.5, 2, 1):
+        made(tmp_path / f"{rate}", [{"step": 0, "x": 1.0}], config={"rate": rate, "kind": "Run"})
+    members = arms([tmp_path])
+    looks = curves.looks(members)
+    brightness = {name: sum(bytes.fromhex(colour[1:])) for name, (colour, _) in looks.items()}
+    assert sorted(brightness, key=brightness.get) == ["0.5", "1", "2", "10"]
+    axes = curves.over_training(members[:2], ["x"], members).axes[0]
+    assert {one.get_label(): one.get_color() for one in axes.lines} == {
+        name: looks[name][0] for name in ("0.5", "1")
+    }
+
+
+def test_arms_that_differ_in_a_word_or_in_two_numbers_are_no_shades(tmp_path):
+    for i, config in enumerate(({"a": "x"}, {"a": "y"}, {"a": "z"})):
+        made(tmp_path / "words" / f"{i}", [{"step": 0}], config=config)
+    for i, config in enumerate(({"a": 1, "b": 1}, {"a": 2, "b": 1}, {"a": 1, "b": 2})):
+        made(tmp_path / "numbers" / f"{i}", [{"step": 0}], config=config)
+    for folder in ("words", "numbers"):
+        looks = curves.looks(arms([tmp_path / folder]))
+        assert {colour for colour, _ in looks.values()} <= set(drawing.COLOUR.values())
+
+
+def test_a_single_record_is_a_point(tmp_path):
+    (arm,) = made(tmp_path, [{"step": 7, "x": 1.0}], [{"step": 7, "x": 2.0}])
+    (point,) = curves.over_training([arm], ["x"]).axes[0].lines
+    assert point.get_marker() == "o"
+
+
 def test_the_mean_is_drawn_where_every_seed_was_measured_and_thin_lines_elsewhere(tmp_path):
     full = [{"step": step, "x": float(step)} for step in range(4)]
     (arm,) = made(tmp_path, full, [{"step": step, "x": step + 2.0} for step in range(2)])

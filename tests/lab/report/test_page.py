@@ -10,7 +10,8 @@ import xml.etree.ElementTree as xml
 import matplotlib
 import pytest
 
-from coherence.lab.report import write
+from coherence.lab.report import arms, write
+from coherence.lab.report.curves import looks
 from coherence.lab.runs import Run
 from tests.lab.report import recorded
 
@@ -56,6 +57,20 @@ def test_every_kind_of_quantity_has_its_section(pages):
         "As a matrix: stiffness by group matrix, probe train",
         "Most and least coherent examples",
     ]
+
+
+def test_25_arms_are_told_apart_in_every_figure(tmp_path):
+    for i in range(25):
+        with Run.open(tmp_path / f"{i}" / "seed=0", {"method": f"m{i}"}, seed=0) as run:
+            for step in range(3):
+                run.append({"step": step, "x": float(i + step)})
+    page = write([tmp_path], tmp_path / "page.html").read_text()
+    drawn = pictures(page)
+    assert len(drawn) == 4
+    assert [page.count(f"x,{i},0,{i},,") for i in range(25)] == [1] * 25
+    for start in range(0, 25, 8):
+        members = arms([tmp_path])[start : start + 8]
+        assert len(set(looks(members).values())) == len(members)
 
 
 def test_many_arms_are_drawn_in_figures_that_fit_on_paper(tmp_path):
