@@ -119,7 +119,10 @@ PROBES = (0, 10, 20, 40, 80, 150, 300, 500, 700, 900, 1100, 1300, 1490)  # where
 
 @jax.jit
 def measure(params, sample, groups):
-    """`{layer: Moments}` of the groups, each entry [2, 2] (by labels and by lot; within them False, True), and `Moments` of all."""
+    """`{layer: Moments}` of the groups, and `Moments` of all.
+
+    Each entry is [2, 2]: by labels and by lot; within them False, True.
+    """
     _, gradients = per_example(params, sample)
     both = [co.metrics.moments(gradients, by=co.layer, groups=g) for g in groups]
     return jax.tree.map(lambda *entries: jnp.stack(entries), *both), co.metrics.moments(gradients)
@@ -134,7 +137,10 @@ def add(*many):
 
 
 def cosine(moments, everyone):
-    """Of the angle between the mean gradients p and c of pristine and corrupt: |(p + c) / 2|^2 = (|p|^2 + |c|^2 + 2 p.c) / 4."""
+    """Of the angle between the mean gradients p and c of pristine and corrupt.
+
+    From |(p + c) / 2|^2 = (|p|^2 + |c|^2 + 2 p.c) / 4.
+    """
     p, c = moments.squared_norm_of_mean[0]
     return (4 * everyone.squared_norm_of_mean - p - c) / (2 * np.sqrt(p * c))
 
@@ -161,7 +167,10 @@ def accuracy(params, x, y):
 
 
 def train(seed):
-    """One seed: accuracies [probes, 3], cosine [probes], m-coherence of the net [probes, 2, 2] and of each layer {layer: ...}."""
+    """One seed: accuracies [probes, 3], cosine [probes] and m-coherence.
+
+    That of the net is [probes, 2, 2], that of the layers {layer: ...}.
+    """
     rng = np.random.default_rng(seed)
     y, corrupt = corrupt_labels(true, 0.5, seed=seed)
     chosen = np.concatenate(
@@ -211,7 +220,7 @@ STYLES = ("-", "--", ":")
 
 
 def band(axes, values, label, colour, style="-", logarithmic=False):
-    """Mean over seeds of `values` [seeds, probes] with its 95 % t interval; of the logarithms for positive quantities."""
+    """Mean over seeds of `values` [seeds, probes] with a 95 % t interval; perhaps of logarithms."""
     values = np.log(values) if logarithmic else values
     mean, low, high = np.array([interval(column) for column in values.T.tolist()]).T
     mean, low, high = np.exp((mean, low, high)) if logarithmic else (mean, low, high)
@@ -250,7 +259,8 @@ plt.show()
 
 # %%
 print(
-    "  step  fitted: pristine, corrupt      ratio of m-coherences           ratio by lot                 cosine"
+    "  step  fitted: pristine, corrupt      ratio of m-coherences           ratio by lot         "
+    "        cosine"
 )
 for t in (0, 10, 80, 300, 700, 1490):
     i = PROBES.index(t)

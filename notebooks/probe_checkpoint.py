@@ -177,16 +177,17 @@ show = lambda values: "{:.2f} [{:.2f}, {:.2f}]".format(
     *interval(values.tolist())
 )  # over examples, of this one run
 print(
-    "\n  step    mean contribution of the pristine    of the corrupt          pristine among the ten that make the step, and against it"
+    "\n  step    mean contribution of the pristine    of the corrupt          pristine among the "
+    "ten that make the step, and against it"
 )
 pristine = shown["group"] == 0
 for t in SAVED:
     contributions = np.array(readings[t]["train/contributions"])
     order = np.argsort(-contributions)
-    most = f"{pristine[order[:MOST]].sum():>19}, {pristine[order[-MOST:]].sum()}   (of all {pristine.mean():.0%})"
-    print(
-        f"{t:>6}    {show(contributions[pristine]):>33}    {show(contributions[~pristine]):<20}{most}"
-    )
+    first, last = (pristine[order[ends]].sum() for ends in (slice(MOST), slice(-MOST, None)))
+    most = f"{first:>19}, {last}   (of all {pristine.mean():.0%})"
+    both = [show(contributions[pristine]), show(contributions[~pristine])]
+    print(f"{t:>6}    {both[0]:>33}    {both[1]:<20}{most}")
 
 # %% [markdown]
 # What these numbers say, of the checkpoints of this one run:

@@ -154,7 +154,7 @@ between = np.array([[reading["train/between"][0][1] for reading in one] for one 
 
 
 def band(axes, values, label, colour, logarithmic=False):
-    """Mean over seeds of `values` [seeds, levels] with its 95 % t interval; of the logarithms where asked."""
+    """Mean over seeds of `values` [seeds, levels] with a 95 % t interval; perhaps of logarithms."""
     values = np.log(values) if logarithmic else values
     mean, low, high = np.array([interval(column) for column in values.T.tolist()]).T
     mean, low, high = np.exp((mean, low, high)) if logarithmic else (mean, low, high)
@@ -195,7 +195,8 @@ show = lambda values, digits: "{:.{d}f} [{:.{d}f}, {:.{d}f}]".format(
     *interval(values.tolist()), d=digits
 )
 print(
-    "loss, of initial    m-coherence: pristine    corrupt                  pristine over corrupt    alpha between"
+    "loss, of initial    m-coherence: pristine    corrupt                  pristine over corrupt"
+    "    alpha between"
 )
 for i, level in enumerate(depth):
     pristine, wrong = coherence[:, i].T
@@ -203,7 +204,8 @@ for i, level in enumerate(depth):
         *np.exp(interval(np.log(pristine / wrong).tolist()))
     )  # paired by seed
     print(
-        f"{level:>16.0%}    {show(pristine, 1):<24}    {show(wrong, 1):<21}    {ratio:<21}    {show(between[:, i], 3)}"
+        f"{level:>16.0%}    {show(pristine, 1):<24}    {show(wrong, 1):<21}    {ratio:<21}    "
+        f"{show(between[:, i], 3)}"
     )
 
 # %% [markdown]

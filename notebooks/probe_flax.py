@@ -193,7 +193,8 @@ plt.show()
 
 # %%
 print(
-    "            step    m-coherence of the hidden layer    of the head    ratio head to hidden, with its interval over seeds"
+    "            step    m-coherence of the hidden layer    of the head    ratio head to hidden, "
+    "with its interval over seeds"
 )
 for name, runs in (("NNX", nnx_runs), ("Linen", linen_runs)):
     steps, coherence = read(runs, "m_coherence_by_layer")
@@ -202,7 +203,8 @@ for name, runs in (("NNX", nnx_runs), ("Linen", linen_runs)):
         hidden, head = (np.log([one[i][layer] for one in coherence]) for layer in COLOURS)
         ratio = np.exp(interval((head - hidden).tolist()))
         print(
-            f"{name:>8}{steps[i]:>8}{np.exp(hidden.mean()):>26.1f}{np.exp(head.mean()):>20.1f}{'{:>18.2f} [{:.2f}, {:.2f}]'.format(*ratio)}"
+            f"{name:>8}{steps[i]:>8}{np.exp(hidden.mean()):>26.1f}{np.exp(head.mean()):>20.1f}"
+            f"{ratio[0]:>18.2f} [{ratio[1]:.2f}, {ratio[2]:.2f}]"
         )
 
 # %% [markdown]

@@ -88,7 +88,7 @@ SETTINGS = {"learning_rate": 0.1, "momentum": 0.9, "batch_size": BATCH, "noise":
 
 
 def probe_of(seed):
-    """One seed's labels, and a probe of a fixed sample of them: `GROUP` pristine and `GROUP` corrupt examples."""
+    """One seed's labels, and a probe of `GROUP` pristine and `GROUP` corrupt examples of them."""
     y, corrupt = corrupt_labels(true, 0.5, seed=seed)
     rng = np.random.default_rng(seed)
     sample = np.concatenate(
@@ -233,7 +233,8 @@ for t in (0, 3, 10, 30, 90, 200, STEPS):
 print("\n     steps    alpha, unbiased: of the batches    of the sample")
 for i, (a, b) in enumerate(pairwise(EDGES)):
     print(
-        f"{a:>4} - {b - 1:<3}    {show(interval(batches[:, i].tolist())):>28}    {show(interval(sample[:, i].tolist())):>28}"
+        f"{a:>4} - {b - 1:<3}    {show(interval(batches[:, i].tolist())):>28}    "
+        f"{show(interval(sample[:, i].tolist())):>28}"
     )
 
 # %% [markdown]

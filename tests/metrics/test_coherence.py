@@ -1,4 +1,4 @@
-"""The alpha family: its definition in numpy loops, its landmarks, and the paper's six properties."""
+"""The alpha family: its definition in numpy loops, landmarks, and the paper's six properties."""
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,7 @@ def test_property_1_alpha_is_bounded_and_has_no_scale(seed, k):
 
 @pytest.mark.parametrize("k", [2, 5])
 def test_property_2_batches_of_k_amplify_alpha(k):
-    """Independent draws of k, with replacement, from a finite set: enumerated through the first two moments, exactly."""
+    """Draws of k with replacement from a finite set, exactly: through the first two moments."""
     g = draw(0)
     a, mean, square = reference.alpha(g), g.mean(0), (g**2).sum(1).mean()
     batch_square = square / k + (1 - 1 / k) * mean @ mean

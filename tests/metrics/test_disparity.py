@@ -1,4 +1,4 @@
-"""Gradient disparity: the definition in loops over batches, both ways of computing it, and property P5's bound."""
+"""Gradient disparity: its definition in loops, both ways of computing it, and P5's bound."""
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,7 @@ def test_equal_batches_have_none():
 
 @pytest.mark.parametrize("batches", [3, 6, 12])
 def test_property_5_bounds_it_by_the_coherence_of_the_batches(batches):
-    """The property's expectation is over independent pairs, in which a batch meets itself once in so many."""
+    """The property's expectation is over independent pairs: a batch meets itself, too."""
     g = draw(4, m=12, shift=1.0)
     means = jnp.asarray(g.reshape(batches, -1, 7).mean(1))
     square = (1 - co.alpha(means)) * jnp.mean(jnp.sum(means**2, 1))

@@ -1,4 +1,4 @@
-"""The bound of the gap: the theorem's product and sum in loops, its corollaries, and what it says."""
+"""The bound of the gap: the theorem's product and sum in loops, and its corollaries."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Two processes, each with half of the examples: what they pool is what one would measure of all."""
+"""Two processes, each with half of the examples, pool to what is measured of all."""
 
 import os
 import socket
@@ -16,8 +16,10 @@ from coherence.metrics import m_coherence, mean_gsnr, pool
 
 g = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32) + 0.3
 mesh = jax.make_mesh((2,), ("host",), axis_types=(jax.sharding.AxisType.Auto,))
-mine = jax.make_array_from_process_local_data(NamedSharding(mesh, P("host")), g[20 * int(sys.argv[2]) :][:20])
-over = jax.shard_map(lambda g: pool({"w": g}, variances=True).over("host"), mesh=mesh, in_specs=P("host"), out_specs=P())
+half = g[20 * int(sys.argv[2]) :][:20]
+mine = jax.make_array_from_process_local_data(NamedSharding(mesh, P("host")), half)
+pooled = lambda g: pool({"w": g}, variances=True).over("host")
+over = jax.shard_map(pooled, mesh=mesh, in_specs=P("host"), out_specs=P())
 pooled = jax.jit(over)(mine)
 everything = pool({"w": jnp.asarray(g)}, variances=True)
 local = jax.tree.map(lambda x: jnp.asarray(x.addressable_data(0)), pooled)

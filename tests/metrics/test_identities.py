@@ -1,4 +1,4 @@
-"""Related metrics: each in numpy loops over formed gradients, and the identities that tie them to alpha."""
+"""Related metrics in numpy loops over formed gradients, and the identities with alpha."""
 
 import jax
 import jax.numpy as jnp

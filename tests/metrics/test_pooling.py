@@ -77,7 +77,7 @@ def test_masked_examples_are_not_pooled():
 
 
 def with_nan(make):
-    """A loss of the zoo whose gradient is nan for the first example, and what is left without it."""
+    """Gradients that are nan for the first example, those of the others, and their number."""
     loss, params, batch = make()
     scale = jnp.ones(len(jax.tree.leaves(batch)[0])).at[0].set(jnp.nan)
     scaled = lambda params, example: example[1] * loss(params, example[0])
@@ -245,7 +245,7 @@ def test_pooling_is_compiled_into_the_step_and_forms_nothing():
 def test_what_is_of_single_examples_is_not_to_be_had_from_what_is_pooled(metric):
     with pytest.raises(
         ValueError,
-        match="needs per-example gradients, got what pool made of them: single examples are gone from it",
+        match="needs per-example gradients, got what pool made of them: single examples are gone",
     ):
         metric(pool({"w": jnp.asarray(draw())}))
 

@@ -57,7 +57,7 @@ def test_examples_that_are_masked_do_not_count():
 
 @pytest.mark.parametrize("signal", [0.0, 0.3, 2.0])
 def test_evidence_of_normal_gradients_has_a_closed_form(signal):
-    """m gbar^2 / s is noncentral F(1, m - 1): mean (m - 1) / (m - 3) times 1 + m (signal / noise)^2."""
+    """m gbar^2 / s is noncentral F(1, m - 1): mean (m-1)/(m-3) times 1 + m (signal / noise)^2."""
     m, dimensions, noise = 20, 100_000, 3.0
     mean = signal * noise / np.sqrt(m)
     g = mean + noise * np.random.default_rng(0).normal(size=(m, dimensions))
@@ -100,12 +100,12 @@ def test_half_precision_is_summed_in_full():
 def test_one_example_is_no_evidence():
     with pytest.raises(
         ValueError,
-        match=r"evidence needs at least 2 examples, got 1: one example has no pair and no variance\.",
+        match=r"evidence needs at least 2 examples, got 1: .* no pair and no variance\.",
     ):
         metrics.evidence(jnp.ones((1, 3)))
 
 
-def test_on_a_linear_model_evidence_goes_on_while_there_is_signal_and_stops_before_the_noise_is_fitted():
+def test_on_a_linear_model_evidence_stops_after_the_signal_and_before_the_noise_is_fitted():
     rng = np.random.default_rng(0)
     m, d = 100, 40
     truth, x = rng.normal(size=d), rng.normal(size=(m, d))
