@@ -103,15 +103,22 @@ def bind(primitive: Any, operands: Sequence[Any], parameters: dict[str, Any]) ->
     if primitive.name in CUSTOM_DERIVATIVES:  # whose code may index what it is given
         operands = [jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in operands]
     axes = frozenset().union(*map(varying_axes, operands))
+    if primitive.name == "pvary":  # refuses operands that vary already
+        return [as_varying(x, parameters["axes"]) for x in operands]
     if axes and primitive.name not in _RETYPING:
         operands = [as_varying(x, axes) for x in operands]
     out = primitive.bind(*operands, **primitive.get_bind_params(parameters))
     return list(out) if primitive.multiple_results else [out]
 
 
+def is_retyping(equation: Any) -> bool:
+    """Whether an equation only says over which mesh axes its operands vary."""
+    return equation.primitive.name in _RETYPING
+
+
 def evaluate_now(equation: Any, operands: Sequence[Any]) -> list[Any]:
     """The outputs of an equation of known operands, known too, whatever is traced around it."""
-    if equation.primitive.name in _RETYPING:
+    if is_retyping(equation):
         return list(operands)
     with jax.ensure_compile_time_eval():
         return evaluate(equation, operands)
@@ -419,6 +426,7 @@ __all__ = [
     "inner_jaxprs",
     "is_container",
     "is_inside",
+    "is_retyping",
     "is_traced",
     "joined_axis",
     "layer_scope",

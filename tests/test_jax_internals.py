@@ -69,6 +69,10 @@ def test_values_know_over_which_axes_they_vary():
         zeros = jax_internals.zeros_like(struct)
         assert jax_internals.varying_axes(zeros) == {"d"}
         (total,) = jax_internals.bind(jax.lax.add_p, (x, y), {})  # JAX alone would refuse
+        vary = only("pvary", lambda y: jax.lax.pcast(y, "d", to="varying"), y)
+        assert jax_internals.is_retyping(vary)
+        (again,) = jax_internals.evaluate(vary, [x])  # and this, too
+        assert again is x
         return total + zeros.sum()
 
     specs = PartitionSpec("d"), PartitionSpec()

@@ -146,7 +146,7 @@ def _scaling(name: str, place: int, others: list[Any], keeps_shape: bool) -> Lay
     factor = 1 / factor if name == "div" else factor
     if factor.ndim == 0:
         return (Scaling(float(factor)),)
-    return (Scaling(Constant(factor.astype(jnp.promote_types(other.dtype, np.float32)))),)
+    return (Scaling(Constant(factor.astype(np.promote_types(other.dtype, np.float32)))),)
 
 
 def transposition(axes: Sequence[int]) -> Step:

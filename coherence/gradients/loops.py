@@ -95,7 +95,11 @@ def _starts(scan, jaxpr, consts, operands, known, takes):
         read = lambda v: v.val if isinstance(v, jax_internals.Literal) else values[v]
         for equation in jaxpr.eqns:
             if all(_is_known(v, known) for v in equation.invars):
-                outputs = jax_internals.evaluate(equation, [read(v) for v in equation.invars])
+                operands_known = [read(v) for v in equation.invars]
+                if jax_internals.is_retyping(equation):
+                    outputs = operands_known
+                else:
+                    outputs = jax_internals.evaluate(equation, operands_known)
                 values.update(zip(equation.outvars, outputs))
         carry = [read(jaxpr.outvars[i - scan.constants]) for i in carried]
         return carry, [[read(v) for v in equation.invars[1:]] for equation in takes]

@@ -3,6 +3,8 @@
 Never recomputed in whole networks, reduced without patches or tables, and robustly aggregated.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -33,10 +35,24 @@ def nodes(gradients):
     )
 
 
-def gradients_and_truth(model):
+@functools.cache
+def truth(model):
     loss, params, batch = model()
-    _, gradients = jax.jit(co.per_example_value_and_grad(loss))(params, batch)
-    return gradients, reference.flat(reference.gradients(loss, params, batch))
+    return reference.gradients(loss, params, batch)
+
+
+def reduced(model, *reductions):
+    """The nodes, and each reduction's result, all of one program; the slow truth, flat."""
+    loss, params, batch = model()
+    kinds = []
+
+    @jax.jit
+    def program(params, batch):
+        _, gradients = co.per_example_value_and_grad(loss)(params, batch)
+        kinds.extend(map(type, nodes(gradients)))
+        return [reduce(gradients) for reduce in reductions]
+
+    return kinds, program(params, batch), reference.flat(truth(model))
 
 
 # that it has rules for all leaves is tested without running it in test_networks.py
@@ -78,14 +94,10 @@ def test_a_tied_flax_embedding_is_exact_and_never_formed():
 def test_how_many_examples_are_worked_on_at_a_time_changes_nothing(model, room, monkeypatch):
     monkeypatch.setattr(term, "_IN_CACHE", room)
     monkeypatch.setattr(term, "_SLAB", room)
-    gradients, g = gradients_and_truth(model)
-    np.testing.assert_allclose(
-        reference.flat(co.materialize(gradients)), g, rtol=1e-4, atol=1e-5 * np.abs(g).max()
-    )
-    np.testing.assert_allclose(co.squared_norms(gradients), (g**2).sum(1), rtol=1e-5)
-    np.testing.assert_allclose(
-        co.gram(gradients), g @ g.T, rtol=1e-4, atol=1e-5 * (g**2).sum(1).max()
-    )
+    _, (formed, norms, gram), g = reduced(model, co.materialize, co.squared_norms, co.gram)
+    np.testing.assert_allclose(reference.flat(formed), g, rtol=1e-4, atol=1e-5 * np.abs(g).max())
+    np.testing.assert_allclose(norms, (g**2).sum(1), rtol=1e-5)
+    np.testing.assert_allclose(gram, g @ g.T, rtol=1e-4, atol=1e-5 * (g**2).sum(1).max())
 
 
 @pytest.mark.parametrize("model", SHAPES, ids=lambda model: model.__name__)
@@ -93,19 +105,14 @@ def test_how_many_examples_are_worked_on_at_a_time_changes_nothing(model, room, 
 def test_factors_and_rows_of_a_leaf_give_the_same_numbers(model, rows, monkeypatch):
     monkeypatch.setattr("coherence.gradients.factors._LARGER", rows)
     monkeypatch.setattr("coherence.gradients.factors.pairs_are_cheaper", lambda *_: not rows)
-    gradients, g = gradients_and_truth(model)
-    assert all(isinstance(node, co.Stacked if rows else co.Factored) for node in nodes(gradients))
-    np.testing.assert_allclose(co.squared_norms(gradients), (g**2).sum(1), rtol=1e-5)
+    kinds, (norms, mean, dots), g = reduced(
+        model, co.squared_norms, co.mean, lambda gradients: co.dot(gradients, co.mean(gradients))
+    )
+    assert set(kinds) == {co.Stacked if rows else co.Factored}
+    np.testing.assert_allclose(norms, (g**2).sum(1), rtol=1e-5)
     whole = lambda tree: reference.flat(jax.tree.map(lambda x: x[None], tree))[0]
-    np.testing.assert_allclose(
-        whole(co.mean(gradients)), g.mean(0), rtol=1e-4, atol=1e-5 * np.abs(g).max()
-    )
-    np.testing.assert_allclose(
-        co.dot(gradients, co.mean(gradients)),
-        g @ g.mean(0),
-        rtol=1e-4,
-        atol=1e-5 * (g**2).sum(1).max(),
-    )
+    np.testing.assert_allclose(whole(mean), g.mean(0), rtol=1e-4, atol=1e-5 * np.abs(g).max())
+    np.testing.assert_allclose(dots, g @ g.mean(0), rtol=1e-4, atol=1e-5 * (g**2).sum(1).max())
 
 
 @pytest.mark.parametrize("model", SHAPES, ids=lambda model: model.__name__)
@@ -115,28 +122,34 @@ def test_order_statistics_of_factors_are_those_of_rows(model, monkeypatch):
     monkeypatch.setattr(
         "coherence.optim.order_statistics.leaves._FORMED", 200
     )  # a few columns at a time
-    loss, params, batch = model()
-    _, gradients = co.per_example_value_and_grad(loss)(params, batch)
-    rows = jax.tree.map(jnp.asarray, reference.gradients(loss, params, batch))
+    _, params, _ = model()
     update = lambda g: co.median().update(g, co.median().init(params), params)[0]
-    for ours, plain in zip(jax.tree.leaves(update(gradients)), jax.tree.leaves(update(rows))):
+    _, (medians,), _ = reduced(model, update)
+    expected = jax.tree.map(lambda rows: np.median(rows, 0), truth(model))
+    for ours, plain in zip(jax.tree.leaves(medians), jax.tree.leaves(expected)):
         np.testing.assert_allclose(
-            ours, plain, rtol=1e-4, atol=1e-5 * float(jnp.abs(plain).max()) + 1e-7
+            ours, plain, rtol=1e-4, atol=1e-5 * float(np.abs(plain).max()) + 1e-7
         )
 
 
 def test_float64_agrees_to_twelve_digits():
+    """One of each way: pairs of patches, formed patches, looked up, tied."""
+    models = zoo.convolution_of_a_small_map, zoo.grouped_convolution, zoo.tied_embedding
+    wide = lambda x: x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x
     with jax.enable_x64(True):
-        for model in SHAPES:
+        for model in models:
             loss, params, batch = model()
-            wide = lambda x: x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x
             params, batch = jax.tree.map(wide, (params, batch))
-            _, gradients = co.per_example_value_and_grad(loss)(params, batch)
+
+            @jax.jit
+            def reduced(params, batch, loss=loss):
+                _, gradients = co.per_example_value_and_grad(loss)(params, batch)
+                return co.squared_norms(gradients), co.gram(gradients)
+
+            norms, gram = reduced(params, batch)
             g = reference.flat(reference.gradients(loss, params, batch))
-            np.testing.assert_allclose(co.squared_norms(gradients), (g**2).sum(1), rtol=1e-12)
-            np.testing.assert_allclose(
-                co.gram(gradients), g @ g.T, rtol=1e-12, atol=1e-12 * (g**2).sum(1).max()
-            )
+            np.testing.assert_allclose(norms, (g**2).sum(1), rtol=1e-12)
+            np.testing.assert_allclose(gram, g @ g.T, rtol=1e-12, atol=1e-12 * (g**2).sum(1).max())
 
 
 def test_patches_are_never_kept():

@@ -111,7 +111,7 @@ def test_a_checkpoint_keeps_its_effect():
     plain, checkpointed = (
         memory(norms_and_mean(loss(wrap)), *shapes) for wrap in (lambda f: f, jax.checkpoint)
     )
-    assert checkpointed < plain / 2
+    assert checkpointed < 0.6 * plain
 
 
 def test_gram_matrices_of_an_embedding_need_no_table():

@@ -24,7 +24,8 @@ def static(**kwargs):
 
 def accumulator(*dtypes):
     """At least float32: what sums over examples are kept in."""
-    return jnp.promote_types(jnp.result_type(*dtypes), jnp.float32)
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.promote_types(jnp.result_type(*dtypes), jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True)
