@@ -152,6 +152,51 @@ def test_bfloat16_sums_are_kept_in_float32():
     agree(co.squared_norms(gradients), (g**2).sum(1), rtol=5e-2)
 
 
+@pytest.mark.parametrize("half", [jnp.float16, jnp.bfloat16])
+@pytest.mark.parametrize("kind", ["dense", "positions", "images"])
+def test_many_small_gradients_in_half_precision_are_summed_in_float32(half, kind):
+    """1/m times a small cotangent is nothing in float16, and the sum of many is infinite."""
+    m, rng = 4000, np.random.default_rng(0)
+    inputs = {"dense": (8,), "positions": (2, 8), "images": (3, 3, 2)}[kind]
+    x, c = (rng.normal(size=(m, *shape)).astype("f") for shape in (inputs, (4,)))
+    c = 1e-3 * (c + 1)  # agree a little
+    kernel = (2, 2, 2, 4) if kind == "images" else (8, 4)
+
+    def loss(w, e):
+        x, w = e[0].astype(half), w.astype(half)
+        if kind == "images":
+            numbers = ("NHWC", "HWIO", "NHWC")
+            y = jax.lax.conv_general_dilated(
+                x[None], w, (1, 1), "VALID", dimension_numbers=numbers
+            ).sum((0, 1, 2))
+        else:
+            y = (x.sum(0) if kind == "positions" else x) @ w
+            y = y + (x @ w).sum(0) if kind == "positions" else y
+        return jnp.sum(y.astype(jnp.float32) * e[1])
+
+    @jax.jit
+    def reduced(w, batch):
+        _, g = co.per_example_value_and_grad(loss)(w, batch)
+        mean, total = co.mean(g), co.total(g)
+        return (
+            co.materialize(g),
+            mean,
+            total,
+            co.alpha(g),
+            co.dot(g, 1e-4 * mean),
+            mean_of(g, jnp.sign),
+        )
+
+    rows, mean, total, alpha, dots, signs = reduced(jnp.ones(kernel), (x, c))
+    g = np.asarray(rows, np.float64).reshape(m, -1)
+    agree(np.ravel(mean), g.mean(0), rtol=5e-3)
+    agree(np.ravel(total), g.sum(0), rtol=5e-3)
+    agree(np.ravel(signs), np.sign(g).mean(0), rtol=5e-3)
+    truth = (g.mean(0) ** 2).sum() / (g**2).sum(1).mean()
+    np.testing.assert_allclose(alpha, truth, rtol=2e-2)
+    agree(dots, g @ (1e-4 * g.mean(0)), rtol=1e-2)
+
+
 @pytest.mark.parametrize("model", zoo.FALLBACK, ids=lambda model: model.__name__)
 def test_small_parameters_without_a_rule_are_not_recomputed(model, monkeypatch):
     monkeypatch.setattr(tracing, "ROWS", 4096)
