@@ -622,22 +622,27 @@ def _computed_in(dtype, model):
 
 
 def dense_in_bfloat16():
+    """Float32 weights and data, cast inside the loss."""
     return _computed_in(jnp.bfloat16, dense)
 
 
 def dense_in_float16():
+    """The same in the narrower range."""
     return _computed_in(jnp.float16, dense)
 
 
 def sequence_in_bfloat16():
+    """Several positions."""
     return _computed_in(jnp.bfloat16, sequence)
 
 
 def convolution_in_float16():
+    """Pairs of patches."""
     return _computed_in(jnp.float16, convolution_of_a_small_map)
 
 
 def embedding_in_bfloat16():
+    """A table looked up and multiplied with."""
     return _computed_in(jnp.bfloat16, tied_embedding)
 
 
@@ -667,6 +672,7 @@ def fourier_transformed_inputs():
 
 
 def fourier_transformed_sequence():
+    """A bias among complex numbers, several positions."""
     loss = lambda p, e: jnp.sum(jnp.tanh((jnp.fft.fft(e, axis=0) @ p["w"] + p["b"]).real))
     return loss, {"w": normal(0, 8, 7), "b": normal(1, 7)}, normal(2, 4, 3, 8)
 
@@ -684,6 +690,8 @@ def complex_weights():
 
 
 def convolved_spectrum():
+    """A real kernel on complex images."""
+
     def loss(p, e):
         spectrum = jnp.fft.fft2(e[..., 0])[None, :, :, None]
         kernel = p.astype(jnp.complex64)
@@ -710,6 +718,8 @@ def guarded_by_cond():
 
 
 def guarded_by_switch():
+    """Three branches, one of which nobody takes."""
+
     def loss(p, e):
         x, n = e
         cases = [
@@ -723,6 +733,8 @@ def guarded_by_switch():
 
 
 def guarded_within_a_scan():
+    """A branch in every step, by its number and the data."""
+
     def loss(p, e):
         x, n = e
 
@@ -759,6 +771,7 @@ def chosen_by_a_constant():
 
 
 def chosen_by_a_parameter():
+    """A branch all examples take alike."""
     loss = lambda p, e: jnp.sum(
         jax.lax.cond(p["u"][0] > 0, lambda: e @ p["w"], lambda: jnp.tanh(e @ p["w"])) ** 2
     )
@@ -776,6 +789,7 @@ def bytes_taken():
 
 
 def bytes_of_a_larger_table():
+    """A byte, a table of 300."""
     loss = lambda p, e: jnp.sum(p[e] ** 2)
     return loss, normal(0, 300, 3), _ids(jnp.uint8, (0, 1), (200, 255), (7, 7))
 
@@ -787,11 +801,13 @@ def signed_bytes():
 
 
 def one_byte_as_an_index():
+    """A row sliced out."""
     loss = lambda p, e: jnp.sum(jax.lax.dynamic_index_in_dim(p, e, keepdims=False) ** 2)
     return loss, normal(0, 256, 3), jnp.array([0, 200, 255], jnp.uint8)
 
 
 def one_short_as_an_index():
+    """Two bytes, counted from the end where negative."""
     loss = lambda p, e: jnp.sum(p[e] ** 3)
     return loss, normal(0, 500, 3), jnp.array([0, 499, -500], jnp.int16)
 
@@ -803,6 +819,7 @@ def indices_out_of_range():
 
 
 def one_index_out_of_range():
+    """Filled in or dropped."""
     loss = lambda p, e: jnp.sum(p[e] ** 2) + jnp.sum(p.at[e].get(mode="fill", fill_value=0) ** 3)
     return loss, normal(0, 6, 3), jnp.array([0, 6, -7])
 
@@ -883,6 +900,8 @@ def stacked_projections():
 
 
 def split_weights():
+    """One leaf, two gates."""
+
     def loss(p, e):
         u, v = jnp.split(p, 2, axis=1)
         return jnp.sum(jax.nn.sigmoid(e @ u) * (e @ v))
@@ -891,6 +910,7 @@ def split_weights():
 
 
 def joined_and_cast():
+    """Cast after concatenation."""
     loss = lambda p, e: jnp.sum(
         jnp.tanh(
             e.astype(jnp.bfloat16) @ jnp.concatenate([p["u"], p["v"]], 1).astype(jnp.bfloat16)
@@ -900,6 +920,7 @@ def joined_and_cast():
 
 
 def joined_and_transposed():
+    """Transposed after concatenation."""
     loss = lambda p, e: jnp.sum(jnp.tanh(e @ jnp.concatenate([p["u"], p["v"]]).T))
     return loss, {"u": normal(0, 3, 5), "v": normal(1, 2, 5)}, normal(2, 4, 5)
 
@@ -917,6 +938,7 @@ def prepended_token():
 
 
 def permuted_weights():
+    """A constant permutation of rows."""
     order = np.random.default_rng(0).permutation(5)
     return lambda p, e: jnp.sum(jnp.tanh(e @ p[order])), normal(0, 5, 3), normal(2, 4, 5)
 
@@ -957,18 +979,23 @@ def _loop(index, layers, steps):
 
 
 def layers_by_number():
+    """`w[i]` in a loop."""
     return _loop(lambda i: i, 3, 3)()
 
 
 def layers_backwards():
+    """`w[n - i]`."""
     return _loop(lambda i: 2 - i, 3, 3)()
 
 
 def layers_used_again():
+    """`w[i % 2]`: shared layers."""
     return _loop(lambda i: i % 2, 3, 5)()
 
 
 def layers_by_a_scanned_number():
+    """Numbers that are scanned, weights transposed."""
+
     def loss(p, e):
         step = lambda h, i: (jnp.tanh(h @ p[i].T), p[i][0] @ h)
         h, out = jax.lax.scan(step, e, jnp.array([2, 0, 1]))
@@ -983,7 +1010,15 @@ def columns_one_by_one():
     return loss, normal(0, 5, 3), normal(2, 4, 5)
 
 
+def heads_one_by_one():
+    """The same with a matrix."""
+    loss = lambda p, e: jnp.sum(jax.lax.map(lambda w: jnp.tanh(e @ w), p) ** 2)
+    return loss, normal(0, 3, 5, 2), normal(2, 4, 6, 5)
+
+
 def same_data_at_every_step():
+    """Shared weights meet what no step changes."""
+
     def loss(p, e):
         step = lambda h, _: (jnp.tanh(h * jnp.sum(e @ p["w"]) + e @ p["w"] + p["b"]), None)
         return jnp.sum(jax.lax.scan(step, e[:3] * 0, None, length=3)[0] ** 2)
@@ -999,6 +1034,7 @@ def no_step():
 
 
 def one_step():
+    """A scan of length 1."""
     step = lambda p: lambda h, x: (jnp.tanh(h @ p + x), h[0])
     loss = lambda p, e: sum(map(jnp.sum, jax.lax.scan(step(p), e[0], e)))
     return loss, normal(0, 3, 3), normal(2, 5, 1, 3)
@@ -1030,6 +1066,7 @@ def checkpointed_block():
 
 
 def checkpointed_steps():
+    """A step made again, with a policy."""
     step = lambda w: jax.checkpoint(
         lambda h, x: (jnp.tanh(h @ w + x), None), policy=jax.checkpoint_policies.dots_saveable
     )
@@ -1038,6 +1075,8 @@ def checkpointed_steps():
 
 
 def checkpointed_branch():
+    """A branch inside."""
+
     @jax.checkpoint
     def block(w, x):
         return jax.lax.cond(x[0] > 0, lambda: jnp.tanh(x @ w), lambda: x @ w.T)
@@ -1116,6 +1155,7 @@ SITUATIONS = {
         layers_used_again,
         layers_by_a_scanned_number,
         columns_one_by_one,
+        heads_one_by_one,
         same_data_at_every_step,
         no_step,
         one_step,

@@ -187,7 +187,7 @@ def leaf_squared_norms(
 
 
 def _named(by: By | None, path: KeyPath, values: jax.Array, ndim: int) -> list[tuple[Any, Any]]:
-    """`[(name, values)]` of a leaf; of a scanned one, whose values have `ndim` axes, of its layers."""
+    """`[(name, values)]` of a leaf, or of the layers of a scanned one (values of `ndim` axes)."""
     name = None if by is None else leaf_names(by)(path)
     if ndim == 1 or values.ndim < ndim:
         return [(name, values)]

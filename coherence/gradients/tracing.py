@@ -239,7 +239,7 @@ class Walk:
             data = plain[1 - place]
             if np.ndim(data) == np.ndim(x.value) and np.size(data) < np.size(x.value):
                 return [Product(x, data, *jax_internals.evaluate(equation, plain), *shares)]
-        if isinstance(x, Tracked) and x.is_zero and equation.primitive.name != "add":
+        if isinstance(x, Tracked) and x.is_zero and equation.primitive.name not in _SHIFTS:
             aval = equation.outvars[0].aval
             axes = frozenset().union(*map(jax_internals.varying_axes, plain))
             out = jax_internals.as_varying(jnp.zeros(aval.shape, aval.dtype), axes)
