@@ -34,6 +34,17 @@ def test_permuting_keeps_the_class_frequencies_and_redrawing_makes_them_uniform(
     ) == pytest.approx([250] * 4, abs=50)
 
 
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
+def test_labels_are_permuted_among_the_chosen_examples_alone(fraction):
+    labels = np.arange(
+        1000
+    )  # each of a class of its own: a label from elsewhere would be there twice
+    noisy, corrupt = corrupt_labels(labels, fraction, seed=3)
+    np.testing.assert_array_equal(np.sort(noisy), labels)
+    np.testing.assert_array_equal(np.sort(noisy[corrupt]), labels[corrupt])
+    assert corrupt.sum() >= 1000 * fraction - 10
+
+
 def test_exactly_the_fraction_is_chosen():
     labels = np.zeros(1000, int)
     changed = [
