@@ -11,7 +11,7 @@ from coherence.gradients.factors import is_node
 from coherence.gradients.reductions import mean
 from coherence.trees import leaf as leaf_name
 
-from .decay import Last
+from .decay import Last, turns_away
 
 
 class Aggregator(optax.GradientTransformationExtraArgs):
@@ -20,10 +20,12 @@ class Aggregator(optax.GradientTransformationExtraArgs):
     Attributes:
         name: the call that makes it, as `winsorize(c=2)`; also its `repr`.
         takes_batch_gradient: whether the mean gradient of a batch will do, too.
+        rest: what stands behind it in its chain.
     """
 
     name: str
     takes_batch_gradient: bool
+    rest: tuple[optax.GradientTransformation, ...]
 
     def __new__(
         cls,
@@ -31,13 +33,14 @@ class Aggregator(optax.GradientTransformationExtraArgs):
         update: Callable[..., Any],
         name: str,
         takes_batch_gradient: bool = False,
+        rest: tuple[optax.GradientTransformation, ...] = (),
     ) -> "Aggregator":
         self = super().__new__(cls, init, update)
-        self.name, self.takes_batch_gradient = name, takes_batch_gradient
+        self.name, self.takes_batch_gradient, self.rest = name, takes_batch_gradient, rest
         return self
 
     def __getnewargs__(self) -> tuple:  # what copying needs
-        return (*self, self.name, self.takes_batch_gradient)
+        return (*self, self.name, self.takes_batch_gradient, self.rest)
 
     def __repr__(self) -> str:
         return self.name
@@ -58,7 +61,7 @@ def aggregator(
 
     Args:
         combine: `gradients -> one gradient` in the parameters' shapes, such as
-        `coordinatewise(function of one leaf)`.
+        `coherence.optim.order_statistics.coordinatewise(function)`.
         name: the call that makes it, as users write it: its `repr`, and in error messages.
         takes_batch_gradient: whether a batch gradient passes through; else it is refused.
         init: `params -> state` for a rule that remembers; `combine` is then `(gradients, state) ->
@@ -112,9 +115,10 @@ def chain(aggregator: Aggregator, *rest: optax.GradientTransformation) -> Aggreg
 
     Refuses anything in front of the aggregator, which would map over factors (scaling both sides of
     a product by 2 scales it by 4), a second aggregator behind it, which would get one gradient
-    instead of many, and anything behind `soft_threshold`, which would move its exact zeros. To
-    accumulate steps, do so after the aggregation: `chain(winsorize(2),
-    optax.MultiSteps(optax.sgd(0.1), 4).gradient_transformation())`.
+    instead of many, anything behind `soft_threshold`, which would move its exact zeros, and weight
+    decay behind the learning rate, which would make weights grow: also within chains of optax's, if
+    it can be tried on one weight. To accumulate steps, do so after the aggregation:
+    `chain(winsorize(2), optax.MultiSteps(optax.sgd(0.1), 4).gradient_transformation())`.
 
     >>> from coherence.optim import median
     >>> tx = chain(median(), optax.sgd(0.1))
@@ -139,9 +143,16 @@ def chain(aggregator: Aggregator, *rest: optax.GradientTransformation) -> Aggreg
                 "what comes behind it would move its exact zeros. Put it at the end, behind the "
                 "learning rate."
             )
+    behind = (*aggregator.rest, *rest)
+    if turns_away(behind):
+        raise ValueError(
+            "chain: weight decay behind the learning rate makes weights grow, for what comes there "
+            "is added as it is. Put l1_decay, l2_decay or optax.add_decayed_weights in front of "
+            "the optimizer: chain(average(), l2_decay(1e-4), optax.sgd(0.1))."
+        )
     whole = optax.with_extra_args_support(optax.chain(aggregator, *rest))
     name = f"chain({aggregator.name}, ...)" if rest else f"chain({aggregator.name})"
-    return Aggregator(whole.init, whole.update, name, aggregator.takes_batch_gradient)
+    return Aggregator(whole.init, whole.update, name, aggregator.takes_batch_gradient, behind)
 
 
 def _is_batch_gradient(gradients: Any, params: Any, name: str) -> bool:
@@ -150,8 +161,8 @@ def _is_batch_gradient(gradients: Any, params: Any, name: str) -> bool:
     expected: Any = jax.tree.structure(params)
     if expected != treedef:
         raise ValueError(
-            f"{name}: gradients and params differ in structure: {treedef} and "
-            f"{jax.tree.structure(params)}."
+            f"{name}: gradients and params differ in structure: {structures[0]} and "
+            f"{structures[1]}."
         )
     batch = []
     for (path, gradient), parameter in zip(leaves, jax.tree.leaves(params)):

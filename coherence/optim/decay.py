@@ -29,9 +29,8 @@ def l1_decay(rate: float, mask: Any | None = None) -> optax.GradientTransformati
             lambda g, p: g + (rate * jnp.sign(p)).astype(g.dtype), updates, params
         ), state
 
-    return _masked(
-        optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update), mask
-    )
+    pull = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+    return _masked(pull, mask, Decay)
 
 
 def l2_decay(rate: float, mask: Any | None = None) -> optax.GradientTransformationExtraArgs:
@@ -47,11 +46,24 @@ def l2_decay(rate: float, mask: Any | None = None) -> optax.GradientTransformati
             no pull.
     """
     _check(rate, "l2_decay")
-    return optax.with_extra_args_support(optax.add_decayed_weights(rate, mask))
+    pull = optax.with_extra_args_support(optax.add_decayed_weights(rate))
+    return _masked(pull, mask, Decay)
+
+
+class Decay(optax.GradientTransformationExtraArgs):
+    """A pull toward zero, in the direction of a gradient: it goes before the learning rate.
+
+    Attributes:
+        everywhere: the same without its mask.
+    """
+
+    everywhere: optax.GradientTransformation
 
 
 class Last(optax.GradientTransformationExtraArgs):
     """An optax transformation that goes last: it puts parameters in exact places."""
+
+    everywhere: optax.GradientTransformation
 
 
 class SoftThresholdState(NamedTuple):
@@ -100,11 +112,40 @@ def soft_threshold(rate: float | Callable[[jax.Array], jax.Array], mask: Any | N
     threshold = optax.GradientTransformationExtraArgs(
         lambda params: SoftThresholdState(jnp.zeros((), jnp.int32)), update
     )
-    return Last(*_masked(threshold, mask))
+    return _masked(threshold, mask, Last)
 
 
-def _masked(transformation, mask):
-    return transformation if mask is None else optax.masked(transformation, mask)
+def turns_away(transformations: tuple[optax.GradientTransformation, ...]) -> bool:
+    """Whether a chain moves weights against the gradient, but along their own direction.
+
+    Tried on one weight. False where that tells nothing: a transformation needs more to be called,
+    or does not move in its first two steps.
+    """
+    try:
+        chain = optax.with_extra_args_support(
+            optax.chain(*(getattr(t, "everywhere", t) for t in transformations))
+        )
+        with jax.ensure_compile_time_eval():
+            zero, one = jnp.zeros(1), jnp.ones(1)
+            tries = [(zero, zero), (one, zero), (zero, one)]
+            still, descent, growth = (float(_moved(chain, g, w)) for g, w in tries)
+    except Exception:  # another's code, made for other parameters: nothing to be learned
+        return False
+    return (growth - still) * (descent - still) < 0
+
+
+def _moved(chain, gradient, weight):
+    """The sum of a few updates: a schedule may begin at zero."""
+    first, state = chain.update(gradient, chain.init(weight), weight)
+    second, _ = chain.update(gradient, state, weight)
+    return jnp.sum(first + second)
+
+
+def _masked(transformation, mask, kind):
+    whole = transformation if mask is None else optax.masked(transformation, mask)
+    result = kind(*whole)
+    result.everywhere = transformation
+    return result
 
 
 def _check(rate, name):
