@@ -87,8 +87,9 @@ def sign_of_sum() -> Aggregator:
 
     The control for `sum_of_signs`; of a batch gradient, the sign. A sum that is zero but for
     rounding, no larger than (m + 1) epsilon times the sum of the magnitudes, has the sign 0:
-    otherwise gradients that cancel would be decided by the order in which they are added. The authors' released code (not the paper) multiplies it by 0.001: here that belongs to the
-    learning rate.
+    otherwise gradients that cancel would be decided by the order in which they are added. The
+    authors' released code (not the paper) multiplies it by 0.001: here that belongs to the learning
+    rate.
 
     Chatterjee, Coherent Gradients (arXiv:2002.10657), released code, policy `sign_sum`.
 

@@ -56,6 +56,19 @@ class Coordinates(abc.ABC):
         return jnp.full(self.m, 1, accumulator(self.dtype)) / self.count
 
     @abc.abstractmethod
+    def scaled(self):
+        """(the values times a scale, the scale): small enough to be added up without overflow.
+
+        The scale is one or a power of two, so that nothing is rounded. It broadcasts to `shape`.
+        """
+
+    def _scale(self, largest):
+        """One, unless 4 m values as large as the `largest` finite one overflow."""
+        wide = jnp.finfo(accumulator(self.dtype))
+        too_large = largest > float(wide.max) / (4 * self.m)
+        return jnp.where(too_large, 0.5 ** (4 * self.m).bit_length(), 1).astype(self.dtype)
+
+    @abc.abstractmethod
     def rows(self, start=0, size=None):
         """The values of a few examples (all), arrays of `shape`; `start` may be traced."""
 
@@ -90,6 +103,10 @@ class Formed(Coordinates):
     @property
     def dtype(self):
         return self.values.dtype
+
+    def scaled(self):
+        scale = self._scale(_largest(self.values, 0)[0])
+        return Formed(self.values * scale, self.mask), scale
 
     def rows(self, start=0, size=None):
         part = self.values if size is None else lax.dynamic_slice_in_dim(self.values, start, size)
@@ -162,6 +179,10 @@ class Products(Coordinates):
     def dtype(self):
         return jnp.result_type(self.inputs, self.cotangents)
 
+    def scaled(self):
+        scale = self._scale(_largest(self.inputs, (1, 2)) * _largest(self.cotangents, (1, 2)))
+        return dataclasses.replace(self, inputs=self.inputs * scale), scale
+
     def rows(self, start=0, size=None):
         _, k, n = self.shape
         cut = lambda x: x if size is None else lax.dynamic_slice_in_dim(x, start, size, 1)
@@ -192,11 +213,22 @@ class Products(Coordinates):
         inputs, cotangents = lax.optimization_barrier((wider(self.inputs), wider(self.cotangents)))
         return Products(inputs, cotangents, self.mask, self.shape[1:])
 
+    def by_inputs(self, function):
+        """`function(Formed)` of the coordinates that share an input, one input after the other."""
+
+        def of_block(factors):
+            inputs, cotangents = factors
+            of_input = lambda x: function(Formed(x[:, None] * cotangents, self.mask))
+            return lax.map(of_input, inputs.T)
+
+        return lax.map(of_block, (self.inputs, self.cotangents))
+
     def mean(self):
-        weighted = self.cotangents * self._weights[:, None].astype(self.cotangents.dtype)
-        return jnp.einsum(
-            "lmk,lmn->lkn", self.inputs, weighted, preferred_element_type=accumulator(self.dtype)
-        )
+        wide = accumulator(self.dtype)
+        total = lambda d: jnp.einsum("lmk,lmn->lkn", self.inputs, d, preferred_element_type=wide)
+        if self.cotangents.dtype == wide:
+            return total(self.cotangents * self._weights[:, None])  # the sum may overflow
+        return total(self.cotangents) / self.count  # 1/m would be rounded to the low precision
 
     def with_nans(self, result):
         """`result`, nan where an example's product is: not needed where all factors are finite."""
@@ -224,6 +256,14 @@ class Products(Coordinates):
                 self, inputs=jnp.where(self.mask[:, None], self.inputs, jnp.nan)
             )
         )
+
+
+def _largest(x, axes):
+    """The largest finite magnitude along the axes (kept), in at least float32."""
+    x = jnp.abs(x.astype(accumulator(x.dtype)))
+    return jnp.max(
+        jnp.where(jnp.isinf(x), 0, x), axes, initial=0, where=~jnp.isnan(x), keepdims=True
+    )
 
 
 def _is_divided():

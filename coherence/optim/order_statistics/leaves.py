@@ -1,5 +1,6 @@
 """Trees of per-example gradients from a rule for coordinates: leaves joined, cut, or alone."""
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -28,7 +29,44 @@ _WASTE = 1.05
 _PARTS = 8
 
 
-def coordinatewise(function: Callable[[Coordinates], jax.Array]) -> Callable[[Any], Any]:
+def coordinatewise(function: Callable[..., jax.Array]) -> Callable[[Any], Any]:
+    """`per-example gradients -> one gradient`, from a function of the values of some coordinates.
+
+    The values are formed a part at a time, in at most some 16 MiB.
+
+    Args:
+        function: `[m, D] -> [D]`, each coordinate by itself. Where the gradients have a mask it is
+            called with a second argument, bool [m]: the examples that count (the others are zero).
+
+    Raises:
+        TypeError: the gradients have a mask, and `function` takes one argument only.
+
+    >>> largest = coordinatewise(lambda values: values.max(0))
+    >>> largest({"w": jnp.array([[1.0, 5.0], [3.0, 2.0]])})
+    {'w': Array([3., 5.], dtype=float32)}
+    """
+
+    def of_formed(coordinates):
+        if coordinates.mask is None:
+            return function(coordinates.values)
+        try:
+            inspect.signature(function).bind(coordinates.values, coordinates.mask)
+        except TypeError:
+            raise TypeError(
+                "coordinatewise(function): the gradients have a mask, but the function takes one "
+                "argument. Let it take the mask, too: function(values [m, D], mask [m])."
+            ) from None
+        return function(coordinates.values, coordinates.mask)
+
+    def of_coordinates(coordinates):
+        if isinstance(coordinates, Formed):
+            return coordinates.by_tiles(of_formed)
+        return coordinates.by_inputs(of_formed)
+
+    return over_coordinates(of_coordinates)
+
+
+def over_coordinates(function: Callable[[Coordinates], jax.Array]) -> Callable[[Any], Any]:
     """`per-example gradients -> one gradient`, from a function that treats all coordinates alike.
 
     `function` takes `Formed` and returns [D], or `Products` and returns [L, K, N]. It does not know

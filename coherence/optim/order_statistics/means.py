@@ -63,7 +63,7 @@ def _mean(leaf, k, trimmed):
     if isinstance(k, int) and k == 0:
         return leaf.mean()
     if _is_unrolled(leaf, k):
-        return leaf.with_nans(_unrolled(leaf.spread(), k, trimmed))
+        return leaf.with_nans(_unrolled(leaf, k, trimmed))
     if isinstance(leaf, Formed):
         return leaf.by_tiles(lambda tile: _bisected(tile, k, trimmed))
     return _bisected(leaf, k, trimmed)
@@ -75,20 +75,21 @@ def _is_unrolled(leaf, k):
 
 
 def _unrolled(leaf, k, trimmed):
-    m, rows = leaf.m, leaf.rows()
+    m = leaf.m
     if 2 * k >= m - 2:
         # What is formed is small, mostly: its kernel's speed matters less than its compilation.
         low, high = selection.select(
-            rows, (k, m - 1 - k), quick_to_compile=isinstance(leaf, Formed)
+            leaf.spread().rows(), (k, m - 1 - k), quick_to_compile=isinstance(leaf, Formed)
         )
         return _midpoint(low, high)
     is_streamed = k <= _STREAMED_RANKS and m >= k * _STREAMED_EXAMPLES_PER_RANK
     kernel = selection.stream if is_streamed else selection.split
-    low, high, between = kernel(rows, k)
+    scaled, scale = leaf.scaled()
+    low, high, between = kernel(scaled.spread().rows(), k)
     times, count = (1, m - 2 * k) if trimmed else (k + 1, m)  # how often the bounds count
     wide = lambda x: lax.convert_element_type(x, accumulator(x.dtype))
     total = _sum([wide(x) for x in between]) + times * wide(low) + times * wide(high)
-    return total / count
+    return total / count / scale.astype(total.dtype)
 
 
 def _sum(terms):
@@ -105,6 +106,7 @@ def _midpoint(low, high):
 
 def _bisected(leaf, k, trimmed):
     """For large m, or a rank known only at run time: two searches and a pass that sums."""
+    leaf, scale = leaf.scaled()
     spread = leaf.spread().without_masked()
     low, high = _bounds(spread, k)
     total = _sum_of_clipped(spread, low, high)
@@ -117,7 +119,8 @@ def _bisected(leaf, k, trimmed):
     else:
         result = total / leaf.count
     is_middle = 2 * k >= leaf.count - 2
-    return leaf.with_nans(jnp.where(is_middle, _midpoint(low, high), result))
+    result = jnp.where(is_middle, _midpoint(low, high), result)
+    return leaf.with_nans(result) / scale.astype(result.dtype)
 
 
 def _bounds(leaf, k):
