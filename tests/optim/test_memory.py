@@ -1,4 +1,4 @@
-"""Nothing of the size of examples x parameters is formed by the aggregators that take means, counts and inner products."""
+"""Means, counts and inner products form nothing of the size examples x parameters."""
 
 import jax
 import jax.numpy as jnp

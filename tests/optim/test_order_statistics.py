@@ -7,12 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coherence.gradients import per_example_value_and_grad
+from coherence.gradients import Stacked, per_example_value_and_grad
 from coherence.optim import median, winsorize
 from coherence.optim.order_statistics import (
     Formed,
+    Products,
     clipped_mean,
+    coordinatewise,
     leaves,
+    means,
     rank,
     selection,
     trimmed_mean,
@@ -133,14 +136,76 @@ def test_keys_keep_the_order_and_come_back():
     assert np.asarray(from_keys(keys, jnp.float32)).tobytes() == values.tobytes()
 
 
-@pytest.mark.parametrize("m", [128, 129])
-def test_small_and_large_batches_agree_where_the_method_changes(m):
+@pytest.mark.parametrize("m", [24, 25])
+def test_small_and_large_batches_agree_where_the_method_changes(m, monkeypatch):
+    monkeypatch.setattr(means, "_NETWORK_ROWS", 24)  # a network of 128 takes seconds to compile
     values = np.random.default_rng(0).normal(size=(m, 30)).astype(np.float32)
     for k in (5, (m - 1) // 2):
         ranked = np.sort(values, 0)
         expected = np.clip(values.astype(np.float64), ranked[k], ranked[m - 1 - k]).mean(0)
         got = jax.jit(lambda v, k=k: clipped_mean(Formed(v), k))(values)
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("m", [21, 24, 131])  # running extremes, a network, counting passes
+@pytest.mark.parametrize("kernel", [clipped_mean, trimmed_mean])
+def test_sums_beyond_the_largest_float_have_means(kernel, m):
+    k = 1 if m == 21 else 3
+    values = np.full((m, 6), 3e38, np.float32)
+    values[:, 1] *= -1
+    values[:, 2:] = np.random.default_rng(0).normal(size=(m, 4)) * [1e37, 1e-30, 1, 5e37]
+    values[0, 4] = np.inf
+    got = jax.jit(lambda v: kernel(Formed(v), k))(values)
+    ranked = np.sort(values.astype(np.float64), 0)
+    if kernel is clipped_mean:
+        expected = np.clip(ranked, ranked[k], ranked[m - 1 - k]).mean(0)
+    else:
+        expected = ranked[k : m - k].mean(0)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_sums_of_huge_products_have_means():
+    inputs, cotangents = np.full((1, 30, 2), 1e20, np.float32), np.full((1, 30, 3), 1e18, "f")
+    for k in (0, 1, 5):
+        result = jax.jit(lambda a, d, k=k: clipped_mean(Products(a, d), k))(inputs, cotangents)
+        np.testing.assert_allclose(result, 1e38, rtol=1e-5)
+
+
+def test_a_mean_of_products_in_half_precision_is_not_weighted_in_it():
+    inputs, cotangents = jnp.ones((1, 49, 2), jnp.bfloat16), jnp.ones((1, 49, 3), jnp.bfloat16)
+    np.testing.assert_array_equal(clipped_mean(Products(inputs, cotangents), 0), 1)
+
+
+def test_a_rule_of_ones_own_gets_plain_arrays():
+    """For rows, products of one vector, and sequences; with a mask the function is told."""
+    params, batch = deep_network(12)
+    seen = []
+
+    def second_largest(values, mask=None):
+        seen.append(values.shape)
+        counted = values if mask is None else jnp.where(mask[:, None], values, -jnp.inf)
+        return jnp.sort(counted, 0)[-2]
+
+    mask = np.arange(12) % 3 != 0
+    rows = jax.jit(jax.vmap(jax.grad(deep_loss), (None, 0)))(params, batch)
+    for keep in (None, mask):
+        engine = jax.jit(lambda p, b, keep=keep: per_example_value_and_grad(deep_loss)(p, b, keep))
+        _, gradients = engine(params, batch)
+        for joined in (0, leaves._JOINED):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(leaves, "_JOINED", joined)
+                ours = jax.jit(coordinatewise(second_largest))(gradients)
+            for name, values in rows.items():
+                kept = np.asarray(values)[slice(None) if keep is None else keep]
+                expected = np.sort(kept, 0)[-2]
+                np.testing.assert_allclose(ours[name], expected, rtol=1e-5, atol=1e-6)
+    assert {(len(shape), shape[0]) for shape in seen} == {(2, 12)}
+
+
+def test_a_rule_that_takes_no_mask_says_so():
+    masked = Stacked(jnp.ones((3, 2)), jnp.array([True, True, False]))
+    with pytest.raises(TypeError, match=r"have a mask, but the function takes one argument\. Let"):
+        coordinatewise(lambda values: values.max(0))(masked)
 
 
 def test_more_coordinates_than_a_tile():
@@ -156,7 +221,7 @@ def deep_loss(params, x):
 
 
 def deep_network(m):
-    """Weights of 21 x 12 and twice 6 x 12 or so: blocks of 7 x 12 cover the first and the second."""
+    """Weights of 21 x 12 and twice 6 x 12 or so: blocks of 7 x 12 cover the first two."""
     shapes = {"first": (21, 12), "second": (12, 14), "third": (14, 12)}
     rng = np.random.default_rng(0)
     draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
@@ -169,8 +234,8 @@ def deep_network(m):
 def test_leaves_of_unlike_shapes_share_blocks(m, monkeypatch):
     monkeypatch.setattr(leaves, "_JOINED", 0)
     params, batch = deep_network(m)
-    _, gradients = per_example_value_and_grad(deep_loss)(params, batch)
-    rows = jax.vmap(jax.grad(deep_loss), (None, 0))(params, batch)
+    _, gradients = jax.jit(per_example_value_and_grad(deep_loss))(params, batch)
+    rows = jax.jit(jax.vmap(jax.grad(deep_loss), (None, 0)))(params, batch)
     ours = jax.jit(lambda g: winsorize(10).update(g, None)[0])(gradients)
     for name, values in rows.items():
         ranked = np.sort(values, 0)

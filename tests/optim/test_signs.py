@@ -77,7 +77,7 @@ def test_a_sum_that_cancels_has_no_sign(m, kind):
         g[-1, ::7] += np.float32(1)
         g = rng.permuted(g, axis=0)
     expected = np.sign(g.astype(np.float64).sum(0))
-    assert (expected == 0).any() and (expected != 0).any()
+    assert set(np.unique(expected)) >= {0, 1}
     if kind == "a mask":
         keep = np.arange(2 * m) % 2 == 0
         g = Stacked(jnp.zeros((2 * m, 300)).at[::2].set(g), jnp.asarray(keep))
@@ -110,6 +110,8 @@ def test_the_sign_of_a_batch_gradient_is_taken_too():
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan"), "0.5", None])
 def test_thresholds_are_shares(threshold):
-    said = rf"sign_agreement\(threshold\): threshold is a share of the examples, in \[0, 1\], got {threshold!r}\."
+    said = (
+        rf"sign_agreement\(threshold\): .* share of the examples, in \[0, 1\], got {threshold!r}\."
+    )
     with pytest.raises(ValueError, match=said):
         sign_agreement(threshold)

@@ -241,7 +241,7 @@ def test_impossible_patience_is_refused(arguments, message):
         ),
         (
             lambda: any_of(),
-            r"any_of\(\*rules\): one or more rules, such as patience\(3\), max_steps\(100\), got none\.",
+            r"any_of\(\*rules\): one or more rules, such as patience\(3\), .*, got none\.",
         ),
         (lambda: any_of(3), r"any_of\(\*rules\): one or more rules, .*, got 3\."),
     ],
@@ -256,6 +256,6 @@ def test_any_of_wants_one_metric_a_rule(metric, got):
     rule = any_of(patience(1), max_steps(3))
     with pytest.raises(
         ValueError,
-        match=rf"any_of\(\.\.\.\) watches one metric a rule, in their order: a tuple of 2, got {got}\.",
+        match=rf"any_of\(\.\.\.\) watches one metric a rule, .* a tuple of 2, got {got}\.",
     ):
         rule.update(rule.init(0.0), metric, 0.0)

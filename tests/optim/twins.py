@@ -1,4 +1,4 @@
-"""The slow truth of the aggregators that look at more than one coordinate's sorted values: numpy, float64, as the docstrings say."""
+"""Slow twins of aggregators in numpy and float64, as the docstrings define them."""
 
 import math
 from fractions import Fraction
