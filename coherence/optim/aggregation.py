@@ -161,8 +161,7 @@ def _is_batch_gradient(gradients: Any, params: Any, name: str) -> bool:
     expected: Any = jax.tree.structure(params)
     if expected != treedef:
         raise ValueError(
-            f"{name}: gradients and params differ in structure: {treedef} and "
-            f"{expected}."
+            f"{name}: gradients and params differ in structure: {treedef} and {expected}."
         )
     batch = []
     for (path, gradient), parameter in zip(leaves, jax.tree.leaves(params)):

@@ -4,7 +4,7 @@ import math
 import numbers
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -167,8 +167,7 @@ def _check(threshold, name):
 
 def _strongest(gradient, scores, share):
     """`gradient`, zero but at the coordinates of the largest scores."""
-    leaves, structure = jax.tree.flatten(gradient)
-    treedef: Any = structure
+    leaves, treedef = jax.tree.flatten(gradient)
     # In one dtype that holds them all; without signs, for a nan with one would sort below.
     flat = [jnp.abs(x).ravel() for x in jax.tree.leaves(scores)]
     keys = selection.to_keys(jnp.concatenate(flat).astype(accumulator(*(x.dtype for x in flat))))
