@@ -47,6 +47,12 @@ def test_a_coordinate_counts_the_examples_that_share_it():
         np.testing.assert_array_equal(update != 0, np.array([4, 3, 2, 0]) > threshold)
 
 
+def test_a_coordinate_at_the_threshold_is_dropped():
+    g = jnp.array([[1.0, 1.0], [1.0, 0.0]])  # coherences of 2 and 1, without rounding
+    for threshold, expected in ((2, [False, False]), (1, [True, False]), (0.9, [True, True])):
+        np.testing.assert_array_equal(coordinate_mask(threshold).update(g, None)[0] != 0, expected)
+
+
 def test_exactly_k_are_kept_and_of_equals_the_first():
     g = {"a": jnp.ones((2, 2, 3)), "b": 2 * jnp.ones((2, 2)), "c": jnp.ones((2, 2))}
     for share, k in ((0.1, 1), (0.2, 2), (0.21, 3), (0.5, 5), (0.7, 7), (0.71, 8), (1.0, 10)):
