@@ -194,6 +194,37 @@ def test_a_classifier_is_probed_on_the_sets_its_settings_name(tmp_path):
     ]  # nothing is corrupt
 
 
+def test_groups_of_a_probe_are_those_of_its_own_examples():
+    probes = (
+        Probing(of="train", m=300, groups="class"),
+        Probing(of="test", m=200, groups="class"),
+        Probing(of="train", m=100, name="wrong"),
+        Probing(of="test", m=100, name="unseen"),
+    )
+    made = Classification(model=MLP(8), noise=label_noise(0.5), probes=probes).build(0)
+    groups = {probe.name: np.asarray(probe.sample.groups) for probe in made.probes}
+    labels = {part: np.asarray(made.data[part][1]) for part in ("train", "test")}
+    for part in ("train", "test"):
+        np.testing.assert_array_equal(groups[part], labels[part][made.drawn[f"sample-{part}"]])
+    np.testing.assert_array_equal(
+        groups["wrong"], made.drawn["corrupt"][made.drawn["sample-wrong"]]
+    )
+    assert not groups["unseen"].any()  # nothing is corrupt there
+
+
+def test_an_extended_problem_measures_more_and_shares_its_program_with_its_equals():
+    made = Classification(model=MLP(8), probes=()).build(0)
+    more = lambda params, data: {"offset": data["offset"] + 1}
+    longer = made.extended(measure=more, data={"offset": np.float32(2.0)}, track_batches=False)
+    measured = longer.measure(longer.params, longer.data)
+    assert measured["offset"] == 3.0
+    assert measured["train_loss"] == made.measure(made.params, made.data)["train_loss"]
+    assert (longer.track_batches, made.track_batches) == (False, True)
+    assert longer.measure == made.extended(measure=more).measure
+    with pytest.raises(ValueError, match=r"extended\(data\): the problem has train already"):
+        made.extended(data={"train": ()})
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
