@@ -42,6 +42,7 @@ IDENTITIES = frozenset(
     }
 )
 _SCALINGS = frozenset({"neg", "mul", "div"})
+LINEAR = IDENTITIES | _REARRANGEMENTS | _SCALINGS | {"broadcast_in_dim", "gather"}
 
 
 class Constant:

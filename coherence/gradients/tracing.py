@@ -213,9 +213,9 @@ class Walk:
             if isinstance(others[0], Fixed) and out.shape == aval.shape:
                 return [dataclasses.replace(x, value=values()[0])]
             return None
-        if len(equation.outvars) != 1 or not all(isinstance(y, Fixed) for y in others):
+        if name not in layouts.LINEAR or not all(isinstance(y, Fixed) for y in others):
             return None
-        if name in RULES and not all(y.compute is not None for y in others):
+        if len(equation.outvars) != 1:
             return None
         known = [None if y is x else _known(y) for y in operands]
         if any(v is None for i, v in enumerate(known) if i != place):

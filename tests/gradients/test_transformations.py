@@ -73,6 +73,28 @@ def test_a_metric_can_be_differentiated_through_a_large_custom_derivative():
     np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * float(jnp.abs(b).max()))
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        zoo.guarded_by_cond,
+        zoo.layers_by_number,
+        zoo.checkpointed_block,
+        zoo.heads_one_by_one,
+        zoo.product_spelled_out,
+        zoo.stacked_leaves,
+    ],
+    ids=lambda model: model.__name__,
+)
+def test_a_metric_can_be_differentiated_however_the_factors_are_made(model, monkeypatch):
+    monkeypatch.setattr(tracing, "ROWS", 0 if model in zoo.LARGE_SITUATIONS else 4096)
+    loss, params, batch = model()
+    ours = lambda p: co.alpha(co.per_example_value_and_grad(loss)(p, batch)[1])
+    by_rows = lambda p: co.alpha(jax.vmap(jax.grad(loss), (None, 0))(p, batch))
+    pairs = (jax.tree.leaves(jax.jit(jax.grad(f))(params)) for f in (ours, by_rows))
+    for a, b in zip(*pairs):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * float(jnp.abs(b).max()))
+
+
 @pytest.mark.filterwarnings("ignore::coherence.gradients.transform.RecomputedWarning")
 def test_gradients_leave_a_jit_whose_arguments_the_loss_closes_over():
     """A leaf without a rule is differentiated again, after that trace."""
