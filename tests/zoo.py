@@ -1010,6 +1010,17 @@ def columns_one_by_one():
     return loss, normal(0, 5, 3), normal(2, 4, 5)
 
 
+def scaled_step_by_step():
+    """Constants that are scanned: of a step only its own is known."""
+    step = lambda w: lambda h, c: (jnp.tanh(h @ (w / c)), None)
+    scales = np.array([1.0, 2.0, 4.0], np.float32)
+    return (
+        lambda p, e: jnp.sum(jax.lax.scan(step(p), e, scales)[0] ** 2),
+        normal(0, 3, 3),
+        normal(2, 4, 3),
+    )
+
+
 def heads_one_by_one():
     """The same with a matrix."""
     loss = lambda p, e: jnp.sum(jax.lax.map(lambda w: jnp.tanh(e @ w), p) ** 2)
@@ -1156,6 +1167,7 @@ SITUATIONS = {
         layers_by_a_scanned_number,
         columns_one_by_one,
         heads_one_by_one,
+        scaled_step_by_step,
         same_data_at_every_step,
         no_step,
         one_step,
@@ -1172,4 +1184,5 @@ RECOMPUTED_SITUATIONS = {
     affine_backward: {"w"},
     complex_weights: {"im"},
     ordinary_differential_equation: {"all"},
+    scaled_step_by_step: {"all"},
 }
