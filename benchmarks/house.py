@@ -3,9 +3,10 @@
     python benchmarks/house.py [CHECKOUT ...]
     python benchmarks/house.py --picture
 
-The second prints the picture of `docs/design.md`. Lines are counted after `ruff format --line-length 100`, so that checkouts of another line length
-compare. A room is a module or folder directly below `coherence` (or `coherence/lab`); an arrow
-says that one room imports another; floors are the longest chain of arrows.
+The second prints the picture of `docs/design.md`. Lines are counted after `ruff format
+--line-length 100`, so that checkouts of another line length compare. A room is a module or folder
+directly below `coherence` (or `coherence/lab`); an arrow says that one room imports another; floors
+are the longest chain of arrows.
 """
 
 import argparse

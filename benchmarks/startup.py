@@ -1,4 +1,4 @@
-"""Processor time from nothing to a result where compilation decides, with an empty and a full cache.
+"""Processor time from nothing to a result, with an empty and a full cache of compiled programs.
 
     python benchmarks/startup.py [--against CHECKOUT] [NAME ...]
 
