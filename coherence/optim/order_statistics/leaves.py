@@ -19,10 +19,10 @@ from .coordinates import Coordinates, Formed, Products
 _FORMED = 2**22
 # Of a leaf without a rule, where every stretch differentiates all examples again.
 _RECOMPUTED = 2**25
-# What joining saves is a kernel's compilation; beyond the cache it costs several times the kernel
-# (64-64-64-64-10, m = 100, winsorize(2): 4.1 ms a step with everything joined, 0.6 with 2^18
-# numbers and fewer).
-_JOINED = 2**19
+# What joining saves is a kernel's compilation; beyond the cache it costs several times the kernel:
+# 64-64-64-64-10, m = 100, winsorize(2) takes 1.7 ms a step with 2^19 numbers joined, 0.9 with this
+# many. Of 784-256-256-256-10 all but the three large matrices still go together.
+_JOINED = 3 * 2**17
 # How much larger than its leaf a cover by equal blocks may be, and into how many parts each side of
 # the largest leaf may be cut to find the block.
 _WASTE = 1.05
