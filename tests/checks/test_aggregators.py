@@ -258,7 +258,7 @@ def test_another_definition_than_the_twin_and_broken_promises_are_problems():
         r"promise: is_positive: violated by \S+ \(20 examples\)\. Nothing is negative\.", negative
     )
     assert re.match(
-        r"promise: breakdown\(0\.1\): violated by \d\.\de\+1\d \(20 examples\)\. That share of "
+        r"promise: breakdown\(0\.1\): violated by \d\.\de\+1\d \(20 examples\)\. A share of "
         r"the examples, ",
         breaks,
     )
