@@ -14,7 +14,6 @@ from coherence.lab.models import (
     DiagonalChain,
     Linear,
     ResNet,
-    paper_init,
 )
 
 NETWORKS = [
@@ -72,7 +71,7 @@ def test_depth_counts_the_hidden_layers():
 
 def test_the_papers_initial_weights_are_root_two_times_glorots_and_biases_zero():
     params = MLP(width=300).init(jax.random.key(0), jnp.zeros(500))["params"]
-    assert MLP().initializer is paper_init
+    assert MLP().initializer == "paper"
     assert params["hidden_0"]["kernel"].std() == pytest.approx(2 / np.sqrt(500 + 300), rel=0.01)
     assert abs(params["hidden_0"]["kernel"]).max() > 3.5 * 2 / np.sqrt(
         800
