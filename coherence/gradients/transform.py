@@ -15,7 +15,8 @@ from . import batch_statistics
 from .arguments import check_batch, check_loss_output, check_params, explained, varying_with
 from .factors import Recomputed, node
 from .terms import Term
-from .tracing import Fixed, Tracked, Walk
+from .tracing import Walk
+from .tracked import Fixed, Tracked
 
 
 class RecomputedWarning(UserWarning):

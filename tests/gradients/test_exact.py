@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import coherence as co
-from coherence.gradients import tracing
+from coherence.gradients import tracked
 from coherence.gradients.reductions import mean_of
 from tests import reference, zoo
 
@@ -24,7 +24,7 @@ def large(request, monkeypatch):
     """
     model = request.node.callspec.params.get("model") if hasattr(request.node, "callspec") else None
     if model in zoo.SMALL_COUNT_AS_LARGE or getattr(model, "__name__", "").startswith("joined"):
-        monkeypatch.setattr(tracing, "ROWS", 0)
+        monkeypatch.setattr(tracked, "ROWS", 0)
 
 
 def recomputed_leaves(gradients):
@@ -199,7 +199,7 @@ def test_many_small_gradients_in_half_precision_are_summed_in_float32(half, kind
 
 @pytest.mark.parametrize("model", zoo.FALLBACK, ids=lambda model: model.__name__)
 def test_small_parameters_without_a_rule_are_not_recomputed(model, monkeypatch):
-    monkeypatch.setattr(tracing, "ROWS", 4096)
+    monkeypatch.setattr(tracked, "ROWS", 4096)
     loss, params, batch = model()
     _, gradients = co.per_example_value_and_grad(loss)(params, batch)
     assert recomputed_leaves(gradients) == set()

@@ -86,7 +86,7 @@ def test_random_compositions_are_exact(chain, sequence, tied, bare):
 
     Small parameters get no help, so rules or recomputing must do.
     """
-    from coherence.gradients import tracing
+    from coherence.gradients import tracked
 
     params = [_parameters(0 if tied else 10 * i) for i in range(1 if tied else len(chain))]
 
@@ -96,14 +96,14 @@ def test_random_compositions_are_exact(chain, sequence, tied, bare):
         return jnp.sum(jnp.cos(x) * x)
 
     batch = normal(99, *((3, 5, D) if sequence else (3, D)))
-    rows, tracing.ROWS = tracing.ROWS, 0 if bare else tracing.ROWS
+    rows, tracked.ROWS = tracked.ROWS, 0 if bare else tracked.ROWS
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", co.RecomputedWarning)
             _, gradients = jax.jit(co.per_example_value_and_grad(loss))(params, batch)
             norms, gram, mean = co.squared_norms(gradients), co.gram(gradients), co.mean(gradients)
     finally:
-        tracing.ROWS = rows
+        tracked.ROWS = rows
     truth = jax.tree.map(np.asarray, jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(params, batch))
     g = reference.flat(truth)
     scale = np.abs(g @ g.T).max() + 1e-6

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import coherence as co
-from coherence.gradients import tracing
+from coherence.gradients import tracked
 from tests import eight_devices, reference, zoo
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/losses.md"
@@ -38,7 +38,7 @@ def large(request, monkeypatch):
     """
     model = request.node.callspec.params.get("model") if hasattr(request.node, "callspec") else None
     if model in zoo.LARGE_SITUATIONS:
-        monkeypatch.setattr(tracing, "ROWS", 0)
+        monkeypatch.setattr(tracked, "ROWS", 0)
 
 
 def gradients(loss, **kwargs):
@@ -163,7 +163,7 @@ import itertools, warnings
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, PartitionSpec as P
 import coherence as co
-from coherence.gradients import tracing
+from coherence.gradients import tracked
 from tests import reference, zoo
 from tests.gradients import test_situations
 
@@ -191,7 +191,7 @@ def jax_refuses(loss, params, batch, mesh, check):
 
 
 for model, (n, check) in zip([*zoo_models, *test_situations.MODELS][PART::4], ways):
-    tracing.ROWS = 0 if model in large else 4096
+    tracked.ROWS = 0 if model in large else 4096
     loss, params, batch = model()
     batch = jax.tree.map(lambda x: jnp.concatenate([x] * 8)[:8], batch)
 

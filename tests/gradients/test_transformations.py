@@ -14,7 +14,7 @@ from flax import nnx
 from jax import export
 
 import coherence as co
-from coherence.gradients import tracing
+from coherence.gradients import tracked
 from tests import reference, zoo
 
 
@@ -86,7 +86,7 @@ def test_a_metric_can_be_differentiated_through_a_large_custom_derivative():
     ids=lambda model: model.__name__,
 )
 def test_a_metric_can_be_differentiated_however_the_factors_are_made(model, monkeypatch):
-    monkeypatch.setattr(tracing, "ROWS", 0 if model in zoo.LARGE_SITUATIONS else 4096)
+    monkeypatch.setattr(tracked, "ROWS", 0 if model in zoo.LARGE_SITUATIONS else 4096)
     loss, params, batch = model()
     ours = lambda p: co.alpha(co.per_example_value_and_grad(loss)(p, batch)[1])
     by_rows = lambda p: co.alpha(jax.vmap(jax.grad(loss), (None, 0))(p, batch))
@@ -120,7 +120,7 @@ STRICT.remove(zoo.ordinary_differential_equation)  # JAX looks for leaks in odei
 
 @pytest.mark.parametrize("model", STRICT, ids=lambda model: model.__name__)
 def test_nothing_leaks_and_no_dtype_or_rank_is_promoted_in_silence(model, monkeypatch):
-    monkeypatch.setattr(tracing, "ROWS", 0 if model in zoo.LARGE_SITUATIONS else 4096)
+    monkeypatch.setattr(tracked, "ROWS", 0 if model in zoo.LARGE_SITUATIONS else 4096)
     loss, params, batch = model()
     strict = jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise")
     with contextlib.ExitStack() as stack:

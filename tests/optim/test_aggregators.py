@@ -179,7 +179,7 @@ def network_gradients(m):
 
 @functools.cache
 def sequence_gradients(width):
-    """As `network_gradients`, of `sequence_loss`; the ROWS of the tracing are the caller's."""
+    """As `network_gradients`, of `sequence_loss`; the ROWS of `tracked` are the caller's."""
     params = {"shared": jnp.asarray(random(9, 6)), "scale": jnp.asarray(random(width, seed=1))}
     batch = random(10, 4, 9, seed=2)
     factors = jax.jit(per_example_value_and_grad(sequence_loss))(params, batch)[1]
@@ -207,7 +207,7 @@ def test_sequences_in_small_slabs_and_recomputed_leaves_too(name, monkeypatch):
     monkeypatch.setattr(
         "coherence.optim.order_statistics.leaves._FORMED", 150
     )  # small slabs, nothing joined
-    monkeypatch.setattr("coherence.gradients.tracing.ROWS", 0)  # nor formed because it is small
+    monkeypatch.setattr("coherence.gradients.tracked.ROWS", 0)  # nor formed because it is small
     params, g, plain = sequence_gradients(200)
     assert_close(run(name, g, params), run(name, plain, params), rtol=1e-4, atol=1e-5)
 
@@ -217,7 +217,7 @@ def test_sequences_in_small_slabs_and_recomputed_leaves_too(name, monkeypatch):
 def test_leaves_without_a_rule_are_differentiated_again_for_each_stretch(width, monkeypatch):
     monkeypatch.setattr("coherence.optim.order_statistics.leaves._JOINED", 0)
     monkeypatch.setattr("coherence.optim.order_statistics.leaves._RECOMPUTED", 10 * width)
-    monkeypatch.setattr("coherence.gradients.tracing.ROWS", 0)
+    monkeypatch.setattr("coherence.gradients.tracked.ROWS", 0)
     params, g, plain = sequence_gradients(50)
     assert_close(
         run("median", g, params)["scale"],
