@@ -74,7 +74,7 @@ def test_no_two_modules_import_each_other():
 def test_the_core_works_without_the_packages_of_the_lab():
     code = """
 import sys
-for name in ("flax", "sklearn", "matplotlib", "tyro", "shtab", "pooch", "PIL"):
+for name in ("flax", "sklearn", "matplotlib", "tyro", "shtab", "platformdirs", "PIL"):
     sys.modules[name] = None
 import jax.numpy as jnp, optax
 import coherence as co

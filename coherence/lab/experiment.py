@@ -228,7 +228,8 @@ def _steps(arm: Any) -> int:
 def _train(arm: Any, seeds: Sequence[runs.Run], progress: Callable, say: Callable) -> None:
     from .training.loop import train
 
-    pending = [run for run in seeds if not run.done]
+    # One that is finished comes along, for its data must be those of the seeds that are added.
+    pending = [*[run for run in seeds if run.done][-1:], *[run for run in seeds if not run.done]]
     train(
         [arm.build(run.seed) for run in pending],
         pending,

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import importlib
 import os
+import ssl
+import time
+import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from coherence.lab.runs.locks import Lock
+
+MAX_BYTES = 64 * 2**20
+"""Of a file, downloaded or unpacked: the largest, MNIST's training images, unpacks to 47 MB."""
+MAX_SECONDS = 600.0
+"""Of the download of one file."""
+_SILENCE = 60.0  # seconds without a byte after which a mirror is given up
+_CHUNK = 65536
 
 # Data sets that `coherence data fetch NAME` can download: name -> module with a `fetch()`.
 FETCHABLE = {"mnist": "coherence.lab.data.handwritten_digits", "sms-spam": "coherence.lab.data.sms"}
@@ -25,9 +37,9 @@ def cache() -> Path:
     """The folder for downloads: `COHERENCE_CACHE`, else the operating system's cache folder."""
     if os.environ.get("COHERENCE_CACHE"):
         return Path(os.environ["COHERENCE_CACHE"]).expanduser()
-    import pooch
+    import platformdirs
 
-    return Path(pooch.os_cache("coherence"))
+    return Path(platformdirs.user_cache_dir("coherence"))
 
 
 def read(dataset: str, name: str, mirrors: Sequence[str], check: Callable[[Path], bytes]) -> bytes:
@@ -77,10 +89,7 @@ def _download(
     dataset: str, name: str, mirrors: Sequence[str], check: Callable[[Path], bytes]
 ) -> Path:
     """Into the cache by rename, so that a killed download leaves nothing that looks whole."""
-    import pooch
-
     target = cache() / dataset / name
-    part = target.with_name(f"{name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -89,16 +98,18 @@ def _download(
             "Set COHERENCE_CACHE to a folder you can write to."
         ) from error
     failures = []
-    for mirror in mirrors:
-        try:
-            pooch.HTTPDownloader(timeout=60)(mirror + name, str(part), None)
-            check(part)
-            os.replace(part, target)
+    lock = Lock(cache(), wait=True)
+    try:
+        if _is_whole(target, check):  # another process has just brought it
             return target
-        except (OSError, ValueError) as error:  # no network, or another file at that address
-            failures.append(f"{mirror}: {str(error)[:200]}")
-        finally:
-            part.unlink(missing_ok=True)
+        for mirror in mirrors:
+            try:
+                _bring(mirror + name, target, check)
+                return target
+            except (OSError, ValueError) as error:  # no network, or another file at that address
+                failures.append(f"{mirror}: {str(error)[:200]}")
+    finally:
+        lock.release()
     folders = ", ".join(str(place.parent) for place in _places(dataset, name))
     raise FileNotFoundError(
         f"{dataset}: {name} is in none of {folders}, and no mirror gave it "
@@ -106,3 +117,43 @@ def _download(
         f"Without one, put the file into a folder {dataset}/ and set COHERENCE_DATA to the folder "
         "above it."
     )
+
+
+def _is_whole(file: Path, check: Callable[[Path], bytes]) -> bool:
+    try:
+        check(file)
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
+
+
+def _bring(address: str, target: Path, check: Callable[[Path], bytes]) -> None:
+    part = target.with_name(f"{target.name}.part")
+    try:
+        _copy(address, part)
+        check(part)
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _copy(address: str, file: Path) -> None:
+    """What is at an address, within the limits."""
+    import certifi
+
+    trusted = ssl.create_default_context()  # the system's certificates, which some Pythons lack
+    trusted.load_verify_locations(certifi.where())
+    end, size = time.monotonic() + MAX_SECONDS, 0
+    with (
+        urllib.request.urlopen(address, timeout=_SILENCE, context=trusted) as response,
+        open(file, "wb") as opened,
+    ):
+        while chunk := response.read1(_CHUNK):
+            size += len(chunk)
+            if size > MAX_BYTES:
+                raise ValueError(f"more than {MAX_BYTES:,} bytes, which no file here has")
+            if time.monotonic() > end:
+                raise TimeoutError(f"only {size:,} bytes in {MAX_SECONDS:g} seconds")
+            opened.write(chunk)
+        if response.length:
+            raise ValueError(f"the connection ended {response.length:,} bytes early")

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from coherence.lab.data.dataset import Dataset
+from coherence.lab.runs.arrays import load_arrays
+from coherence.lab.runs.files import Damaged
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
+MAX_CLASSES = 1_000_000
 
 
 def npz(path: str | Path, examples: int | None = None) -> Dataset:
     """The user's own data set from a `.npz` file.
 
     Its keys are `x_train`, `y_train`, `x_test`, `y_test` and, if you like, `classes` (names).
-    Examples keep their shape. uint8 is read as images and divided by 255; every other number type
-    becomes float32 as it is. Labels are integers from 0, one an example. A relative path is looked
-    up from the working directory, then from `COHERENCE_DATA`.
+    Examples keep their shape. uint8 is read as images and divided by 255, in both parts or in none;
+    every other number type becomes float32 as it is. Labels are integers from 0, one an example. A
+    relative path is looked up from the working directory, then from `COHERENCE_DATA`.
 
     Args:
         path: of the file.
@@ -37,6 +39,12 @@ def npz(path: str | Path, examples: int | None = None) -> Dataset:
         )
     y_train, y_test = (_labels(file, key, arrays[key]) for key in ("y_train", "y_test"))
     x_train, x_test = (_examples(file, key, arrays[key]) for key in ("x_train", "x_test"))
+    types = [arrays[key].dtype for key in ("x_train", "x_test")]
+    if types.count(np.dtype(np.uint8)) == 1:
+        raise ValueError(
+            f"{file}: x_train is {types[0]} and x_test {types[1]}. Only uint8 is divided by "
+            "255, so they would differ in scale. Write both as one type."
+        )
     largest = int(max(y_train.max(initial=0), y_test.max(initial=0)))
     classes = tuple(str(name) for name in arrays.get("classes", np.arange(largest + 1)).ravel())
     if largest >= len(classes):
@@ -68,23 +76,34 @@ def _locate(path: Path) -> Path:
 
 def _read(file: Path) -> dict[str, np.ndarray]:
     try:
-        with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, AttributeError) as error:
+        return load_arrays(file)
+    except Damaged as error:
         raise ValueError(
-            f"{file} cannot be read as .npz ({error}): truncated, corrupt, or not written by "
-            "numpy.savez with plain arrays. Write it again."
+            f"{file} cannot be read as .npz ({error.__cause__}): truncated, corrupt, or not "
+            "written by numpy.savez with plain arrays. Write it again."
         ) from error
 
 
 def _labels(file: Path, key: str, labels: np.ndarray) -> np.ndarray:
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        if labels.dtype.kind in "US":
+            way = "classes, labels = numpy.unique(names, return_inverse=True), and classes too"
+        elif labels.ndim == 2 and labels.shape[1] > 1:
+            way = "one_hot.argmax(1)"
+        else:
+            way = "labels.astype(int)" + ", in one row: labels.ravel()" * (labels.ndim != 1)
         raise ValueError(
             f"{file}: {key} must be integer labels of shape [n], got {labels.dtype} of shape "
-            f"{labels.shape}. Write labels.astype(int), or one_hot.argmax(1)."
+            f"{labels.shape}. Write {way}."
         )
     if labels.size and labels.min() < 0:
         raise ValueError(f"{file}: {key} has the label {labels.min()}; labels count from 0.")
+    if labels.size and labels.max() >= MAX_CLASSES:  # before int32 makes another label of it
+        raise ValueError(
+            f"{file}: {key} has the label {labels.max()}, as if there were more than "
+            f"{MAX_CLASSES:,} classes. Number them from 0: "
+            "classes, labels = numpy.unique(labels, return_inverse=True)."
+        )
     return labels.astype(np.int32)
 
 

@@ -16,15 +16,20 @@ class RunBusy(RuntimeError):
 
 
 class Lock:
-    """A lock on a folder, held until released, forgotten, or the process ends or is killed."""
+    """A lock on a folder, held until released, forgotten, or the process ends or is killed.
 
-    def __init__(self, folder: Path):
+    Args:
+        folder: which must exist.
+        wait: for the process that holds it, instead of refusing.
+    """
+
+    def __init__(self, folder: Path, *, wait: bool = False):
         self._descriptor: int | None = None
         if fcntl is None:
             return
         self._descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             self.release()
             raise RunBusy(

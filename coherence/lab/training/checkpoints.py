@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,6 +45,15 @@ def from_arrays(like: Any, arrays: Mapping[str, np.ndarray]) -> Any:
         )
     leaves = [_restore(leaf, arrays[name], name) for name, (_, leaf) in zip(names, paths)]
     return jax.tree.unflatten(treedef, leaves)
+
+
+def digest(tree: Any) -> str:
+    """SHA-256 of a tree's arrays: their names, types, shapes and values."""
+    total = hashlib.sha256()
+    for name, array in to_arrays(tree).items():
+        total.update(f"{name} {array.dtype} {array.shape} ".encode())
+        total.update(np.ascontiguousarray(array).data)
+    return total.hexdigest()
 
 
 def _restore(leaf, array, name):

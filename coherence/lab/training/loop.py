@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from coherence.lab.runs import Run
+from coherence.lab.runs.files import to_json
 from coherence.probes.costs import cost, operations
 
 from .agenda import Agenda
-from .checkpoints import from_arrays, to_arrays
+from .checkpoints import digest, from_arrays, to_arrays
 from .order import batches
 from .problem import Problem, check_watched, watched
 from .programs import PROGRAMS
@@ -60,12 +61,16 @@ def train(
 
     Raises:
         ValueError: a batch larger than the data, a stopping rule that watches what is not measured,
-            is never asked, or has seeds side by side; a run that has come further than asked for.
+            is never asked, or has seeds side by side; a run that has come further than asked for,
+            or was begun with other data.
         OSError: a disk that is full or gone; the runs keep what they had, up to the last
         checkpoint.
         Terminated: SIGTERM came; it is a `SystemExit` of status 143.
     """
     pending = _pending(problems, runs, steps, say or (lambda line: None))
+    digests = _digests(problems)
+    for run, parts in zip(runs, digests):
+        _check_data(run, parts)
     if not pending:
         return
     schedule = tuple(schedule)
@@ -89,6 +94,7 @@ def train(
         )
     groups = _side_by_side_groups(pending) if vmapped else [[pair] for pair in pending]
     first = pending[0][0]
+    data = {run.path: parts for run, parts in zip(runs, digests)}
     agenda = Agenda(first.probes, schedule, steps, examples // batch_size)
     with termination() as asked_to_end:
         for members in groups:
@@ -99,6 +105,7 @@ def train(
                 for probe in problem.probes:
                     run.save(f"examples-{probe.name}", **probe.shown())
                 run.annotate(
+                    data=data[run.path],
                     device=jax.devices()[0].device_kind,
                     seeds_side_by_side=[run.seed for _, run in members],
                     axes=functools.reduce(
@@ -132,6 +139,31 @@ def _pending(problems, runs, steps, say):
         if not run.done:
             pending.append((problem, run))
     return pending
+
+
+def _digests(problems):
+    """`{part: digest}` of each problem's data; arrays that seeds share are read once."""
+    known: dict[tuple[int, ...], str] = {}
+
+    def of(part):
+        leaves = tuple(id(leaf) for leaf in jax.tree.leaves(part))
+        if leaves not in known:
+            known[leaves] = digest(part)
+        return known[leaves]
+
+    return [{name: of(part) for name, part in problem.data.items()} for problem in problems]
+
+
+def _check_data(run, parts):
+    """Refuse other data than a run was begun with: half of it would have seen each."""
+    before = run.manifest.get("data", {})
+    changed = [name for name in parts if before.get(name, parts[name]) != parts[name]]
+    if changed:
+        settings = f" (settings: {to_json(run.config['data'])})" if "data" in run.config else ""
+        raise ValueError(
+            f"{run.path} was begun with other data: {', '.join(changed)} changed since{settings}. "
+            "Bring the old file back, or delete that directory and run again."
+        )
 
 
 def _side_by_side_groups(pending):

@@ -1,5 +1,7 @@
 """MNIST is the original's bytes, wherever they come from, or a clear error."""
 
+import concurrent.futures
+import contextlib
 import functools
 import gzip
 import hashlib
@@ -7,13 +9,14 @@ import http.server
 import os
 import struct
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from coherence.lab import data
-from coherence.lab.data import handwritten_digits
+from coherence.lab.data import fetching, handwritten_digits
 
 IMAGES = np.arange(5 * 28 * 28, dtype=np.uint8).reshape(5, 28, 28)
 LABELS = np.array([5, 0, 4, 1, 9], np.uint8)
@@ -38,7 +41,7 @@ def tiny(tmp_path, monkeypatch) -> Path:
     sums = {}
     for name in handwritten_digits.FILES:
         content = idx_bytes(IMAGES if "images" in name else LABELS)
-        sums[name] = hashlib.md5(content).hexdigest()
+        sums[name] = (hashlib.md5(content).hexdigest(), hashlib.sha256(content).hexdigest())
         (folder / name).write_bytes(gzip.compress(content))
     monkeypatch.setattr(handwritten_digits, "FILES", sums)
     monkeypatch.setattr(
@@ -57,14 +60,21 @@ def mirror(tiny):
         def log_message(self, *args):
             pass
 
-    with http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(tiny))
-    ) as server:
+    with served(functools.partial(Quiet, directory=str(tiny))) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def served(handler):
+    """A server on this machine; yields its address."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_pixels_are_in_the_unit_interval_and_labels_int32(tiny, monkeypatch):
@@ -167,6 +177,78 @@ def test_fetching_replaces_a_damaged_file_in_the_cache(tiny, mirror, monkeypatch
         data.mnist()
     data.fetch("mnist")
     np.testing.assert_array_equal(data.mnist().y_train, LABELS)
+
+
+def test_another_file_of_the_same_md5_is_refused(tiny, monkeypatch):
+    file = tiny / "train-labels-idx1-ubyte.gz"
+    md5, sha256 = handwritten_digits.FILES[file.name]
+    monkeypatch.setitem(handwritten_digits.FILES, file.name, (md5, sha256[::-1]))
+    with pytest.raises(ValueError, match=f"bytes have SHA-256 {sha256}, expected {sha256[::-1]}"):
+        handwritten_digits.check(file)
+
+
+def test_two_that_fetch_at_once_download_each_file_once(tiny, monkeypatch, tmp_path):
+    asked = []
+
+    class Slow(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            time.sleep(0.05)  # the other one comes meanwhile
+            super().do_GET()
+
+        def log_message(self, *args):
+            pass
+
+    with served(functools.partial(Slow, directory=str(tiny))) as address:
+        monkeypatch.setattr(handwritten_digits, "MIRRORS", (address,))
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            first, second = pool.map(data.fetch, ["mnist", "mnist"])
+    assert first == second
+    assert sorted(asked) == sorted(f"/{name}" for name in handwritten_digits.FILES)
+    assert sorted(os.listdir(tmp_path / "cache" / "mnist")) == sorted(handwritten_digits.FILES)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "said"),
+    [
+        ("MAX_BYTES", 10, "more than 10 bytes, which no file here has"),
+        ("MAX_SECONDS", -1.0, "only [0-9]+ bytes in -1 seconds"),
+    ],
+)
+def test_a_mirror_that_sends_without_an_end_is_given_up(
+    tiny, mirror, monkeypatch, tmp_path, limit, value, said
+):
+    monkeypatch.setattr(handwritten_digits, "MIRRORS", (mirror,))
+    monkeypatch.setattr(fetching, limit, value)
+    with pytest.raises(FileNotFoundError, match=rf"no mirror gave it \(.*{said}"):
+        data.mnist()
+    assert os.listdir(tmp_path / "cache" / "mnist") == []
+
+
+def test_a_download_that_ends_early_is_said(tiny, monkeypatch):
+    class Short(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "100")
+            self.end_headers()
+            self.wfile.write(b"a few")
+
+        def log_message(self, *args):
+            pass
+
+    with served(Short) as address:
+        monkeypatch.setattr(handwritten_digits, "MIRRORS", (address,))
+        with pytest.raises(FileNotFoundError, match="ended 95 bytes early"):
+            data.mnist()
+
+
+def test_a_small_file_that_unpacks_to_a_large_one_is_refused(tiny, monkeypatch):
+    monkeypatch.setattr(fetching, "MAX_BYTES", 1000)
+    file = tiny / "train-images-idx3-ubyte.gz"
+    file.write_bytes(gzip.compress(bytes(10**7)))
+    first = hashlib.md5(bytes(1000)).hexdigest()  # of what was unpacked
+    with pytest.raises(ValueError, match=f"have MD5 {first}"):
+        handwritten_digits.check(file)
 
 
 def test_a_cache_that_cannot_be_written_is_a_clear_error(tiny, monkeypatch, tmp_path):

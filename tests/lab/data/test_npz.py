@@ -88,18 +88,45 @@ def test_a_relative_path_is_also_looked_up_where_the_data_are(write, monkeypatch
             {"y_train": np.eye(4, dtype=int)},
             r"y_train must be integer labels .* of shape \(4, 4\)\. .*one_hot\.argmax\(1\)",
         ),
+        (
+            {"y_train": np.array([[0], [1], [2], [0]])},
+            r"of shape \(4, 1\)\. Write labels\.astype\(int\), in one row: labels\.ravel\(\)\.",
+        ),
+        (
+            {"y_test": np.array(["cat"])},
+            r"y_test must be integer labels .* Write classes, labels = numpy\.unique\(names",
+        ),
+        (
+            {"y_train": np.array([0, 1, 2**32 + 1, 0])},
+            r"y_train has the label 4294967297, as if there were more than 1,000,000 classes\. "
+            "Number them from 0",
+        ),
+        ({"y_test": np.array([2**31])}, "y_test has the label 2147483648, as if"),
+        ({"y_train": np.array([0, 1, 2**63, 0], np.uint64)}, "the label 9223372036854775808"),
+        (
+            {"x_test": np.zeros((1, 2, 2, 3), np.float32)},
+            r"x_train is uint8 and x_test float32\. Only uint8 is divided by 255, so they would "
+            "differ in scale",
+        ),
+        ({"x_train": np.zeros((4, 2, 2, 3), np.int16)}, "x_train is int16 and x_test uint8"),
         ({"y_train": np.array([0, -1, 2, 0])}, "y_train has the label -1; labels count from 0"),
         ({"classes": np.array(["cat", "dog"])}, "the largest label is 2, but classes names only 2"),
         (
-            {"x_train": np.zeros((4, 5))},
+            {"x_train": np.zeros((4, 5), np.uint8)},
             r"an example has shape \(5,\) in x_train and \(2, 2, 3\) in x_test; both need the same",
         ),
         (
             {"x_train": np.zeros(4)},
             r"x_train must be real numbers of shape \[n, ...\], got float64 of shape \(4,\)",
         ),
-        ({"x_test": np.full((1, 2, 2, 3), np.nan)}, "x_test holds NaN or infinity"),
-        ({"x_test": np.zeros((0, 2, 2, 3)), "y_test": np.zeros(0, int)}, "mine: x_test is empty"),
+        (
+            {"x_train": np.zeros((4, 1)), "x_test": np.full((1, 1), np.nan)},
+            "x_test holds NaN or infinity",
+        ),
+        (
+            {"x_test": np.zeros((0, 2, 2, 3), np.uint8), "y_test": np.zeros(0, int)},
+            "mine: x_test is empty",
+        ),
         ({"x_train": np.array([object()] * 4)}, r"cannot be read as \.npz"),
     ],
 )

@@ -35,7 +35,7 @@ from coherence.lab.settings import (
     soft_threshold,
 )
 from coherence.lab.training import Classification, Problem, step, train
-from coherence.lab.training.checkpoints import from_arrays, to_arrays
+from coherence.lab.training.checkpoints import digest, from_arrays, to_arrays
 from coherence.lab.training.order import batches
 from tests import zoo
 
@@ -635,3 +635,50 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path, make):
             assert (one.path / "best_params.npz").read_bytes() == (
                 other.path / "best_params.npz"
             ).read_bytes()
+
+
+def test_data_that_changed_between_kill_and_resume_are_refused(tmp_path):
+    def other(seed):
+        x, y = problem(seed).data["train"]
+        return problem(seed, data={"train": (x, y.at[3, 1].add(1e-3))})
+
+    with pytest.raises(KeyboardInterrupt):
+        learn(tmp_path, checkpoint_seconds=0, progress=interrupted_at(2))
+    with pytest.raises(
+        ValueError,
+        match=r"seed=0 was begun with other data: train changed since\. Bring the old file back, "
+        "or delete that directory",
+    ):
+        learn(tmp_path, make=other)
+    (run,) = learn(tmp_path)  # nothing was lost
+    assert run.done
+    with pytest.raises(ValueError, match="seed=0 was begun with other data"):
+        learn(tmp_path, (0, 1), make=other)  # nor may a seed be added with other data
+    assert not (tmp_path / "seed=1" / "metrics.jsonl").exists()
+
+
+def test_the_settings_of_changed_data_are_named(tmp_path):
+    config = {"data": {"kind": "npz", "path": "mine.npz"}}
+    with Run.open(tmp_path, config, seed=0) as run:
+        run.annotate(data={"train": "of the file as it was"})
+        with pytest.raises(
+            ValueError,
+            match=r'changed since \(settings: {"kind": "npz", "path": "mine\.npz"}\)\. Bring',
+        ):
+            train([problem(0)], [run], steps=1, batch_size=8, schedule=())
+
+
+def test_a_digest_is_of_names_types_shapes_and_values():
+    trees = [
+        {"a": np.zeros(4)},
+        {"b": np.zeros(4)},
+        {"a": np.zeros(4, np.int64)},
+        {"a": np.zeros((2, 2))},
+        {"a": np.ones(4)},
+        {"a": jax.random.key(0)},
+        {"a": jnp.zeros(4, jnp.bfloat16)},
+        {"a": np.zeros(2), "b": np.zeros(2)},
+    ]
+    assert len({digest(tree) for tree in trees}) == len(trees)
+    whole = np.arange(8.0, dtype=np.float32)
+    assert digest({"a": whole[::2]}) == digest({"a": jnp.arange(0, 8, 2, dtype=jnp.float32)})
