@@ -147,7 +147,7 @@ def whole(pairs):
         return jax.block_until_ready(total)
 
     ours = lambda: co.measure(
-        LOSS, params, (x, y), batch_size=EPOCH_BATCH, by=co.layer, groups=corrupt
+        LOSS, params, (x, y), batch_size=EPOCH_BATCH, by="layer", groups=corrupt
     )
     row(
         "alpha of 60,000, by layer and group, with intervals",

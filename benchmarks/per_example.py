@@ -75,7 +75,7 @@ def measure(name, net, pairs):
 
     def ours(p, b):
         losses, g = co.per_example_value_and_grad(loss)(p, b)
-        return losses, co.squared_norms(g), co.alpha(g, by=co.layer), co.mean(g)
+        return losses, co.gradients.squared_norms(g), co.alpha(g, by="layer"), co.mean(g)
 
     fast, reference = compiled(ours, params, batch), compiled(plain, params, batch)
     _, norms, _, mean = fast.run()
@@ -108,9 +108,12 @@ def _fast_share(loss, params, batch):
     """Share of the parameters (numbers, not leaves) whose gradients a rule makes."""
     nodes = jax.eval_shape(co.per_example_value_and_grad(loss), params, batch)[1]
     nodes = jax.tree.leaves(
-        nodes, is_leaf=lambda x: isinstance(x, co.Factored | co.Stacked | co.Recomputed)
+        nodes,
+        is_leaf=lambda x: isinstance(
+            x, co.gradients.Factored | co.gradients.Stacked | co.gradients.Recomputed
+        ),
     )
-    recomputed = sum(math.prod(x.shape) for x in nodes if isinstance(x, co.Recomputed))
+    recomputed = sum(math.prod(x.shape) for x in nodes if isinstance(x, co.gradients.Recomputed))
     return 1 - recomputed / sum(math.prod(x.shape) for x in nodes)
 
 

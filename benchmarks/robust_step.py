@@ -53,7 +53,7 @@ class Case(NamedTuple):
 
     @property
     def aggregator(self):
-        return co.median() if self.c == 50 else co.winsorize(self.c)
+        return co.optim.median() if self.c == 50 else co.optim.winsorize(self.c)
 
 
 CASES = [
@@ -160,7 +160,7 @@ def largest_error(loss, params, batch, stepped, case, coordinates=300):
 def robust(case, speed, quick):
     """The case's row, and whether the update is right."""
     loss, params, batch = problem(case.m, 2048, 1)
-    tx = co.chain(case.aggregator, optax.sgd(LEARNING_RATE))
+    tx = co.optim.chain(case.aggregator, optax.sgd(LEARNING_RATE))
     ours = compiled(stepping(loss, tx, tx.init(params)), params, batch)
     error = largest_error(loss, params, batch, ours.run()[0], case)
     several = lambda: [ours.run() for _ in range(STEPS)]
@@ -224,7 +224,7 @@ def main():
     loss, params, batch = problem(100, 256, 3)
     against_sgd(
         "`winsorize(2)`, 784-256-256-256-10",
-        co.chain(co.winsorize(2), sgd),
+        co.optim.chain(co.optim.winsorize(2), sgd),
         params,
         batch,
         loss,
@@ -233,11 +233,13 @@ def main():
     )
     loss, params, batch = problem(100, 2048, 1)
     for name, tx in {
-        "M3": co.median_of_means(3),
-        "RM3": co.rolling_median(3),
-        "RA3": co.rolling_mean(3),
+        "M3": co.optim.median_of_means(3),
+        "RM3": co.optim.rolling_median(3),
+        "RA3": co.optim.rolling_mean(3),
     }.items():
-        against_sgd(f"{name}, 784-2048-10", co.chain(tx, sgd), params, batch, loss, pairs, 1.3)
+        against_sgd(
+            f"{name}, 784-2048-10", co.optim.chain(tx, sgd), params, batch, loss, pairs, 1.3
+        )
     sys.exit(0 if all(right) else "an update differs from the oracle")
 
 

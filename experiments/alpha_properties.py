@@ -248,8 +248,9 @@ def _properties(loss, params, sample, key, drawn):
     """What comes out for each property: exactly, or on average over draws."""
     import jax.numpy as jnp
 
-    from coherence import alpha, alpha_unbiased, layer, per_example_value_and_grad
-    from coherence.metrics import moments
+    from coherence import alpha, per_example_value_and_grad
+    from coherence.metrics import alpha_unbiased, moments
+    from coherence.trees import layer
 
     gradients = per_example_value_and_grad(loss)(params, sample)[1]
     layers = moments(gradients, by=layer).values()
@@ -330,8 +331,8 @@ def _by_drawing(gradients, key, drawn):
     import jax
     import jax.numpy as jnp
 
-    from coherence import alpha_from_minibatches, alpha_unbiased, gram
-    from coherence.metrics import moments
+    from coherence.gradients import gram
+    from coherence.metrics import alpha_from_minibatches, alpha_unbiased, moments
 
     # Only inner products matter: coordinates in the space that the gradients span are m numbers an
     # example, however large the network.

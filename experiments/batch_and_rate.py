@@ -113,7 +113,8 @@ class Redrawn(Learner):
     def build(self, seed):
         import jax
 
-        from coherence import gram, per_example_value_and_grad
+        from coherence import per_example_value_and_grad
+        from coherence.gradients import gram
 
         problem = super().build(seed)
 

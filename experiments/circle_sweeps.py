@@ -38,7 +38,8 @@ STUDIED = ("error", "kept", "distance", "from_normal", "rho")
 
 def coherence_by_half(view):
     """m-coherence of encoder and decoder."""
-    from coherence import layer, m_coherence
+    from coherence import m_coherence
+    from coherence.trees import layer
 
     return m_coherence(view.pooled, by=lambda path: layer(path).split("/")[0])
 

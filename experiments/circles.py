@@ -57,7 +57,8 @@ class Watched(Autoencoding):
     def build(self, seed):
         import jax
 
-        from coherence import layer, m_coherence, per_example_value_and_grad
+        from coherence import m_coherence, per_example_value_and_grad
+        from coherence.trees import layer
 
         problem, terms = super().build(seed), self._terms(self.model.build())
         order = np.random.default_rng([seed, 6]).permutation(len(problem.data["corrupt"]))

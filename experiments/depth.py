@@ -105,7 +105,7 @@ def main_share(view):
     """
     import jax.numpy as jnp
 
-    from coherence import gram
+    from coherence.gradients import gram
 
     lengths, directions = jnp.linalg.eigh(gram(view.few))
     parts = lengths.clip(min=0) * jnp.square(directions.sum(0))

@@ -211,9 +211,10 @@ class _Network:
 
         import coherence as co
         from coherence.lab.tasks.autoencoding import elbo_terms, evaluate
+        from coherence.trees import layer
 
         terms = elbo_terms(model, error="cross_entropy")
-        part = lambda path: co.layer(path).split("/")[0]
+        part = lambda path: layer(path).split("/")[0]
 
         def coherence(params, factor, examples):
             def loss(params, example):

@@ -43,7 +43,8 @@ class FewDigits:
 
 
 def squared_norm_by_layer(view):
-    from coherence import layer, squared_norms
+    from coherence.gradients import squared_norms
+    from coherence.trees import layer
 
     return {name: n.mean() for name, n in squared_norms(view.few, by=layer).items()}
 

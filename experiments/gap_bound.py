@@ -74,7 +74,8 @@ def measuring(network, outputs, curved):
     import jax
     import jax.numpy as jnp
 
-    from coherence import metrics, per_example_value_and_grad, squared_norms
+    from coherence import metrics, per_example_value_and_grad
+    from coherence.gradients import squared_norms
     from coherence.lab.tasks.classification import cross_entropy, evaluate
 
     model = network.build(outputs)

@@ -153,7 +153,8 @@ def deviations(measures, gradients, pooled):
     import jax
     import jax.numpy as jnp
 
-    from coherence import gram, metrics
+    from coherence import metrics
+    from coherence.gradients import gram
 
     m, onto_all, products = pooled.m, measures["generalization_ratio"], gram(gradients)
     of_unbiased = lambda alpha: 1 + (m - 1) * alpha

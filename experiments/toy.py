@@ -81,7 +81,8 @@ class Toy:
     def build(self, seed):
         import jax
 
-        from coherence import alpha, materialize, mean, per_example_value_and_grad
+        from coherence import alpha, mean, per_example_value_and_grad
+        from coherence.gradients import materialize
         from coherence.lab.models.linear import Linear
         from coherence.lab.tasks.regression import evaluate, half_squared_error
         from coherence.lab.training.problem import Problem

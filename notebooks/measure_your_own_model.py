@@ -124,7 +124,7 @@ def measure(params, sample, groups):
     Each entry is [2, 2]: by labels and by lot; within them False, True.
     """
     _, gradients = per_example(params, sample)
-    both = [co.metrics.moments(gradients, by=co.layer, groups=g) for g in groups]
+    both = [co.metrics.moments(gradients, by="layer", groups=g) for g in groups]
     return jax.tree.map(lambda *entries: jnp.stack(entries), *both), co.metrics.moments(gradients)
 
 
@@ -292,8 +292,10 @@ for t in (0, 10, 80, 300, 700, 1490):
 # ## With your own model
 #
 # - Anything works that can be called on one example: Linen, Equinox, plain functions
-# (`docs/per_example_gradients.md`). - Dropout: put a key per example into the batch. Measure with
-# it or without; say which. - Batch norm: freeze its statistics, or measure mini-batch gradients
-# with `co.alpha_from_minibatches`. - A `RecomputedWarning` names the layers without a fast rule:
-# exact, but slow. - Groups of different sizes: `co.alpha_unbiased` has no floor. It can be a little
-# below 0; leave it there.
+#   (`docs/per_example_gradients.md`).
+# - Dropout: put a key per example into the batch. Measure with it or without; say which.
+# - Batch norm: freeze its statistics, or measure mini-batch gradients with
+#   `co.metrics.alpha_from_minibatches`.
+# - A `RecomputedWarning` names the layers without a fast rule: exact, but slow.
+# - Groups of different sizes: `co.metrics.alpha_unbiased` has no floor. It can be a little below 0;
+#   leave it there.

@@ -87,7 +87,7 @@ with ocp.StandardCheckpointer() as checkpointer:
     for t in SAVED:
         saved = checkpointer.restore(FOLDER / f"step={t}", shapes)
         measured[t] = co.measure(
-            loss, saved, (x, y), batch_size=700, by=co.layer, groups=corrupt
+            loss, saved, (x, y), batch_size=700, by="layer", groups=corrupt
         ).alpha_unbiased  # probe
         readings[t] = probe(saved)  # probe
 

@@ -78,11 +78,12 @@ for name in ("flax", "sklearn", "matplotlib", "tyro", "shtab", "platformdirs", "
     sys.modules[name] = None
 import jax.numpy as jnp, optax
 import coherence as co
-for name in co.__all__:
-    getattr(co, name)
+for room in (co, co.checks, co.gradients, co.metrics, co.optim, co.probes):
+    for name in room.__all__:
+        getattr(room, name)
 loss = lambda params, x: (params["w"] @ x) ** 2
 losses, grads = co.per_example_value_and_grad(loss)({"w": jnp.ones(3)}, jnp.eye(3))
-assert co.alpha(grads) > 0.3 and co.winsorize(2).update(grads, None)[0]["w"].shape == (3,)
+assert co.alpha(grads) > 0.3 and co.optim.winsorize(2).update(grads, None)[0]["w"].shape == (3,)
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
@@ -104,8 +105,10 @@ def test_experiments_and_figures_have_no_siblings(folder):
 
 
 def test_every_listed_name_exists_and_has_a_docstring():
-    for name in coherence.__all__:
-        assert getattr(coherence, name).__doc__, f"{name} has no docstring"
+    core = [coherence.checks, coherence.gradients, coherence.metrics, coherence.optim]
+    for room in (coherence, *core, coherence.probes):
+        for name in room.__all__:
+            assert getattr(room, name).__doc__, f"{room.__name__}.{name} has no docstring"
 
 
 def test_no_module_bears_the_name_of_a_function_it_exports():

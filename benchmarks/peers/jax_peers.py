@@ -36,7 +36,7 @@ def coherence(loss, m):
 
     def run(params, batch):
         _, gradients = co.per_example_value_and_grad(loss)(params, batch)
-        return co.squared_norms(gradients), co.mean(gradients)
+        return co.gradients.squared_norms(gradients), co.mean(gradients)
 
     return run
 

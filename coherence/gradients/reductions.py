@@ -162,7 +162,7 @@ def squared_norms(gradients: PyTree, *, by: By) -> dict[str, jax.Array]: ...
 def squared_norms(gradients, *, by=None):
     """||g_i||^2 for each example, over all leaves: [m].
 
-    With `by` (`coherence.layer`, `coherence.leaf`) `{name: [m]}`.
+    With `by` ("layer", "leaf" or a function of a key path) `{name: [m]}`.
     """
     norms: dict = {}
     split = splits_layers(by)

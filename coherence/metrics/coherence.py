@@ -76,8 +76,8 @@ def alpha(
     Args:
         gradients: from `per_example_value_and_grad`, a plain tree whose leaves have a leading axis
             of m examples, or what `pool` made of them (of a tuple the result is [groups]).
-        by: "layer", "leaf", or a function from a leaf's key path to a name (`coherence.layer`); the
-            result is then a dict. Layers that `lax.scan` goes over are NAME/0, NAME/1, ... by the
+        by: "layer", "leaf", or a function from a leaf's key path to a name; the result is then a
+            dict. Layers that `lax.scan` goes over are NAME/0, NAME/1, ... by the
             first two; a function of your own names their leaf as a whole.
         groups: bool [m] (result [2], False first) or int [m] with `num_groups`: one alpha a group,
         each with its own m.

@@ -36,7 +36,7 @@ def coherence_mask(
     Args:
         threshold: m-coherence above which a layer is kept, at least 0 (which keeps all).
         by: what is kept or dropped as one: "layer", "leaf", or a function from a leaf's key path to
-            a name (such as `coherence.layer`).
+            a name.
 
     >>> tx = coherence_mask(1.5)
     >>> tx.update({"shared": jnp.ones((2, 1)), "private": jnp.eye(2)}, tx.init(None))[0]

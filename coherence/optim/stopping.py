@@ -18,7 +18,7 @@ A rule has `init(params) -> state` and `update(state, metric, params) -> state`.
 check with a metric of nan never counts in its favor: it is no improvement and crosses no threshold.
 
 >>> import jax.numpy as jnp
->>> from coherence import stopping
+>>> from coherence.optim import stopping
 >>> rule = stopping.patience(2)
 >>> state = rule.init(params := jnp.zeros(1))
 >>> for validation_loss in (1.0, 0.5, 0.6, 0.7):

@@ -41,8 +41,8 @@ def problem(duty, tx):
 
 
 def test_a_good_method_is_ok_and_its_table_has_a_line_for_each_check():
-    check = co.check_aggregator(
-        co.median(), promises=[promises.odd, promises.breakdown(0.5)], twin=MEDIAN
+    check = co.checks.check_aggregator(
+        co.optim.median(), promises=[promises.odd, promises.breakdown(0.5)], twin=MEDIAN
     )
     assert check.ok
     assert check.problems == ()
@@ -223,7 +223,7 @@ def only_problem(check):
 
 def test_what_chain_refuses_is_a_problem():
     tx = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), mean_by_hand)
-    said = only_problem(co.check_aggregator(tx))
+    said = only_problem(co.checks.check_aggregator(tx))
     assert said.startswith(
         "chains with sgd and adam: TypeError: chain(aggregator, *rest) starts with an aggregator"
     )
@@ -248,7 +248,7 @@ def test_another_definition_than_the_twin_and_broken_promises_are_problems():
         promises.breakdown(0.1),
         promises.odd,
     ]
-    check = co.check_aggregator(co.average(), twin=MEDIAN, promises=mine)
+    check = co.checks.check_aggregator(co.optim.average(), twin=MEDIAN, promises=mine)
     twin, nameless, nan, crashed, negative, breaks = check.problems
     assert twin.startswith("its twin agrees: of 20 examples, it differs: matrix by ")
     assert nameless.startswith("promise: functools.partial(")
@@ -358,10 +358,10 @@ def warming_up(window):
 
 def test_a_method_with_a_memory_is_judged_when_it_is_full():
     mean = leafwise(lambda g: g.mean(0))
-    assert co.check_aggregator(
+    assert co.checks.check_aggregator(
         warming_up(3), promises=[promises.is_the_mean, promises.shifts], twin=mean, steps=3
     ).ok
-    problems = co.check_aggregator(
+    problems = co.checks.check_aggregator(
         warming_up(3), promises=[promises.is_the_mean], twin=mean, steps=2
     ).problems
     assert [p.split(":")[0] for p in problems] == ["its twin agrees", "promise"]
@@ -390,8 +390,8 @@ def test_mistakes_are_named():
         match=r"check_aggregator\(tx\): an optax transformation such as median\(\), got "
         r"function. Did you call it\?",
     ):
-        co.check_aggregator(co.median)
+        co.checks.check_aggregator(co.optim.median)
     with pytest.raises(
         ValueError, match=r"check_aggregator\(steps\): the gradients are fed at least once, got 0\."
     ):
-        co.check_aggregator(co.median(), steps=0)
+        co.checks.check_aggregator(co.optim.median(), steps=0)

@@ -207,21 +207,21 @@ def test_reductions_refuse_what_is_no_per_example_gradient():
         match=r"leaves disagree about the number of examples \(their first axis\): \{'a': 3, "
         r"'b': 4\}",
     ):
-        co.squared_norms({"a": jnp.ones((3, 2)), "b": jnp.ones((4, 2))})
+        co.gradients.squared_norms({"a": jnp.ones((3, 2)), "b": jnp.ones((4, 2))})
     with pytest.raises(ValueError, match="gradients are of 0 examples"):
-        co.squared_norms(jnp.ones((0, 2)))
+        co.gradients.squared_norms(jnp.ones((0, 2)))
     with pytest.raises(TypeError, match="leaf all is int32: gradients need floats"):
-        co.squared_norms(jnp.ones((3, 2), jnp.int32))
+        co.gradients.squared_norms(jnp.ones((3, 2), jnp.int32))
     with pytest.raises(
         ValueError, match=r"tree must have the parameters' shapes \[\(2,\)\], got \[\(3,\)\]"
     ):
-        co.dot(jnp.ones((4, 2)), jnp.ones(3))
+        co.gradients.dot(jnp.ones((4, 2)), jnp.ones(3))
 
 
 def test_a_leaf_without_a_rule_is_said_by_name():
     loss = lambda p, x: jnp.sum(jnp.sin(p["odd"])) * jnp.sum(x)
     with pytest.warns(
-        co.RecomputedWarning,
+        co.gradients.RecomputedWarning,
         match=r"no rule where these parameters meet their first data: odd \(sin\)",
     ):
         jax.jit(co.per_example_value_and_grad(loss))({"odd": jnp.ones(5000)}, X)
@@ -231,7 +231,7 @@ def test_nan_and_infinite_gradients_show():
     _, gradients = co.per_example_value_and_grad(_dense)(
         W, X.at[0, 0].set(jnp.nan).at[1, 0].set(jnp.inf)
     )
-    norms = co.squared_norms(gradients)
+    norms = co.gradients.squared_norms(gradients)
     assert jnp.isnan(norms[0])
     assert jnp.isinf(norms[1])
     assert jnp.isfinite(norms[2:]).all()

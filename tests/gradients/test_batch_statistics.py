@@ -236,7 +236,9 @@ def test_the_transform_refuses_and_names_three_ways_out():
 def test_the_refusal_can_be_overridden_and_then_shows_the_trap():
     loss, params, _ = TRAPS["linen"]()
     _, gradients = co.per_example_value_and_grad(loss, allow_batch_statistics=True)(params, VECTORS)
-    first = [np.asarray(leaf) for leaf in jax.tree.leaves(co.materialize(gradients)["Dense_0"])]
+    first = [
+        np.asarray(leaf) for leaf in jax.tree.leaves(co.gradients.materialize(gradients)["Dense_0"])
+    ]
     assert not any(leaf.any() for leaf in first)
 
 
@@ -248,7 +250,7 @@ def test_a_named_axis_bound_outside_is_refused():
         match="loss of one example needs statistics of a batch: psum.* over the named axis devices",
     ):
         jax.vmap(
-            lambda x: co.squared_norms(
+            lambda x: co.gradients.squared_norms(
                 co.per_example_value_and_grad(loss)(zoo.normal(3, 5, 4), x)[1]
             ),
             axis_name="devices",

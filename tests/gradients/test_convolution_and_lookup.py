@@ -31,7 +31,10 @@ SHAPES = [
 
 def nodes(gradients):
     return jax.tree.leaves(
-        gradients, is_leaf=lambda x: isinstance(x, co.Factored | co.Stacked | co.Recomputed)
+        gradients,
+        is_leaf=lambda x: isinstance(
+            x, co.gradients.Factored | co.gradients.Stacked | co.gradients.Recomputed
+        ),
     )
 
 
@@ -63,9 +66,12 @@ def test_a_residual_network_with_group_norm_is_exact():
     params, loss = model.init(jax.random.key(0), batch[0]), cross_entropy(model)
     _, gradients = co.per_example_value_and_grad(loss)(params, batch)
     g = reference.flat(reference.gradients(loss, params, batch))
-    np.testing.assert_allclose(co.squared_norms(gradients), (g**2).sum(1), rtol=1e-4)
+    np.testing.assert_allclose(co.gradients.squared_norms(gradients), (g**2).sum(1), rtol=1e-4)
     np.testing.assert_allclose(
-        reference.flat(co.materialize(gradients)), g, rtol=1e-3, atol=1e-4 * np.abs(g).max()
+        reference.flat(co.gradients.materialize(gradients)),
+        g,
+        rtol=1e-3,
+        atol=1e-4 * np.abs(g).max(),
     )
 
 
@@ -83,10 +89,10 @@ def test_a_tied_flax_embedding_is_exact_and_never_formed():
     params, batch = model.init(jax.random.key(0), ids), (ids, ids[:, 0])
     loss = cross_entropy(model)
     _, gradients = co.per_example_value_and_grad(loss)(params, batch)
-    assert isinstance(gradients["params"]["Embed_0"]["embedding"], co.Factored)
+    assert isinstance(gradients["params"]["Embed_0"]["embedding"], co.gradients.Factored)
     g = reference.flat(reference.gradients(loss, params, batch))
-    np.testing.assert_allclose(co.squared_norms(gradients), (g**2).sum(1), rtol=1e-5)
-    np.testing.assert_allclose(co.gram(gradients), g @ g.T, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(co.gradients.squared_norms(gradients), (g**2).sum(1), rtol=1e-5)
+    np.testing.assert_allclose(co.gradients.gram(gradients), g @ g.T, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("model", SHAPES, ids=lambda model: model.__name__)
@@ -94,7 +100,9 @@ def test_a_tied_flax_embedding_is_exact_and_never_formed():
 def test_how_many_examples_are_worked_on_at_a_time_changes_nothing(model, room, monkeypatch):
     monkeypatch.setattr(term, "_IN_CACHE", room)
     monkeypatch.setattr(term, "_SLAB", room)
-    _, (formed, norms, gram), g = reduced(model, co.materialize, co.squared_norms, co.gram)
+    _, (formed, norms, gram), g = reduced(
+        model, co.gradients.materialize, co.gradients.squared_norms, co.gradients.gram
+    )
     np.testing.assert_allclose(reference.flat(formed), g, rtol=1e-4, atol=1e-5 * np.abs(g).max())
     np.testing.assert_allclose(norms, (g**2).sum(1), rtol=1e-5)
     np.testing.assert_allclose(gram, g @ g.T, rtol=1e-4, atol=1e-5 * (g**2).sum(1).max())
@@ -106,9 +114,12 @@ def test_factors_and_rows_of_a_leaf_give_the_same_numbers(model, rows, monkeypat
     monkeypatch.setattr("coherence.gradients.factors._LARGER", rows)
     monkeypatch.setattr("coherence.gradients.factors.pairs_are_cheaper", lambda *_: not rows)
     kinds, (norms, mean, dots), g = reduced(
-        model, co.squared_norms, co.mean, lambda gradients: co.dot(gradients, co.mean(gradients))
+        model,
+        co.gradients.squared_norms,
+        co.mean,
+        lambda gradients: co.gradients.dot(gradients, co.mean(gradients)),
     )
-    assert set(kinds) == {co.Stacked if rows else co.Factored}
+    assert set(kinds) == {co.gradients.Stacked if rows else co.gradients.Factored}
     np.testing.assert_allclose(norms, (g**2).sum(1), rtol=1e-5)
     whole = lambda tree: reference.flat(jax.tree.map(lambda x: x[None], tree))[0]
     np.testing.assert_allclose(whole(mean), g.mean(0), rtol=1e-4, atol=1e-5 * np.abs(g).max())
@@ -123,7 +134,7 @@ def test_order_statistics_of_factors_are_those_of_rows(model, monkeypatch):
         "coherence.optim.order_statistics.leaves._FORMED", 200
     )  # a few columns at a time
     _, params, _ = model()
-    update = lambda g: co.median().update(g, co.median().init(params), params)[0]
+    update = lambda g: co.optim.median().update(g, co.optim.median().init(params), params)[0]
     _, (medians,), _ = reduced(model, update)
     expected = jax.tree.map(lambda rows: np.median(rows, 0), truth(model))
     for ours, plain in zip(jax.tree.leaves(medians), jax.tree.leaves(expected)):
@@ -144,7 +155,7 @@ def test_float64_agrees_to_twelve_digits():
             @jax.jit
             def reduced(params, batch, loss=loss):
                 _, gradients = co.per_example_value_and_grad(loss)(params, batch)
-                return co.squared_norms(gradients), co.gram(gradients)
+                return co.gradients.squared_norms(gradients), co.gradients.gram(gradients)
 
             norms, gram = reduced(params, batch)
             g = reference.flat(reference.gradients(loss, params, batch))
@@ -162,7 +173,7 @@ def test_patches_are_never_kept():
 
     def norms(k, x):
         _, gradients = co.per_example_value_and_grad(loss)(k, x)
-        return co.squared_norms(gradients), co.mean(gradients)
+        return co.gradients.squared_norms(gradients), co.mean(gradients)
 
     memory = jax.jit(norms).lower(k, x).compile().memory_analysis()
     assert memory.temp_size_in_bytes < 6 * 4 * x.size  # the patches alone would be 9 * 4 * x.size
@@ -176,9 +187,9 @@ def test_a_table_sized_array_an_example_is_never_formed():
             lambda table, ids: jnp.sum(jnp.tanh(table[ids]) ** 2)
         )(table, ids)
         return (
-            co.squared_norms(gradients),
-            co.gram(gradients),
-            co.alpha(gradients, by=co.layer),
+            co.gradients.squared_norms(gradients),
+            co.gradients.gram(gradients),
+            co.alpha(gradients, by="layer"),
             co.mean(gradients),
         )
 
@@ -206,7 +217,7 @@ def test_what_no_rule_covers_is_still_exact():
     batch = zoo.normal(2, 3, 2, 2, 2, 3), jnp.array([0, 2, 6])
     _, gradients = co.per_example_value_and_grad(loss)(params, batch)
     g = reference.flat(reference.gradients(loss, params, batch))
-    np.testing.assert_allclose(co.squared_norms(gradients), (g**2).sum(1), rtol=1e-5)
+    np.testing.assert_allclose(co.gradients.squared_norms(gradients), (g**2).sum(1), rtol=1e-5)
 
 
 @pytest.mark.parametrize("stacked", [False, True])

@@ -16,7 +16,8 @@ loss = lambda p, e: jnp.sum((jnp.tanh(e[0] @ p["w"] + p["b"]) @ p["v"] - e[1]) *
 
 def measured(p, b):
     losses, g = co.per_example_value_and_grad(loss)(p, b)
-    return losses, co.squared_norms(g), co.alpha(g, by=co.leaf), co.mean(g), co.dot(g, p)
+    norms, dots = co.gradients.squared_norms(g), co.gradients.dot(g, p)
+    return losses, norms, co.alpha(g, by="leaf"), co.mean(g), dots
 
 one = jax.jit(measured)(params, batch)
 sharded = jax.tree.map(lambda x: jax.device_put(x, NamedSharding(mesh, P("data"))), batch)
@@ -29,7 +30,7 @@ text = program.as_text()
 assert "all-reduce" in text
 assert "all-gather" not in text, "the batch or the factors are gathered"
 
-tx = co.chain(co.winsorize(5), optax.sgd(0.1))
+tx = co.optim.chain(co.optim.winsorize(5), optax.sgd(0.1))
 gradients = co.per_example_value_and_grad(loss)
 step = jax.jit(lambda p, b: tx.update(gradients(p, b)[1], tx.init(p), p)[0])
 for a, b in zip(jax.tree.leaves(step(params, batch)), jax.tree.leaves(step(everywhere, sharded))):

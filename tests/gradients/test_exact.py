@@ -11,9 +11,10 @@ import pytest
 import coherence as co
 from coherence.gradients import tracked
 from coherence.gradients.reductions import mean_of
+from coherence.trees import leaf
 from tests import reference, zoo
 
-NODES = (co.Factored, co.Stacked, co.Recomputed)
+NODES = (co.gradients.Factored, co.gradients.Stacked, co.gradients.Recomputed)
 
 
 @pytest.fixture(autouse=True)
@@ -29,13 +30,15 @@ def large(request, monkeypatch):
 
 def recomputed_leaves(gradients):
     paths = jax.tree.leaves_with_path(gradients, is_leaf=lambda x: isinstance(x, NODES))
-    return {co.leaf(path) for path, node in paths if isinstance(node, co.Recomputed)}
+    return {leaf(path) for path, node in paths if isinstance(node, co.gradients.Recomputed)}
 
 
 def per_example(model, **kwargs):
     loss, params, batch = model()
     expected = (
-        pytest.warns(co.RecomputedWarning) if model in zoo.FALLBACK else contextlib.nullcontext()
+        pytest.warns(co.gradients.RecomputedWarning)
+        if model in zoo.FALLBACK
+        else contextlib.nullcontext()
     )
     with expected:
         losses, gradients = co.per_example_value_and_grad(loss, **kwargs)(params, batch)
@@ -58,21 +61,21 @@ def test_every_reduction_equals_the_loop(model):
     def reduced(params, batch):
         losses, g = co.per_example_value_and_grad(loss)(params, batch)
         kinds.append(recomputed_leaves(g))
-        sums = [co.weighted_sum(g, weights), co.mean(g), co.total(g)]
+        sums = [co.gradients.weighted_sum(g, weights), co.mean(g), co.gradients.total(g)]
         powers = mean_of(g, jnp.square), mean_of(g, jnp.abs)
         return (
             losses,
-            co.squared_norms(g),
-            co.gram(g),
-            co.dot(g, params),
+            co.gradients.squared_norms(g),
+            co.gradients.gram(g),
+            co.gradients.dot(g, params),
             sums,
             powers,
-            co.rows(g, [2, 0]),
-            co.materialize(g),
+            co.gradients.rows(g, [2, 0]),
+            co.gradients.materialize(g),
         )
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", co.RecomputedWarning)
+        warnings.simplefilter("ignore", co.gradients.RecomputedWarning)
         losses, norms, gram, dots, sums, powers, rows, formed = reduced(params, batch)
     assert kinds == [zoo.FALLBACK.get(model, set())], (
         "a leaf lost its rule, or gained one: say so in the zoo"
@@ -98,7 +101,7 @@ def test_every_reduction_equals_the_loop(model):
 def test_microbatches_change_nothing(model, size):
     _, gradients, truth = per_example(model, microbatch_size=size)
     g = reference.flat(truth)
-    agree(co.squared_norms(gradients), (g**2).sum(1))
+    agree(co.gradients.squared_norms(gradients), (g**2).sum(1))
     agree(reference.flat(jax.tree.map(lambda x: x[None], co.mean(gradients)))[0], g.mean(0))
 
 
@@ -113,13 +116,15 @@ def test_masked_examples_might_as_well_not_be_there(model):
     keep = np.arange(m) != 1
     poisoned = jax.tree.map(lambda x: x.at[1].set(jnp.nan), batch)
     expected = (
-        pytest.warns(co.RecomputedWarning) if model in zoo.FALLBACK else contextlib.nullcontext()
+        pytest.warns(co.gradients.RecomputedWarning)
+        if model in zoo.FALLBACK
+        else contextlib.nullcontext()
     )
     with expected:
         _, gradients = co.per_example_value_and_grad(loss)(params, poisoned, jnp.asarray(keep))
     g = reference.flat(reference.gradients(loss, params, jax.tree.map(lambda x: x[keep], batch)))
-    agree(co.squared_norms(gradients)[keep], (g**2).sum(1))
-    assert co.squared_norms(gradients)[1] == 0
+    agree(co.gradients.squared_norms(gradients)[keep], (g**2).sum(1))
+    assert co.gradients.squared_norms(gradients)[1] == 0
     agree(reference.flat(jax.tree.map(lambda x: x[None], co.mean(gradients)))[0], g.mean(0))
     agree(co.alpha(gradients), reference.alpha(g))
 
@@ -134,7 +139,7 @@ def test_float64_agrees_to_twelve_digits():
             @jax.jit
             def reduced(params, batch, loss=loss):
                 _, gradients = co.per_example_value_and_grad(loss)(params, batch)
-                return co.squared_norms(gradients), co.gram(gradients)
+                return co.gradients.squared_norms(gradients), co.gradients.gram(gradients)
 
             norms, gram = reduced(params, batch)
             g = reference.flat(reference.gradients(loss, params, batch))
@@ -146,10 +151,10 @@ def test_bfloat16_sums_are_kept_in_float32():
     loss, params, batch = zoo.dense()
     half = lambda tree: jax.tree.map(lambda x: x.astype(jnp.bfloat16), tree)
     _, gradients = co.per_example_value_and_grad(loss)(half(params), half(batch))
-    assert co.squared_norms(gradients).dtype == jnp.float32
+    assert co.gradients.squared_norms(gradients).dtype == jnp.float32
     assert {leaf.dtype for leaf in jax.tree.leaves(co.mean(gradients))} == {jnp.dtype(jnp.bfloat16)}
     g = reference.flat(reference.gradients(loss, params, batch))
-    agree(co.squared_norms(gradients), (g**2).sum(1), rtol=5e-2)
+    agree(co.gradients.squared_norms(gradients), (g**2).sum(1), rtol=5e-2)
 
 
 @pytest.mark.parametrize("half", [jnp.float16, jnp.bfloat16])
@@ -177,13 +182,13 @@ def test_many_small_gradients_in_half_precision_are_summed_in_float32(half, kind
     @jax.jit
     def reduced(w, batch):
         _, g = co.per_example_value_and_grad(loss)(w, batch)
-        mean, total = co.mean(g), co.total(g)
+        mean, total = co.mean(g), co.gradients.total(g)
         return (
-            co.materialize(g),
+            co.gradients.materialize(g),
             mean,
             total,
             co.alpha(g),
-            co.dot(g, 1e-4 * mean),
+            co.gradients.dot(g, 1e-4 * mean),
             mean_of(g, jnp.sign),
         )
 
@@ -203,16 +208,19 @@ def test_small_parameters_without_a_rule_are_not_recomputed(model, monkeypatch):
     loss, params, batch = model()
     _, gradients = co.per_example_value_and_grad(loss)(params, batch)
     assert recomputed_leaves(gradients) == set()
-    agree(co.gram(gradients), (g := reference.flat(reference.gradients(loss, params, batch))) @ g.T)
+    agree(
+        co.gradients.gram(gradients),
+        (g := reference.flat(reference.gradients(loss, params, batch))) @ g.T,
+    )
 
 
 def test_leaves_can_be_left_out_and_count_as_frozen():
     loss, params, batch = zoo.siamese()
-    _, gradients = co.per_example_value_and_grad(loss, only=lambda path: co.leaf(path) == "w")(
+    _, gradients = co.per_example_value_and_grad(loss, only=lambda path: leaf(path) == "w")(
         params, batch
     )
     truth = reference.gradients(loss, params, batch)
-    agree(co.squared_norms(gradients), (reference.flat({"w": truth["w"]}) ** 2).sum(1))
+    agree(co.gradients.squared_norms(gradients), (reference.flat({"w": truth["w"]}) ** 2).sum(1))
     assert not co.mean(gradients)["b"].any()
 
 
@@ -223,7 +231,7 @@ def test_aux_comes_back_with_an_example_axis():
     agree(aux["first"], batch[0][:, 0])
     agree(losses, co.per_example_value_and_grad(loss)(params, batch)[0])
     agree(
-        co.squared_norms(gradients),
+        co.gradients.squared_norms(gradients),
         (reference.flat(reference.gradients(loss, params, batch)) ** 2).sum(1),
     )
 
@@ -232,6 +240,6 @@ def test_a_plain_tree_of_rows_is_reduced_alike():
     loss, params, batch = zoo.dense()
     _, gradients = co.per_example_value_and_grad(loss)(params, batch)
     rows = jax.tree.map(jnp.asarray, reference.gradients(loss, params, batch))
-    for reduce in (co.squared_norms, co.gram, co.mean, co.alpha):
+    for reduce in (co.gradients.squared_norms, co.gradients.gram, co.mean, co.alpha):
         for ours, plain in zip(jax.tree.leaves(reduce(gradients)), jax.tree.leaves(reduce(rows))):
             agree(ours, plain)

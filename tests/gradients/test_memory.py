@@ -26,7 +26,7 @@ def memory(function, *shapes):
 def norms_and_mean(loss, **kwargs):
     def reduced(params, batch):
         _, g = co.per_example_value_and_grad(loss, **kwargs)(params, batch)
-        return co.squared_norms(g), co.mean(g)
+        return co.gradients.squared_norms(g), co.mean(g)
 
     return reduced
 
@@ -119,12 +119,14 @@ def test_gram_matrices_of_an_embedding_need_no_table():
     loss = lambda table, ids: squares(table[ids])
 
     def gram(table, ids):
-        return co.gram(co.per_example_value_and_grad(loss)(table, ids)[1])
+        return co.gradients.gram(co.per_example_value_and_grad(loss)(table, ids)[1])
 
     assert memory(gram, shape(words, 16), shape(8, 12, dtype=jnp.int32)) < 4 * words
 
 
-@pytest.mark.parametrize("reduce", [co.dot, lambda g, p: co.gram(g)], ids=["dot", "gram"])
+@pytest.mark.parametrize(
+    "reduce", [co.gradients.dot, lambda g, p: co.gradients.gram(g)], ids=["dot", "gram"]
+)
 def test_recomputed_leaves_honour_microbatches(reduce):
     """A hidden layer of 4 MB an example, of which few are held."""
 
@@ -133,7 +135,7 @@ def test_recomputed_leaves_honour_microbatches(reduce):
 
     def reduced(size):
         def function(p, e):
-            with pytest.warns(co.RecomputedWarning):
+            with pytest.warns(co.gradients.RecomputedWarning):
                 _, g = co.per_example_value_and_grad(loss, microbatch_size=size)(p, e)
             return reduce(g, p)
 

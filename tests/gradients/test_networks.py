@@ -35,6 +35,10 @@ def test_no_leaf_is_recomputed(name):
         co.per_example_value_and_grad(loss), params, (x, jnp.zeros((2, *labels), jnp.int32))
     )  # warnings are errors
     kinds = jax.tree.map(
-        type, nodes, is_leaf=lambda x: isinstance(x, co.Factored | co.Stacked | co.Recomputed)
+        type,
+        nodes,
+        is_leaf=lambda x: isinstance(
+            x, co.gradients.Factored | co.gradients.Stacked | co.gradients.Recomputed
+        ),
     )
-    assert set(jax.tree.leaves(kinds)) <= {co.Factored, co.Stacked}
+    assert set(jax.tree.leaves(kinds)) <= {co.gradients.Factored, co.gradients.Stacked}

@@ -99,9 +99,13 @@ def test_random_compositions_are_exact(chain, sequence, tied, bare):
     rows, tracked.ROWS = tracked.ROWS, 0 if bare else tracked.ROWS
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", co.RecomputedWarning)
+            warnings.simplefilter("ignore", co.gradients.RecomputedWarning)
             _, gradients = jax.jit(co.per_example_value_and_grad(loss))(params, batch)
-            norms, gram, mean = co.squared_norms(gradients), co.gram(gradients), co.mean(gradients)
+            norms, gram, mean = (
+                co.gradients.squared_norms(gradients),
+                co.gradients.gram(gradients),
+                co.mean(gradients),
+            )
     finally:
         tracked.ROWS = rows
     truth = jax.tree.map(np.asarray, jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(params, batch))

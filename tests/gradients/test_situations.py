@@ -16,6 +16,7 @@ import pytest
 
 import coherence as co
 from coherence.gradients import tracked
+from coherence.trees import leaf
 from tests import eight_devices, reference, zoo
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/losses.md"
@@ -46,7 +47,7 @@ def gradients(loss, **kwargs):
 
     def function(*args):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", co.RecomputedWarning)
+            warnings.simplefilter("ignore", co.gradients.RecomputedWarning)
             return co.per_example_value_and_grad(loss, **kwargs)(*args)
 
     return function
@@ -70,7 +71,13 @@ def whole(tree):
 
 
 def reductions(g):
-    return co.squared_norms(g), co.gram(g), co.mean(g), co.dot(g, co.mean(g)), co.materialize(g)
+    return (
+        co.gradients.squared_norms(g),
+        co.gradients.gram(g),
+        co.mean(g),
+        co.gradients.dot(g, co.mean(g)),
+        co.gradients.materialize(g),
+    )
 
 
 def compare(reduced, g, tolerance):
@@ -84,10 +91,10 @@ def compare(reduced, g, tolerance):
 
 def kinds(g):
     leaves = jax.tree.leaves_with_path(g, is_leaf=lambda x: isinstance(x, tracing_nodes))
-    return {co.leaf(path): type(node) for path, node in leaves}
+    return {leaf(path): type(node) for path, node in leaves}
 
 
-tracing_nodes = (co.Factored, co.Stacked, co.Recomputed)
+tracing_nodes = (co.gradients.Factored, co.gradients.Stacked, co.gradients.Recomputed)
 
 
 @by_name
@@ -103,7 +110,7 @@ def test_every_reduction_is_exact_in_jit(model):
 
     tolerance = TOLERANCES.get(model, 2e-5)
     compare(reduced(params, batch), rows(loss, params, batch), tolerance)
-    recomputed = {name for name, kind in nodes.items() if kind is co.Recomputed}
+    recomputed = {name for name, kind in nodes.items() if kind is co.gradients.Recomputed}
     assert recomputed == zoo.RECOMPUTED_SITUATIONS.get(model, set())
 
 
@@ -118,7 +125,7 @@ def test_masked_examples_in_microbatches_might_as_well_not_be_there(model):
     @jax.jit
     def reduced(params, batch):
         _, g = gradients(loss, microbatch_size=2)(params, batch, jnp.asarray(keep))
-        return co.squared_norms(g), co.mean(g)
+        return co.gradients.squared_norms(g), co.mean(g)
 
     norms, mean = reduced(params, poisoned)
     g = rows(loss, params, jax.tree.map(lambda x: x[keep], batch))
@@ -140,7 +147,7 @@ def test_parameters_and_data_in_bfloat16(model):
     @jax.jit
     def reduced(params, batch):
         _, g = gradients(loss)(params, batch)
-        return co.squared_norms(g), co.mean(g)
+        return co.gradients.squared_norms(g), co.mean(g)
 
     norms, mean = reduced(params, batch)
     assert norms.dtype == jnp.float32
@@ -155,7 +162,7 @@ def test_without_jit_the_numbers_are_the_same(model):
     loss, params, batch = model()
     _, g = gradients(loss)(params, batch)
     truth = rows(loss, params, batch)
-    agree(co.squared_norms(g), (truth**2).sum(1), TOLERANCES.get(model, 2e-5))
+    agree(co.gradients.squared_norms(g), (truth**2).sum(1), TOLERANCES.get(model, 2e-5))
 
 
 DEVICES = """
@@ -167,7 +174,7 @@ from coherence.gradients import tracked
 from tests import reference, zoo
 from tests.gradients import test_situations
 
-warnings.simplefilter("ignore", co.RecomputedWarning)
+warnings.simplefilter("ignore", co.gradients.RecomputedWarning)
 automatic = {"axis_types": (AxisType.Auto,)}
 meshes = {n: jax.make_mesh((n,), ("d",), devices=jax.devices()[:n], **automatic) for n in (2, 8)}
 ways = itertools.cycle([(2, True), (8, False), (8, True), (2, False)])
@@ -197,8 +204,8 @@ for model, (n, check) in zip([*zoo_models, *test_situations.MODELS][PART::4], wa
 
     def local(p, b):
         _, g = co.per_example_value_and_grad(loss)(p, b)
-        total = jax.tree.map(lambda x: jax.lax.psum(x, "d"), co.total(g))
-        return co.squared_norms(g), co.dot(g, p), total
+        total = jax.tree.map(lambda x: jax.lax.psum(x, "d"), co.gradients.total(g))
+        return co.gradients.squared_norms(g), co.gradients.dot(g, p), total
 
     specs = {"in_specs": (P(), P("d")), "out_specs": (P("d"), P("d"), P())}
     split = jax.shard_map(local, mesh=meshes[n], check_vma=check, **specs)

@@ -37,7 +37,7 @@ def test_gradients_are_a_pytree_that_crosses_jit_without_retracing():
     @jax.jit
     def norms(gradients):
         traces.append(1)
-        return co.squared_norms(gradients)
+        return co.gradients.squared_norms(gradients)
 
     make = jax.jit(co.per_example_value_and_grad(loss))
     for _ in range(3):
@@ -50,7 +50,9 @@ def test_gradients_are_a_pytree_that_crosses_jit_without_retracing():
 
 def test_a_metric_of_the_gradients_can_be_differentiated():
     loss, params, batch = zoo.dense()
-    norm = lambda p: co.squared_norms(co.per_example_value_and_grad(loss)(p, batch)[1]).sum()
+    norm = lambda p: co.gradients.squared_norms(
+        co.per_example_value_and_grad(loss)(p, batch)[1]
+    ).sum()
     by_rows = lambda p: sum(
         jnp.sum(g**2) for g in jax.tree.leaves(jax.vmap(jax.grad(loss), (None, 0))(p, batch))
     )
@@ -107,7 +109,7 @@ def test_gradients_leave_a_jit_whose_arguments_the_loss_closes_over():
     p = {"a": zoo.normal(0, 70, 64), "b": zoo.normal(1, 64, 70)}
     frozen, batch = zoo.normal(2, 70, 70), zoo.normal(3, 4, 70)
     _, g = merged(p, frozen, batch)
-    assert isinstance(g["a"], co.Recomputed)
+    assert isinstance(g["a"], co.gradients.Recomputed)
     loss = lambda p, e: jnp.sum((e @ (frozen + p["a"] @ p["b"])) ** 2)
     mean = jax.grad(lambda p: jax.vmap(loss, (None, 0))(p, batch).mean())(p)
     for ours, theirs in zip(jax.tree.leaves(jax.jit(co.mean)(g)), jax.tree.leaves(mean)):
@@ -132,12 +134,21 @@ def test_nothing_leaks_and_no_dtype_or_rank_is_promoted_in_silence(model, monkey
             pytest.skip("the loss itself promotes")
         stack.enter_context(jax.checking_leaks())
         stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore", co.RecomputedWarning)
+        warnings.simplefilter("ignore", co.gradients.RecomputedWarning)
 
         def everything(p, b):
             _, g = co.per_example_value_and_grad(loss)(p, b)
-            sums = co.mean(g), co.weighted_sum(g, jnp.ones(jax.tree.leaves(b)[0].shape[0]))
-            return co.squared_norms(g), co.gram(g), co.dot(g, p), co.rows(g, jnp.array([0])), sums
+            sums = (
+                co.mean(g),
+                co.gradients.weighted_sum(g, jnp.ones(jax.tree.leaves(b)[0].shape[0])),
+            )
+            return (
+                co.gradients.squared_norms(g),
+                co.gradients.gram(g),
+                co.gradients.dot(g, p),
+                co.gradients.rows(g, jnp.array([0])),
+                sums,
+            )
 
         jax.eval_shape(everything, params, batch)
 
@@ -193,9 +204,13 @@ def test_every_framework_keeps_its_containers_and_gets_exact_factors(framework):
     exact = jax.grad(lambda p: jax.vmap(loss, (None, 0))(p, (x, y)).mean())(params)
     for ours, theirs in zip(jax.tree.leaves(mean), jax.tree.leaves(exact)):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
-    node = lambda g: isinstance(g, co.Factored | co.Stacked | co.Recomputed)
-    assert not any(isinstance(g, co.Recomputed) for g in jax.tree.leaves(gradients, is_leaf=node))
-    assert len(co.alpha(gradients, by=co.layer)) == 2
+    node = lambda g: isinstance(
+        g, co.gradients.Factored | co.gradients.Stacked | co.gradients.Recomputed
+    )
+    assert not any(
+        isinstance(g, co.gradients.Recomputed) for g in jax.tree.leaves(gradients, is_leaf=node)
+    )
+    assert len(co.alpha(gradients, by="layer")) == 2
 
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
@@ -204,7 +219,11 @@ def test_norms_and_alpha_lower_for_every_platform(platform):
 
     def step(p, b):
         _, gradients = co.per_example_value_and_grad(loss)(p, b)
-        return co.squared_norms(gradients), co.alpha(gradients, by=co.layer), co.mean(gradients)
+        return (
+            co.gradients.squared_norms(gradients),
+            co.alpha(gradients, by="layer"),
+            co.mean(gradients),
+        )
 
     assert export.export(jax.jit(step), platforms=[platform])(params, batch).platforms == (
         platform,
@@ -218,9 +237,9 @@ def test_the_examples_x_parameters_array_is_never_formed():
     def everything(p, b):
         _, gradients = co.per_example_value_and_grad(loss)(p, b)
         return (
-            co.squared_norms(gradients),
-            co.gram(gradients),
-            co.alpha(gradients, by=co.layer),
+            co.gradients.squared_norms(gradients),
+            co.gradients.gram(gradients),
+            co.alpha(gradients, by="layer"),
             co.mean(gradients),
         )
 

@@ -10,12 +10,13 @@ import pytest
 import coherence as co
 from coherence import metrics
 from coherence.metrics import pool
+from coherence.trees import layer, leaf
 from tests import eight_devices, reference, zoo
 
 POOLED = [
     co.alpha,
     co.m_coherence,
-    co.alpha_unbiased,
+    co.metrics.alpha_unbiased,
     metrics.gradient_norm,
     metrics.gradient_diversity,
     metrics.batch_size_bound,
@@ -87,7 +88,7 @@ def scaled(make):
 GROUPED = {
     "alpha": lambda g, groups: co.alpha(g, groups=groups, num_groups=2),
     "by layer": lambda g, groups: jnp.stack(
-        list(co.m_coherence(g, groups=groups, num_groups=2, by=co.layer).values()), 1
+        list(co.m_coherence(g, groups=groups, num_groups=2, by="layer").values()), 1
     ),
     "variances": lambda g, groups: jnp.stack(
         [metrics.evidence(x) for x in pool(g, groups=groups, num_groups=2, variances=True)]
@@ -104,7 +105,7 @@ GROUPED = {
 @pytest.mark.parametrize("make", [zoo.dense, zoo.embedding, zoo.convolution, zoo.large_custom_vjp])
 def test_a_nan_stays_in_its_group(make):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", co.RecomputedWarning)
+        warnings.simplefilter("ignore", co.gradients.RecomputedWarning)
         gradients, ones = scaled(make)
         groups = jnp.arange(len(ones)) % 2
         by_group = lambda g, groups: {name: read(g, groups) for name, read in GROUPED.items()}
@@ -138,7 +139,7 @@ def test_a_shard_without_examples_is_zeros_and_changes_nothing(make):
     loss, params, batch = make()
     m = len(jax.tree.leaves(batch)[0])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", co.RecomputedWarning)
+        warnings.simplefilter("ignore", co.gradients.RecomputedWarning)
         value_and_grad = co.per_example_value_and_grad(loss)
         part = pool(value_and_grad(params, batch)[1], variances=True)
         empty = pool(value_and_grad(params, batch, jnp.zeros(m, bool))[1], variances=True)
@@ -320,8 +321,13 @@ def test_gradients_of_a_single_number_are_examples():
 def test_names_stand_for_the_functions_of_that_name():
     loss, params, batch = zoo.dense()
     _, g = co.per_example_value_and_grad(loss)(params, batch)
-    for name, function in (("layer", co.layer), ("leaf", co.leaf)):
-        for metric in (co.alpha, metrics.mean_gsnr, metrics.alpha_without, co.squared_norms):
+    for name, function in (("layer", layer), ("leaf", leaf)):
+        for metric in (
+            co.alpha,
+            metrics.mean_gsnr,
+            metrics.alpha_without,
+            co.gradients.squared_norms,
+        ):
             by_name, by_function = metric(g, by=name), metric(g, by=function)
             assert by_name.keys() == by_function.keys()
             for key, value in by_name.items():

@@ -20,7 +20,7 @@ def draw(m=12, p=30):
 FREE_OF_SCALE = [
     co.alpha,
     co.m_coherence,
-    co.alpha_unbiased,
+    co.metrics.alpha_unbiased,
     lambda g: co.alpha(g, groups=GROUPS, num_groups=2),
     metrics.alpha_between,
     metrics.alpha_without,
@@ -41,7 +41,7 @@ FREE_OF_SCALE = [
     lambda g: metrics.shares(g, GROUPS, num_groups=2),
     lambda g: metrics.null_shares(g, GROUPS, jax.random.key(0), num_groups=2),
     lambda g: metrics.stiffness_by_group(g, GROUPS, num_groups=2),
-    lambda g: co.alpha_from_minibatches(g, 5),
+    lambda g: co.metrics.alpha_from_minibatches(g, 5),
 ]
 
 
@@ -123,7 +123,7 @@ def test_factors_of_layers_are_centred_as_rows_are():
         gradients = co.per_example_value_and_grad(
             lambda p, e, loss=loss: near(loss(p[0], e)) * jnp.sum(p[1] * p[2])
         )((params, jnp.ones(3), jnp.arange(3.0)), batch)[1]
-        rows = [np.asarray(x) for x in jax.tree.leaves(co.materialize(gradients))]
+        rows = [np.asarray(x) for x in jax.tree.leaves(co.gradients.materialize(gradients))]
         for found, row in zip(jax.tree.leaves(metrics.gsnr(gradients)), rows):
             moves = np.abs(row).max(0) > 1e-6
             expected = ratios(row).reshape(moves.shape)

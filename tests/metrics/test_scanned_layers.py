@@ -77,15 +77,15 @@ def test_scanned_layers_are_read_as_unrolled_ones(make):
     groups = {"groups": jnp.arange(M) % 2, "num_groups": 2}
     direction = lambda g: co.mean(g)
     readings = {
-        "alpha": lambda g: co.alpha(g, by=co.layer),
+        "alpha": lambda g: co.alpha(g, by="layer"),
         "pooled": lambda g: co.m_coherence(pool(g), by="layer"),
-        "groups": lambda g: co.alpha_unbiased(g, by=co.layer, **groups),
-        "moments": lambda g: metrics.moments(g, by=co.layer),
-        "gsnr": lambda g: metrics.mean_gsnr(g, by=co.layer),
-        "norms": lambda g: co.squared_norms(g, by=co.layer),
-        "dots": lambda g: co.dot(g, direction(g), by="layer"),
-        "without": lambda g: metrics.alpha_without(g, by=co.layer),
-        "jit": lambda g: jax.jit(lambda g: co.alpha(g, by=co.layer))(g),
+        "groups": lambda g: co.metrics.alpha_unbiased(g, by="layer", **groups),
+        "moments": lambda g: metrics.moments(g, by="layer"),
+        "gsnr": lambda g: metrics.mean_gsnr(g, by="layer"),
+        "norms": lambda g: co.gradients.squared_norms(g, by="layer"),
+        "dots": lambda g: co.gradients.dot(g, direction(g), by="layer"),
+        "without": lambda g: metrics.alpha_without(g, by="layer"),
+        "jit": lambda g: jax.jit(lambda g: co.alpha(g, by="layer"))(g),
     }
     for name, read in readings.items():
         found, wanted = read(g), read(expected)
@@ -94,7 +94,7 @@ def test_scanned_layers_are_read_as_unrolled_ones(make):
             for a, b in zip(jax.tree.leaves(found[layer]), jax.tree.leaves(value)):
                 np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-6, err_msg=f"{name} {layer}")
     assert co.alpha(g) == pytest.approx(float(co.alpha(expected)), rel=1e-4)
-    assert set(co.alpha(g, by=co.leaf)) == {
+    assert set(co.alpha(g, by="leaf")) == {
         "head/kernel",
         *(f"layers/{leaf}/{i}" for leaf in ("kernel", "bias") for i in range(LAYERS)),
     }
@@ -107,8 +107,8 @@ def test_a_probe_and_a_whole_data_set_are_read_by_layer():
         found = Probe(scanned, batch, **options)(params)["train/m_coherence_by_layer"]
         wanted = Probe(unrolled, batch, **options)(own)["train/m_coherence_by_layer"]
         assert found == pytest.approx(wanted, rel=1e-3)
-    measured = co.measure(scanned, params, batch, batch_size=4, by=co.layer)
-    wanted = co.measure(unrolled, own, batch, batch_size=4, by=co.layer)
+    measured = co.measure(scanned, params, batch, batch_size=4, by="layer")
+    wanted = co.measure(unrolled, own, batch, batch_size=4, by="layer")
     for ends in ("value", "low", "high"):
         assert getattr(measured, ends) == pytest.approx(getattr(wanted, ends), rel=1e-3)
     assert set(measured.by) == set(own)
@@ -117,10 +117,10 @@ def test_a_probe_and_a_whole_data_set_are_read_by_layer():
 def test_a_mask_keeps_and_drops_single_layers():
     scanned, params, unrolled, own, batch = PROBLEMS["dense"]()
     g = co.per_example_value_and_grad(scanned)(params, batch)[1]
-    coherence = co.m_coherence(g, by=co.layer)
+    coherence = co.m_coherence(g, by="layer")
     between = np.mean(sorted(float(coherence[f"layers/{i}"]) for i in range(LAYERS))[:2])
-    updates, _ = co.coherence_mask(between).update(g, None)
-    wanted, _ = co.coherence_mask(between).update(
+    updates, _ = co.optim.coherence_mask(between).update(g, None)
+    wanted, _ = co.optim.coherence_mask(between).update(
         co.per_example_value_and_grad(unrolled)(own, batch)[1], None
     )
     zeros = [bool(np.all(np.asarray(updates["layers"]["kernel"][i]) == 0)) for i in range(LAYERS)]
@@ -151,7 +151,7 @@ def test_the_frameworks_own_scans_are_split():
     model = Deep()
     params = model.init(jax.random.key(0), x[0])
     loss = lambda p, e: (model.apply(p, e[0]) - e[1]) ** 2
-    names = set(co.alpha(co.per_example_value_and_grad(loss)(params, (x, y))[1], by=co.layer))
+    names = set(co.alpha(co.per_example_value_and_grad(loss)(params, (x, y))[1], by="layer"))
     assert names == {"Dense_0", *(f"ScanBlock_0/Dense_0/{i}" for i in range(LAYERS))}
 
     @nnx.vmap(in_axes=0, out_axes=0)
@@ -167,18 +167,18 @@ def test_the_frameworks_own_scans_are_split():
         return jnp.sum((step(e[0], nnx.merge(graph, state)) - e[1]) ** 2)
 
     g = co.per_example_value_and_grad(stacked)(state, (x, y))[1]
-    assert {name.rpartition("/")[2] for name in co.alpha(g, by=co.leaf)} == {"0", "1", "2"}
+    assert {name.rpartition("/")[2] for name in co.alpha(g, by="leaf")} == {"0", "1", "2"}
 
 
 def test_scans_over_time_are_one_layer():
     loss, params, batch = zoo.recurrent()
     g = co.per_example_value_and_grad(loss)(params, batch)[1]
-    assert not any(name[-1].isdigit() for name in co.alpha(g, by=co.leaf))
+    assert not any(name[-1].isdigit() for name in co.alpha(g, by="leaf"))
 
 
 def test_what_optimizers_make_of_scanned_layers_has_their_shapes():
     scanned, params, _, _, batch = PROBLEMS["dense"]()
-    tx = co.chain(co.winsorize(2), optax.sgd(0.1))
+    tx = co.optim.chain(co.optim.winsorize(2), optax.sgd(0.1))
     g = co.per_example_value_and_grad(scanned)(params, batch)[1]
     updates, _ = tx.update(g, tx.init(params), params)
     assert jax.tree.map(jnp.shape, updates) == jax.tree.map(jnp.shape, params)

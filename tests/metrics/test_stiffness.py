@@ -60,7 +60,7 @@ def test_with_equal_lengths_cosine_stiffness_is_alpha_without_its_floor():
         1 / 9 + (1 - 1 / 9) * cosine_stiffness(jnp.asarray(g)), co.alpha(jnp.asarray(g)), rtol=1e-5
     )
     np.testing.assert_allclose(
-        cosine_stiffness(jnp.asarray(g)), co.alpha_unbiased(jnp.asarray(g)), rtol=1e-5
+        cosine_stiffness(jnp.asarray(g)), co.metrics.alpha_unbiased(jnp.asarray(g)), rtol=1e-5
     )
 
 

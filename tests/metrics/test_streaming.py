@@ -67,13 +67,13 @@ def test_layers_and_groups_are_those_of_alpha_itself():
     loss, params, (x, y) = zoo.dense()
     groups = np.arange(len(x)) % 3
     _, g = co.per_example_value_and_grad(loss)(params, (x, y))
-    measured = measure(loss, params, (x, y), batch_size=4, by=co.layer, groups=groups, num_groups=4)
+    measured = measure(loss, params, (x, y), batch_size=4, by="layer", groups=groups, num_groups=4)
     parts = [(x[:5], y[:5]), (x[5:], y[5:])]
     every = lambda batch: np.zeros(len(batch[0]), int)
     streamed = measure(
-        loss, params, iter(parts), batch_size=4, by=co.layer, groups=every, num_groups=2
+        loss, params, iter(parts), batch_size=4, by="layer", groups=every, num_groups=2
     )
-    expected = co.alpha(g, by=co.layer, groups=groups, num_groups=4)
+    expected = co.alpha(g, by="layer", groups=groups, num_groups=4)
     assert measured.by == tuple(expected)
     assert measured.groups == 4
     np.testing.assert_array_equal(measured.m, [np.sum(groups == k) for k in range(4)])
@@ -81,11 +81,11 @@ def test_layers_and_groups_are_those_of_alpha_itself():
         np.testing.assert_allclose(measured.value[name], values, rtol=1e-4)
         np.testing.assert_allclose(
             measured.m_coherence.value[name],
-            co.m_coherence(g, by=co.layer, groups=groups, num_groups=4)[name],
+            co.m_coherence(g, by="layer", groups=groups, num_groups=4)[name],
             rtol=1e-4,
         )
         np.testing.assert_allclose(
-            streamed.value[name][0], co.alpha(g, by=co.layer)[name], rtol=1e-4
+            streamed.value[name][0], co.alpha(g, by="layer")[name], rtol=1e-4
         )
         assert np.isnan(measured.value[name][3])
         assert np.isnan(streamed.value[name][1])
@@ -201,7 +201,7 @@ def test_one_or_two_examples_say_nothing_about_others(m):
     measured = measure(dot, jnp.ones(8), x, batch_size=8, groups=small)
     assert (measured.low[1], measured.high[1]) == (0, 1)
     assert 0 < measured.low[0] < measured.value[0] < measured.high[0]
-    alone = measure(dot, jnp.ones(8), x[:m], batch_size=8, by=co.leaf)
+    alone = measure(dot, jnp.ones(8), x[:m], batch_size=8, by="leaf")
     assert (alone.low["all"], alone.high["all"]) == (0, 1)
     assert alone.value["all"] == pytest.approx(reference.alpha(x[:m]), rel=1e-5)
     assert str(alone).endswith(f"[0, 1], m = {m}")
@@ -306,7 +306,7 @@ def test_a_measurement_prints_a_line_for_each_layer_and_group():
     x = draw(40)
     assert str(measure(dot, jnp.ones(8), x, batch_size=20)).startswith("alpha 0.")
     lines = str(
-        measure(dot, jnp.ones(8), x, batch_size=20, by=co.leaf, groups=np.arange(40) < 10)
+        measure(dot, jnp.ones(8), x, batch_size=20, by="leaf", groups=np.arange(40) < 10)
     ).splitlines()
     assert [line.partition(": ")[0] for line in lines] == ["all, group 0", "all, group 1"]
     assert lines[1].endswith("m = 10")

@@ -31,9 +31,9 @@ def same_bits(tx, m):
     assert sum(moves.values()) < 12, f"examples travel one by one: {moves}"
     assert eight["w"].sharding.spec == P(None, "data"), eight["w"].sharding
 
-same_bits(co.winsorize(5), 24)
-same_bits(co.median(), 24)
-same_bits(co.median(), 144)  # counting passes
+same_bits(co.optim.winsorize(5), 24)
+same_bits(co.optim.median(), 24)
+same_bits(co.optim.median(), 144)  # counting passes
 """
 
 

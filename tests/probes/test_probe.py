@@ -47,13 +47,13 @@ def test_however_the_sample_is_cut_a_probe_reads_the_metrics_of_all_of_it(option
     }
     losses, g = co.per_example_value_and_grad(loss)(params, (x, y))
     chosen = probe.shown()["index"]
-    few = jax.tree.map(lambda a: a[chosen], co.materialize(g))
+    few = jax.tree.map(lambda a: a[chosen], co.gradients.materialize(g))
     pooled = metrics.pool(g, variances=True)
     expected = {
         "loss": losses.mean(),
         "m_coherence": co.m_coherence(g),
         "m_coherence_by_group": co.m_coherence(g, groups=y, num_groups=3),
-        "alpha_unbiased": co.alpha_unbiased(g),
+        "alpha_unbiased": co.metrics.alpha_unbiased(g),
         "gradient_norm": metrics.gradient_norm(g),
         "shares_by_group": metrics.shares(g, y, num_groups=3),
         "loss_by_group": [losses[y == k].mean() for k in range(3)],
@@ -64,7 +64,7 @@ def test_however_the_sample_is_cut_a_probe_reads_the_metrics_of_all_of_it(option
         "alpha_between": metrics.alpha_between(g, groups=y, num_groups=3),
         "contributions": metrics.contributions(few, pooled=pooled),
         "orthogonality_test": metrics.orthogonality_test(few, pooled=pooled),
-        "squared_norms": co.squared_norms(few),
+        "squared_norms": co.gradients.squared_norms(few),
         "cosine_stiffness": metrics.cosine_stiffness(few),
         "stiffness_by_group_matrix": metrics.stiffness_by_group(
             few, y[chosen], num_groups=3
@@ -78,7 +78,7 @@ def test_however_the_sample_is_cut_a_probe_reads_the_metrics_of_all_of_it(option
     by_layer = probe(params)["train/m_coherence_by_layer"]
     np.testing.assert_allclose(
         [by_layer[k] for k in ("a", "b")],
-        [co.m_coherence(g, by=co.layer)[k] for k in ("a", "b")],
+        [co.m_coherence(g, by="layer")[k] for k in ("a", "b")],
         rtol=1e-4,
     )
 
@@ -123,7 +123,7 @@ def test_a_quantity_of_ones_own_is_a_name_and_a_function():
     params, batch = problem()
     mine = (
         Quantity("diversity", metrics.gradient_diversity),
-        Quantity("longest", lambda few: jnp.max(co.squared_norms(few)), reads="few"),
+        Quantity("longest", lambda few: jnp.max(co.gradients.squared_norms(few)), reads="few"),
         Quantity("between", metrics.alpha_between, reads="groups"),
         Quantity("signal", lambda pooled: jnp.max(pooled.second_moments["a"]["w"]), variances=True),
     )
@@ -136,13 +136,13 @@ def test_a_quantity_of_ones_own_is_a_name_and_a_function():
     }  # there are no groups to be between
     assert found["mine/diversity"] == pytest.approx(1 / float(co.m_coherence(g)), rel=1e-4)
     assert found["mine/signal"] == pytest.approx(
-        float(jnp.max(jnp.mean(co.materialize(g)["a"]["w"] ** 2, 0))), rel=1e-4
+        float(jnp.max(jnp.mean(co.gradients.materialize(g)["a"]["w"] ** 2, 0))), rel=1e-4
     )
 
 
 def main_share(view):
     """Of the squared norm of the mean gradient, the share along the first principal direction."""
-    lengths, directions = jnp.linalg.eigh(co.gram(view.few))
+    lengths, directions = jnp.linalg.eigh(co.gradients.gram(view.few))
     parts = lengths.clip(min=0) * jnp.square(directions.sum(0))
     return parts[-1] / parts.sum()
 
@@ -165,7 +165,7 @@ def drawn(view):
 @pytest.mark.parametrize("options", [{}, {"batch_size": 7}], ids=["one batch", "batches"])
 def test_presets_names_quantities_and_functions_of_a_view_are_mixed(options):
     params, (x, y) = problem()
-    spread = Quantity("spread", lambda few: jnp.std(co.squared_norms(few)), reads="few")
+    spread = Quantity("spread", lambda few: jnp.std(co.gradients.squared_norms(few)), reads="few")
     mixed = ("light", "evidence", spread, "m_coherence", main_share, right_by_group, drawn)
     options = {"groups": y, "num_groups": 3, **options}
     probe = Probe(loss, (x, y), quantities=(*mixed, scaled_losses), seed=5, **options)
@@ -174,7 +174,7 @@ def test_presets_names_quantities_and_functions_of_a_view_are_mixed(options):
     names = ["loss", "m_coherence", "gradient_norm", "evidence", "spread", "main_share"]
     assert set(found) == {*names, "right_by_group", "drawn", "scaled_losses"}
     rows = np.concatenate(
-        [np.reshape(leaf, (M, -1)) for leaf in jax.tree.leaves(co.materialize(g))], 1
+        [np.reshape(leaf, (M, -1)) for leaf in jax.tree.leaves(co.gradients.materialize(g))], 1
     )
     u, s, _ = np.linalg.svd(rows, full_matrices=False)
     along = s[0] ** 2 * u[:, 0].sum() ** 2 / M**2
@@ -252,7 +252,7 @@ def test_what_it_costs_is_known_from_shapes():
     cut = cost(Probe(loss, batch, batch_size=8, few=8, quantities="full"), shapes)
     assert 0.5 < cut.gradients < 8
     _, g = co.per_example_value_and_grad(loss)(params, batch)
-    assert light.bytes < 4 * co.materialize(g)["a"]["w"].size * 4
+    assert light.bytes < 4 * co.gradients.materialize(g)["a"]["w"].size * 4
 
 
 def test_pictures_are_kept_as_bytes_with_their_labels_and_places():

@@ -44,7 +44,7 @@ class Parts:
 class Trained(ClassifierMixin, BaseEstimator):
     """A classifier trained step by step. Not for use by itself.
 
-    Aggregator and optimizer are given as they are made, `coherence.winsorize(2)` and
+    Aggregator and optimizer are given as they are made, `coherence.optim.winsorize(2)` and
     `optax.sgd(0.1)`, as settings, or as text, `"winsorize(c=2)"` and `"sgd(0.1)"`.
     """
 

@@ -6,7 +6,7 @@ winsorize(c=2.0)
 >>> parse("winsorize(c=2)", Aggregators) == winsorize(c=2)
 True
 
-`winsorize(c=2).build()` is `coherence.winsorize(c=2)`. Such a class is made from the function's
+`winsorize(c=2).build()` is `optim.winsorize(c=2)`. Such a class is made from the function's
 signature when it is asked for, and importing it imports neither the function nor JAX. `Aggregators`
 and the other names of `rooms.ROOMS` are the types of fields that hold one of many.
 """

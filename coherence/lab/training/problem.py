@@ -31,7 +31,7 @@ class Problem:
         data: a pytree of arrays; `data["train"]` holds the examples the batches are taken from
             (shared leading axis). Leaves that are the same object in several seeds' problems are
             held once.
-        optimizer: an optax transformation: an aggregator first (`coherence.chain`) where
+        optimizer: an optax transformation: an aggregator first (`coherence.optim.chain`) where
         `per_example`, else any.
         per_example: whether the optimizer takes per-example gradients; else it gets the batch's
         mean gradient.
@@ -44,7 +44,7 @@ class Problem:
         gradients.
         drawn: arrays that were drawn at random for this seed and that a reader of the run may ask
         for, kept with it as `drawn.npz`.
-        stopping: an early-stopping rule (`coherence.stopping`) and the name of the measured number
+        stopping: an early-stopping rule (`coherence.optim.stopping`) and the name of the number
             it watches, or `None`. Besides what `measure` returns there is always `"step"`. `any_of`
             watches a tuple of names, one a rule. The rule is asked at every measurement; its best
             parameters are kept with the finished run as `best_params.npz`.

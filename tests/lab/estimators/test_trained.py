@@ -101,7 +101,7 @@ def test_coherence_is_measured_on_the_way_and_changes_nothing():
     gradients = jax.jit(co.per_example_value_and_grad(cross_entropy(measured._parts().model)))(
         measured.params_, (X, Y)
     )[1]
-    rows = reference.flat(co.materialize(gradients))
+    rows = reference.flat(co.gradients.materialize(gradients))
     for name, which in {
         "m_coherence": slice(None),
         "pristine_m_coherence": ~corrupt,
@@ -121,7 +121,7 @@ def test_an_object_its_setting_and_its_text_are_the_same_choice():
     fits = []
     for aggregator, optimizer in [
         (winsorize(c=10), sgd(0.1)),
-        (co.winsorize(10), optax.sgd(0.1)),
+        (co.optim.winsorize(10), optax.sgd(0.1)),
         ("winsorize(c=10)", "SGD(learning_rate=0.1)"),
     ]:
         model = MLPClassifier(**{**SMALL, "optimizer": optimizer}, aggregator=aggregator)

@@ -42,8 +42,10 @@ def test_the_worked_example_of_naive_bayes():
 def test_what_a_word_sums_to_is_what_its_gradients_do():
     import jax
 
-    from coherence import leaf, m_coherence, materialize, per_example_value_and_grad
+    from coherence import m_coherence, per_example_value_and_grad
+    from coherence.gradients import materialize
     from coherence.lab.tasks.classification import cross_entropy
+    from coherence.trees import leaf
 
     rng = np.random.default_rng(0)
     x, y = (rng.random((12, 5)) < 0.4).astype(np.float32), rng.integers(0, 2, 12)

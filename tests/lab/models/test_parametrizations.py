@@ -114,7 +114,11 @@ def test_its_examples_keep_factors_and_nothing_is_recomputed():
     }
     assert kinds <= {"Factored", "Stacked"}
     assert type(gradients["params"]["hidden_1"]["kernel"]).__name__ == "Factored"
-    assert list(co.squared_norms(gradients, by=co.layer)) == ["hidden_0", "hidden_1", "output"]
+    assert list(co.gradients.squared_norms(gradients, by="layer")) == [
+        "hidden_0",
+        "hidden_1",
+        "output",
+    ]
 
 
 @pytest.mark.parametrize(("name", "function"), [("he", he_init), ("paper", paper_init)])

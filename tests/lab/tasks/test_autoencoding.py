@@ -15,6 +15,7 @@ from coherence.lab.tasks import (
     negative_elbo,
     reconstruction_error,
 )
+from coherence.trees import layer
 from tests import reference
 
 SMALL = {"width": 6, "latents": 2, "shape": (8, 8, 1)}
@@ -66,7 +67,10 @@ def test_per_example_gradients_are_those_of_one_example_at_a_time_with_its_key(n
         [reference.flat(jax.tree.map(lambda x: np.asarray(x)[None], tree))[0] for _, tree in looped]
     )
     np.testing.assert_allclose(
-        reference.flat(co.materialize(gradients)), g, rtol=1e-4, atol=1e-5 * np.abs(g).max()
+        reference.flat(co.gradients.materialize(gradients)),
+        g,
+        rtol=1e-4,
+        atol=1e-5 * np.abs(g).max(),
     )
     mean_loss = lambda params: jnp.mean(jax.vmap(loss, (None, 0))(params, batch))
     for ours, plain in zip(
@@ -97,9 +101,13 @@ def test_no_leaf_is_recomputed_at_the_tutorials_size(name):
         co.per_example_value_and_grad(loss), params, (x, *labels, keys)
     )  # warnings are errors
     kinds = jax.tree.map(
-        type, nodes, is_leaf=lambda node: isinstance(node, co.Factored | co.Stacked | co.Recomputed)
+        type,
+        nodes,
+        is_leaf=lambda node: isinstance(
+            node, co.gradients.Factored | co.gradients.Stacked | co.gradients.Recomputed
+        ),
     )
-    assert set(jax.tree.leaves(kinds)) <= {co.Factored, co.Stacked}
+    assert set(jax.tree.leaves(kinds)) <= {co.gradients.Factored, co.gradients.Stacked}
 
 
 def test_the_loss_is_factor_times_the_squared_error_plus_the_divergence():
@@ -243,7 +251,7 @@ def test_means_of_one_number_and_of_labelled_images(name):
 
 
 def test_encoder_and_decoder_have_coherences_of_their_own():
-    parts = lambda path: co.layer(path).split("/")[0]
+    parts = lambda path: layer(path).split("/")[0]
     alphas = jax.jit(
         lambda p: co.alpha(
             co.per_example_value_and_grad(negative_elbo(MODEL))(p, (X, KEYS))[1], by=parts

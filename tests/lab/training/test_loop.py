@@ -305,7 +305,9 @@ def stopping_problem(seed):
     watched = lambda p, data: {
         "watched": jnp.mean(jax.vmap(one.loss, (None, 0))(p, data["others"]))
     }
-    return problem(seed, data=data, measure=watched, stopping=(co.stopping.patience(10), "watched"))
+    return problem(
+        seed, data=data, measure=watched, stopping=(co.optim.stopping.patience(10), "watched")
+    )
 
 
 def test_an_early_stopped_run_keeps_its_best_parameters(tmp_path):
@@ -322,7 +324,7 @@ def test_an_early_stopped_run_keeps_its_best_parameters(tmp_path):
 
 
 def test_a_run_that_is_not_stopped_keeps_its_best_parameters_too(tmp_path):
-    stopping = (co.stopping.below(-1.0, "loss"), "loss")
+    stopping = (co.optim.stopping.below(-1.0, "loss"), "loss")
     (run,) = learn(tmp_path, make=lambda s: problem(s, stopping=stopping))
     assert (run.summary["step"], run.summary["stopped"]) == (60, False)
     np.testing.assert_array_equal(run.load("best_params")["w"], final(run)["w"])
@@ -336,7 +338,9 @@ def test_without_early_stopping_there_are_no_best_parameters(tmp_path):
 
 
 def test_several_rules_watch_each_their_own_quantity_and_the_step(tmp_path):
-    rule = co.stopping.any_of(co.stopping.patience(1000), co.stopping.max_steps(15))
+    rule = co.optim.stopping.any_of(
+        co.optim.stopping.patience(1000), co.optim.stopping.max_steps(15)
+    )
     (run,) = learn(tmp_path, make=lambda s: problem(s, stopping=(rule, ("loss", "step"))))
     assert run.summary == {
         "step": 20,
@@ -357,7 +361,7 @@ def test_an_interrupted_early_stopped_run_stops_at_the_same_step_with_the_same_b
 ):
     make = stopping_problem
     if kill == "at the very start":  # stopped by its first measurement
-        make = lambda s: problem(s, stopping=(co.stopping.above(0.0, "loss"), "loss"))
+        make = lambda s: problem(s, stopping=(co.optim.stopping.above(0.0, "loss"), "loss"))
     (whole,) = learn(tmp_path / "a", make=make, schedule=range(61))
     moments = iter(range(60))
 
@@ -389,16 +393,16 @@ def test_an_interrupted_early_stopped_run_stops_at_the_same_step_with_the_same_b
     ("stopping", "message"),
     [
         (
-            (co.stopping.patience(3), "valid_loss"),
+            (co.optim.stopping.patience(3), "valid_loss"),
             "stopping watches 'valid_loss', which measure does not return; there is loss, norms, "
             "step.",
         ),
         (
-            (co.stopping.patience(3), "norms"),
+            (co.optim.stopping.patience(3), "norms"),
             r"stopping watches 'norms', an array of shape \[2\]: a rule needs one number.",
         ),
         (
-            (co.stopping.any_of(co.stopping.patience(3)), "loss"),
+            (co.optim.stopping.any_of(co.optim.stopping.patience(3)), "loss"),
             "watches one metric a rule, in their order: a tuple of 1, got a ",
         ),
     ],
