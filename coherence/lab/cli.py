@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,10 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"coherence: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print(
-            "\ncoherence: interrupted; the same command goes on from the last checkpoint.",
-            file=sys.stderr,
-        )
+        # Another Ctrl-C while Python ends is a plain end, not a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        on = "; the same command goes on from the last checkpoint" * (parsed.command == "run")
+        print(f"\ncoherence: interrupted{on}.", file=sys.stderr)
         raise SystemExit(130) from None
 
 
@@ -72,10 +73,14 @@ def _parser() -> argparse.ArgumentParser:
     figures = command(
         "figures",
         _figures,
-        "redraw stale figures from recorded arrays, and their page; "
-        "train only what was never recorded",
+        "redraw stale figures from recorded arrays, and their page; nothing is trained",
     )
     figures.add_argument("names", nargs="*", metavar="NAME")
+    figures.add_argument(
+        "--train",
+        action="store_true",
+        help="first run what was never recorded, which may take long",
+    )
     claims = command("claims", _claims, "the verdict of every claim, from recorded arrays")
     claims.add_argument("--format", choices=["text", "markdown"], default="text")
     claims.add_argument(
@@ -196,9 +201,13 @@ def _figures(parsed: Parsed) -> None:
     home = gallery.checkout()
     recorded = gallery.names(home)
     drawable = {path.stem for path in (home / "experiments").glob("*.py")} | set(recorded)
+    missing = []
     for name in parsed.names or sorted(drawable):
         if name not in drawable:
             raise ValueError(f"no figure {name!r}: there is {', '.join(sorted(drawable))}.")
+        if name not in recorded and not parsed.train:
+            missing.append(name)
+            continue
         if name not in recorded:
             print(f"{name}: nothing recorded, so it is run with its preset {DEFAULT_PRESET}")
             run(_experiment(name), ["--record"])
@@ -208,6 +217,13 @@ def _figures(parsed: Parsed) -> None:
         print(f"{name}: up to date" if reason is None else f"{name}: redrawn, {reason}")
     page = findings.figures_page(home, findings.recordings(home))
     write_text(home / findings.FIGURES_PAGE, page)
+    for name in missing:
+        print(f"{name}: nothing recorded; `coherence run {name} --record`", file=sys.stderr)
+    if set(missing) & set(parsed.names):
+        raise ValueError(
+            f"figures {' '.join(missing)}: no recorded arrays to draw, and nothing is trained "
+            f"unasked. Run the above, or: coherence figures {' '.join(missing)} --train."
+        )
 
 
 def _claims(parsed: Parsed) -> None:

@@ -7,6 +7,7 @@ arrays -> verdicts, table and figure.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
 import importlib.util
@@ -82,6 +83,31 @@ class Experiment:
     scale: Callable[[Mapping[str, Any]], str] = first_description
     doc: str = ""
 
+    def grid(self, settings: Any) -> dict[str, Any]:
+        """The settings of every arm's runs, `{arm: run settings}`, before anything is made.
+
+        Raises:
+            ValueError: settings of which there are no runs, or that name the same runs twice.
+        """
+        if settings.seeds < 1:
+            raise ValueError(f"{self.name} seeds: at least 1, got {settings.seeds}.")
+        _check_grid(self, settings)
+        try:
+            arms = self.arms(settings)
+        except (ValueError, KeyError, IndexError, ZeroDivisionError) as error:
+            raise ValueError(
+                f"{self.name}: of these settings there are no runs ({error}). Values that go "
+                "together, as a rate for each width, are as many; --help shows those of a preset."
+            ) from error
+        for name, arm in arms.items():
+            for length in ("steps", "batch_size"):
+                if getattr(arm, length, 1) < 1:
+                    raise ValueError(
+                        f"{self.name} {length}: at least 1, got {getattr(arm, length)} "
+                        f"(arm {name})."
+                    )
+        return arms
+
     @property
     def summary(self) -> str:
         """The docstring's first paragraph: what is asked or claimed."""
@@ -128,6 +154,30 @@ class Experiment:
         return holm(judgements)
 
 
+def _check_grid(experiment: Experiment, settings: Any) -> None:
+    """Refuse empty lists of values, and values that are listed twice: each makes runs of its own.
+
+    Lists of one length may belong together, as a rate for each width: then a row is a value.
+    """
+    rows: dict[int, list[str]] = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if not isinstance(value, tuple):
+            continue
+        presets = experiment.presets.values()
+        if not value and all(getattr(preset, field.name, None) for preset in presets):
+            raise ValueError(f"{experiment.name} {field.name}: at least one value, got none.")
+        rows.setdefault(len(value), []).append(field.name)
+    for names in rows.values():
+        values = list(zip(*(getattr(settings, name) for name in names)))
+        twice = [row for i, row in enumerate(values) if row in values[:i]]
+        if twice:
+            raise ValueError(
+                f"{experiment.name} {', '.join(names)}: {', '.join(map(str, twice[0]))} is listed "
+                "twice, and would be the same runs. Name each once."
+            )
+
+
 def load(path: str | Path) -> ModuleType:
     """The module of a file in `experiments/` or `paper_figures/`, imported by path.
 
@@ -159,15 +209,16 @@ def collect(module: ModuleType) -> Experiment:
     """
     path = Path(str(module.__file__))
     lacking = [name for name in REQUIRED if not hasattr(module, name)]
-    if lacking or not module.__doc__:
-        missing = ", ".join(lacking if module.__doc__ else ["a docstring", *lacking])
+    doc = ast.get_docstring(ast.parse(path.read_text()))  # python -OO leaves none in the module
+    if lacking or not doc:
+        missing = ", ".join(lacking if doc else ["a docstring", *lacking])
         raise ValueError(
             f"{path.parent.name}/{path.name} is no experiment, it lacks {missing}: "
             "docs/experiments.md shows one. Helpers of your own go elsewhere."
         )
     names = [name for name in (*REQUIRED, *OPTIONAL) if hasattr(module, name)]
     parts = {name.lower(): getattr(module, name) for name in names}
-    return Experiment(path.stem, doc=module.__doc__.strip(), **parts)
+    return Experiment(path.stem, doc=doc, **parts)
 
 
 def perform(experiment: Experiment, settings: Any, folder: Path) -> dict[str, Any]:
@@ -175,12 +226,15 @@ def perform(experiment: Experiment, settings: Any, folder: Path) -> dict[str, An
 
     They are also written to `folder/recorded.npz`. Killed at any moment, the same call goes on
     where it stopped and ends at the same arrays.
+
+    Raises:
+        ValueError: settings of which there are no runs; a folder that holds another run.
     """
     from tqdm import tqdm
 
     from .training import compilation_cache
 
-    arms = experiment.arms(settings)
+    arms = experiment.grid(settings)
     finished: dict[str, list[runs.Run]] = {}
     announced: set[str] = set()
     total = sum(_steps(arm) for arm in arms.values()) * settings.seeds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,8 +47,9 @@ def main(experiment: Experiment, arguments: Sequence[str]) -> None:
     settings = apply_flags(
         default, qualified(default, words), f"{experiment.name} --preset {preset}"
     )
+    experiment.grid(settings)  # refuses settings before a folder is named
     folder = runs.root() / experiment.name / variant(preset, settings, default)
-    if not folder.exists():
+    if not os.path.exists(folder):  # Path.exists raises where a name is too long
         check(settings)
     print(f"{experiment.name} -> {folder}", flush=True)
     if seconds := expected_seconds(experiment, preset, settings):

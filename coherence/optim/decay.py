@@ -1,5 +1,6 @@
 """Weight decay: a constant (L1) or proportional (L2) pull toward zero, and soft thresholding."""
 
+import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,7 +9,9 @@ import jax.numpy as jnp
 import optax
 
 
-def l1_decay(rate: float, mask: Any | None = None) -> optax.GradientTransformationExtraArgs:
+def l1_decay(
+    rate: float | Callable[[jax.Array], jax.Array], mask: Any | None = None
+) -> optax.GradientTransformationExtraArgs:
     r"""L1 weight decay: adds rate * sign(w), the gradient of rate * ||w||_1.
 
     A weight whose mean gradient is below the rate is pulled back to zero, and jitters around it by
@@ -16,7 +19,7 @@ def l1_decay(rate: float, mask: Any | None = None) -> optax.GradientTransformati
     rate: `chain(average(), l1_decay(1e-4), optax.sgd(0.1))`.
 
     Args:
-        rate: the factor of the penalty in the objective, >= 0.
+        rate: the factor of the penalty in the objective, >= 0, or a schedule of it.
         mask: a tree of bools like the parameters (or a prefix), or a function of them: where False,
             no pull.
     """
@@ -25,15 +28,21 @@ def l1_decay(rate: float, mask: Any | None = None) -> optax.GradientTransformati
     def update(updates, state, params=None, **extra):
         del extra
         params = _given(params, "l1_decay")
+        now, after = _read(rate, state)
         return jax.tree.map(
-            lambda g, p: g + (rate * jnp.sign(p)).astype(g.dtype), updates, params
-        ), state
+            lambda g, p: g + (now * jnp.sign(p)).astype(g.dtype), updates, params
+        ), after
 
-    pull = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+    start = lambda params: (
+        _Steps(jnp.zeros((), jnp.int32)) if callable(rate) else optax.EmptyState()
+    )
+    pull = optax.GradientTransformationExtraArgs(start, update)
     return _masked(pull, mask, Decay)
 
 
-def l2_decay(rate: float, mask: Any | None = None) -> optax.GradientTransformationExtraArgs:
+def l2_decay(
+    rate: float | Callable[[jax.Array], jax.Array], mask: Any | None = None
+) -> optax.GradientTransformationExtraArgs:
     r"""L2 weight decay: adds rate * w, the gradient of rate * ||w||^2 / 2.
 
     Shrinks directions in proportion, whoever shares them: unlike L1 it forgets no weak direction
@@ -41,7 +50,7 @@ def l2_decay(rate: float, mask: Any | None = None) -> optax.GradientTransformati
     rate: `chain(average(), l2_decay(1e-4), optax.sgd(0.1))`.
 
     Args:
-        rate: the factor of the penalty in the objective, >= 0.
+        rate: the factor of the penalty in the objective, >= 0, or a schedule of it.
         mask: a tree of bools like the parameters (or a prefix), or a function of them: where False,
             no pull.
     """
@@ -66,10 +75,18 @@ class Last(optax.GradientTransformationExtraArgs):
     everywhere: optax.GradientTransformation
 
 
-class SoftThresholdState(NamedTuple):
+class _Steps(NamedTuple):
     """How many steps were taken: what a schedule is read at."""
 
     step: jax.Array
+
+
+def _read(rate, state):
+    """The rate of this step, and the state after it."""
+    if isinstance(state, _Steps):
+        after = _Steps(optax.safe_increment(state.step))
+        return (rate(state.step) if callable(rate) else rate), after
+    return rate, state
 
 
 def soft_threshold(rate: float | Callable[[jax.Array], jax.Array], mask: Any | None = None) -> Last:
@@ -93,7 +110,7 @@ def soft_threshold(rate: float | Callable[[jax.Array], jax.Array], mask: Any | N
     def update(updates, state, params=None, **extra):
         del extra
         params = _given(params, "soft_threshold")
-        now = rate(state.step) if callable(rate) else rate
+        now, after = _read(rate, state)
 
         def to(u, p):
             moved = p + u
@@ -105,12 +122,10 @@ def soft_threshold(rate: float | Callable[[jax.Array], jax.Array], mask: Any | N
                 jnp.where(jnp.isnan(moved), moved, -p),
             ).astype(p.dtype)
 
-        return jax.tree.map(to, updates, params), SoftThresholdState(
-            optax.safe_increment(state.step)
-        )
+        return jax.tree.map(to, updates, params), after
 
     threshold = optax.GradientTransformationExtraArgs(
-        lambda params: SoftThresholdState(jnp.zeros((), jnp.int32)), update
+        lambda params: _Steps(jnp.zeros((), jnp.int32)), update
     )
     return _masked(threshold, mask, Last)
 
@@ -149,7 +164,12 @@ def _masked(transformation, mask, kind):
 
 
 def _check(rate, name):
-    if isinstance(rate, int | float) and not rate >= 0:
+    if callable(rate) or isinstance(rate, jax.core.Tracer):
+        return  # what it is nobody knows yet
+    number = isinstance(rate, numbers.Real | jax.Array) and not isinstance(rate, bool)
+    if not number or jnp.ndim(rate):
+        raise TypeError(f"{name}(rate): a number, at least 0, or a schedule, got {rate!r}.")
+    if not rate >= 0:
         raise ValueError(f"{name}(rate): rate is a pull toward zero, at least 0, got {rate}.")
 
 

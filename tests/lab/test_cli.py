@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +113,26 @@ def test_another_run_in_the_folder_is_never_touched(capsys, here):
             "toy has no preset 'huge': there is smoke, cpu, paper",
         ),
         (["run", "toy", "--colour", "red"], "--colour"),
+        (["run", "toy", "--preset", "smoke", "--seeds", "0"], "toy seeds: at least 1, got 0."),
+        (["run", "toy", "--preset", "smoke", "--seeds", "-1"], "toy seeds: at least 1, got -1."),
+        (
+            ["run", "toy", "--preset", "smoke", "--steps", "-5"],
+            "toy steps: at least 1, got -5 (arm learnable-mean).",
+        ),
+        (["run", "toy", "--preset", "smoke", "--steps=0"], "toy steps: at least 1, got 0 (arm"),
+        (
+            ["run", "width", "--preset", "smoke", "--batch-size", "0"],
+            "width batch_size: at least 1, got 0 (arm standard-8).",
+        ),
+        (
+            ["run", "width", "--preset", "smoke", "--widths", "8", "8"],
+            "width widths: 8 is listed twice, and would be the same runs. Name each once.",
+        ),
+        (
+            ["run", "width", "--preset", "smoke", "--widths", "8", "16"],
+            "width: of these settings there are no runs (zip() argument 2 is shorter",
+        ),
+        (["run", "spam", "--preset", "smoke", "--c"], "spam c: at least one value, got none."),
         (["figures", "nothing"], "no figure 'nothing': there is alpha_properties, "),
         (["show", "nowhere"], "nowhere holds no run. Runs go to"),
         (["compare", "nowhere", "nowhere"], "nowhere holds no run. Runs go to"),
@@ -121,8 +142,56 @@ def test_another_run_in_the_folder_is_never_touched(capsys, here):
         (["list", "extra"], "unrecognized arguments: extra"),
     ],
 )
-def test_mistakes_name_the_way_out(capsys, arguments, message):
+def test_mistakes_name_the_way_out(capsys, here, arguments, message):
     assert message in fails(capsys, *arguments)
+    assert not (here / "runs").exists()
+
+
+def test_rows_of_values_may_repeat_a_part():
+    width = collect(load(ROOT / "experiments" / "width.py"))
+    smoke = width.presets["smoke"]
+    rates = {"standard_rates": (0.1, 0.1), "mu_rates": (0.1, 0.1)}
+    assert len(width.grid(dataclasses.replace(smoke, widths=(8, 16), **rates))) == 4
+    with pytest.raises(ValueError, match=r"rates: 8, 0\.1, 0\.1 is listed twice"):
+        width.grid(dataclasses.replace(smoke, widths=(8, 8), **rates))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.py")), ids=lambda p: p.stem)
+def test_every_preset_has_runs(path):
+    experiment = collect(load(path))
+    assert all(experiment.grid(preset) for preset in experiment.presets.values())
+
+
+def test_a_path_too_long_asks_for_a_shorter_one(capsys, here, monkeypatch):
+    monkeypatch.setenv("COHERENCE_RUNS", str(here / ("runs" * 100)))
+    said = fails(capsys, "run", "toy", "--preset", "smoke")
+    assert "(File name too long)" in said
+    assert "COHERENCE_RUNS: set it to a shorter path" in said
+
+
+def test_without_docstrings_in_memory_experiments_are_listed(here):
+    words = [sys.executable, "-OO", "-m", "coherence.lab", "list"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f"toy\n    {collect(load(ROOT / 'experiments' / 'toy.py')).summary}\n" in done.stdout
+
+
+def test_a_second_interrupt_ends_the_command_without_a_traceback(here):
+    code = """
+import os, signal, sys
+from coherence.lab import cli
+def interrupted(*_):
+    raise KeyboardInterrupt
+cli._list = interrupted
+try:
+    cli.main(["list"])
+finally:
+    os.kill(os.getpid(), signal.SIGINT)  # while Python ends
+"""
+    command = [sys.executable, "-c", code]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.stderr == "\ncoherence: interrupted.\n"
+    assert done.returncode == -signal.SIGINT
 
 
 def test_outside_a_checkout_it_says_where_to_get_one(capsys, here, monkeypatch):

@@ -272,7 +272,9 @@ class Arm:
         return {"x": np.float64(1)}
 
 
-def test_a_figure_never_recorded_is_run_first(tmp_path, monkeypatch, capsys):
+def test_a_figure_never_recorded_is_named_and_run_only_if_one_says_so(
+    tmp_path, monkeypatch, capsys
+):
     for folder, text in (
         ("experiments", TINY),
         ("paper_figures", MOVING.partition("def animate")[0]),
@@ -281,7 +283,16 @@ def test_a_figure_never_recorded_is_run_first(tmp_path, monkeypatch, capsys):
         (tmp_path / folder / "tiny.py").write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COHERENCE_RUNS", str(tmp_path / "runs"))
-    cli.main(["figures", "tiny"])
+    cli.main(["figures"])
+    named = "tiny: nothing recorded; `coherence run tiny --record`"
+    assert named in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["figures", "tiny"])
+    error = capsys.readouterr().err
+    assert named in error
+    assert "nothing is trained unasked. Run the above, or: coherence figures tiny --train" in error
+    assert not (tmp_path / "runs").exists()
+    cli.main(["figures", "tiny", "--train"])
     assert "tiny: nothing recorded, so it is run with its preset cpu" in capsys.readouterr().out
     recorded = runs.load_arrays(tmp_path / "paper_figures" / "recorded" / "tiny.npz")
     assert recorded["x"].tolist() == [1, 1]

@@ -87,6 +87,25 @@ def test_a_scheduled_threshold_follows_its_steps():
     np.testing.assert_allclose(seen, [1.0, 0.9, 0.7], rtol=1e-6)
 
 
+@pytest.mark.parametrize("force", [l1_decay, l2_decay])
+def test_a_scheduled_pull_follows_its_steps(force):
+    tx = chain(average(), force(lambda count: 0.1 * count), optax.sgd(1.0))
+    w, state, pulls = jnp.ones(1), tx.init(jnp.ones(1)), []
+    for _ in range(4):
+        updates, state = tx.update(jnp.zeros((2, 1)), state, w)
+        pulls.append(updates.item())
+    np.testing.assert_allclose(pulls, [0, -0.1, -0.2, -0.3], rtol=1e-6)
+    with pytest.raises(ValueError, match="weight decay behind the learning rate"):
+        chain(average(), optax.sgd(1.0), force(lambda count: 0.1 * count))
+
+
+@pytest.mark.parametrize("force", [l1_decay, l2_decay, soft_threshold])
+def test_a_rate_may_be_injected_while_tracing(force):
+    tx = optax.inject_hyperparams(force)(rate=0.5)
+    step = jax.jit(lambda state: tx.update(jnp.zeros(1), state, jnp.ones(1))[0])
+    np.testing.assert_allclose(np.abs(step(tx.init(jnp.ones(1)))), [0.5])
+
+
 @pytest.mark.parametrize("force", [l1_decay, l2_decay, soft_threshold])
 def test_masked_leaves_feel_no_pull(force):
     params = {"kernel": jnp.ones(2), "bias": jnp.ones(2)}
@@ -101,10 +120,16 @@ def test_masked_leaves_feel_no_pull(force):
     [(l1_decay, "l1_decay"), (l2_decay, "l2_decay"), (soft_threshold, "soft_threshold")],
 )
 def test_negative_rates_are_refused(force, name):
-    with pytest.raises(
-        ValueError, match=rf"{name}\(rate\): rate is a pull toward zero, at least 0, got -1\."
-    ):
-        force(-1)
+    for rate in (-1, np.float32(-1), np.int64(-1), jnp.float32(-1)):
+        with pytest.raises(
+            ValueError, match=rf"{name}\(rate\): rate is a pull toward zero, at least 0, got -1"
+        ):
+            force(rate)
+    for rate in ("much", None, True, np.ones(2)):
+        with pytest.raises(
+            TypeError, match=rf"{name}\(rate\): a number, at least 0, or a schedule, got "
+        ):
+            force(rate)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from coherence.lab.settings import Aggregators, Optimizers, Setting, parse
 from coherence.lab.training.programs import PROGRAMS
 from coherence.lab.training.run_settings import initial_parameters, transformation
-from coherence.lab.training.samples import stream
+from coherence.lab.training.samples import stream, stream_key
 
 # A seed's separate random streams; those of a `Classification` are the same.
 _PARAMS, _SAMPLE, _NOISE, _KEYS = 0, 2, 3, 4
@@ -168,12 +168,12 @@ class Trained(ClassifierMixin, BaseEstimator):
         probe = self._probe(parts, X, labels, corrupt, seed)
         problem = Problem(
             loss=parts.loss,
-            params=initial_parameters(parts.model, jax.random.key(stream(seed, _PARAMS)), *start),
+            params=initial_parameters(parts.model, stream_key(seed, _PARAMS), *start),
             data={"train": (X, labels)},
             optimizer=optimizer,
             per_example=not optimizer.takes_batch_gradient,
             probes=() if probe is None else (probe,),
-            noise=jax.random.key(stream(seed, _NOISE)) if parts.draws else None,
+            noise=stream_key(seed, _NOISE) if parts.draws else None,
         )
         self.params_, records = _train(problem, seed, self.steps, min(self.batch_size, len(labels)))
         self.n_iter_ = self.steps
@@ -201,7 +201,7 @@ class Trained(ClassifierMixin, BaseEstimator):
         index = np.sort(order[: self.measure_coherence])
         sample: tuple = (X[index], labels[index])
         if parts.draws:
-            key = jax.random.key(stream(seed, _KEYS))
+            key = stream_key(seed, _KEYS)
             sample = (*sample, jax.random.split(key, len(index)))
         names = ("loss", "m_coherence", "m_coherence_by_group")
         return Probe(

@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from coherence.lab.settings import ConditionalVAE
 from coherence.lab.training.programs import PROGRAMS
-from coherence.lab.training.samples import stream
+from coherence.lab.training.samples import stream_key
 
 from .generative import Sampling
 from .trained import Parts, Trained
@@ -75,7 +75,7 @@ class ConditionalVAEClassifier(Sampling, Trained):
         import jax
 
         check_is_fitted(self)
-        keys = jax.random.split(jax.random.key(stream(self._fitted_seed, _DRAWS)), self.draws)
+        keys = jax.random.split(stream_key(self._fitted_seed, _DRAWS), self.draws)
         return super()._scores(X, keys) + self.class_log_prior_
 
     def _draw(self, places, rng):

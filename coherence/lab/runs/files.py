@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -79,10 +80,10 @@ def check_writable(folder: Path) -> None:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(13, "Permission denied")
     except OSError as error:
+        way = "a shorter path" if error.errno == errno.ENAMETOOLONG else "one you can write to"
         raise OSError(
             f"cannot write to {folder} ({error.strerror}). "
-            "Runs go to ./runs or to the folder named by COHERENCE_RUNS: set it to one you can "
-            "write to."
+            f"Runs go to ./runs or to the folder named by COHERENCE_RUNS: set it to {way}."
         ) from error
 
 

@@ -25,7 +25,7 @@ from coherence.lab.settings import (
 
 from .programs import PROGRAMS
 from .run_settings import RunSettings, initial_parameters
-from .samples import make_probes, stream
+from .samples import make_probes, stream, stream_key
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -88,7 +88,6 @@ class Autoencoding(RunSettings):
 
     def build(self, seed: int) -> Problem:
         """The `Problem` of one seed; its garbage is drawn here, once."""
-        import jax
 
         from .problem import Problem
 
@@ -119,7 +118,7 @@ class Autoencoding(RunSettings):
             purpose=_SAMPLE,
         )
         example = (array[:1] for array in self._inputs(data.x_train, data.y_train))
-        key = jax.random.key(stream(seed, _PARAMS))
+        key = stream_key(seed, _PARAMS)
         optimizer = self._transformation()
         return Problem(
             loss=loss,
@@ -134,7 +133,7 @@ class Autoencoding(RunSettings):
                 **{f"sample-{name}": index for name, index in samples.items()},
             },
             probes=probes,
-            noise=jax.random.key(stream(seed, _NOISE)) if self._draws() else None,
+            noise=stream_key(seed, _NOISE) if self._draws() else None,
         )
 
     def _images(self):
@@ -166,7 +165,7 @@ class Autoencoding(RunSettings):
 
         if not self._draws():
             return {"train": (), "test": ()}
-        base = jax.random.key(stream(seed, _KEYS))
+        base = stream_key(seed, _KEYS)
         sizes = {"train": train, "test": test}
         return {
             part: (jax.random.split(jax.random.fold_in(base, i), n),)

@@ -23,7 +23,7 @@ from coherence.lab.settings import (
 
 from .programs import PROGRAMS
 from .run_settings import RunSettings, initial_parameters
-from .samples import make_probes, probe_name, stream
+from .samples import make_probes, probe_name, stream, stream_key
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -94,7 +94,7 @@ class Classification(RunSettings):
         watched = tuple(name for name in _GRADIENT_QUANTITIES if name in names)
         if watched:
             arrays["sample"] = self._stopping_sample(samples)
-        key = jax.random.key(stream(seed, _PARAMS))
+        key = stream_key(seed, _PARAMS)
         optimizer = self._transformation()
         return Problem(
             loss=loss,

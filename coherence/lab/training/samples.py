@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from coherence.lab.settings import Probing
+
+if TYPE_CHECKING:
+    import jax
 
 
 def stream(seed: int, purpose: int) -> int:
     """A seed for one of the purposes that a run's seed serves, independent of the others."""
     return seed * 1000 + purpose
+
+
+def stream_key(seed: int, purpose: int) -> jax.Array:
+    """The JAX key of a `stream`: JAX takes 32 bits of a number, the rest is folded in."""
+    import jax
+
+    rest, low = divmod(stream(seed, purpose), 2**32)
+    key = jax.random.key(low)
+    while rest:
+        rest, low = divmod(rest, 2**32)
+        key = jax.random.fold_in(key, low)
+    return key
 
 
 def probe_name(probing: Probing) -> str:

@@ -12,6 +12,7 @@ import pytest
 from coherence.lab.runs import Run
 from coherence.lab.settings import MLP, Probing, label_noise, plain
 from coherence.lab.training import Classification, Problem, train
+from coherence.lab.training.samples import stream_key
 from coherence.probes import AtLoss, Epochs, Every, Log, Probe
 from tests import zoo
 
@@ -276,3 +277,11 @@ def test_a_sample_of_its_own_stream_does_not_depend_on_other_probes():
     assert (drawn(run) != drawn(run, seed=1)).any()
     order = np.random.default_rng([0, 3]).permutation(1437)
     np.testing.assert_array_equal(drawn(run), np.sort(order[:20]))
+
+
+def test_seeds_far_apart_share_no_stream_of_random_numbers():
+    data = lambda seed, purpose=0: tuple(jax.random.key_data(stream_key(seed, purpose)).tolist())
+    seeds = [0, 1, 7, 2**29, 2**29 + 7, 2**30 + 7, 2**32, 2**32 + 7, 2**64 + 7, 3 * 2**96]
+    assert len({data(seed, purpose) for seed in seeds for purpose in range(6)}) == 6 * len(seeds)
+    for seed in (0, 7, 4_294_967):  # as far as JAX takes a number whole
+        assert data(seed, 2) == tuple(jax.random.key_data(jax.random.key(seed * 1000 + 2)).tolist())
