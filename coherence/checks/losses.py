@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coherence import jax_internals
 from coherence.gradients import (
     Factored,
     Recomputed,
     RecomputedWarning,
     Stacked,
     batch_statistics,
+    jax_internals,
     materialize,
     per_example_value_and_grad,
     reductions,

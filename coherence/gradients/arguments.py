@@ -5,9 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from coherence import jax_internals
 from coherence.trees import KeyPath, PyTree
 from coherence.trees import leaf as leaf_name
+
+from . import jax_internals
 
 _NNX_STATE = (
     "it changes the state of an NNX module, which the loss of one example must not. Without "

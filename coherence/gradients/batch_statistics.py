@@ -8,7 +8,7 @@ convolution it silently becomes an instance norm.
 import dataclasses
 from typing import Any
 
-from coherence import jax_internals
+from . import jax_internals
 
 _WAYS_OUT = (
     "The per-example gradient of such a network is not defined. Ways out: (1) frozen statistics: "

@@ -13,10 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coherence import jax_internals
-
+from . import jax_internals, loops
 from . import layout as layouts
-from . import loops
 from .linearity import zero_where
 from .terms import Term
 from .tracked import (

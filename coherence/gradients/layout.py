@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coherence import jax_internals
-from coherence.jax_internals import Operation
+from . import jax_internals
+from .jax_internals import Operation
 
 # Rearrangements, and embeddings when transposed: a gradient keeps its norm on its way back.
 _REARRANGEMENTS = frozenset(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from coherence import jax_internals
+from . import jax_internals
 
 # Zero where all operands are.
 _SUMS = frozenset(

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coherence import jax_internals
+from . import jax_internals
 
 
 class Slices(NamedTuple):

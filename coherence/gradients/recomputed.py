@@ -11,9 +11,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from coherence.jax_internals import contains, zeros_like
-
 from .factors import accumulator
+from .jax_internals import contains, zeros_like
 
 _ROWS_IN_MEMORY = 2**24  # numbers a default microbatch of formed rows may hold (64 MiB in float32)
 

@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from coherence.jax_internals import zeros_like
 from coherence.trees import By, KeyPath, PyTree, leaf_names, splits_layers
 from coherence.trees import leaf as leaf_name
 
 from . import layout, recomputed
 from .factors import Factored, Node, Recomputed, Stacked, accumulator, is_node
+from .jax_internals import zeros_like
 from .terms import Looked, Outer
 
 _FORMED = 2**22  # numbers (16 MiB in float32) formed at a time where factors will not do

@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.lax import GatherScatterMode
 
-from coherence import jax_internals
-
+from . import jax_internals
 from .layout import Layout, reshaping, transposition
 from .terms import Convolved, Looked, Outer, Term, Window
 

@@ -13,9 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coherence import jax_internals
-
-from . import control_flow, tracked
+from . import control_flow, jax_internals, tracked
 from . import layout as layouts
 from .rules import product_of_sum
 from .terms import Outer

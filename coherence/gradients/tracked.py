@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coherence import jax_internals
-
+from . import jax_internals
 from . import layout as layouts
 from .layout import Layout
 from .rules import RULES, Factors, dot_general_of_parts

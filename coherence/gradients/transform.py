@@ -7,11 +7,10 @@ from typing import Literal, Protocol, overload
 import jax
 import jax.numpy as jnp
 
-from coherence import jax_internals
 from coherence.trees import LeafFilter, Loss, PyTree
 from coherence.trees import leaf as leaf_name
 
-from . import batch_statistics
+from . import batch_statistics, jax_internals
 from .arguments import check_batch, check_loss_output, check_params, explained, varying_with
 from .factors import Recomputed, node
 from .terms import Term

@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from coherence.gradients.arguments import check_sharding
-from coherence.jax_internals import is_container
+from coherence.gradients.jax_internals import is_container
 from coherence.trees import PyTree
 
 from .pooling import count_groups

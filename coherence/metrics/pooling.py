@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 
 from coherence.gradients import reductions
 from coherence.gradients.factors import Recomputed, Stacked, accumulator, is_node
-from coherence.jax_internals import is_traced
+from coherence.gradients.jax_internals import is_traced
 from coherence.trees import PyTree
 
 FORMED = 2**22  # numbers of rows formed at a time (16 MiB in float32)

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from coherence.gradients.jax_internals import is_traced
+
 
 def l1_decay(
     rate: float | Callable[[jax.Array], jax.Array], mask: Any | None = None
@@ -164,7 +166,7 @@ def _masked(transformation, mask, kind):
 
 
 def _check(rate, name):
-    if callable(rate) or isinstance(rate, jax.core.Tracer):
+    if callable(rate) or is_traced(rate):
         return  # what it is nobody knows yet
     number = isinstance(rate, numbers.Real | jax.Array) and not isinstance(rate, bool)
     if not number or jnp.ndim(rate):

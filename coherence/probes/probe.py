@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from coherence.jax_internals import is_traced
+from coherence.gradients.jax_internals import is_traced
 from coherence.metrics.batching import count_examples, is_key, take
 from coherence.trees import LeafFilter, Loss, PyTree
 

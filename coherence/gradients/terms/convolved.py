@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from coherence.jax_internals import struct_like
+from coherence.gradients.jax_internals import struct_like
 
 from .outer import pairs_are_cheaper
 from .term import Term, by_examples, static

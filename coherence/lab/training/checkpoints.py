@@ -10,8 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coherence.trees import leaf as leaf_name
-
 
 def to_arrays(tree: Any) -> dict[str, np.ndarray]:
     """`{key path: numpy array}`.
@@ -77,7 +75,5 @@ def _restore(leaf, array, name):
 
 def _name(path):
     """The keys of a path with slashes between them; those within a key are escaped."""
-    if not path:
-        return leaf_name(path)
-    keys = [leaf_name((key,)) for key in path]
-    return "/".join(key.replace("%", "%25").replace("/", "%2F") for key in keys)
+    keys = [jax.tree_util.keystr((key,), simple=True) for key in path]
+    return "/".join(key.replace("%", "%25").replace("/", "%2F") for key in keys) or "all"

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from coherence.gradients.jax_internals import contains
 from coherence.gradients.reductions import mean
 from coherence.gradients.transform import per_example_value_and_grad
-from coherence.jax_internals import contains
 from coherence.metrics.coherence import moments
 
 from .problem import Problem, Recipe

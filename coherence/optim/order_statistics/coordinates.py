@@ -13,7 +13,7 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from coherence.gradients.factors import accumulator
-from coherence.jax_internals import automatic_axes
+from coherence.gradients.jax_internals import automatic_axes
 
 # Examples in one pass over the coordinates: a row takes 45 us among 32, 95 among 128 (784 x 2048,
 # two cores).

@@ -75,7 +75,7 @@ def test_an_aggregator_is_built_from_its_text(text):
 def test_the_function_of_that_name_and_its_setting_are_one_thing(text):
     setting = parse(text, settings.Aggregators)
     assert setting.target() is getattr(co.optim, type(setting).__name__)
-    built = eval(f"co.{text}")
+    built = eval(f"co.optim.{text}")
     assert parse(repr(built), settings.Aggregators) == setting
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from coherence import jax_internals
+from coherence.gradients import jax_internals
 
-PACKAGE = Path(__file__).resolve().parent.parent / "coherence"
+PACKAGE = Path(__file__).resolve().parents[2] / "coherence"
 
 
 def equations(function, *args):

@@ -1,8 +1,8 @@
 """Every use of JAX below its public API, one function each.
 
 Nothing else in the package reads an equation's parameters, binds a primitive or looks at a tracer.
-`tests/test_jax_internals.py` has a claim for each function, which says what broke when a JAX
-release moves it.
+`tests/gradients/test_jax_internals.py` has a claim for each function, which says what broke when a
+JAX release moves it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
