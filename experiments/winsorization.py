@@ -62,7 +62,9 @@ PRESETS = {
     "column": Settings(
         replace(_LARGE, steps=36_000), noise=(0.5,), c=(0.0, 1.0, 2.0), slower=(), seeds=1
     ),
-    "paper": Settings(_LARGE, noise=(0.0, 0.25, 0.5, 0.75, 1.0)),
+    "columns": Settings(replace(_LARGE, steps=36_000), seeds=4),
+    "levels": Settings(replace(_LARGE, steps=36_000), noise=(0.25, 0.75, 1.0), slower=(), seeds=4),
+    "paper": Settings(_LARGE, noise=(0.0, 0.25, 0.5, 0.75, 1.0), seeds=4),
 }
 SOURCE_PRESET = "paper"
 

@@ -1,6 +1,7 @@
 """The kernels select exactly what sorting would."""
 
 import itertools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from coherence.gradients import Stacked, per_example_value_and_grad
-from coherence.optim import median, winsorize
+from coherence.optim import median, order_statistics, winsorize
 from coherence.optim.order_statistics import (
     Formed,
     Products,
@@ -19,6 +20,7 @@ from coherence.optim.order_statistics import (
     rank,
     selection,
     trimmed_mean,
+    triton,
 )
 from coherence.optim.order_statistics.selection import from_keys, to_keys
 
@@ -267,3 +269,40 @@ def test_a_network_is_compiled_once_for_all_leaves_of_a_kind():
     text = jax.jit(update).lower(params, batch).compile().as_text()
     comparators = len(selection.pruned(30, (14, 15)))
     assert comparators < text.count(" compare(") < 1.5 * comparators
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_the_kernel_for_cuda_clips_as_sorting_would(k):
+    """Interpreted; shapes that fill no block, and an infinite value among those pulled in."""
+    rng = np.random.default_rng(k)
+    a, d = (rng.normal(size=(2, 20, n)).astype(np.float32) for n in (11, 70))
+    a[0, 3] = np.inf
+    values = a[..., None] * d[:, :, None]
+    ranked = np.sort(values, 1)
+    expected = np.clip(values, ranked[:, [k]], ranked[:, [-1 - k]]).mean(1)
+    found = triton.clipped_mean(jnp.asarray(a), jnp.asarray(d), k=k, interpret=True)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_on_cuda_small_ranks_take_the_kernel_made_for_it(monkeypatch):
+    """Formed values too, as outer products with ones: both kinds are what they are on CPU."""
+    rng = np.random.default_rng(0)
+    products = Products(*(jnp.asarray(rng.normal(size=(1, 20, n))) for n in (3, 4)))
+    formed = Formed(jnp.asarray(rng.normal(size=(20, 9))))
+    expected = [clipped_mean(leaf, 2) for leaf in (products, formed)]
+    called = []
+
+    def kernel(a, d, k):
+        called.append(k)
+        return triton.clipped_mean(a, d, k=k, interpret=True)
+
+    interpreted = types.SimpleNamespace(clipped_mean=kernel)
+    monkeypatch.setattr(order_statistics, "triton", interpreted)
+    monkeypatch.setattr(means, "use_triton", True)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    for leaf, value in zip((products, formed), expected):
+        np.testing.assert_allclose(clipped_mean(leaf, 2), value, rtol=1e-5, atol=1e-6)
+    assert called == [2, 2]
+    trimmed_mean(formed, 2)
+    clipped_mean(formed, 9)
+    assert called == [2, 2]

@@ -216,6 +216,7 @@ class _Group:
         program = PROGRAMS.get(Steps, first.recipe, train_axes)
         self.chunk = program.chunk(states[0], problems[0].data["train"], batch_size)
         self.advance = program.advance(self.chunk)
+        self.advance_whole = program.advance(self.chunk, whole=True)
         self.measure = PROGRAMS.get(compiled_measure, first.measure, axes)
 
     def announce(self, say):
@@ -285,7 +286,8 @@ class _Group:
         indices = np.zeros((len(self.runs), self.chunk, self.batch_size), np.int32)
         indices[:, : goal - position] = order
         n = goal - position
-        self.state, tracked = self.advance(*self._arguments(indices, n))
+        advance = self.advance_whole if n == self.chunk else self.advance
+        self.state, tracked = advance(*self._arguments(indices, n))
         self.tracked[:, position:goal] = np.asarray(tracked).reshape(
             len(self.runs), self.chunk, -1
         )[:, :n]

@@ -57,11 +57,11 @@ def _gradients(recipe, params, batch):
     return jnp.mean(losses), gradients if recipe.per_example else mean(gradients), norms
 
 
-def make_advance(step: Callable, length: int) -> Callable:
+def make_advance(step: Callable, length: int, whole: bool = False) -> Callable:
     """`(state, examples, indices [length, b], n) -> (state, tracked [length, 3])`: n steps.
 
-    n is at most `length` and dynamic, so that one program serves chunks of any length. With
-    `length` 1 there is no loop:
+    n is at most `length` and dynamic, so that one program serves chunks of any length; `whole`
+    takes n to be `length`. With `length` 1 there is no loop:
     on CPU, XLA computes a convolution's gradient inside a loop body some forty times slower than
     outside (jax issue 12868).
     """
@@ -77,7 +77,7 @@ def make_advance(step: Callable, length: int) -> Callable:
             return state, history.at[i].set(tracked)
 
         history = jnp.full((length, len(TRACKED)), jnp.nan, jnp.float32)
-        return jax.lax.fori_loop(0, n, body, (state, history))
+        return jax.lax.fori_loop(0, length if whole else n, body, (state, history))
 
     return advance
 
@@ -103,7 +103,7 @@ class Steps:
 
     def __init__(self, recipe: Recipe, axes: FlatAxes | None = None):
         self.axes, self.step = axes, jax.jit(make_step(recipe))
-        self._advances: dict[int, Callable] = {}
+        self._advances: dict[tuple[int, bool], Callable] = {}
 
     def chunk(self, state: Any, examples: Any, batch_size: int) -> int:
         """Steps a call: 1 where a loop would be slow, with a convolution on CPU."""
@@ -113,14 +113,19 @@ class Steps:
         jaxpr = self.step.trace(state, examples, indices).jaxpr
         return 1 if contains(jaxpr.jaxpr, "conv_general_dilated") else CHUNK
 
-    def advance(self, length: int) -> Any:
-        """`make_advance` of the step, compiled; the state is donated."""
-        if length not in self._advances:
-            advance = make_advance(self.step, length)
+    def advance(self, length: int, whole: bool = False) -> Any:
+        """`make_advance` of the step, compiled; the state is donated.
+
+        On CPU whole chunks have no program of their own. Elsewhere they do: where the device
+        decides how many steps there are, the host waits for its answer after each of them.
+        """
+        whole = whole and jax.default_backend() != "cpu"
+        if (length, whole) not in self._advances:
+            advance = make_advance(self.step, length, whole)
             if self.axes is not None:
                 advance = jax.vmap(advance, (0, tree_of(self.axes), 0, None))
-            self._advances[length] = jax.jit(advance, donate_argnums=0)
-        return self._advances[length]
+            self._advances[length, whole] = jax.jit(advance, donate_argnums=0)
+        return self._advances[length, whole]
 
 
 def compiled_measure(measure: Callable, axes: FlatAxes | None = None) -> Any:

@@ -126,7 +126,7 @@ class Formed(Coordinates):
 
     def spread(self):
         """The coordinates divided among the devices of a mesh."""
-        return Formed(_by_columns(self.values), self.mask) if _is_divided() else self
+        return Formed(_by_columns(self.values), self.mask) if is_divided() else self
 
     def mean(self):
         return self._weights @ self.values.astype(accumulator(self.dtype))
@@ -203,7 +203,7 @@ class Products(Coordinates):
         spread 6 (784 x 2048 coordinates, two cores). Over a mesh the examples are gathered instead,
         once, and the coordinates divided among the devices.
         """
-        if _is_divided():
+        if is_divided():
             inputs = lax.with_sharding_constraint(self.inputs, P())
             return dataclasses.replace(self, inputs=inputs, cotangents=_by_columns(self.cotangents))
         wider = lambda x: jnp.pad(
@@ -266,7 +266,7 @@ def _largest(x, axes):
     )
 
 
-def _is_divided():
+def is_divided():
     """Whether in a mesh over whose axes the compiler may distribute arrays (`jax.set_mesh`)."""
     return bool(automatic_axes())
 

@@ -11,7 +11,7 @@ from jax import lax
 from coherence.gradients.factors import accumulator
 
 from . import selection
-from .coordinates import Coordinates, Formed
+from .coordinates import Coordinates, Formed, Products, is_divided
 
 # Processor time on two cores, float32, the clipped mean of 784 x 256 outer products, m = 100,
 # milliseconds: streaming k = 2: 5.5, a network 16. Streaming takes m (4 k + 5) operations a
@@ -20,6 +20,10 @@ from .coordinates import Coordinates, Formed
 _STREAMED_RANKS = 4
 _STREAMED_EXAMPLES_PER_RANK = 20
 _NETWORK_ROWS = 128
+# Whether CUDA devices take the kernel made for them (`benchmarks/accelerator.py` compares it with
+# what XLA makes of the others), and up to which rank: more kept values do not fit into registers.
+use_triton = False
+_TRITON_RANK = 8
 
 
 def rank(c: float, m: int) -> int:
@@ -76,6 +80,11 @@ def _is_unrolled(leaf, k):
 
 def _unrolled(leaf, k, trimmed):
     m = leaf.m
+    if not trimmed and _is_for_triton(leaf, k):
+        from . import triton  # takes a second to import
+
+        scaled, scale = leaf.scaled()
+        return triton.clipped_mean(*_factors(scaled), k=k).reshape(leaf.shape) / scale
     if 2 * k >= m - 2:
         # What is formed is small, mostly: its kernel's speed matters less than its compilation.
         low, high = selection.select(
@@ -90,6 +99,25 @@ def _unrolled(leaf, k, trimmed):
     wide = lambda x: lax.convert_element_type(x, accumulator(x.dtype))
     total = _sum([wide(x) for x in between]) + times * wide(low) + times * wide(high)
     return total / count / scale.astype(total.dtype)
+
+
+def _is_for_triton(leaf, k):
+    return (
+        use_triton
+        and jax.default_backend() == "gpu"
+        and k <= _TRITON_RANK
+        and 2 * k < leaf.m - 2
+        and leaf.dtype == jnp.float32
+        and not is_divided()
+    )
+
+
+def _factors(leaf):
+    """Outer products whose values are the leaf's: formed ones with inputs of one."""
+    if isinstance(leaf, Products):
+        _, height, width = leaf.shape
+        return leaf.inputs[:, :, :height], leaf.cotangents[:, :, :width]
+    return jnp.ones((1, leaf.m, 1), leaf.dtype), leaf.values[None]
 
 
 def _sum(terms):

@@ -129,6 +129,23 @@ def test_the_chunk_length_never_changes_the_run(tmp_path, monkeypatch):
     assert same_bits(many, few)
 
 
+def test_whole_chunks_have_a_program_of_their_own_beside_the_cpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(step, "CHUNK", 7)
+    (plain,) = learn(tmp_path / "a")
+    whole = []
+    original = step.make_advance
+
+    def noting(function, length, is_whole):
+        whole.append(is_whole)
+        return original(function, length, is_whole)
+
+    monkeypatch.setattr(step, "make_advance", noting)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    (divided,) = learn(tmp_path / "b")
+    assert whole == [False, True]
+    assert same_bits(plain, divided)
+
+
 def test_one_program_serves_the_whole_run(tmp_path):
     traces = []
 

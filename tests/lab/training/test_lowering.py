@@ -23,6 +23,7 @@ from coherence.lab.settings import (
 )
 from coherence.lab.training import Classification, train
 from coherence.lab.training.step import initial_state, make_advance, make_step
+from coherence.optim.order_statistics import triton
 from coherence.probes import Probe
 from coherence.probes import reader as programs
 from tests import zoo
@@ -109,3 +110,12 @@ def test_samples_that_cannot_be_are_refused():
         match="the stopping rule looks at gradients of training examples: add a probe of them",
     ):
         Classification(probes=(), stopping=evidence()).build(0)
+
+
+def test_the_kernel_for_cuda_lowers_seeds_side_by_side():
+    kernel = jax.vmap(lambda a, d: triton.clipped_mean(a, d, k=8))
+    unstable = export.DisabledSafetyCheck.custom_call("__gpu$xla.gpu.triton")
+    lowered = export.export(jax.jit(kernel), platforms=["cuda"], disabled_checks=[unstable])(
+        np.zeros((2, 1, 100, 70), np.float32), np.zeros((2, 1, 100, 30), np.float32)
+    )
+    assert "xla.gpu.triton" in lowered.mlir_module()

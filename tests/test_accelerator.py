@@ -1,0 +1,86 @@
+"""The script for accelerators, rehearsed on CPU with small sizes."""
+
+import json
+import tarfile
+
+import numpy as np
+import pytest
+
+from benchmarks import accelerator
+
+
+class Clock:
+    """Over before the arm of this number."""
+
+    def __init__(self, arms):
+        self.arms = arms
+
+    @property
+    def over(self):
+        self.arms -= 1
+        return self.arms < 0
+
+    def look(self, steps):
+        pass
+
+
+def names(file):
+    with tarfile.open(file) as tar:
+        return tar.getnames()
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Digits instead of MNIST, and short."""
+    import dataclasses
+
+    from coherence.lab.settings import digits
+
+    original = accelerator.chosen_experiment
+
+    def chosen(name, preset, tiny):
+        experiment, settings = original(name, preset, True)
+        run = dataclasses.replace(settings.run, data=digits(), steps=5)
+        changes = {"noise": (0.5,), "c": (0.0, 2.0), "slower": (0.5,)}
+        return experiment, dataclasses.replace(settings, run=run, **changes)
+
+    monkeypatch.setattr(accelerator, "chosen_experiment", chosen)
+
+
+def test_what_is_finished_is_kept_after_every_arm_and_recorded(tmp_path, few):
+    out, folder = tmp_path / "out", tmp_path / "runs"
+    out.mkdir()
+    accelerator.record(["winsorization:columns:noise=0.5"], out, folder, True, Clock(10**6))
+    (packed,) = out.glob("winsorization*")
+    assert "winsorization/columns/noise=0.5,c=2/seed=1/DONE" in names(packed)
+    with np.load(folder / "winsorization" / "columns" / "recorded.npz") as recorded:
+        settings = json.loads(str(recorded["settings"]))
+        assert settings["slower"] == []  # those arms are not trained yet
+    accelerator.record(["winsorization:columns"], out, folder, True, Clock(10**6))
+    with np.load(folder / "winsorization" / "columns" / "recorded.npz") as recorded:
+        assert recorded["slower/test_accuracy"].shape == (1, 2)
+    assert names(out / "recorded.tar.gz") == ["winsorization-columns.npz"]
+
+
+def test_a_clock_that_is_over_trains_nothing_more(tmp_path, few):
+    out = tmp_path / "out"
+    out.mkdir()
+    accelerator.record(["winsorization:columns"], out, tmp_path / "runs", True, Clock(0))
+    assert not list((tmp_path / "runs").rglob("DONE"))
+
+
+def test_batches_are_pooled_by_windows():
+    values = np.arange(accelerator.WINDOW * 2 + 3, dtype=np.float32)
+    np.testing.assert_allclose(accelerator.pooled_mean(values), [24.5, 74.5])
+
+
+def test_errors_are_relative():
+    assert accelerator.error(np.array([3.0, 4.4]), np.array([3.0, 4.0])) == pytest.approx(0.08)
+    assert accelerator.error({"a": np.float32(2.2)}, {"a": 2.0}) == pytest.approx(0.1)
+
+
+def test_probes_are_timed_in_a_table(tmp_path):
+    accelerator.section("probes", tmp_path, True)
+    table = (tmp_path / "probes.part.md").read_text()
+    assert "| standard, m = 500 |" in table
+    assert "failed" not in table
