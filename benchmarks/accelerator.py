@@ -55,16 +55,16 @@ def exact(tiny):
 
     small = {"mlp": MLP(width=32, depth=2), "cnn": CNN(), "transformer": Transformer(tied=False)}
     aggregators = {
-        "winsorize(2)": co.winsorize(2),
-        "winsorize(8)": co.winsorize(8),
-        "M3": co.median_of_means(3),
-        "RM3": co.rolling_median(3),
-        "median()": co.median(),
+        "winsorize(2)": co.optim.winsorize(2),
+        "winsorize(8)": co.optim.winsorize(8),
+        "M3": co.optim.median_of_means(3),
+        "RM3": co.optim.rolling_median(3),
+        "median()": co.optim.median(),
     }
 
     def statistics(loss, params, batch):
         losses, g = co.per_example_value_and_grad(loss)(params, batch)
-        return losses, co.mean(g), co.squared_norms(g), co.alpha(g, by=co.layer)
+        return losses, co.mean(g), co.gradients.squared_norms(g), co.alpha(g, by="layer")
 
     def aggregated(tx, loss, params, batch):
         state = tx.init(params)
@@ -244,7 +244,7 @@ def steps(tiny):
 
         return step
 
-    statistics = lambda losses, g: (losses, co.squared_norms(g), co.alpha(g, by=co.layer))
+    statistics = lambda losses, g: (losses, co.gradients.squared_norms(g), co.alpha(g, by="layer"))
     nothing = lambda losses, g: jnp.mean(losses)
 
     def milliseconds(step, params, transformation, batch):
@@ -266,26 +266,28 @@ def steps(tiny):
     for name in names[: 1 if tiny else 3]:
         loss, params, batch = problem(NETS[name])
         base, _ = milliseconds(plain(loss, sgd), params, sgd, batch)
-        averaged = co.chain(co.average(), sgd)
+        averaged = co.optim.chain(co.optim.average(), sgd)
         yield against(f"{name}, statistics", loss, params, batch, averaged, statistics, base)
         if name != "mlp":
             continue
-        means = {"M3": co.median_of_means(3), "RM3": co.rolling_median(3)}
-        means |= {"RA3": co.rolling_mean(3)}
+        means = {"M3": co.optim.median_of_means(3), "RM3": co.optim.rolling_median(3)}
+        means |= {"RA3": co.optim.rolling_mean(3)}
         for aggregator, tx in means.items():
             one = f"{aggregator}, 784-2048-10"
-            yield against(one, loss, params, batch, co.chain(tx, sgd), nothing, base)
+            yield against(one, loss, params, batch, co.optim.chain(tx, sgd), nothing, base)
     net = NETS["mlp"]._replace(model=MLP(width=32 if tiny else 256, depth=3))
     loss, params, batch = problem(net)
     base, _ = milliseconds(plain(loss, sgd), params, sgd, batch)
-    robust = {f"winsorize({c})": co.winsorize(c) for c in (2, 8)} | {"median()": co.median()}
+    robust = {f"winsorize({c})": co.optim.winsorize(c) for c in (2, 8)} | {
+        "median()": co.optim.median()
+    }
     for aggregator, tx in robust.items():
         name = f"{aggregator}, 784-256-256-256-10"
-        yield against(name, loss, params, batch, co.chain(tx, sgd), nothing, base)
+        yield against(name, loss, params, batch, co.optim.chain(tx, sgd), nothing, base)
     for name in names[3:]:
         loss, params, batch = problem(NETS[name])
         base, _ = milliseconds(plain(loss, sgd), params, sgd, batch)
-        averaged = co.chain(co.average(), sgd)
+        averaged = co.optim.chain(co.optim.average(), sgd)
         yield against(f"{name}, statistics", loss, params, batch, averaged, statistics, base)
 
 
@@ -312,9 +314,7 @@ def probes(tiny):
         ms = best(lambda probe=probe: probe(params))
         yield f"| {quantities}, m = {m:,} | {ms:.1f} | {base:.2f} | {ms / base:.1f} |"
     ms = best(
-        lambda: co.measure(
-            loss, params, sample, batch_size=1000, by=co.layer, groups=sample[1] < 5
-        ),
+        lambda: co.measure(loss, params, sample, batch_size=1000, by="layer", groups=sample[1] < 5),
         2.0,
         3,
     )
