@@ -75,7 +75,7 @@ _WIDE = _run(mnist(examples=1000), MLP(width=2048, depth=1), 500)
 _CNN = _run(npz("cifar10-jpeg/cifar10_jpeg_12k.npz", examples=500), CNN(width=8, depth=3), 200)
 _PAPER_RUN = _run(mnist(), MLP(width=2048, depth=1), 10_000)
 PRESETS = {
-    "demo": Settings(c=2.0, seeds=5),
+    "demo": Settings(learning_rates=(0.2,), steps=(3000,), c=2.0, seeds=5),
     "smoke": Settings(_SMOKE, learning_rates=(0.1, 0.05), steps=(200, 300), seeds=2),
     "cpu": Settings(_CPU, learning_rates=(0.1, 0.02), steps=(3000, 15_000)),
     "wide": Settings(_WIDE, learning_rates=(0.1, 0.02), steps=(1500, 7500)),
