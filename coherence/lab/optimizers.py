@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import jax
 import optax
 
+from coherence.trees import Scalar
 
-def sgd(learning_rate: float = 0.1, momentum: float = 0.0) -> optax.GradientTransformation:
+
+def sgd(learning_rate: Scalar = 0.1, momentum: float = 0.0) -> optax.GradientTransformation:
     """Stochastic gradient descent.
 
     Args:
@@ -18,7 +21,7 @@ def sgd(learning_rate: float = 0.1, momentum: float = 0.0) -> optax.GradientTran
 
 
 def adam(
-    learning_rate: float = 1e-3, b1: float = 0.9, b2: float = 0.999
+    learning_rate: Scalar = 1e-3, b1: float = 0.9, b2: float = 0.999
 ) -> optax.GradientTransformation:
     """Momentum over the running size of the gradient (Kingma & Ba, arXiv:1412.6980).
 
@@ -32,7 +35,7 @@ def adam(
     return optax.adam(learning_rate, b1, b2)
 
 
-def adagrad(learning_rate: float = 0.01) -> optax.GradientTransformation:
+def adagrad(learning_rate: Scalar = 0.01) -> optax.GradientTransformation:
     """Steps that shrink with the squares seen so far (Duchi, Hazan & Singer, JMLR 2011).
 
     Args:
@@ -42,7 +45,7 @@ def adagrad(learning_rate: float = 0.01) -> optax.GradientTransformation:
     return optax.adagrad(learning_rate)
 
 
-def rmsprop(learning_rate: float = 1e-3, decay: float = 0.9) -> optax.GradientTransformation:
+def rmsprop(learning_rate: Scalar = 1e-3, decay: float = 0.9) -> optax.GradientTransformation:
     """The gradient over its running size, by coordinate (Tieleman & Hinton, lecture notes, 2012).
 
     Args:
@@ -55,7 +58,7 @@ def rmsprop(learning_rate: float = 1e-3, decay: float = 0.9) -> optax.GradientTr
 
 
 def _check_rate(name, learning_rate):
-    if not learning_rate >= 0:
+    if not isinstance(learning_rate, jax.Array) and not learning_rate >= 0:
         raise ValueError(f"{name}(learning_rate): at least 0, got {learning_rate}.")
 
 

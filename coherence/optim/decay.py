@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import optax
 
 from coherence.gradients.jax_internals import is_traced
+from coherence.trees import Scalar
 
 
 def l1_decay(
-    rate: float | Callable[[jax.Array], jax.Array], mask: Any | None = None
+    rate: Scalar | Callable[[jax.Array], jax.Array], mask: Any | None = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""L1 weight decay: adds rate * sign(w), the gradient of rate * ||w||_1.
 
@@ -43,7 +44,7 @@ def l1_decay(
 
 
 def l2_decay(
-    rate: float | Callable[[jax.Array], jax.Array], mask: Any | None = None
+    rate: Scalar | Callable[[jax.Array], jax.Array], mask: Any | None = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""L2 weight decay: adds rate * w, the gradient of rate * ||w||^2 / 2.
 
@@ -91,7 +92,9 @@ def _read(rate, state):
     return rate, state
 
 
-def soft_threshold(rate: float | Callable[[jax.Array], jax.Array], mask: Any | None = None) -> Last:
+def soft_threshold(
+    rate: Scalar | Callable[[jax.Array], jax.Array], mask: Any | None = None
+) -> Last:
     r"""Soft thresholding after the step: L1 decay with exact zeros.
 
     Moves each weight toward zero by `rate`, and to exactly zero what lies within.

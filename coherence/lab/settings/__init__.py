@@ -21,6 +21,7 @@ _OWN = {
     "explain": "flags",
     "parse": "text",
     "plain": "values",
+    "scalars": "values",
     "setting": "signatures",
     "variant": "values",
 }

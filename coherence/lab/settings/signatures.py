@@ -19,7 +19,7 @@ from inspect import Parameter
 from pathlib import Path
 from typing import Any
 
-from .values import UNSET, Setting, set_fields
+from .values import SCALAR, UNSET, Setting, set_fields
 
 PLAIN = (bool, int, float, str, type(None), Setting)
 # What an annotation may say. A name that is none of these is no plain value, and is not checked.
@@ -28,6 +28,7 @@ _KNOWN = {
     # What settings build: where one is wanted, a setting is.
     **dict.fromkeys(("Aggregator", "Dataset", "Rule"), Setting),
     "Path": str,
+    "Scalar": SCALAR,
 }
 
 
@@ -131,7 +132,7 @@ def is_plain(description: Description, given: tuple[str, ...] = ()) -> bool:
 
 def _is_plain(kind):
     parts = [part for part in typing.get_args(kind) if part is not ...]
-    if typing.get_origin(kind) is typing.Literal:
+    if kind == SCALAR or typing.get_origin(kind) is typing.Literal:
         return True
     if typing.get_origin(kind) is typing.Union:
         return any(map(_is_plain, parts))

@@ -12,9 +12,10 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 MOST_LETTERS = 200  # of a folder's name; file systems take 255
+SCALAR = Annotated[float, "Scalar"]  # the type of a parameter annotated so
 
 
 class Setting:
@@ -43,16 +44,17 @@ class Setting:
             who = f"{type(self).__name__}({name})"
             object.__setattr__(self, name, converted(bound.arguments[name], kind, who))
 
-    def build(self, *given: Any) -> Any:
+    def build(self, *given: Any, **traced: Any) -> Any:
         """What the function returns for these values; settings among them are built first.
 
         Args:
             given: the parameters that are no settings, such as a network's number of outputs;
                 where there are none, the function's own defaults.
+            traced: values in place of `scalars`, which may be traced.
         """
         args, keywords = (), dict(zip(self.given, given, strict=bool(given)))
         for name, parameter in inspect.signature(type(self)).parameters.items():
-            value = _built(getattr(self, name))
+            value = traced[name] if name in traced else _built(getattr(self, name))
             if parameter.kind is parameter.VAR_POSITIONAL:
                 args = value
             elif value is not UNSET:
@@ -101,6 +103,16 @@ def _options(setting):
         return []
     parameters = inspect.signature(type(setting)).parameters.values()
     return [p.name for p in parameters if p.default is None or p.default is UNSET]
+
+
+def scalars(setting: Setting) -> dict[str, float]:
+    """The numbers that the function also takes traced, by name: those annotated `Scalar`."""
+    values = {
+        field.name: getattr(setting, field.name)
+        for field in dataclasses.fields(typing.cast(Any, setting))
+        if SCALAR in (field.type, *typing.get_args(field.type))
+    }
+    return {name: value for name, value in values.items() if isinstance(value, float)}
 
 
 def field_types(cls: type) -> dict[str, Any]:

@@ -70,7 +70,9 @@ def _restore(leaf, array, name):
             f"{list(saved.shape)}, not "
             f"{dtype} {list(jnp.shape(leaf))}."
         )
-    return jnp.asarray(array)
+    # A number of Python's, which takes the type of what it meets.
+    is_python_number = getattr(leaf, "weak_type", False) and not array.ndim
+    return jnp.asarray(array.item() if is_python_number else array)
 
 
 def _name(path):

@@ -15,7 +15,7 @@ class Recipe(NamedTuple):
     """What the program of a training step depends on, besides the shapes of its arguments."""
 
     loss: Callable
-    optimizer: optax.GradientTransformation
+    update: Callable
     per_example: bool
     track_batches: bool
     draws: bool
@@ -81,7 +81,7 @@ class Problem:
         """What its step is made of: with equal recipes and shapes, problems share a program."""
         return Recipe(
             self.loss,
-            self.optimizer,
+            self.optimizer.update,
             self.per_example,
             self.track_batches,
             self.noise is not None,

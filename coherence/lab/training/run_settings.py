@@ -5,7 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from coherence.lab.settings import Aggregators, Optimizers, Probing, Setting, average, sgd
+from coherence.lab.settings import (
+    Aggregators,
+    Optimizers,
+    Probing,
+    Setting,
+    average,
+    scalars,
+    sgd,
+)
 from coherence.probes.schedules import Log
 
 from .programs import PROGRAMS
@@ -59,10 +67,44 @@ class RunSettings:
 
 
 def transformation(*parts):
-    """An aggregator and what follows it, from their settings or made already."""
-    from coherence.optim import chain
+    """An aggregator and what follows it, from their settings or made already.
 
-    return chain(*(part.build() if isinstance(part, Setting) else part for part in parts))
+    The settings' `scalars` are part of its state: what differs by them alone has one `update`, and
+    so one program.
+    """
+    import jax
+
+    from coherence.optim import chain
+    from coherence.optim.aggregation import Aggregator
+
+    whole = chain(*(part.build() if isinstance(part, Setting) else part for part in parts))
+    numbers = tuple(scalars(part) if isinstance(part, Setting) else {} for part in parts)
+    if not any(numbers):
+        return whole
+    init = lambda params: (jax.tree.map(jax.numpy.asarray, numbers), whole.init(params))
+    forms = (
+        dataclasses.replace(part, **dict.fromkeys(names, 0.0)) if names else part
+        for part, names in zip(parts, numbers)
+    )
+    update = PROGRAMS.get(_with_numbers, *forms)
+    return Aggregator(init, update, whole.name, whole.takes_batch_gradient, whole.rest)
+
+
+def _with_numbers(*parts):
+    """The update of a `transformation` that finds the settings' scalars in its state."""
+    import optax
+
+    def update(gradients, state, params=None, **extra):
+        numbers, inner = state
+        built = (
+            part.build(**values) if isinstance(part, Setting) else part
+            for part, values in zip(parts, numbers)
+        )
+        chain = optax.with_extra_args_support(optax.chain(*built))
+        updates, inner = chain.update(gradients, inner, params, **extra)
+        return updates, (numbers, inner)
+
+    return update
 
 
 def initial_parameters(model, key, *example):

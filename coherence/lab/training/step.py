@@ -40,7 +40,7 @@ def make_step(recipe: Recipe) -> Callable:
             batch = (*batch, jax.random.split(jax.random.fold_in(key, done), len(indices)))
             state = {**state, "noise": (key, done + 1)}
         loss, gradients, norms = _gradients(recipe, state["params"], batch)
-        updates, opt_state = recipe.optimizer.update(gradients, state["opt_state"], state["params"])
+        updates, opt_state = recipe.update(gradients, state["opt_state"], state["params"])
         params = optax.apply_updates(state["params"], updates)
         tracked = jnp.stack([loss, *norms]).astype(jnp.float32)
         return {**state, "params": params, "opt_state": opt_state}, tracked

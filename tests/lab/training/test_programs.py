@@ -10,9 +10,27 @@ import pytest
 
 from coherence.lab.estimators import ConditionalVAEClassifier, MLPClassifier
 from coherence.lab.runs import Run
-from coherence.lab.settings import MLP, Probing, adam, label_noise, median_of_means, sgd, winsorize
+from coherence.lab.settings import (
+    MLP,
+    Probing,
+    adagrad,
+    adam,
+    average,
+    l1_decay,
+    l2_decay,
+    label_noise,
+    median_of_means,
+    rmsprop,
+    sgd,
+    soft_threshold,
+    winsorize,
+)
 from coherence.lab.training import Classification, train
+from coherence.lab.training.checkpoints import from_arrays, to_arrays
 from coherence.lab.training.programs import PROGRAMS, Programs
+from coherence.lab.training.run_settings import transformation
+from coherence.lab.training.step import initial_state, make_advance, make_step
+from coherence.optim import chain
 from tests import zoo
 
 TRACED, COMPILED = (
@@ -105,7 +123,7 @@ def test_a_second_fit_traces_and_compiles_nothing(kind, options, events):
     np.testing.assert_array_equal(make(0).fit(x, y).predict_proba(x), first)
 
 
-def test_arms_that_differ_in_data_alone_share_their_programs(tmp_path, events):
+def test_arms_that_differ_in_numbers_alone_share_their_programs(tmp_path, events):
     def learn(name, **changes):
         events.clear()
         settings = Classification(
@@ -125,7 +143,61 @@ def test_arms_that_differ_in_data_alone_share_their_programs(tmp_path, events):
 
     assert learn("first")
     assert learn("another", noise=label_noise(0.5)) == []
+    assert learn("slower", optimizer=sgd(0.01)) == []
+    assert learn("pulled", decay=l2_decay(0.1))
+    assert learn("pulled more", decay=l2_decay(0.2), optimizer=sgd(0.3)) == []
     assert learn("wider", model=MLP(width=4, depth=1))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": sgd(0.3)},
+        {"optimizer": sgd(0.03, momentum=0.7)},
+        {"optimizer": adam(0.003, b1=0.8)},
+        {"optimizer": adagrad(0.03)},
+        {"optimizer": rmsprop(0.003)},
+        {"aggregator": winsorize(20.0)},
+        {"decay": l1_decay(0.003)},
+        {"decay": l2_decay(0.03), "optimizer": sgd(0.03, momentum=0.7)},
+        {"decay": soft_threshold(0.0003)},
+    ],
+    ids=repr,
+)
+def test_numbers_as_data_give_the_bits_of_constants(options):
+    settings = Classification(
+        model=MLP(width=6, depth=1),
+        noise=label_noise(0.5),
+        probes=(),
+        track_batches=False,
+        **options,
+    )
+    problem = settings.build(0)
+    parts = [settings.aggregator, settings.optimizer]
+    if settings.decay is not None:
+        parts.insert(2 if isinstance(settings.decay, soft_threshold) else 1, settings.decay)
+    constants = chain(*(part.build() for part in parts))
+    assert problem.recipe.update is not constants.update
+    indices = np.arange(60).reshape(6, 10)
+    ends = []
+    for optimizer in (problem.optimizer, constants):
+        trained = problem.extended(optimizer=optimizer)
+        advance = jax.jit(make_advance(make_step(trained.recipe), len(indices)))
+        state, _ = advance(initial_state(trained), problem.data["train"], indices, len(indices))
+        ends.append(jax.tree.leaves(state["params"]))
+    for with_data, with_constants in zip(*ends):
+        np.testing.assert_array_equal(with_data, with_constants)
+
+
+def test_numbers_take_the_type_of_the_parameters_also_from_a_checkpoint():
+    optimizer = transformation(average(), l2_decay(0.1), sgd(0.3))
+    params = jnp.ones(3, jnp.bfloat16)
+    state = optimizer.init(params)
+    restored = from_arrays(state, to_arrays(state))
+    for each in (state, restored):
+        updates, _ = optimizer.update(params, each, params)
+        assert updates.dtype == jnp.bfloat16
+        np.testing.assert_array_equal(updates, jnp.bfloat16(-0.3) * (params + jnp.bfloat16(0.1)))
 
 
 def test_a_step_is_traced_once_also_where_its_price_is_told(tmp_path):
