@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from coherence.lab.analysis import stacked, tabulate, under
-from coherence.lab.claims import Source, above, exactly
 from coherence.lab.settings import MLP, digits, mnist, sgd
 
 COPIES = (1, 2, 4, 8, 16, 32)
@@ -21,7 +20,6 @@ SCALES = (-1.0, 1e-3, 1e3)
 KEPT = (1.0, 0.5, 0.25, 0.125)
 MIXED = tuple(i / 8 for i in range(1, 8))
 FEW = 16  # a small sample
-EXACT, DRAWN = 1e-4, 0.05  # float32 sums over a thousand examples; means over draws and seeds
 MEASURED = (
     *("alpha", "unbiased", "rescaled", "equal", "cancelling", "diluted", "mixed", "mixed_bound"),
     *("difference", "difference_bound", "layer_alpha", "layer_share", "batches", "inverted"),
@@ -182,66 +180,6 @@ SOURCE_PRESET = "any"  # properties of any gradients: the source has no scale
 
 # Thresholds were fixed before any run, from the precision of float32 and from the expected error of
 # the draws; no run changed one. Seen before the recorded run: smoke runs, and one seed of cpu.
-_APPENDIX = Source(
-    "Chatterjee & Zielinski, arXiv:2203.10036, Appendix (properties of alpha)", "second-hand"
-)
-_OURS = Source(
-    "by algebra, from the definition in Chatterjee & Zielinski, arXiv:2203.10036, Section 4",
-    "derived",
-)
-
-
-CLAIMS = (
-    _APPENDIX.claim("bounded", exactly(0, EXACT))("""
-        Alpha is 1 for equal gradients, 0 for gradients that cancel, in between for any others, and
-        has no scale. Measured: largest violation: of the bounds, of both landmarks, relative change
-        when the loss is multiplied by -1, 0.001, 1000.
-    """),
-    _APPENDIX.claim("orthogonal limit and copies", exactly(0, EXACT))(f"""
-        With k copies each of orthogonal gradients of whatever lengths, m-coherence is k: 1 without
-        copies. Measured: largest relative deviation of m-coherence from k, {DIRECTIONS} examples,
-        lognormal lengths.
-    """),
-    _APPENDIX.claim("mini-batches amplify", exactly(0, DRAWN))("""
-        Gradients of random batches of k have coherence k alpha / (1 + (k - 1) alpha) (P2).
-        Measured: largest relative deviation over sizes, sources and steps, of the mean over seeds.
-    """),
-    _APPENDIX.claim("batches invert", exactly(0, 0.15))("""
-        From the gradients of at least 16 batches that partition a sample, inverting P2 recovers
-        alpha of the examples. Measured: largest relative deviation over sizes, sources and steps,
-        of the mean over seeds.
-    """),
-    _OURS.claim("batches invert, finite sample", exactly(0, DRAWN))("""
-        The inversion that knows how large the sample is recovers alpha of the sample without bias.
-        Measured: largest relative deviation over sizes, sources and steps, of the mean over seeds.
-    """),
-    _APPENDIX.claim("fitted examples dilute", exactly(0, EXACT))("""
-        Where only a share p of the gradients is not zero, alpha is p times theirs (P3). Measured:
-        largest relative deviation from p alpha.
-    """),
-    _APPENDIX.claim("mixtures are bounded", exactly(0, EXACT))("""
-        Alpha of a mixture of mutually orthogonal gradients is at most the weighted mean of the two
-        alphas (P4). Measured: largest relative excess over the bound; 0 where there is none.
-    """),
-    _APPENDIX.claim("differences are bounded", exactly(0, EXACT))("""
-        Two gradients differ on average by at most the root of 2 (1 - alpha) times the mean squared
-        norm (P5). Measured: largest relative excess over the bound; 0 where there is none.
-    """),
-    _APPENDIX.claim("layers add up", exactly(0, EXACT))("""
-        Alpha is the mean of the layers' alphas, weighted by their shares of the mean squared norm
-        (P6). Measured: largest relative deviation of the weighted mean from alpha.
-    """),
-    _OURS.claim("the floor of small samples", exactly(0, DRAWN))("""
-        Alpha of a random sample of m is alpha + (1 - alpha) / m, with alpha that of everything it
-        was drawn from. Measured: largest relative deviation over m, sources and steps, of the mean
-        over seeds; sums pooled over draws, divided last.
-    """),
-    _OURS.claim("the floor can be taken away", above(0, "alpha"))(f"""
-        Samples of {FEW} examples, each corrected for its floor, say more about alpha of all than
-        without the correction. Measured: error of the mean alpha of samples of {FEW} minus that of
-        the mean unbiased alpha, digits, last step.
-    """),
-)
 
 
 def _properties(loss, params, sample, key, drawn):

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from coherence.lab.analysis import first_at, single, stacked, tabulate, under
-from coherence.lab.claims import Source, above, below
 from coherence.lab.experiment import all_arms
 from coherence.lab.settings import AE, VAE, ConvVAE, Datasets, adam, circles, mnist
 from coherence.lab.training.autoencoding import Autoencoding
@@ -95,64 +94,6 @@ scale = all_arms
 # with these seeds, at factor 1, where five of eight dense VAEs stayed there (hence the factor), and
 # of two convolutional ones that took 400 and more than 600 steps to leave it (hence their number of
 # steps).
-_OURS = Source(
-    "our experiment; the measure is Chatterjee & Zielinski's, arXiv:2203.10036, Section 4",
-    "derived",
-)
-_LATER = f"where {1 - LATE:.0%} of the images' variance is explained"
-_EACH = "smallest over networks and data"
-
-
-CLAIMS = (
-    *(
-        _OURS.claim(f"decoder above encoder {when}", above(0, "doublings"))(f"""
-            The reconstruction's gradients agree more in the decoder than in the encoder {where}.
-            Measured: log2 of m-coherence, decoder over encoder, {where}; {_EACH}.
-        """)
-        for when, where in {"early": "when the mean image is learned", "later": _LATER}.items()
-    ),
-    _OURS.claim("what all images share comes first", above(2.0, "doublings"))(f"""
-        The decoder's gradients agree before the mean image is learned, and much less once it is.
-        Measured: log2 of m-coherence of the reconstruction in the decoder, at step 0 over that when
-        the mean image is learned; {_EACH}.
-    """),
-    _OURS.claim("KL above reconstruction at first", above(0, "doublings"))(f"""
-        In the untrained encoder the gradients of the KL term agree more than those of the
-        reconstruction. Measured: log2 of m-coherence in the encoder, KL over reconstruction, at
-        step 0; {_EACH}.
-    """),
-    _OURS.claim("KL falls apart as the code spreads", above(0, "doublings"))(f"""
-        The KL term's gradients agree less once the code is used than at first. Measured: log2 of
-        m-coherence of KL in the encoder, at step 0 over that {_LATER}; {_EACH}.
-    """),
-    _OURS.claim("KL agrees on variances", above(0, "doublings"))(f"""
-        What remains of the KL term's agreement is in the variances, which are all pulled up: the
-        means are pulled to 0 from both sides. Measured: log2 of m-coherence of KL, in the layer of
-        log variances over that of means, {_LATER}; {_EACH}.
-    """),
-    _OURS.claim("the terms oppose each other", below(0, "cosine"))(f"""
-        Once the code is used, reconstruction and KL pull the encoder opposite ways. Measured:
-        cosine of the mean gradients of reconstruction and KL in the encoder, {_LATER}; largest over
-        networks and data.
-    """),
-    _OURS.claim("noise in the code costs coherence", above(0, "doublings"))(f"""
-        At equal error the encoder of an AE, without noise, has more coherent gradients of the
-        reconstruction than that of a VAE. Measured: log2 of m-coherence in the encoder, AE over
-        VAE, {_LATER}; smallest over data.
-    """),
-    _OURS.claim("convolutional network above dense", above(0, "doublings"))(f"""
-        At equal error the gradients of the convolutional VAE are more coherent than those of the
-        dense one. Measured: log2 of m-coherence of the loss in the whole network, conv_vae over
-        vae, {_LATER}.
-    """),
-    Source(
-        "Chatterjee & Zielinski, arXiv:2008.01217, who say it of classifiers", "second-hand"
-    ).claim("convolutions above dense layers", above(0, "doublings"))(f"""
-        Within the convolutional VAE the convolutions' gradients are more coherent than the dense
-        layers'. Measured: log2 of m-coherence of the loss, all convolutions over all dense layers,
-        {_LATER}.
-    """),
-)
 
 
 def arms(settings):

@@ -18,7 +18,6 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from coherence.lab.analysis import first_at, single, stacked, tabulate, too_high, under
-from coherence.lab.claims import Source, above, below, exactly
 from coherence.lab.report.tables import plus_minus
 from coherence.lab.settings import MLP, adagrad, adam, digits, label_noise, mnist, rmsprop, sgd
 from coherence.lab.training.classification import Classification
@@ -189,75 +188,6 @@ PRESETS = {
 # moved after. Before that, each kind of arm was run once with a seed that is not judged (100), and
 # its training loss alone was looked at: to see whether it reaches the levels at which arms are
 # compared. The random labels did not, and were given more steps.
-_FULL = Source(
-    "Chatterjee & Zielinski, arXiv:2203.10036, discussion (full batch and learning rate)", "read"
-)
-_TIME = Source("Chatterjee & Zielinski, arXiv:2203.10036, discussion (time)", "read")
-_OTHER = Source(
-    "Chatterjee & Zielinski, arXiv:2203.10036, as remembered: other optimizers, "
-    "too, act on the average gradient",
-    "remembered",
-)
-_ALGEBRA = Source("elementary sampling theory", "derived")
-
-
-CLAIMS = (
-    _FULL.claim("full batch generalizes", above(0.5, "accuracy"))("""
-        Full-batch descent with small steps ends far above chance on test examples. Measured: test
-        accuracy at the end, all examples in a batch, small step.
-    """),
-    _FULL.claim("full batch as good at equal loss", above(-0.02, "accuracy"))(f"""
-        At a training loss of {FITTED:g} nats, full-batch descent is no more than 2 points worse
-        than small batches. Measured: test accuracy at a training loss of {FITTED:g}, largest batch
-        minus smallest; lowest over step sizes.
-    """),
-    _FULL.claim("full batch as good after equal steps", above(-0.02, "accuracy"))("""
-        After as many steps of the same size, full-batch descent is no more than 2 points worse than
-        small batches. Measured: test accuracy after the steps of the large-step runs, largest batch
-        minus smallest; lowest over step sizes.
-    """),
-    _FULL.claim("small steps as good as large", above(-0.01, "accuracy"))("""
-        With a step five times smaller and five times as many, full-batch descent is no more than 1
-        point worse. Measured: test accuracy at the end, all examples in a batch, small step minus
-        large.
-    """),
-    *(
-        _TIME.claim(f"the gap in {kind} never falls", below(tolerance, "of the final gap"))(f"""
-            At small steps, with the full batch, the generalization gap in {kind} cannot fall as
-            training goes on. Measured: largest fall of the gap in {kind} from any measurement to a
-            later one, over the gap at the end.
-        """)
-        for kind, tolerance in (("loss", 0.05), ("accuracy", 0.1))
-    ),
-    _ALGEBRA.claim("variance falls as 1/b", exactly(-1.0, 0.05))("""
-        The variance of a mini-batch gradient falls as one over the batch size when examples are
-        drawn with replacement. Measured: slope of log variance over log batch size; all seeds and
-        checkpoints.
-    """),
-    _ALGEBRA.claim("faster without replacement", exactly(0, 0.25))("""
-        Drawn without replacement it is (n - b) / (b (n - 1)) of the variance of one example's
-        gradient. Measured: largest log2 of variance over formula; batch sizes, checkpoints and
-        seeds.
-    """),
-    *(
-        _OTHER.claim(f"true labels more coherent with {name}", above(0, "doublings"))(f"""
-            Gradients of single examples are more coherent on true labels than on random ones on the
-            way of {name}, too. Measured: log2 of m-coherence, true labels over random, mean over
-            training losses {", ".join(map(str, LEARNING))}.
-        """)
-        for name in ("SGD", "Adam")
-    ),
-    _OTHER.claim("other optimizers as coherent", below(1.0, "doublings"))(f"""
-        At equal training loss, gradients on the way of the other optimizers are as coherent as on
-        SGD's, within a factor of two. Measured: largest |log2 of m-coherence over SGD's|, mean over
-        training losses {", ".join(map(str, LEARNING))}; over optimizers.
-    """),
-    _OTHER.claim("other optimizers as good", above(-0.02, "accuracy"))(f"""
-        At a training loss of {FITTED:g} nats, none of the other optimizers is more than 2 points
-        worse than SGD on test examples. Measured: test accuracy at a training loss of {FITTED:g},
-        the worst of the others minus SGD.
-    """),
-)
 
 
 def arms(settings):

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from coherence.lab.analysis import computed, stacked, tabulate, under
-from coherence.lab.claims import Source, above, below, exactly
 from coherence.lab.experiment import all_arms
 from coherence.lab.settings import AE, VAE, Probing, adam, circles
 from coherence.lab.training.autoencoding import Autoencoding
@@ -80,61 +79,6 @@ scale = all_arms
 # 0.17), all images alike at 0.01; untrained losses of 12 seeds were the tutorial's within 2 %. The
 # arm "longer" came after, and nothing is judged by it: it goes on with the runs at factor 1, most
 # of which had turned out to be without KL when their steps were over.
-_TUTORIAL = Source(
-    "D. V. Godoy, Understanding AutoEncoders with an Example: A Step-by-Step "
-    "Tutorial, I and II, and its notebook",
-    "second-hand",
-)
-
-
-CLAIMS = (
-    _TUTORIAL.claim("small factor: KL rules", below(0.1, "nats"))("""
-        With the smallest factor z says nothing of the image. Measured: KL of test circles with the
-        smallest factor.
-    """),
-    _TUTORIAL.claim("small factor: every image alike", above(np.log2(10), "doublings"))("""
-        With the smallest factor reconstructions vary less than a tenth as much as with factor 1.
-        Measured: log2 ratio of the variance of reconstructions of test circles, factor 1 over the
-        smallest.
-    """),
-    _TUTORIAL.claim("large factor: KL hardly counts", above(1.0, "nats"))("""
-        With the largest factor KL is a nat or more higher than with factor 1. Measured: KL of test
-        circles, largest factor minus factor 1.
-    """),
-    _TUTORIAL.claim("large factor: drawing z costs nothing", above(0, "doublings"))("""
-        With the largest factor circles are reconstructed better than with factor 1, z drawn.
-        Measured: log2 ratio of test circles' squared error with drawn z, factor 1 over the largest.
-    """),
-    _TUTORIAL.claim("large factor: an autoencoder's error", below(0.25, "doublings"))("""
-        ... and nearly as well as by an autoencoder. Measured: log2 ratio of test circles' squared
-        error, largest factor with drawn z over autoencoder.
-    """),
-    _TUTORIAL.claim("large factor: codes less normal", above(0, "of probability"))("""
-        With the largest factor the distribution of z over circles is further from a normal one than
-        with factor 1. Measured: Kolmogorov-Smirnov distance of standardized codes of test circles
-        from a normal distribution, largest factor minus factor 1.
-    """),
-    Source(
-        "Pinsker's inequality: beyond its least value, cross-entropy is at least twice the "
-        "squared error",
-        "derived",
-    ).claim("cross-entropy weighs more than squared error", above(0, "nats"))("""
-        At factor 1, with a sigmoid, z keeps more of the image under cross-entropy than under
-        squared error. Measured: KL of test circles, cross-entropy minus squared error with a
-        sigmoid.
-    """),
-    _TUTORIAL.claim("untrained losses in four reductions", above(0, "of the loss"))("""
-        An untrained network's squared error is within 5 % of the tutorial's in all four reductions.
-        Measured: 0.05 minus the largest relative distance to what the tutorial prints.
-    """),
-    Source(
-        "the chain rule: a number that was drawn has no derivative by what it was drawn with",
-        "derived",
-    ).claim("plain sampling teaches the encoder nothing", exactly(0, 0.0))("""
-        Without reparametrization the encoder's gradient of the reconstruction is exactly zero.
-        Measured: norm of that gradient.
-    """),
-)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from coherence.lab.analysis import single, stacked, tabulate, under
-from coherence.lab.claims import Source, above
 from coherence.lab.experiment import all_arms
 from coherence.lab.settings import AE, VAE, ConvVAE, adam, circles
 from coherence.lab.training.autoencoding import Autoencoding
@@ -100,60 +99,6 @@ scale = all_arms
 # convolutional VAE's, 169 to 171, its KL falling to 1.3 in epoch 3 and back by epoch 10, |Spearman|
 # of both, 0.78 and 0.999; the AE's last loss, 0.0101; two epochs of each with seed 100, for the
 # time. Not seen: samples, shapes of z, anomalies.
-_TUTORIAL = Source(
-    "D. V. Godoy, Understanding AutoEncoders with an Example: A Step-by-Step "
-    "Tutorial, I and II, and its notebook",
-    "second-hand",
-)
-
-
-def _of_loss(arm, printed):
-    return _TUTORIAL.claim(f"{arm}: the tutorial's loss", above(0, "of the loss"))(f"""
-        The mean loss of a batch in the last epoch is within {NEAR:.0%} of the {printed} that the
-        tutorial prints. Measured: {NEAR:g} minus the relative distance to what is printed.
-    """)
-
-
-CLAIMS = (
-    _of_loss("AE", "0.0109"),
-    _of_loss("VAE", "258 to 271"),
-    _of_loss("ConvVAE", "170"),
-    _TUTORIAL.claim("ConvVAE: z is the radius", above(0.95, "|rho|"))("""
-        The convolutional VAE orders circles by their radius. Measured: |Spearman correlation| of
-        z's mean and the radius over test circles.
-    """),
-    _TUTORIAL.claim("z becomes normal", above(0, "of probability"))("""
-        The distribution of z over circles is nearer to a normal one with the VAE than with the AE,
-        and nearer still with convolutions. Measured: fall of the Kolmogorov-Smirnov distance of
-        standardized codes of test circles from a normal distribution, AE to VAE to ConvVAE,
-        smallest.
-    """),
-    _TUTORIAL.claim("VAE: samples nearer to circles than the AE's", above(0, "doublings"))("""
-        What z ~ N(0, 1) decodes to is nearer to a circle with the VAE than with the AE. Measured:
-        log2 ratio of the mean distance to the nearest circle, AE over VAE.
-    """),
-    _TUTORIAL.claim("ConvVAE: samples nearer than the VAE's", above(0, "doublings"))("""
-        ... and nearer still with the convolutional VAE. Measured: log2 ratio of the mean distance
-        to the nearest circle, VAE over ConvVAE.
-    """),
-    Source("our control: N(0, 1) is where no training asked the AE's codes to be", "derived").claim(
-        "VAE: samples nearer even if the AE's z is fitted", above(0, "doublings")
-    )("""
-        The VAE's samples are nearer to circles also if the AE's z is drawn from a normal
-        distribution fitted to its codes. Measured: log2 ratio of the mean distance to the nearest
-        circle, AE with fitted z over VAE with z ~ N(0, 1).
-    """),
-    _TUTORIAL.claim("AE: anomalies reconstruct badly", above(0, "doublings"))(f"""
-        The AE reconstructs an image that is no circle worse than 99 % of new circles. Measured:
-        log2 of its squared error over the 99th percentile of test circles', smallest over
-        {", ".join(ANOMALIES)}.
-    """),
-    _TUTORIAL.claim("ConvVAE: KL collapses and recovers", above(2.0, "doublings"))("""
-        Early on the convolutional VAE's KL falls to less than a quarter of what it was and of what
-        it will be. Measured: log2 of the less of KL's highest in epoch 1 and its last, over its
-        lowest between the ends of epochs 1 and 10.
-    """),
-)
 
 
 def arms(settings):

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from coherence.lab.analysis import first_at, single, tabulate, too_low, under
-from coherence.lab.claims import Source, above
 
 MOST = 0.4  # of the labels permuted: where drops of accuracy are judged
 LEVEL = 1.6  # nats; log 10 = 2.3 at chance, and softmax regression ends near 1.1 with most noise
@@ -65,72 +64,14 @@ PRESETS = {
 # regression below 1.2 nats with most noise; m-coherence of batches at some steps. The preset
 # `smoke` had run once, its verdicts on 120 digits and two seeds were seen. Stopped networks and M3
 # had not been.
-_OURS = Source(
-    "our experiment; the theory is Chatterjee, arXiv:2002.10657 (what rests on few examples does "
-    "not generalize)",
-    "remembered",
-)
-_BOOSTING = Source(
-    "Dietterich, Three Methods for Constructing Ensembles of Decision Trees (2000)", "remembered"
-)
-_CALIBRATION = Source(
-    "Niculescu-Mizil & Caruana, Predicting Good Probabilities with Supervised Learning (2005)",
-    "remembered",
-)
-_DROP = f"drop of test accuracy from true labels to {MOST:.0%} permuted ones, first minus second"
-_M3 = Source("Zielinski, Krishnan & Chatterjee, arXiv:2003.07422", "second-hand")
-_FULL = "a full tree more than"
 # Claim: the row that loses more accuracy to wrong labels, the other one, in words, source.
 LOSES_MORE = {
-    "one neighbour loses more than five": (
-        *("one_neighbour", "knn", "1 nearest neighbour more than 5", _OURS),
-    ),
-    "a tree loses more than a forest": (
-        *("tree", "random_forest", f"{_FULL} a forest of such trees", _OURS),
-    ),
-    "leaves with few examples lose more": (
-        *("tree", "large_leaves", f"{_FULL} one of leaves with 10 examples or more", _OURS),
-    ),
-    "boosting loses more than bagging": (
-        *("adaboost", "random_forest", "AdaBoost more than a random forest", _BOOSTING),
-    ),
-    "the median of means loses less": (
-        *("mlp", "mlp_m3", "a plain MLP that memorizes them more than one trained with M3", _M3),
-    ),
+    "one neighbour loses more than five": ("one_neighbour", "knn"),
+    "a tree loses more than a forest": ("tree", "random_forest"),
+    "leaves with few examples lose more": ("tree", "large_leaves"),
+    "boosting loses more than bagging": ("adaboost", "random_forest"),
+    "the median of means loses less": ("mlp", "mlp_m3"),
 }
-CLAIMS = (
-    _CALIBRATION.claim("naive Bayes says more than it knows", above(0, "accuracy"))("""
-        Gaussian naive Bayes is overconfident: its most probable label is right less often than it
-        says. Measured: mean probability of the most probable label minus accuracy, true labels.
-    """),
-    _CALIBRATION.claim(
-        "naive Bayes is worse calibrated than softmax regression", above(0, "accuracy")
-    )(f"""
-        Gaussian naive Bayes has the larger expected calibration error. Measured: expected
-        calibration error in {BINS} bins, Gaussian naive Bayes minus softmax regression, true
-        labels.
-    """),
-    _CALIBRATION.claim("a forest says less than it knows", above(0, "accuracy"))("""
-        A random forest is underconfident: it averages votes, and few images get them all. Measured:
-        accuracy minus mean probability of the most probable label, true labels.
-    """),
-    *(
-        source.claim(name, above(0, "accuracy"))(f"""
-            Wrong labels cost {text}. Measured: {_DROP}.
-        """)
-        for name, (_, _, text, source) in LOSES_MORE.items()
-    ),
-    _OURS.claim("the median of means beats stopping early", above(0, "accuracy"))(f"""
-        With wrong labels M3 is ahead of the plain MLP, stopped after 30 or 100 steps, whichever
-        tests better. Measured: test accuracy with {MOST:.0%} permuted labels, M3 minus the better
-        one of those stopped.
-    """),
-    _OURS.claim("wrong labels make gradients less coherent", above(0, "doublings"))(f"""
-        At the same training loss gradients on permuted labels agree less than on true ones, in the
-        mean over networks. Measured: log2 of m-coherence, true over {MOST:.0%} permuted, where
-        training loss first falls to {LEVEL:g} nats, mean over networks.
-    """),
-)
 
 
 def every_row():
@@ -331,7 +272,7 @@ def judge(recorded):
     has = lambda *models: set(models) <= set(names)
     tested = {
         name: drop[first] - drop[second]
-        for name, (first, second, *_) in LOSES_MORE.items()
+        for name, (first, second) in LOSES_MORE.items()
         if has(first, second)
     }
     if has("gaussian_nb"):

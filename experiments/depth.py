@@ -23,7 +23,6 @@ from coherence.lab.analysis import (
     tabulate,
     under,
 )
-from coherence.lab.claims import Source, above, below, exactly
 from coherence.lab.settings import (
     MLP,
     DeepLinear,
@@ -44,10 +43,6 @@ EARLY, MIDDLE, LATE = 1.8, 1.2, 0.6  # half, and nearly all, of what true labels
 JUDGED = ((EARLY, False), (MIDDLE, False), (MIDDLE, True))  # at which loss, with the large step
 WINDOW = 20
 CHAIN_CURVES = ("shared", "private", "train_loss", "test_loss", "alpha")
-LARGE = (
-    " (large step, where the deep ones seem to oscillate; a trial with one seed had shown the "
-    "direction)"
-)
 NAMES = {"mlp": "MLP", "linear": "linear network"}
 
 
@@ -170,16 +165,6 @@ PRESETS = {
     ),
 }
 
-_OURS = Source(
-    "by algebra, for this model; the mechanism is Chatterjee & Zielinski, "
-    "arXiv:2203.10036, Section 10, as remembered",
-    "derived",
-)
-_PAPER = Source(
-    "Chatterjee & Zielinski, arXiv:2203.10036, Section 10 (depth amplifies coherent directions)",
-    "remembered",
-)
-
 
 def _more_coherent(kind, level, large):
     return f"deeper {NAMES[kind]}s are more coherent at {level:g}{', large step' * large}"
@@ -194,57 +179,6 @@ def _more_coherent(kind, level, large):
 # the small one was added, and the share of the main direction, which had been that at one level,
 # became a mean over levels. What is there at the large step only is probably oscillation (measured
 # for one seed).
-CLAIMS = (
-    _OURS.claim("private follows shared", exactly(0, 0.01))("""
-        A private weight is a function of the shared one: slope 1/m for one factor, power 1/m for
-        two, bounded for more. Measured: largest relative deviation of a private weight from its
-        closed form, over depths and steps.
-    """),
-    _OURS.claim("alpha of a chain", exactly(0, 0.0001))(f"""
-        Alpha of the factors is a function of both weights. Measured: largest deviation of alpha
-        from its closed form, over depths and steps with a training loss above {FITTED:g}.
-    """),
-    _OURS.claim("one factor does not amplify", exactly(0, 0.0001))(f"""
-        Without depth alpha is 0.625 throughout. Measured: largest deviation of alpha from 0.625,
-        one factor, steps with a training loss above {FITTED:g}.
-    """),
-    _OURS.claim("two or more do", exactly(0, 0.0001))("""
-        With two factors or more alpha never falls and ends above 0.9. Measured: largest fall of
-        alpha between measurements, or what it lacks of 0.9 at the last; 0 where there is neither.
-    """),
-    _OURS.claim("deeper chains share more", exactly(0, 0.02))("""
-        The final ratio of the shared to a private weight grows with depth as the closed form says.
-        Measured: largest relative deviation of the final ratio from its limit for small steps, over
-        depths.
-    """),
-    _OURS.claim("deeper chains generalize better", exactly(0, 0.05))("""
-        The final test loss falls with depth as the closed form says. Measured: largest relative
-        deviation of the final test loss from its limit for small steps, over depths.
-    """),
-    *(
-        _PAPER.claim(_more_coherent(kind, level, large), above(0, "doublings"))(f"""
-            At a training loss of {level:g} nats, gradients of the deeper {NAMES[kind]} are more
-            coherent{LARGE * large}. Measured: log2 ratio of m-coherence of the batches, pooled over
-            {WINDOW} steps, deepest against shallowest.
-        """)
-        for kind in ("mlp", "linear")
-        for level, large in ((EARLY, False), (MIDDLE, False), (MIDDLE, True))
-    ),
-    *(
-        _PAPER.claim(f"deeper {NAMES[kind]}s follow the main direction", above(0, "share"))(f"""
-            From {EARLY:g} down to {MIDDLE:g} nats, more of the step of the deeper {NAMES[kind]}
-            lies along one direction. Measured: difference of the share of the mean gradient's
-            squared norm along the examples' main direction, mean over loss levels, deepest against
-            shallowest.
-        """)
-        for kind in ("mlp", "linear")
-    ),
-    _PAPER.claim("deeper MLPs memorize less", below(0, "accuracy"))(f"""
-        At a training loss of {LATE:g} nats, the deeper MLP has fitted fewer of the random labels
-        (large step). Measured: difference of the accuracy on corrupt examples, deepest against
-        shallowest.
-    """),
-)
 
 
 def arms(settings):

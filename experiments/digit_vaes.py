@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from coherence.lab.analysis import given, tabulate, too_low
-from coherence.lab.claims import Source, above, below
 from coherence.lab.experiment import all_arms
 from coherence.lab.report.tables import plus_minus
 from coherence.lab.settings import VAE, ConditionalVAE, adam, digits, mnist
@@ -83,73 +82,6 @@ scale = all_arms
 # samples were recognized: too short. Longer and faster training was tried with seed 901 and the
 # network told the label alone (82 to 86 % recognized); number, size and batch of the steps are from
 # there. No statistic and no threshold was moved.
-_VAE = "Kingma & Welling, arXiv:1312.6114"
-_BETA = "Higgins et al., beta-VAE, ICLR 2017"
-CLAIMS = (
-    Source("generative in the sense of p(x | y); the threshold is ours", "second-hand").claim(
-        "the digit asked for is drawn", above(0.8, "of samples")
-    )("""
-        A VAE told the label models p(x | y): a classifier trained on real digits sees the digit
-        asked for in 80 % of samples. Measured: share of conditional prior samples recognized as the
-        digit asked for.
-    """),
-    Source("log p(x | y) is on average above log p(x)", "derived").claim(
-        "the label improves the bound", above(0, "nats")
-    )("""
-        Told the label, the same network assigns test images a higher ELBO. Measured: ELBO of test
-        images, told the label minus not told.
-    """),
-    Source(
-        "the mean of log p(x | y) - log p(x) is at most the label's entropy, for exact "
-        "likelihoods of one model",
-        "derived",
-    ).claim("the label tells at most ln 10", below(0, "nats"))("""
-        The gain is no more than there is in one of ten labels. Measured: importance-weighted bound
-        of test images, told the label minus not told, minus ln 10.
-    """),
-    Source(
-        "Kingma et al., arXiv:1406.5298, conditional generation; the threshold is ours",
-        "remembered",
-    ).claim("told the label, codes say less of it", above(0.2, "accuracy"))("""
-        A network told the label keeps style in its code and leaves the digit out. Measured:
-        accuracy of 10 nearest neighbours among codes of training images, not told minus told.
-    """),
-    Source(f"{_BETA}; two minima of D + beta R, exchanged", "derived").claim(
-        "KL falls with beta", above(0, "doublings")
-    )("""
-        The heavier KL weighs, the fewer nats a code takes. Measured: log2 of test KL, smaller beta
-        over the next; the smallest.
-    """),
-    Source(f"{_BETA}; two minima of D + beta R, exchanged", "derived").claim(
-        "reconstruction suffers with beta", above(0, "nats")
-    )("""
-        The heavier KL weighs, the worse test images are reconstructed. Measured: test
-        reconstruction error, larger beta minus the one before; the smallest.
-    """),
-    Source(f"{_VAE}, the bound itself", "derived").claim(
-        "beta 1 has the best bound", above(0, "nats")
-    )("""
-        What is trained on is also best at test time: the ELBO of test images is highest where KL
-        has weight 1. Measured: ELBO of test images, beta 1 minus the best of the others.
-    """),
-    Source(
-        "Godoy's tutorial on autoencoders: holes in the latent space, large reconstruction factors",
-        "second-hand",
-    ).claim("small beta leaves holes", above(0, "Euclidean distance"))("""
-        Towards an autoencoder the latent space gets holes: samples of the prior are farther from
-        digits. Measured: distance to the nearest training image, prior samples minus
-        reconstructions of test images; smallest beta minus beta 1.
-    """),
-    Source(
-        "interpolation in latent spaces, as commonly shown; the control (both ends decoded) is "
-        "ours",
-        "remembered",
-    ).claim("latent ways stay near digits", above(0, "Euclidean distance"))("""
-        Midway between two digits, a decoded mean of codes is nearer to real digits than the mean of
-        the two decoded images. Measured: distance to the nearest training image, mean of two
-        reconstructions minus decoded mean of their codes.
-    """),
-)
 
 
 def arms(settings):

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from coherence.lab.analysis import first_at, given, single, stacked_arms, tabulate
-from coherence.lab.claims import Source, above
 from coherence.lab.settings import MLP, Probing, digits, mnist
 from coherence.lab.training.classification import Classification
 from coherence.probes.schedules import Log
@@ -136,57 +135,7 @@ PRESETS = {
 # then, for one seed, training losses alone, to choose the number of steps. That examples which a
 # longer brief training has not learned are another matter (the figure's caption) was looked at
 # after the verdicts.
-_STUDY = "Zielinski, Krishnan & Chatterjee, Weak and Strong Gradient Directions (arXiv:2003.07422)"
-_STUDY_REMEMBERED = Source(_STUDY, "remembered")
-_SURVEY = "Chatterjee & Zielinski, On the Generalization Mystery (arXiv:2203.10036), Section 8"
-_SURVEY_SECOND_HAND = Source(_SURVEY, "second-hand")
 _AT = f"at a training loss of {FITTED:g} nats"
-
-
-CLAIMS = (
-    Source(f"{_STUDY}, abstract", "read").claim(
-        "easy generalize better than hard", above(0, "accuracy")
-    )(f"""
-        Easy examples generalize better among themselves than hard ones do. Measured: accuracy on
-        test examples of the same kind {_AT}, easy minus hard.
-    """),
-    _STUDY_REMEMBERED.claim("random in between", above(0, "accuracy"))(f"""
-        A random part generalizes less well than the easy examples and better than the hard ones.
-        Measured: accuracy on test examples of the same kind {_AT}, easy minus random or random
-        minus hard, whichever is less.
-    """),
-    _STUDY_REMEMBERED.claim("gaps in reverse order", above(0, "nats"))(f"""
-        The generalization gap of the loss is smallest for easy examples, and larger for hard than
-        for random ones. Measured: test minus training loss, each on its own kind, {_AT}: hard minus
-        random or random minus easy, whichever is less.
-    """),
-    _SURVEY_SECOND_HAND.claim("hard ones do not define the boundary", above(0, "accuracy"))(f"""
-        Hard examples by themselves are insufficient to define the decision boundary to the extent
-        that easy ones do. Measured: accuracy on random test examples {_AT}, trained on easy minus
-        trained on hard.
-    """),
-    Source(
-        "a control of ours: random test examples may be easy for the most part", "derived"
-    ).claim("nor that of easy and hard alike", above(0, "accuracy"))(f"""
-        Tested on as many hard as easy examples, too, training on easy ones gives more than training
-        on hard ones. Measured: mean of the accuracies on easy and on hard test examples {_AT},
-        trained on easy minus trained on hard.
-    """),
-    Source(f"{_SURVEY}, after Arpit et al. 2017", "second-hand").claim(
-        "reliably learned early", above(0.2, "correlation")
-    )("""
-        From different initializations and batch orders, the same examples are learned early.
-        Measured: correlation between two initializations of which examples are learned, class means
-        taken out, mean over all pairs.
-    """),
-    Source(f"{_SURVEY}: what the theory says is easy", "derived").claim(
-        "easy are more coherent", above(0, "doublings")
-    )(f"""
-        At equal training loss the gradients of easy examples are more coherent than those of hard
-        ones. Measured: log2 of m-coherence, easy over hard, mean over training losses of
-        {", ".join(f"{level:g}" for level in LEVELS)} nats.
-    """),
-)
 
 
 def chosen(right, labels, kind, train, test):

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from coherence.lab.analysis import single, stacked, stacked_parts, tabulate, too_low, under
-from coherence.lab.claims import Source, above, below, exactly
 from coherence.lab.experiment import all_arms
 from coherence.lab.settings import CNN, MLP, Probing, label_noise, mnist, sgd
 from coherence.lab.training.classification import Classification
@@ -112,70 +111,10 @@ scale = all_arms
 # barely above the MLP's layers (+0.18 doublings, p 0.046); the other verdicts were the same. A run
 # at two thirds of the step size was stopped for time at a fifth of its way; what it had measured
 # was not looked at.
-_NOTHING = Source("Chatterjee & Zielinski, arXiv:2008.01217", "second-hand")
-_MIDDLE = "mean over points where the training loss is 75 to 25 % of the initial"
-_SMOOTH = f"median of {WINDOW} neighbouring points"
 
 
 def _hump(noise):
     return f"coherence rises, peaks and falls, {noise:.0%} noise"
-
-
-CLAIMS = (
-    _NOTHING.claim("a first transient", above(1.0, "doublings"))(f"""
-        In the first {TRANSIENT} steps coherence falls from a high start. Measured: log2 of
-        m-coherence at step 0 over its lowest by step {TRANSIENT}, smallest over networks and noise.
-    """),
-    _NOTHING.claim("it starts from nearly m", above(0.5, "alpha"))("""
-        At the first step nearly all gradients agree. Measured: alpha at step 0, smallest.
-    """),
-    *(
-        _NOTHING.claim(_hump(noise), above(1.0, "doublings"))(f"""
-            Coherence rises above what it was and falls again as the examples are fitted. Measured:
-            log2 of the convolutional network's m-coherence at a peak over its lowest before or over
-            its last, the less; {_SMOOTH}.
-        """)
-        for noise in (0.0, 0.5, 1.0)
-    ),
-    _NOTHING.claim("more noise, later peak", above(0, "doublings"))("""
-        The more labels are random, the later coherence peaks. Measured: log2 ratio of the steps of
-        that peak, more noise over less, smaller of the two.
-    """),
-    _NOTHING.claim("more noise, lower peak", above(0, "doublings"))("""
-        The more labels are random, the lower is the peak. Measured: log2 ratio of m-coherence at
-        that peak, less noise over more, smaller of the two.
-    """),
-    *(
-        _NOTHING.claim(f"coherence out of nothing, {name}", above(1.0, "doublings"))(f"""
-            In the middle of training on random labels, gradients are far from orthogonal: {name}.
-            Measured: log2 of m-coherence, {_MIDDLE}.
-        """)
-        for name in NOTHING
-    ),
-    _NOTHING.claim("convolutions above the dense layer", above(0, "doublings"))(f"""
-        Layers of convolutions are more coherent than the dense layer of the same network. Measured:
-        log2 of m-coherence, mean of the convolutions minus output layer, {_MIDDLE}; smallest over
-        noise.
-    """),
-    _NOTHING.claim("convolutions above an MLP's layers", above(0, "doublings"))(f"""
-        Layers of convolutions are more coherent than the hidden layers of a multilayer perceptron.
-        Measured: log2 of m-coherence, mean of the convolutions minus mean of the hidden layers,
-        {_MIDDLE}; smallest over noise.
-    """),
-    _NOTHING.claim("back to the orthogonal limit", below(1.0, "doublings"))(f"""
-        When all is fitted, m-coherence is back at 1 or below. Measured: log2 of the convolutional
-        network's last m-coherence, largest over noise; {_SMOOTH}.
-    """),
-    Source(
-        "Chatterjee & Zielinski, arXiv:2203.10036, Section 4 (decomposition over orthogonal "
-        "subspaces)",
-        "second-hand",
-    ).claim("layers recombine to the whole", exactly(0, LIMIT))("""
-        Alpha is the mean of the layers' alphas, weighted by their shares of the squared norms.
-        Measured: largest relative deviation over networks, noise and steps; shares from the
-        examples' own norms.
-    """),
-)
 
 
 def arms(settings):
@@ -290,8 +229,7 @@ def judge(recorded):
         tested[_hump(level)] = height, _unfitted(recorded, [arm])
     for name, arm in NOTHING.items():
         tested[f"coherence out of nothing, {name}"] = _middle(recorded, arm)
-    missing = (np.array([]), "that noise was not run")
-    return {claim.name: tested.get(claim.name, missing) for claim in CLAIMS}
+    return tested
 
 
 def _unfitted(recorded, arms):

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from coherence.lab.analysis import first_at, given, single, stacked_arms, tabulate, too_low
-from coherence.lab.claims import Source, above, below
 from coherence.lab.settings import (
     AE,
     adam,
@@ -100,66 +99,6 @@ PRESETS = {
 # five with the median then diverged after 2,000 steps, so that nothing could be judged; hence 0.05.
 # By then that M3 memorizes less than SGD, but more than slower SGD, had been seen at 0.1, and all
 # of plain SGD at 0.05 and below.
-_WINSORIZED = Source(
-    "Chatterjee, arXiv:2002.10657, Section 3, says it of labels; images are our extension",
-    "derived",
-)
-_M3 = Source(
-    "Zielinski, Krishnan & Chatterjee, arXiv:2003.07422, say it of labels; images are our "
-    "extension",
-    "derived",
-)
-_CONTROL = Source("a control of ours; the papers compare at equal steps", "derived")
-_SHARE = "share of the error of fresh garbage that is gone on the garbage trained on"
-_FIT = "where the error of pristine images first is the lowest that both reach"
-
-
-def _slower_claim(name, words, what, end=""):
-    return _CONTROL.claim(name, above(0, "of the error"))(f"""
-        {words} has memorized less of the {what} than SGD with so small a step size that it ends
-        with the same error of pristine images. Measured: {_SHARE}, SGD at the step size that ends
-        with the lowest pristine error that both reach, minus robust{end}.
-    """)
-
-
-CLAIMS = (
-    *(
-        source.claim(f"{name} memorizes less", above(0.1, "of the error"))(f"""
-            After as many steps {words} has memorized less of the garbage than SGD. Measured:
-            {_SHARE} at the end, SGD minus {name}.
-        """)
-        for name, words, source in (
-            ("c=10", "SGD winsorized at 10 %", _WINSORIZED),
-            ("m3", "M3", _M3),
-        )
-    ),
-    _CONTROL.claim("c=10 memorizes less at equal fit", above(0, "of the error"))(f"""
-        Also where plain SGD is stopped at the same error of pristine images, winsorized SGD has
-        memorized less. Measured: {_SHARE}, SGD minus c=10, {_FIT}.
-    """),
-    _slower_claim("c=10 memorizes less than slower SGD", "Winsorized SGD", "shuffled images"),
-    _slower_claim("m3 memorizes less than slower SGD", "M3", "shuffled images"),
-    _slower_claim("c=10 memorizes less than slower SGD, noise", "Winsorized SGD", "noise"),
-    Source("ours, from the trials", "derived").claim(
-        "a smaller step memorizes less", above(0, "of the error")
-    )(f"""
-        SGD at {SLOW:g} of the step size has memorized less than SGD stopped at the same error of
-        pristine images. Measured: {_SHARE}, SGD minus SGD at {SLOW:g} of its step size, {_FIT}.
-    """),
-    _WINSORIZED.claim("reconstruction kept", below(0.1, "doublings"))("""
-        After as many steps unseen images are reconstructed no worse by winsorized SGD than by SGD.
-        Measured: log2 of the error of test images at the end, c=10 over SGD.
-    """),
-    _WINSORIZED.claim("unseen images better at equal fit", below(0, "doublings"))(f"""
-        Where both have the same error of pristine training images, winsorized SGD reconstructs
-        unseen ones better than SGD. Measured: log2 of the error of test images, c=10 over SGD,
-        {_FIT}.
-    """),
-    _WINSORIZED.claim("c=10 memorizes less before Adam", above(0, "of the error"))(f"""
-        Where both have the same error of pristine images, Adam has memorized more than Adam behind
-        winsorized gradients. Measured: {_SHARE}, Adam minus Adam behind c=10, {_FIT}.
-    """),
-)
 
 
 def arms(settings):

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from coherence.lab.analysis import computed, first_at, tabulate, under
-from coherence.lab.claims import Source, above, exactly
 
 PEOPLE = "weight and foot size"
 SETS = (
@@ -63,45 +62,6 @@ PRESETS = {
 # to 9 points; at the smallest, naive Bayes ahead on breast cancer and iris, level on wine and
 # MNIST, and behind on digits: so no claim is made of each data set alone. The least penalty and
 # floor were taken, as the nearest to the source's unpenalized pair.
-_NG_JORDAN = Source(
-    "Ng & Jordan, On Discriminative vs. Generative Classifiers (2001)", "second-hand"
-)
-_OURS = Source("our experiment; the question is that of Ng & Jordan (2001)", "remembered")
-
-
-CLAIMS = (
-    _NG_JORDAN.claim("naive Bayes leads with few examples", above(0, "error"))("""
-        With the fewest examples (two a class) naive Bayes makes fewer errors than logistic
-        regression, over all data sets. Measured: error of logistic regression minus error of naive
-        Bayes at the smallest size, mean over data sets.
-    """),
-    _NG_JORDAN.claim("logistic regression leads with many", above(0, "error"))("""
-        With the most examples there are, logistic regression makes fewer errors than naive Bayes,
-        over all data sets. Measured: error of naive Bayes minus error of logistic regression at the
-        largest size, mean over data sets.
-    """),
-    _NG_JORDAN.claim("the curves cross", above(0.5, "of the data sets"))("""
-        On more than half of the data sets naive Bayes leads with the fewest examples and logistic
-        regression with the most. Measured: share of the data sets on which both hold.
-    """),
-    _NG_JORDAN.claim("naive Bayes gets to its own end sooner", above(0, "doublings"))(f"""
-        Naive Bayes needs fewer examples to cover {FALL:.0%} of the way from chance to its own last
-        error. Measured: log2 of the examples needed, logistic regression over naive Bayes, mean
-        over data sets.
-    """),
-    _OURS.claim("the lead outlives a penalty", above(0, "error"))("""
-        With the fewest examples naive Bayes also leads logistic regression with an L2 penalty (C =
-        1). Measured: error of penalized logistic regression minus error of naive Bayes at the
-        smallest size, mean over data sets.
-    """),
-    _OURS._replace(known="derived").claim(
-        "ignored correlation costs what algebra says", exactly(0, 0.003, "error")
-    )(f"""
-        Where both classes are normal and features correlate within them, naive Bayes ends higher by
-        the difference of two closed forms. Measured: error of naive Bayes minus error of logistic
-        regression with most examples, minus the closed form; {PEOPLE}.
-    """),
-)
 
 
 def people(examples, rng):

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from coherence.lab.analysis import first_at, single, stacked_arms, tabulate, too_low, under
-from coherence.lab.claims import Source, above, below
 from coherence.lab.settings import (
     MLP,
     average,
@@ -84,75 +83,6 @@ PRESETS = {
 # RA3 did not, and M3's share of memorized examples at equal fit was seen to be near early-stopped
 # SGD's. So the dependence on the batch size is our explanation of what had been seen, put to the
 # test with other seeds, not a prediction.
-_PAPER = "Zielinski, Krishnan & Chatterjee, Weak and Strong Gradient Directions (arXiv:2003.07422)"
-_PAPER_REMEMBERED = Source(_PAPER, "remembered")
-_OURS = Source(
-    "ours: a coordinate's median of three is zero where only one of three wants to move it",
-    "derived",
-)
-
-
-def _each(method):
-    return (
-        Source(f"{_PAPER}, abstract", "read").claim(
-            f"{method} memorizes less", above(MUCH, "of corrupt examples")
-        )(f"""
-            Under label noise {method} leaves most corrupt labels unlearned that SGD memorizes in as
-            many steps (smallest batches). Measured: share of corrupt examples fitted at the end,
-            SGD minus {method}.
-        """),
-        Source(f"{_PAPER}, abstract", "read").claim(
-            f"{method} overfits less", above(MUCH, "accuracy")
-        )(f"""
-            Under label noise the gap between training and test accuracy is much smaller with
-            {method} (smallest batches). Measured: training minus test accuracy at the end, SGD
-            minus {method}.
-        """),
-        _PAPER_REMEMBERED.claim(f"{method} ends better on test", above(0, "accuracy"))(f"""
-            Under label noise test accuracy at the end is higher with {method} than with SGD
-            (smallest batches). Measured: test accuracy at the end, {method} minus SGD.
-        """),
-        _PAPER_REMEMBERED.claim(
-            f"{method} loses little on clean labels", below(LITTLE, "accuracy")
-        )(f"""
-            Without label noise {method} ends with nearly the test accuracy of SGD (smallest
-            batches). Measured: test accuracy at the end without noise, SGD minus {method}.
-        """),
-        Source("a control of ours; the source compares at equal steps", "derived").claim(
-            f"{method} memorizes less at equal fit", above(0, "of corrupt examples")
-        )(f"""
-            SGD stopped where it fits the pristine examples as well as {method} at the end has
-            memorized more (smallest batches). Measured: share of corrupt examples fitted when
-            pristine accuracy is what {method} ends with, SGD minus {method}.
-        """),
-        Source(f"{_PAPER}, abstract, where the batch is 256, but of 1,000 classes", "read").claim(
-            f"{method} memorizes less in large batches", above(MUCH, "of corrupt examples")
-        )(f"""
-            As with the smallest batches, so with the largest: {method} leaves corrupt labels
-            unlearned that SGD memorizes. Measured: share of corrupt examples fitted at the end, SGD
-            minus {method}, largest batches.
-        """),
-        _OURS.claim(
-            f"{method} needs few examples of a class", above(MUCH, "of corrupt examples")
-        )(f"""
-            {method} suppresses memorization more where a batch has less than one example of a
-            class. Measured: share of corrupt examples fitted at the end, SGD minus {method}: in the
-            smallest batches minus in the largest.
-        """),
-    )
-
-
-CLAIMS = (
-    *_each("M3"),
-    *_each("RM3"),
-    Source(f"{_PAPER}, the released code; its role is remembered", "remembered").claim(
-        "RA3 memorizes like SGD", below(MUCH, "of corrupt examples")
-    )("""
-        It is the median: a mean of the last three gradients, as stale and as smooth, suppresses
-        little (smallest batches). Measured: share of corrupt examples fitted at the end, SGD minus
-        RA3.
-    """),
-)
 
 
 def arms(settings):

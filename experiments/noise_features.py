@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from coherence.lab.analysis import first_at, parameter_count, single, stacked, tabulate, under
-from coherence.lab.claims import Source, above
 from coherence.lab.settings import MLP, soft_threshold
 from coherence.lab.training.classification import Classification
 
@@ -137,49 +136,6 @@ PRESETS = {
 # 0.003 and 0.01. It set the penalty and the later loss level (which the middle one reaches once
 # weights are zero), and showed accuracy falling by a quarter and restored by L1, and m-coherence
 # (of all weights) near 1 with random features, L1 or not.
-_OURS = Source(
-    "our experiment; the theory is Chatterjee & Zielinski, arXiv:2203.10036 "
-    "(regularizers act on weak directions)",
-    "remembered",
-)
-
-
-_AT = f"where training loss first falls to {LATE:g} nats"
-CLAIMS = (
-    _OURS.claim("useless features lower test accuracy", above(0, "accuracy"))(f"""
-        The more random features, the lower is test accuracy {_AT}. Measured: fall of test accuracy
-        from one number of random features to the next, smallest.
-    """),
-    *(
-        _OURS.claim(f"useless features lower coherence at {level:g}", above(0, "doublings"))(f"""
-            The more random features, the less coherent are gradients at a training loss of
-            {level:g} nats. Measured: log2 ratio of m-coherence, fewer over more, smallest over
-            neighbouring numbers of random features.
-        """)
-        for level in (EARLY, LATE)
-    ),
-    _OURS.claim("L1 restores test accuracy", above(0, "accuracy"))(f"""
-        With most random features, L1 raises test accuracy {_AT}. Measured: difference of test
-        accuracy, L1 minus none.
-    """),
-    _OURS.claim("L1 restores half of it or more", above(0, "accuracy"))(f"""
-        L1 brings back at least half of the accuracy that the random features cost. Measured:
-        accuracy that L1 restores minus half of what most random features cost, {_AT}.
-    """),
-    _OURS.claim("L1 does so because of the useless features", above(0, "accuracy"))(f"""
-        Without random features L1 gains less. Measured: gain of test accuracy by L1, with most
-        random features minus without, {_AT}.
-    """),
-    _OURS.claim("L1 restores coherence", above(0, "doublings"))(f"""
-        With most random features, L1 raises the coherence of gradients. Measured: log2 ratio of
-        m-coherence, L1 over none, {_AT}.
-    """),
-    _OURS.claim("L1 restores coherence of the weights in use", above(0, "doublings"))(f"""
-        With most random features, the gradients of the weights that L1 leaves in use are more
-        coherent than those of all without it. Measured: log2 ratio of m-coherence, of weights that
-        are not zero under L1 over none, {_AT}.
-    """),
-)
 
 
 def arms(settings):

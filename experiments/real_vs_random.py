@@ -25,7 +25,6 @@ from coherence.lab.analysis import (
     tabulate,
     under,
 )
-from coherence.lab.claims import Source, above, below
 from coherence.lab.settings import CNN, MLP, Probing, label_noise, mnist, npz, sgd, winsorize
 from coherence.lab.training.classification import Classification
 
@@ -100,69 +99,6 @@ SOURCE_PRESET = "paper"
 # numbers of examples helped, with their thresholds, came before the runs of `paper` at two step
 # sizes, and after one seed of it at the first, 100,000 steps long: about 65 examples at half of the
 # loss on true labels, 42 on random ones, which took 56,000 steps to be fitted; hence 80,000.
-_PAPER = "Chatterjee & Zielinski, arXiv:2203.10036, Section 6"
-_PAPER_SECOND_HAND = Source(_PAPER, "second-hand")
-_PAPER_READ = Source(_PAPER, "read")
-_STEPS = {"": "the first", ", small step": "the last"}
-CLAIMS = (
-    *(
-        _PAPER_READ.claim(f"real above random at {level:.0%}{which}", above(0, "doublings"))(f"""
-            At {level:.0%} of the initial training loss, coherence is higher on true than on random
-            labels. Measured: log2 of m-coherence on true over random labels at {level:.0%} of the
-            initial loss, pooled over {WINDOW} steps; {_STEPS[which]} step size.
-        """)
-        for which in _STEPS
-        for level in LEVELS
-    ),
-    *(
-        claim
-        for which in _STEPS
-        for claim in (
-            _PAPER_SECOND_HAND.claim(f"helps tens, true labels{which}", above(10, "examples"))(f"""
-                On true labels each example's gradient helps tens of others while the loss falls.
-                Measured: m-coherence of a fixed sample of {HELPED:,} at 50% of the initial training
-                loss, between two measurements interpolated; {_STEPS[which]} step size.
-            """),
-            _PAPER_SECOND_HAND.claim(
-                f"helps one or two, random labels{which}", below(3, "examples")
-            )(f"""
-                On random labels it helps one or two. Measured: likewise, on random labels;
-                {_STEPS[which]} step size.
-            """),
-        )
-    ),
-    Source("a control of ours; the papers do not compare step sizes", "derived").claim(
-        "large steps swing", above(0, "doublings")
-    )(f"""
-        The coherence of a single large step says little: on random labels it swings far above what
-        many steps have together. Measured: log2 of the 95 % quantile of single steps' m-coherence
-        over the pooled one, while the loss falls from {STRETCH[0]:.0%} to {STRETCH[1]:.0%} of its
-        start on random labels; the first minus the last step size.
-    """),
-    Source("Chatterjee & Zielinski, arXiv:2008.01217, abstract", "read").claim(
-        "out of nothing", above(0, "examples")
-    )("""
-        While random labels are fitted, their gradients become coherent, too: above the orthogonal
-        limit. Measured: m-coherence on random labels at 50 % of the initial training loss, minus 1.
-    """),
-    _PAPER_SECOND_HAND.claim("memorized without generalizing", above(0.5, "accuracy"))("""
-        The network that fits random labels does not generalize; the same network on true labels
-        does. Measured: generalization gap (train minus test accuracy) on random minus on true
-        labels, at the end.
-    """),
-    Source("Chatterjee, arXiv:2002.10657, Section 3", "second-hand").claim(
-        "winsorizing prevents memorization", above(0.1, "accuracy")
-    )("""
-        Winsorized SGD does not memorize random labels that SGD memorizes in as many steps.
-        Measured: final training accuracy on random labels, SGD minus winsorized.
-    """),
-    Source("Chatterjee, arXiv:2002.10657, Section 3", "remembered").claim(
-        "winsorizing keeps generalization", above(-0.02, "accuracy")
-    )("""
-        On true labels winsorizing costs little test accuracy. Measured: final test accuracy on true
-        labels, winsorized minus SGD.
-    """),
-)
 
 
 def arms(settings):

@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from coherence.lab.analysis import first_at, given, single, stacked, stacked_arms, tabulate, too_low
-from coherence.lab.claims import Source, above, below, exactly
 from coherence.lab.settings import (
     MLP,
     coherence,
@@ -203,91 +202,6 @@ PRESETS = {
 # and on corrupt examples at the end were seen, so the two claims about which are given up first had
 # been seen to come true there. Test accuracies, and what stopping rules do, were not. All rules are
 # at the defaults of their settings.
-_ALGEBRA = Source(
-    "by algebra, for this example (arXiv:2203.10036, Section 3); no source has the numbers",
-    "derived",
-)
-_FORCE = "Chatterjee & Zielinski, arXiv:2203.10036 (regularizers act on weak directions)"
-_STOP = Source(
-    "Chatterjee & Zielinski, arXiv:2203.10036 (early stopping acts on weak directions)",
-    "remembered",
-)
-_OURS = Source("a control of ours; no source compares them", "derived")
-
-
-def _of_penalty(penalty):
-    return (
-        Source(_FORCE, "second-hand" if penalty == "L2" else "remembered").claim(
-            f"{penalty} gives up the corrupt first", above(0, "decades")
-        )(f"""
-            As the rate of {penalty} grows, the corrupt examples are lost long before the pristine
-            ones. Measured: log10 of the rate that halves the pristine examples fitted over that
-            which halves the corrupt.
-        """),
-        _OURS.claim(
-            f"{penalty} fits fewer corrupt at equal fit", below(0, "of corrupt examples")
-        )(f"""
-            Where as many pristine examples are fitted, {penalty} has fitted fewer corrupt ones than
-            plain SGD had on its way. Measured: share of corrupt examples fitted, {penalty} minus
-            SGD, mean over pristine accuracies {", ".join(map(str, LEVELS))}.
-        """),
-        _OURS.claim(f"{penalty} beats early stopping", above(0, "accuracy"))(f"""
-            With its rate chosen on the validation part, {penalty} is better on test examples than
-            SGD stopped by that part. Measured: test accuracy at the least validation loss, of
-            {penalty} over rates minus of what patience keeps of SGD.
-        """),
-    )
-
-
-def _less_regret(rule, text, source=_OURS):
-    statistic = "regret at the most noise, training to the end minus the rule"
-    return source.claim(f"{rule} beats never stopping", above(0, "accuracy"))(f"""
-        {text} beats training to the end. Measured: {statistic}.
-    """)
-
-
-CLAIMS = (
-    _ALGEBRA.claim("L1 keeps what is shared", exactly(0, 1e-05))("""
-        On the learnable set the shared weight ends at 1 - rate and the private ones at 0: test loss
-        rate^2 / 2. Measured: largest deviation of a weight or the test loss, over rates.
-    """),
-    _ALGEBRA.claim("L1 memorizes what outweighs it", exactly(0, 1e-05))("""
-        On the memorizable set a weight ends at 1 - 4 rate below a rate of 1/4, else at 0. Measured:
-        largest deviation of a weight, over rates.
-    """),
-    _ALGEBRA.claim("weaker than the pull is zero", exactly(0, 0.0))("""
-        Where no example alone outweighs the pull its private weight is exactly zero: at the end if
-        others help, else always. Measured: largest private weight: learnable set at the end; either
-        set at any step for rates above 1/4.
-    """),
-    _ALGEBRA.claim("L2 keeps the ratio", exactly(0, 1e-05))("""
-        On the learnable set the weights end at 4 and 1 over 5 + 4 rate: smaller, but in the same
-        ratio. Measured: largest deviation of a weight, over rates.
-    """),
-    _ALGEBRA.claim("L2 memorizes at every rate", exactly(0, 1e-05))("""
-        On the memorizable set they end at 1 / (1 + 4 rate). Measured: largest deviation of a
-        weight, over rates.
-    """),
-    *_of_penalty("L1"),
-    *_of_penalty("L2"),
-    _STOP.claim("best where the corrupt take over", below(1.0, "doublings"))("""
-        Test accuracy is best about where the corrupt examples' share of the loss reduction first
-        exceeds that of the examples. Measured: absolute log2 of the step of the takeover over that
-        of the best test accuracy.
-    """),
-    _less_regret(
-        "patience",
-        "Stopping by the loss of a validation part as noisy as the rest",
-        _STOP._replace(known="second-hand"),
-    ),
-    _less_regret("takeover", "Stopping where the corrupt take over", _STOP),
-    _less_regret("evidence", "Stopping where the mean gradient is no more than noise"),
-    _less_regret("coherence", "Stopping where examples no longer help each other"),
-    _OURS.claim("patience costs little without noise", below(0.02, "accuracy"))("""
-        Without noise, where one may train to the end, patience gives up hardly anything. Measured:
-        regret of patience on the validation loss at the least noise.
-    """),
-)
 
 
 def arms(settings):

@@ -22,7 +22,6 @@ from coherence.lab.analysis import (
     too_low,
     under,
 )
-from coherence.lab.claims import Source, above, below
 from coherence.lab.experiment import all_arms
 from coherence.lab.settings import average, label_noise, sgd, sms_spam, winsorize
 from coherence.lab.training.classification import Classification
@@ -161,67 +160,6 @@ scale = all_arms
 # memorizes permuted labels slowly, and winsorizing hardly at all. Of coherence, weights and naive
 # Bayes only the verdicts of `smoke` (400 messages) had been seen, among them that smoothing might
 # not do what is claimed.
-_OURS = Source("our experiment; the theory is Chatterjee & Zielinski, arXiv:2203.10036", "derived")
-_WINSORIZING = Source(
-    "our experiment; the theory is Chatterjee, arXiv:2002.10657, Section 3", "derived"
-)
-_NG_JORDAN = Source(
-    "Ng & Jordan, On discriminative vs. generative classifiers (NIPS 2001)", "remembered"
-)
-_AT = f"at a training loss of {EQUAL:g} nats"
-
-
-CLAIMS = (
-    _OURS.claim("random labels lower coherence", above(0, "doublings"))(f"""
-        With permuted labels, messages help one another less. Measured: log2 of the words'
-        m-coherence over all training messages {_AT}, true over permuted labels.
-    """),
-    _OURS.claim("frequent words carry what is shared", above(0, "of the squared norm"))(f"""
-        Words of more than {FREQUENT} messages have more of the mean gradient than of single
-        messages' gradients. Measured: their share of the mean gradient's squared norm minus that of
-        the mean squared norm {_AT}, true minus permuted labels.
-    """),
-    _OURS.claim("coherent words are those with large log-odds", above(0.3, "rank correlation"))(f"""
-        The more coherent a word, the larger are its log-odds in naive Bayes. Measured: rank
-        correlation over words, m-coherence pooled over training and |log-odds| with smoothing
-        {LAPLACE:g}.
-    """),
-    _OURS.claim("smoothing makes log-odds say what is shared", above(0, "rank correlation"))(f"""
-        Without smoothing the log-odds agree less with coherence, since any word of a single message
-        has large ones. Measured: that rank correlation, smoothing {LAPLACE:g} minus the least
-        smoothing.
-    """),
-    _WINSORIZING.claim("winsorizing silences rare words", above(1.0, "doublings"))(f"""
-        Winsorized at {C:g} % of a batch, words of {RARE} messages or fewer have far smaller weights
-        beside those of frequent words. Measured: log2 of the rms weight of rare over that of
-        frequent words {_AT}, SGD minus winsorized.
-    """),
-    _WINSORIZING.claim("by as much as counting says", below(0.1, "of the weight"))(f"""
-        What winsorizing leaves of a word's weight in the first epoch is the chance that k more
-        messages of a batch have the word. Measured: weight over SGD's minus that chance, words of
-        one class and up to {FREQUENT} messages: mean size over frequencies and c.
-    """),
-    _WINSORIZING.claim("less memorized at equal fit", above(0, "of corrupt examples"))(f"""
-        With half of the labels permuted, SGD has memorized more corrupt ones than winsorizing when
-        it fits the pristine as well. Measured: share of corrupt examples fitted when pristine
-        accuracy is what c = {C:g} ends with, SGD minus winsorized.
-    """),
-    _OURS.claim(
-        "smoothing keeps naive Bayes from memorizing", above(0.1, "of corrupt examples")
-    )(f"""
-        Smoothed by {LAPLACE:g}, naive Bayes fits far fewer corrupt labels than nearly without
-        smoothing. Measured: share of corrupt examples fitted, least smoothing minus {LAPLACE:g}.
-    """),
-    _NG_JORDAN.claim("naive Bayes ahead with few messages", above(0, "balanced accuracy"))("""
-        With few training messages, naive Bayes is better than logistic regression. Measured:
-        balanced accuracy with the fewest messages, multinomial naive Bayes minus logistic
-        regression.
-    """),
-    _NG_JORDAN.claim("its lead goes with more messages", above(0, "balanced accuracy"))("""
-        The more training messages, the smaller is the lead of naive Bayes. Measured: that
-        difference, with the fewest minus with the most messages.
-    """),
-)
 
 
 @dataclass(frozen=True)

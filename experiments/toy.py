@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from coherence.lab.analysis import single, stacked, tabulate, under
-from coherence.lab.claims import Source, exactly
 from coherence.lab.settings import average, learnable, median, memorizable, sgd
 
 EXAMPLES = 4
@@ -30,36 +29,6 @@ class Settings:
 
 PRESETS = {"smoke": Settings(steps=60), "cpu": Settings(), "paper": Settings()}
 SOURCE_PRESET = "any"
-
-_SOURCE = Source(
-    "Chatterjee & Zielinski, arXiv:2203.10036, Section 3 (example); values by algebra", "derived"
-)
-
-
-CLAIMS = (
-    _SOURCE.claim("shared feature wins", exactly(0, 1e-05))("""
-        On the learnable set the shared weight tends to 4/5 and each private one to 1/5, with one
-        common rate. Measured: largest deviation of any weight from its closed form, over all steps.
-    """),
-    _SOURCE.claim("memorized one by one", exactly(0, 1e-05))("""
-        On the memorizable set each example is fitted alone, five times more slowly at first;
-        nothing reaches the test example. Measured: largest deviation of any weight, and of the
-        constant test loss 1/2, over all steps.
-    """),
-    _SOURCE.claim("coherence tells them apart", exactly(0, 1e-05))(f"""
-        alpha is 0.625 on the learnable set and 0.25, the orthogonal limit 1/m, on the memorizable
-        one, throughout. Measured: largest deviation of alpha over the first {EARLY} steps.
-    """),
-    _SOURCE.claim("the median keeps the shared", exactly(0, 1e-05))("""
-        Descending the coordinate-wise median, only the shared weight moves: train and test loss of
-        the learnable set fall alike. Measured: largest deviation of any weight from its closed
-        form, over all steps.
-    """),
-    _SOURCE.claim("the median memorizes nothing", exactly(0, 1e-05))("""
-        On the memorizable set the median of the gradients is zero: nothing is learned. Measured:
-        largest absolute weight, over all steps.
-    """),
-)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ from coherence.lab.analysis import (
     tabulate,
     too_low,
 )
-from coherence.lab.claims import Source, above
 from coherence.lab.experiment import all_arms
 from coherence.lab.settings import MLP, digits, label_noise, sgd, winsorize
 from coherence.lab.training.classification import Classification
@@ -115,67 +114,6 @@ scale = all_arms
 # inconclusive, since SGD had not memorized. After that step size, number of steps and the grid of c
 # were changed (seeds 100 to 102, plain SGD alone), and the training examples drawn anew; nothing
 # else.
-_ANALOGY = Source(
-    "Chatterjee, arXiv:2002.10657, Section 3: winsorizing is the analogue of a minimum leaf size",
-    "second-hand",
-)
-_CONTROL = Source("a control of ours", "derived")
-_OURS = Source("our experiment; the theory is Chatterjee & Zielinski, arXiv:2203.10036", "derived")
-_HALF = f"with {NOISE:.0%} of labels permuted"
-
-
-CLAIMS = (
-    _OURS.claim("leaves shrink with noise", above(0, "doublings"))("""
-        The more labels are permuted, the fewer examples share a leaf of a fully grown tree.
-        Measured: log2 ratio of the size of an average example's leaf, less noise over more,
-        smallest over neighbouring shares of noise.
-    """),
-    _OURS.claim("coherence falls with noise", above(0, "doublings"))(f"""
-        The more labels are permuted, the less coherent are the network's gradients at equal
-        training loss. Measured: log2 ratio of m-coherence of batches at {EQUAL:g} nat, less noise
-        over more, smallest over neighbouring shares of noise.
-    """),
-    _OURS.claim("corrupt examples fall into small leaves", above(0.6, "of pairs"))(f"""
-        Of a pristine and a corrupt example, the pristine one is in the larger leaf of a fully grown
-        tree. Measured: chance that it is, {_HALF} (a tie counts half).
-    """),
-    _OURS.claim("small leaves are learned late", above(0.1, "rank correlation"))(f"""
-        Also among pristine examples, those in small leaves are the ones that the network learns
-        late. Measured: rank correlation of leaf size and the share of measured steps at which the
-        network has the label, {_HALF}.
-    """),
-    *(
-        claim
-        for name, many, few, source in (
-            ("trees", f"leaves of {LEAF} examples or more", "leaves of one", _OURS),
-            ("networks", f"winsorizing at {C:g} %", "SGD", _ANALOGY),
-        )
-        for claim in (
-            source.claim(f"{name}: many restore accuracy", above(0.05, "accuracy"))(f"""
-                With half of the labels permuted, {many} end with more accuracy on clean test labels
-                than {few}. Measured: test accuracy {_HALF}, {many} minus {few}.
-            """),
-            source.claim(f"{name}: because of noise", above(0, "accuracy"))(f"""
-                The gain by {many} is because of noise: without, it is smaller. Measured: that
-                difference, {_HALF} minus without.
-            """),
-        )
-    ),
-    _CONTROL.claim(
-        "trees: less memorized than by limited depth", above(0, "of corrupt examples")
-    )(f"""
-        A tree of limited depth that fits the pristine examples as well has memorized more corrupt
-        ones. Measured: share of corrupt examples fitted, interpolated between depths, minus that of
-        leaves of {LEAF} or more, {_HALF}.
-    """),
-    _CONTROL.claim(
-        "networks: less memorized than by stopping", above(0, "of corrupt examples")
-    )(f"""
-        SGD stopped where it fits the pristine examples as well has memorized more corrupt ones.
-        Measured: share of corrupt examples fitted then, minus that of winsorizing at {C:g} %,
-        {_HALF}.
-    """),
-)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from coherence.lab.analysis import (
     tabulate,
     under,
 )
-from coherence.lab.claims import Source, above
 from coherence.lab.experiment import all_arms
 from coherence.lab.settings import MLP, MuMLP, digits, label_noise, mnist, sgd
 from coherence.lab.training.classification import Classification
@@ -101,7 +100,6 @@ scale = all_arms
 # `cpu` first took 3,000 steps, in which one narrow network of eight did not fall to 0.35 nats, so
 # that generalization stayed inconclusive (of the four on coherence three were not reproduced, one
 # inconclusive). Steps became 5,000; nothing else was changed.
-_PAPER = Source("Chatterjee & Zielinski, arXiv:2203.10036, discussion of width", "read")
 
 
 def _name(what, how):
@@ -110,23 +108,6 @@ def _name(what, how):
 
 def _coherent(level):
     return f"wider is more coherent at {level:g}"
-
-
-def _of_parametrization(how):
-    yield _PAPER.claim(_name("wider generalizes better", how), above(0, "accuracy"))(f"""
-        Where training loss has fallen to {FITTED:g} nats, the wider network has the higher test
-        accuracy. Measured: difference of test accuracy, interpolated between measurements; widest
-        against narrowest.
-    """)
-    for level in (EARLY, LATE):
-        yield _PAPER.claim(_name(_coherent(level), how), above(0, "doublings"))(f"""
-            At a training loss of {level:g} nats, gradients of the wider network are more coherent.
-            Measured: log2 ratio of m-coherence of the batches, pooled over {WINDOW} steps; widest
-            against narrowest.
-        """)
-
-
-CLAIMS = tuple(claim for how in NAMES for claim in _of_parametrization(how))
 
 
 def arms(settings):

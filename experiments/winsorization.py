@@ -22,7 +22,6 @@ from coherence.lab.analysis import (
     too_low,
     under,
 )
-from coherence.lab.claims import Source, above, below
 from coherence.lab.settings import MLP, average, digits, label_noise, mnist, sgd, winsorize
 from coherence.lab.training.classification import Classification
 
@@ -73,42 +72,6 @@ SOURCE_PRESET = "paper"
 # "memorized" is asked of the whole run now; at equal fit winsorizing had memorized more than
 # early-stopped SGD), and single runs of c = 0 and 2 on 2,000 and 5,000 images for whether they
 # memorize.
-_PAPER = "Chatterjee, arXiv:2002.10657, Section 3"
-_PAPER_SECOND_HAND = Source(_PAPER, "second-hand")
-_PAPER_REMEMBERED = Source(_PAPER, "remembered")
-CLAIMS = (
-    _PAPER_SECOND_HAND.claim("memorization suppressed", above(0.1, "of corrupt examples"))("""
-        With half of the labels random, winsorizing at 2 % keeps corrupt labels from being memorized
-        that SGD memorizes. Measured: share of corrupt examples fitted at the end, SGD minus c = 2.
-    """),
-    Source("a control of ours; the papers compare at equal steps", "derived").claim(
-        "suppressed at equal fit", above(0, "of corrupt examples")
-    )("""
-        Also where plain SGD is stopped at the same accuracy on pristine examples, it has memorized
-        more. Measured: share of corrupt examples fitted when pristine accuracy is what c = 2 ends
-        with, SGD minus c = 2.
-    """),
-    Source("a control of ours; the papers compare at equal steps", "derived").claim(
-        "suppressed at equal fit, slower SGD", above(0, "of corrupt examples")
-    )("""
-        Also where plain SGD has so small a step size that it ends at the same accuracy on pristine
-        examples, it has memorized more. Measured: share of corrupt examples fitted at the end by
-        SGD at the step size that ends with the pristine accuracy of c = 2, interpolated between
-        step sizes, minus c = 2.
-    """),
-    _PAPER_SECOND_HAND.claim("overfit falls with c", below(-0.8, "rank correlation"))("""
-        Adjusted overfit falls monotonically with c. Measured: Spearman's rank correlation of c and
-        adjusted overfit at noise 50 %, at the end.
-    """),
-    _PAPER_REMEMBERED.claim("test accuracy kept", above(0, "accuracy"))("""
-        Under noise, test accuracy at the end is no worse winsorized than with SGD. Measured: test
-        accuracy at noise 50 %, at the end, c = 2 minus SGD.
-    """),
-    _PAPER_SECOND_HAND.claim("large c hurts fitting", above(0, "accuracy"))("""
-        Winsorized at 8 %, clean data are fitted less well than by SGD in as many steps. Measured:
-        training accuracy without noise, at the end, SGD minus the largest c.
-    """),
-)
 
 
 def arms(settings):

@@ -1,8 +1,8 @@
 """Experiments: a claim, settings with presets, a grid of runs, what they add up to, and a judge.
 
-A file in `experiments/` is one; `collect` reads it off the module. Nothing here imports JAX: a
-run's own settings do, when they build. Data flows one way: settings -> arms -> runs -> recorded
-arrays -> verdicts, table and figure.
+A file in `experiments/` is one, with its claims in `experiments/claims/`; `collect` reads it off
+the module. Nothing here imports JAX: a run's own settings do, when they build. Data flows one way:
+settings -> arms -> runs -> recorded arrays -> verdicts, table and figure.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from typing import Any
 import numpy as np
 
 from . import runs
-from .claims import Claim, Judgement, holm, judge
+from .claims import Claim, Judgement, digest, holm, judge, read
+from .runs.files import check_writable, write_text
 from .settings import plain
 
-REQUIRED = ("CLAIMS", "PRESETS", "arms", "record", "judge", "table")
-"""Names that a module needs to be an experiment, besides a docstring that begins with the claim."""
+REQUIRED = ("PRESETS", "arms", "record", "judge", "table")
+"""Names that a module needs to be an experiment, besides a docstring that begins with the claim and
+a file of claims."""
 OPTIONAL = ("SOURCE_PRESET", "scale")
 
 
@@ -63,9 +65,10 @@ class Experiment:
             numbers are the record of step 0, too.
         record: `(settings, {arm: [Run, ...]}) -> {name: array}`: the small arrays that verdicts,
             table and figure are made from.
-        judge: recorded arrays -> `{claim name: differences}`, one number a seed, or
-            `(differences, what is missing or None)` where a claim has a precondition; a claim that
-            these settings do not test is left out.
+        judge: recorded arrays -> `{claim name: differences}`, as `claims.judge` takes them: one
+            number a seed, a `Ratio`, or `{part: one of these}`; or `(differences, what is missing
+            or None)` where a claim has a precondition. A claim that these settings do not test is
+            left out.
         table: recorded arrays -> text.
         source_preset: the preset at the source's own scale; "any" if the claims have no scale.
         scale: arms -> what verdicts are said to be about.
@@ -120,12 +123,19 @@ class Experiment:
         source = self.presets[self.source_preset]
         return dataclasses.replace(settings, seeds=source.seeds) == source
 
-    def judgements(self, recorded: dict[str, Any], run: str = "") -> list[Judgement]:
-        """The verdict of every claim that was tested, Holm-adjusted over the experiment.
+    def digests(self) -> dict[str, str]:
+        """What the claims say, as a recording keeps it: `{claim name: digest}`."""
+        return {claim.name: digest(claim) for claim in self.claims}
+
+    def judgements(
+        self, recorded: dict[str, Any], run: str = "", before: Mapping[str, str] | None = None
+    ) -> list[Judgement]:
+        """The verdict of every claim that was tested, Holm-adjusted over the recording.
 
         Args:
             recorded: the recorded arrays.
             run: the recording's name.
+            before: the digests of the claims before the run, where the arrays do not have them.
 
         Raises:
             ValueError: `judge` names something that is not claimed.
@@ -136,19 +146,23 @@ class Experiment:
                 f"{self.name} judges {', '.join(sorted(unknown))}, which it does not claim. "
                 "Every verdict needs its Claim."
             )
+        if "claims" in recorded:
+            before = json.loads(str(recorded["claims"]))
         judgements = []
         for claim in self.claims:
             if claim.name in tested:
                 result = tested[claim.name]
-                values, missing = result if isinstance(result, tuple) else (result, None)
+                has_precondition = type(result) is tuple
+                values, missing = result if has_precondition else (result, None)
                 judgements.append(
                     judge(
                         claim,
-                        np.atleast_1d(values),
+                        values if isinstance(values, (Mapping, tuple)) else np.atleast_1d(values),
                         scale=str(recorded["scale"]),
                         at_source_scale=bool(recorded["at_source_scale"]),
                         precondition=missing,
                         run=run,
+                        changed=before is not None and before.get(claim.name) != digest(claim),
                     )
                 )
         return holm(judgements)
@@ -204,8 +218,11 @@ def load(path: str | Path) -> ModuleType:
 def collect(module: ModuleType) -> Experiment:
     """The experiment that a module's names make up: those of `REQUIRED`, any of `OPTIONAL`.
 
+    Its claims are in `claims/NAME.toml` beside it.
+
     Raises:
-        ValueError: the module lacks names, or has no docstring.
+        ValueError: the module lacks names, or has no docstring; its claims are no claims.
+        FileNotFoundError: it has no file of claims.
     """
     path = Path(str(module.__file__))
     lacking = [name for name in REQUIRED if not hasattr(module, name)]
@@ -218,14 +235,16 @@ def collect(module: ModuleType) -> Experiment:
         )
     names = [name for name in (*REQUIRED, *OPTIONAL) if hasattr(module, name)]
     parts = {name.lower(): getattr(module, name) for name in names}
-    return Experiment(path.stem, doc=doc, **parts)
+    claims = read(path.parent / "claims" / f"{path.stem}.toml")
+    return Experiment(path.stem, claims, doc=doc, **parts)
 
 
 def perform(experiment: Experiment, settings: Any, folder: Path) -> dict[str, Any]:
     """Train or compute what is missing, in `folder/ARM/seed=K`, and return the recorded arrays.
 
-    They are also written to `folder/recorded.npz`. Killed at any moment, the same call goes on
-    where it stopped and ends at the same arrays.
+    They are also written to `folder/recorded.npz`. What is claimed is written down before the first
+    run, as digests in `folder/claims.json`, and kept with the arrays. Killed at any moment, the
+    same call goes on where it stopped and ends at the same arrays.
 
     Raises:
         ValueError: settings of which there are no runs; a folder that holds another run.
@@ -233,6 +252,10 @@ def perform(experiment: Experiment, settings: Any, folder: Path) -> dict[str, An
     from tqdm import tqdm
 
     arms = experiment.grid(settings)
+    fixed = folder / "claims.json"
+    if not fixed.exists() and not any(folder.glob("*/seed=*")):
+        check_writable(folder)
+        write_text(fixed, json.dumps(experiment.digests()))
     finished: dict[str, list[runs.Run]] = {}
     announced: set[str] = set()
     total = sum(_steps(arm) for arm in arms.values()) * settings.seeds
@@ -257,6 +280,8 @@ def perform(experiment: Experiment, settings: Any, folder: Path) -> dict[str, An
         "at_source_scale": experiment.at_source_scale(settings),
         "settings": json.dumps(plain(settings)),
     }
+    if fixed.exists():
+        recorded["claims"] = fixed.read_text()
     runs.save_arrays(folder / "recorded.npz", **recorded)
     return runs.load_arrays(folder / "recorded.npz")
 

@@ -328,7 +328,7 @@ def test_a_file_that_is_no_experiment_is_named(tmp_path):
     (tmp_path / "experiments" / "helpers.py").write_text('"""Of my own."""\n')
     with pytest.raises(
         ValueError,
-        match=r"experiments/helpers.py is no experiment, it lacks CLAIMS, PRESETS, arms, record",
+        match=r"experiments/helpers.py is no experiment, it lacks PRESETS, arms, record",
     ):
         findings.experiments(tmp_path)
 

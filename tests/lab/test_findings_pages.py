@@ -1,6 +1,7 @@
 """The pages of claims and figures say what is recorded, and are current."""
 
 import dataclasses
+import json
 import os
 import re
 from pathlib import Path
@@ -50,14 +51,20 @@ def test_every_experiment_is_recorded_and_has_a_caption(found):
         assert len(caption.split()) >= 30, f"{finding.name}: say what there is to see"
 
 
+def copy(home, *files):
+    """Files of this checkout, copied into another."""
+    for file in files:
+        (home / file).parent.mkdir(parents=True, exist_ok=True)
+        (home / file).write_bytes((ROOT / file).read_bytes())
+
+
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
     """A checkout with two experiments, recorded."""
-    for folder in ("experiments", "paper_figures", "paper_figures/recorded", "docs"):
-        (tmp_path / folder).mkdir()
+    (tmp_path / "docs").mkdir()
     for name in ("toy", "width"):
-        for file in (f"experiments/{name}.py", f"paper_figures/recorded/{name}.npz"):
-            (tmp_path / file).write_bytes((ROOT / file).read_bytes())
+        copy(tmp_path, f"experiments/{name}.py", f"experiments/claims/{name}.toml")
+        copy(tmp_path, f"paper_figures/recorded/{name}.npz")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -110,14 +117,8 @@ def test_a_preset_of_its_own_has_a_figure_of_its_own():
 
 def test_the_commands_write_the_pages(tmp_path, monkeypatch, capsys):
     (tmp_path / "docs").mkdir()
-    (tmp_path / "paper_figures" / "recorded").mkdir(parents=True)
-    for folder, name in (
-        ("experiments", "toy.py"),
-        ("paper_figures", "toy.py"),
-        ("paper_figures/recorded", "toy.npz"),
-    ):
-        (tmp_path / folder).mkdir(exist_ok=True)
-        (tmp_path / folder / name).write_bytes((ROOT / folder / name).read_bytes())
+    copy(tmp_path, "experiments/toy.py", "experiments/claims/toy.toml")
+    copy(tmp_path, "paper_figures/toy.py", "paper_figures/recorded/toy.npz")
     monkeypatch.chdir(tmp_path)
     cli.main(["figures"])
     assert "toy: redrawn, toy.png is missing" in capsys.readouterr().out
@@ -244,16 +245,29 @@ TINY = '''
 
 import numpy as np
 
-from coherence.lab.claims import Source, exactly
 from tests.lab.test_findings_pages import Arm, Settings
 
-CLAIMS = (Source("here", "derived").claim("one", exactly(1, 0))("It is one. Measured: it."),)
 PRESETS = {"cpu": Settings()}
 arms = lambda settings: {"all": Arm()}
 record = lambda settings, runs: {"x": np.array([r.load("computed")["x"] for r in runs["all"]])}
 judge = lambda recorded: {"one": recorded["x"]}
 table = lambda recorded: "one"
 '''
+
+
+OF_TINY = """
+[sources.here]
+reference = "ours"
+known = "derived"
+
+[[claims]]
+name = "one"
+source = "here"
+text = "It is one."
+measured = "it"
+equals = 1
+within = 0
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,12 +289,13 @@ class Arm:
 def test_a_figure_never_recorded_is_named_and_run_only_if_one_says_so(
     tmp_path, monkeypatch, capsys
 ):
-    for folder, text in (
-        ("experiments", TINY),
-        ("paper_figures", MOVING.partition("def animate")[0]),
+    for file, text in (
+        ("experiments/tiny.py", TINY),
+        ("experiments/claims/tiny.toml", OF_TINY),
+        ("paper_figures/tiny.py", MOVING.partition("def animate")[0]),
     ):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "tiny.py").write_text(text)
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COHERENCE_RUNS", str(tmp_path / "runs"))
     cli.main(["figures"])
@@ -296,4 +311,32 @@ def test_a_figure_never_recorded_is_named_and_run_only_if_one_says_so(
     assert "tiny: nothing recorded, so it is run with its preset cpu" in capsys.readouterr().out
     recorded = runs.load_arrays(tmp_path / "paper_figures" / "recorded" / "tiny.npz")
     assert recorded["x"].tolist() == [1, 1]
+    fixed = tmp_path / "runs" / "tiny" / "cpu" / "claims.json"
+    assert str(recorded["claims"]) == fixed.read_text()
     assert (tmp_path / "paper_figures" / "drawn" / "tiny.png").exists()
+
+
+def test_a_claim_changed_after_its_recording_says_so(tmp_path, monkeypatch, capsys):
+    for file, text in (("tiny.py", TINY), ("claims/tiny.toml", OF_TINY)):
+        (tmp_path / "experiments" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "experiments" / file).write_text(text)
+    copy(tmp_path, "paper_figures/toy.py")
+    (tmp_path / "paper_figures" / "toy.py").rename(tmp_path / "paper_figures" / "tiny.py")
+    monkeypatch.chdir(tmp_path)
+    recording = gallery.recording(tmp_path, "tiny")
+    recording.parent.mkdir()
+    before = findings.experiments(tmp_path)["tiny"].digests()
+    arrays = {"x": np.ones(2), "scale": "one", "at_source_scale": False}
+    claims = tmp_path / "experiments" / "claims" / "tiny.toml"
+    for stored, text, changed in (
+        ({"claims": json.dumps(before)}, OF_TINY, False),
+        ({"claims": json.dumps(before)}, OF_TINY.replace("within = 0", "within = 2"), True),
+        ({}, OF_TINY, False),
+    ):
+        runs.save_arrays(recording, **arrays, **stored)
+        claims.write_text(text)
+        cli.main(["claims"])
+        assert ("changed after the recording" in capsys.readouterr().out) == changed
+    (recording.parent / "claims.json").write_text(json.dumps({"tiny": {"one": "another"}}))
+    cli.main(["claims"])
+    assert "changed after the recording" in capsys.readouterr().out

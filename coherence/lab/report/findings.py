@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +28,9 @@ As of {date}. Written by `coherence claims --write` from the recorded arrays in 
 `paper_figures/recorded/`; a test says when it is
 stale. {count} verdicts on claims, at the scales below: {counts}.
 
-A verdict rests on Student's t interval over seeds, 95 %. A reproduced claim that does not survive \
-Holm's adjustment over its
-table (5 %) becomes inconclusive; *not reproduced* rests on the interval alone. *Values* are one a \
+A verdict rests on Student's t interval over seeds, 95 %; it becomes inconclusive unless it \
+survives Holm's adjustment over its
+table (5 %). *Values* are one a \
 seed, or, of claims of exact
 values, which have no interval, as many as were compared. *Known* is how firmly we know that the \
 source says so: read there,
@@ -100,7 +101,8 @@ def _judged(home: Path, name: str, known: dict[str, Experiment]) -> Recording:
         raise ValueError(f"{path} belongs to no experiment: there is no experiments/{stem}.py.")
     arrays = runs.load_arrays(path)
     try:
-        judgements = known[stem].judgements(arrays, run_id(path, name))
+        before = _before_digests(home).get(name)
+        judgements = known[stem].judgements(arrays, run_id(path, name), before)
     except Exception as error:  # a whole file may lack arrays, or have others
         what = f"{type(error).__name__}: {error}"
         raise ValueError(
@@ -108,6 +110,12 @@ def _judged(home: Path, name: str, known: dict[str, Experiment]) -> Recording:
             f"Delete it and run it again: coherence run {stem} --record."
         ) from error
     return Recording(name, known[stem], judgements)
+
+
+def _before_digests(home: Path) -> dict[str, dict[str, str]]:
+    """Of recordings made before arrays had their claims' digests: {recording: {claim: digest}}."""
+    path = home / "paper_figures" / "recorded" / "claims.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def all_judgements(recordings: Sequence[Recording]) -> list[claims.Judgement]:
@@ -139,9 +147,9 @@ def _claims_section(recording: Recording) -> str:
     header = ("claim", "source (known)", "verdict", "effect [95 % interval]", "values")
     rows = [
         (
-            f"**{j.claim.name}**: {j.statement}",
-            f"{j.claim.source} ({j.claim.known})",
-            f"*{j.verdict}*" + (f" ({j.reason})" if j.reason else ""),
+            f"**{j.claim.name}**: {j.claim.statement}",
+            f"{j.claim.source.reference} ({j.claim.source.known})",
+            f"*{j.verdict}*" + (f" ({j.remarks})" if j.remarks else ""),
             claims.effect(j),
             j.n,
         )

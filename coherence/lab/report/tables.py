@@ -123,19 +123,19 @@ def verdict_table(judgements: Sequence[Judgement], format: Format = "text") -> s
         (j.claim.name, j.verdict, effect(j), j.n, format_p(_adjusted(j.p, j.p_adjusted)))
         for j in judgements
     ]
-    sources = [f"{j.claim.source} ({j.claim.known})" for j in judgements]
+    sources = [f"{j.claim.source.reference} ({j.claim.source.known})" for j in judgements]
     if format == "markdown":
         return markdown(
             (*header, "scope", "source", "run"),
             [
-                (f"**{name}**: {j.statement}", *cells, _scope(j), source, j.run)
+                (f"**{name}**: {j.claim.statement}", *cells, _scope(j), source, j.run)
                 for (name, *cells), j, source in zip(rows, judgements, sources)
             ],
         )
     first, *lines = aligned(header, rows).splitlines()
     text = [first]
     for line, j, source in zip(lines, judgements, sources):
-        notes = (j.claim.text, f"measured: {j.claim.statistic}", j.where, j.reason, source, j.run)
+        notes = (j.claim.text, f"measured: {j.claim.statistic}", j.where, j.remarks, source, j.run)
         text += [line, *(f"    {note}" for note in notes if note)]
     return "\n".join(text)
 
@@ -145,8 +145,8 @@ def _adjusted(p: float, adjusted: float) -> float:
 
 
 def _scope(judgement: Judgement) -> str:
-    reason = f" ({judgement.reason})" if judgement.reason else ""
-    return f"{judgement.where}{reason}"
+    remarks = f" ({judgement.remarks})" if judgement.remarks else ""
+    return f"{judgement.where}{remarks}"
 
 
 def csv_text(header: Header, rows: Rows) -> str:

@@ -113,10 +113,7 @@ def test_at_a_loss_that_was_never_reached_nothing_is_claimed():
 
 
 def test_without_true_or_random_labels_there_is_nothing_to_compare():
-    reasons = {
-        j.reason for j in EXPERIMENT.judgements(run() | {"noise": np.array([0.25, 0.5, 0.75])})
-    }
-    assert reasons == {"noise 0 % and 100 % were not both run"}
+    assert EXPERIMENT.judgements(run() | {"noise": np.array([0.25, 0.5, 0.75])}) == []
 
 
 def test_the_bound_is_the_toolkits_where_that_does_not_overflow():

@@ -1,0 +1,15 @@
+from .intervals import Interval as Interval
+from .intervals import interval as interval
+from .intervals import ratio_interval as ratio_interval
+from .statements import GROUPS as GROUPS
+from .statements import Claim as Claim
+from .statements import Source as Source
+from .statements import digest as digest
+from .statements import read as read
+from .verdicts import VERDICTS as VERDICTS
+from .verdicts import Judgement as Judgement
+from .verdicts import Ratio as Ratio
+from .verdicts import effect as effect
+from .verdicts import format_p as format_p
+from .verdicts import holm as holm
+from .verdicts import judge as judge
