@@ -253,8 +253,8 @@ def perform(experiment: Experiment, settings: Any, folder: Path) -> dict[str, An
 
     arms = experiment.grid(settings)
     fixed = folder / "claims.json"
+    check_writable(folder)
     if not fixed.exists() and not any(folder.glob("*/seed=*")):
-        check_writable(folder)
         write_text(fixed, json.dumps(experiment.digests()))
     finished: dict[str, list[runs.Run]] = {}
     announced: set[str] = set()
