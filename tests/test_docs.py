@@ -4,11 +4,14 @@ Every Python block runs, every link leads somewhere, every command and message e
 """
 
 import ast
+import builtins
 import re
 import shlex
 import warnings
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 import coherence
@@ -48,6 +51,39 @@ def test_python_blocks_run_in_order_without_a_warning(page, monkeypatch, tmp_pat
         warnings.simplefilter("error")
         for line, text in blocks(page, "python"):
             exec(compile("\n" * line + text, page, "exec"), namespace)
+
+
+@pytest.mark.parametrize(
+    ("page", "step"),
+    [("README.md", "...  # your step"), ("docs/measuring.md", "updates, state = tx.update(")],
+)
+def test_loops_take_as_many_steps_as_they_announce(page, step):
+    (loop,) = (text for _, text in blocks(ROOT / page, "python") if "probe.due(" in text)
+    loop = loop.partition("print(co.measure(")[0]  # what comes behind it
+    assert loop.count(step) == 1
+    (total,) = set(re.findall(r"probe\.due\(\w+, (\d+)\)", loop))
+    loss = lambda params, example: (params @ example[0] - example[1]) ** 2
+    namespace = {"loss": loss, "params": jnp.ones(3), "jax": jax, "jnp": jnp, "co": coherence}
+    namespace |= {"x": jnp.ones((20, 3)), "y": jnp.arange(20), "done": []}
+    exec(loop.replace(step, f"done.append(0); {step.partition('  #')[0]}"), namespace)
+    assert len(namespace["done"]) == int(total)
+    assert namespace["probe"].due(int(total), int(total))
+
+
+@pytest.mark.parametrize(
+    "first", ['"""Wider networks are more coherent', "import numpy as np\n\n#"]
+)
+def test_files_of_the_guide_to_experiments_import_what_they_need(first):
+    page = ROOT / "docs" / "experiments.md"
+    (text,) = (text for _, text in blocks(page, "python") if text.startswith(first))
+    text = text.replace("\ndraw(recorded)\n", "")  # which tries it out
+    nodes = list(ast.walk(ast.parse(text)))
+    made = {alias.asname or alias.name for n in nodes for alias in getattr(n, "names", [])}
+    made |= {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    made |= {n.arg for n in nodes if isinstance(n, ast.arg)}
+    made |= {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    used = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    assert used - made - set(dir(builtins)) == set()
 
 
 @page

@@ -10,6 +10,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.preprocessing import MinMaxScaler
 from sklearn.tree import DecisionTreeClassifier
+from sklearn.utils.estimator_checks import parametrize_with_checks
 from threadpoolctl import threadpool_limits
 
 from coherence.lab.data import digits
@@ -26,6 +27,18 @@ def one_thread():
     """Threads that wait for each other take minutes on a busy machine."""
     with threadpool_limits(1):
         yield
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@parametrize_with_checks(
+    [ScaledPipeline([("scaler", MinMaxScaler()), ("model", BernoulliNB(binarize=0.5))])],
+    expected_failed_checks=lambda estimator: dict.fromkeys(
+        ("check_dont_overwrite_parameters", "check_estimators_overwrite_params"),
+        "scikit-learn's own Pipeline fits the steps it was given, and is let off these, too",
+    ),
+)
+def test_a_pipeline_keeps_what_scikit_learn_asks_of_its_own(estimator, check):
+    check(estimator)
 
 
 each = pytest.mark.parametrize("name", ROWS)
