@@ -7,7 +7,12 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from coherence.gradients.arguments import check_batch, check_loss_output, check_params
+from coherence.gradients.arguments import (
+    check_batch,
+    check_loss_output,
+    check_params,
+    varying_with,
+)
 from coherence.gradients.factors import accumulator
 from coherence.trees import Loss, PyTree
 
@@ -85,8 +90,8 @@ def sharpness(
         )
     check_params(params)
     check_batch(batch, None)
-    product, flat = _hessian(loss, params, batch)
-    start = jax.random.normal(key, flat.shape, flat.dtype)
+    product, flat = _hessian(loss, varying_with(params, batch), batch)
+    start = varying_with(jax.random.normal(key, flat.shape, flat.dtype), flat)
     first = _power_iteration(product, jnp.zeros((), flat.dtype), start, iterations, tolerance)
     value, residual = _quotient(first)
 
@@ -132,7 +137,8 @@ def _power_iteration(
 
     start = start / _length(start)
     going = lambda state: (state[2] < iterations) & (_quotient(state)[1] > tolerance)
-    return jax.lax.while_loop(going, step, (start, product(start), jnp.int32(1)))
+    products = varying_with(jnp.int32(1), start)
+    return jax.lax.while_loop(going, step, (start, product(start), products))
 
 
 def _quotient(state: State) -> tuple[jax.Array, jax.Array]:

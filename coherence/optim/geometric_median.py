@@ -5,6 +5,7 @@ import numbers
 import jax
 import jax.numpy as jnp
 
+from coherence.gradients.arguments import varying_with
 from coherence.gradients.reductions import gram, mask, weighted_sum
 
 from .aggregation import Aggregator, aggregator
@@ -78,4 +79,5 @@ def _weights(products, counted, iterations, smoothing):
         w = counted * jnp.where(near, 1, nu / jnp.where(near, 1, distance))
         return w / w.sum()
 
-    return jax.lax.fori_loop(0, iterations, reweigh, counted / counted.sum())
+    start = varying_with(counted / counted.sum(), products)
+    return jax.lax.fori_loop(0, iterations, reweigh, start)

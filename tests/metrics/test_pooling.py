@@ -182,7 +182,7 @@ def reference_alpha(g):
 ON_EIGHT_DEVICES = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import PartitionSpec as P
-from coherence.metrics import m_coherence, pool
+from coherence.metrics import m_coherence, pool, sharpness
 mesh = jax.make_mesh((8,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
 g = jnp.asarray(np.random.default_rng(0).normal(size=(40, 5)) + 0.3, jnp.float32)
 pooled = lambda g: pool({"w": g}, variances=True).over("i")
@@ -199,6 +199,11 @@ by_group = lambda g, k: tuple(x.over("i") for x in pool({"w": g}, groups=k, num_
 two = jax.shard_map(by_group, mesh=mesh, in_specs=P("i"), out_specs=P())
 nan = g.at[0].set(jnp.nan)
 np.testing.assert_allclose(two(nan, groups)[1].mean["w"], g[1::2].mean(0), rtol=1e-5)
+w, loss = jnp.ones(5), lambda w, e: jnp.tanh(e @ w) ** 2
+curved = lambda w, x: sharpness(loss, w, x, jax.random.key(0), tolerance=1e-5).value[None]
+once, each = jax.jit(curved), jax.shard_map(curved, mesh=mesh, in_specs=(P(), P("i")), out_specs=P("i"))
+alone = jnp.concatenate([once(w, x) for x in g.reshape(8, 5, 5)])  # not summed over devices
+np.testing.assert_allclose(jax.jit(each)(w, g), alone, rtol=1e-4)
 """
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
+from coherence.gradients.arguments import varying_with
 from coherence.gradients.factors import accumulator
 from coherence.gradients.jax_internals import automatic_axes
 
@@ -67,6 +68,11 @@ class Coordinates(abc.ABC):
         wide = jnp.finfo(accumulator(self.dtype))
         too_large = largest > float(wide.max) / (4 * self.m)
         return jnp.where(too_large, 0.5 ** (4 * self.m).bit_length(), 1).astype(self.dtype)
+
+    def filled(self, value, dtype):
+        """`value` at every coordinate: under `shard_map` it differs where the values do."""
+        held = [x for x in vars(self).values() if isinstance(x, jax.Array)]
+        return varying_with(jnp.full(self.shape, value, dtype), held)
 
     @abc.abstractmethod
     def rows(self, start=0, size=None):

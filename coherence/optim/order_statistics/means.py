@@ -169,7 +169,8 @@ def _searched(leaf, k):
         # Keys beyond infinity's are above everything.
         return jnp.where(jnp.isnan(bound) & (keys > 0), leaf.m, count)
 
-    return selection.from_keys(selection.search(below, k, leaf.shape, integer), leaf.dtype)
+    least = leaf.filled(jnp.iinfo(integer).min, integer)
+    return selection.from_keys(selection.search(below, k, least), leaf.dtype)
 
 
 def _next(leaf, value, k):
@@ -180,14 +181,14 @@ def _next(leaf, value, k):
             least = jnp.where((row > value) & (row < least), row, least)
         return least
 
-    above = leaf.fold(jnp.full(leaf.shape, jnp.inf, leaf.dtype), step)
+    above = leaf.fold(leaf.filled(jnp.inf, leaf.dtype), step)
     return jnp.where(_counted(leaf, lambda row: row <= value) > k, value, above)
 
 
 def _counted(leaf, condition):
     """How many examples' values meet the condition."""
     ones = lambda rows: sum(jnp.where(condition(row), 1, 0) for row in rows)
-    return leaf.fold(jnp.zeros(leaf.shape, jnp.int32), lambda n, rows: n + ones(rows))
+    return leaf.fold(leaf.filled(0, jnp.int32), lambda n, rows: n + ones(rows))
 
 
 def _sum_of_clipped(leaf, low, high):
@@ -198,7 +199,7 @@ def _sum_of_clipped(leaf, low, high):
         return value if leaf.mask is None else jnp.where(jnp.isnan(row), 0, value)
 
     step = lambda total, rows: total + _halved_sum([clipped(row) for row in rows])
-    return leaf.fold(jnp.zeros(leaf.shape, dtype), step)
+    return leaf.fold(leaf.filled(0, dtype), step)
 
 
 def _halved_sum(terms):

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from coherence.gradients.arguments import varying_with
+
 _INTEGERS = {1: jnp.int8, 2: jnp.int16, 4: jnp.int32, 8: jnp.int64}
 
 
@@ -154,28 +156,27 @@ def _flip(bits):
 
 
 def search(
-    below: Callable[[jax.Array], jax.Array],
-    k: int | jax.Array,
-    shape: tuple[int, ...],
-    dtype: jax.typing.DTypeLike,
+    below: Callable[[jax.Array], jax.Array], k: int | jax.Array, least: jax.Array
 ) -> jax.Array:
     """The value of rank k as an integer key; `below(keys)` counts each coordinate's smaller values.
 
     The answer is the largest key with at most k values below it; its bits are found from the top,
-    one count each: 32 rounds for float32, 16 for bfloat16, 64 for float64.
+    one count each: 32 rounds for float32, 16 for bfloat16, 64 for float64. `least` is the least
+    integer at every coordinate.
     """
-    info = jnp.iinfo(dtype)
+    dtype, bits = least.dtype, jnp.iinfo(least.dtype).bits
 
     def one_bit(i, key):
-        bit = lax.shift_left(jnp.ones((), dtype), (info.bits - 1 - i).astype(dtype))
+        bit = lax.shift_left(jnp.ones((), dtype), (bits - 1 - i).astype(dtype))
         # From the least integer up: flipping the sign bit first adds half the range.
         higher = key ^ bit
         return jnp.where(below(higher) <= k, higher, key)
 
-    return lax.fori_loop(0, info.bits, one_bit, jnp.full(shape, info.min, dtype))
+    return lax.fori_loop(0, bits, one_bit, least)
 
 
 def bisect(keys: jax.Array, k: int | jax.Array) -> jax.Array:
     """The key of rank k along the first axis of `keys` [m, ...]."""
     below = lambda key: jnp.sum(keys < key, 0, dtype=jnp.int32)
-    return search(below, k, keys.shape[1:], keys.dtype)
+    least = jnp.full(keys.shape[1:], jnp.iinfo(keys.dtype).min, keys.dtype)
+    return search(below, k, varying_with(least, keys))
