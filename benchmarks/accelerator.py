@@ -347,7 +347,7 @@ def _on_cuda():
 
 
 def rate(name, preset, arm, tiny):
-    """The row of one arm: 2 chunks, then 12; the difference is what steps take."""
+    """The row of one arm: a start, then a short and a long run, whose difference is of steps."""
     import tempfile
 
     import jax
@@ -358,27 +358,21 @@ def rate(name, preset, arm, tiny):
     experiment, settings = chosen_experiment(name, preset, tiny)
     run = dataclasses.replace(experiment.arms(settings)[arm], probes=())
     problems = [run.build(seed) for seed in range(settings.seeds)]
-    took = {}
-    few, many = (20, 60) if tiny else (400, 2400)
-    for count in (few, many):
+    few, many = (20, 60) if tiny else (400, 2400)  # whole chunks
+
+    def seconds(count):
         with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
             runs = [
                 stack.enter_context(Run.open(f"{folder}/{seed}", {"batch_size": 100}, seed=seed))
                 for seed in range(settings.seeds)
             ]
-            start = time.perf_counter()
-            train(
-                problems,
-                runs,
-                steps=count,
-                batch_size=run.batch_size,
-                schedule=(0,),
-                vmapped=True,
-            )
-            took[count] = time.perf_counter() - start
-    step = (took[many] - took[few]) / (many - few)
+            start, size = time.perf_counter(), run.batch_size
+            train(problems, runs, steps=count, batch_size=size, schedule=(0,), vmapped=True)
+            return time.perf_counter() - start
+
+    start, short = seconds(few), seconds(few)
+    step = (seconds(many) - short) / (many - few)
     precision = jax.config.jax_default_matmul_precision or "default"
-    start = took[few] - few * step
     return f"| {arm} | {settings.seeds} | {1e3 * step:.3f} | {start:.1f} | {precision}"
 
 
