@@ -146,12 +146,6 @@ def dot(group, vectors):
     return _over_examples(group, along, group[0].microbatch_size)
 
 
-def rows(group, index):
-    one = group[0]
-    take = lambda tree: jax.tree.map(lambda x: x[index], tree)
-    return jax.vmap(lambda pair: _row(group, *pair))((take(one.batch), take(one.mask)))
-
-
 def gram(group):
     """Row i against every example by one forward derivative along g_i.
 

@@ -273,13 +273,13 @@ def gram(gradients: PyTree) -> jax.Array:
 
 def rows(gradients: PyTree, index: ArrayLike) -> PyTree:
     """The formed gradients of a few examples: leaves [len(index), ...]."""
-    index = jnp.asarray(index)
-    results, _, treedef = each_leaf(
-        gradients,
-        lambda node: _form(_take(node, index)),
-        lambda group: recomputed.rows(group, index),
-    )
-    return treedef.unflatten(results)
+    return materialize(take(gradients, jnp.asarray(index)))
+
+
+def take(gradients: PyTree, index: jax.Array | slice) -> PyTree:
+    """The gradients of a few examples, not formed; `index` [n] or a slice."""
+    pairs, treedef = nodes(gradients)
+    return treedef.unflatten([_take(node, index) for _, node in pairs])
 
 
 def materialize(gradients: PyTree) -> PyTree:
@@ -440,8 +440,12 @@ def _form(node):
 
 
 def _take(node, index):
+    mask = None if node.mask is None else node.mask[index]
     if isinstance(node, Stacked):
-        return Stacked(node.values[index])
-    return Factored(
-        tuple(term.take(index) for term in node.terms), None, node.shape, node.dtype, index.shape[0]
-    )
+        return dataclasses.replace(node, values=node.values[index], mask=mask)
+    if isinstance(node, Recomputed):
+        batch = jax.tree.map(lambda x: x[index], node.batch)
+        return dataclasses.replace(node, batch=batch, mask=mask)
+    terms = tuple(term.take(index) for term in node.terms)
+    m = len(range(node.m)[index]) if isinstance(index, slice) else len(index)
+    return dataclasses.replace(node, terms=terms, mask=mask, m=m)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from coherence.lab.report.records import track
 from coherence.lab.report.tables import aligned, plus_minus
 from coherence.lab.runs import Run
 
@@ -21,30 +22,20 @@ def stacked(runs: Sequence[Run], *names: str) -> dict[str, NDArray]:
     The steps are those of the records that hold the first name (of all without a name); nan where a
     run ended early or did not measure at that step.
     """
-    histories = [
-        {record["step"]: record for record in run.records() if set(names[:1]) <= set(record)}
-        for run in runs
-    ]
-    steps = sorted({step for history in histories for step in history})
+    histories = [[r for r in run.records() if set(names[:1]) <= set(r)] for run in runs]
+    steps = sorted({record["step"] for history in histories for record in history})
     arrays = {"step": np.array(steps)}
     for name in names:
-        measured = (
-            record[name] for history in histories for record in history.values() if name in record
-        )
-        missing = np.full(np.shape(next(measured)), np.nan)
-        arrays[name] = np.array(
-            [[history.get(step, {}).get(name, missing) for step in steps] for history in histories],
-            float,
-        )
+        recorded = track(histories, name)
+        arrays[name] = np.full((len(runs), len(steps), *recorded.values.shape[2:]), np.nan)
+        arrays[name][:, np.isin(steps, recorded.steps)] = recorded.values
     return arrays
 
 
 def stacked_parts(runs: Sequence[Run], name: str) -> tuple[list[str], NDArray]:
     """A quantity recorded by layer or part as an array: the parts, and [seed, time, part]."""
-    histories = [[record[name] for record in run.records() if name in record] for run in runs]
-    parts = list(histories[0][0])
-    values = [[[value[part] for part in parts] for value in history] for history in histories]
-    return parts, np.array(values)
+    recorded = track([run.records() for run in runs], name)
+    return list(recorded.parts), recorded.values
 
 
 def stacked_arms(arms: Iterable[Sequence[Run]], *names: str) -> dict[str, NDArray]:

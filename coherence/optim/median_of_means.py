@@ -1,6 +1,5 @@
 """The median of the means of a few groups of examples (M3)."""
 
-import dataclasses
 import itertools
 import numbers
 from typing import NamedTuple
@@ -8,8 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from coherence.gradients.factors import Recomputed, Stacked
-from coherence.gradients.reductions import count, leaf_weighted_sums, mask, nodes, size
+from coherence.gradients.reductions import count, leaf_weighted_sums, mask, nodes, size, take
 
 from .aggregation import Aggregator, aggregator, averaged
 from .rolling import median_of, of_last
@@ -103,7 +101,7 @@ def _median_of_means(gradients, groups, order):
 
 def _mean(gradients, index):
     """The mean of a few examples leaf by leaf, in at least float32."""
-    members = _take(gradients, index)
+    members = take(gradients, index)
     m = size(members)
     return [mean for _, mean in leaf_weighted_sums(members, jnp.full(m, 1 / m))]
 
@@ -118,7 +116,7 @@ def _masked_mean(gradients, members):
     first = jnp.argmax(members)
     index = jnp.where(members, jnp.arange(m), first)
     weights = jnp.where(index == first, 1 / jnp.sum(index == first), 1) / jnp.maximum(number, 1)
-    sums = leaf_weighted_sums(_take(gradients, index), weights)
+    sums = leaf_weighted_sums(take(gradients, index), weights)
     return [jnp.where(number > 0, mean, 0) for _, mean in sums]
 
 
@@ -143,21 +141,3 @@ def _groups_of_present(keep, n, groups):
     in_longer = longer * (size + 1)
     rest = longer + (place - in_longer) // jnp.maximum(size, 1)
     return jnp.where(place < in_longer, place // (size + 1), rest)
-
-
-def _take(gradients, index):
-    """The gradients of a few examples, in factors: a group's mean costs its share of the whole."""
-    pairs, treedef = nodes(gradients)
-    return treedef.unflatten([_take_of(node, index) for _, node in pairs])
-
-
-def _take_of(node, index):
-    mask = None if node.mask is None else node.mask[index]
-    if isinstance(node, Stacked):
-        return Stacked(node.values[index], mask)
-    if isinstance(node, Recomputed):
-        batch = jax.tree.map(lambda x: x[index], node.batch)
-        return dataclasses.replace(node, batch=batch, mask=mask)
-    terms = tuple(term.take(index) for term in node.terms)
-    m = len(range(node.m)[index]) if isinstance(index, slice) else index.shape[0]
-    return dataclasses.replace(node, terms=terms, mask=mask, m=m)
