@@ -40,7 +40,7 @@ class ByTerm(Autoencoding):
 
     def build(self, seed):
         from coherence.metrics import moments
-        from coherence.probes import Log, Probe, Quantity
+        from coherence.probes import LogSpaced, Probe, Quantity
         from coherence.trees import layer
 
         problem = super().build(seed)
@@ -48,7 +48,8 @@ class ByTerm(Autoencoding):
         train = (*problem.data["train"], *problem.data["keys"]["train"])
         chosen = np.sort(np.random.default_rng([seed, 7]).permutation(len(train[0]))[: self.sample])
         sums = Quantity("moments", functools.partial(moments, by=layer))
-        options = {"quantities": (sums,), "when": Log(self.points_per_decade), "few": self.sample}
+        when = LogSpaced(self.points_per_decade)
+        options = {"quantities": (sums,), "when": when, "few": self.sample}
         probes = tuple(
             Probe(
                 lambda params, example, term=term: terms(params, example)[term],

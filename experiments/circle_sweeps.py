@@ -17,7 +17,7 @@ from coherence.lab.analysis import computed, stacked, tabulate, under
 from coherence.lab.experiment import all_arms
 from coherence.lab.settings import AE, VAE, Probing, adam, circles
 from coherence.lab.training.autoencoding import Autoencoding
-from coherence.probes.schedules import Log
+from coherence.probes.schedules import LogSpaced
 
 # An untrained network's losses of a batch of 32, as the tutorial's notebook prints them: mean and
 # sum over pixels, by mean and sum over it.
@@ -43,7 +43,7 @@ def coherence_by_half(view):
     return m_coherence(view.pooled, by=lambda path: layer(path).split("/")[0])
 
 
-HALVES = Probing(m=256, quantities=(coherence_by_half,), groups="none", when=Log(1), stream=6)
+HALVES = Probing(m=256, quantities=(coherence_by_half,), groups="none", when=LogSpaced(1), stream=6)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from coherence.lab.analysis import single, stacked, tabulate, under
 from coherence.lab.experiment import all_arms
 from coherence.lab.settings import AE, VAE, ConvVAE, adam, circles
 from coherence.lab.training.autoencoding import Autoencoding
-from coherence.probes.schedules import Epochs, Log
+from coherence.probes.schedules import Epochs, LogSpaced
 
 # Losses of a batch of 32, means over an epoch, as the tutorial prints them: epoch, lowest, highest
 # (the VAE's were printed twice). The AE's are means over pixels and examples, the others sums.
@@ -51,7 +51,7 @@ class Watched(Autoencoding):
 
     def schedule(self):
         epochs = Epochs(1).steps(self.steps, self.per_epoch)
-        return tuple(sorted({*Log(6).steps(self.steps), *epochs}))
+        return tuple(sorted({*LogSpaced(6).steps(self.steps), *epochs}))
 
     def build(self, seed):
         import jax

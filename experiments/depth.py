@@ -34,7 +34,7 @@ from coherence.lab.settings import (
     sgd,
 )
 from coherence.lab.training.classification import Classification
-from coherence.probes.schedules import Every, Log
+from coherence.probes.schedules import Every, LogSpaced
 
 EXAMPLES = 4
 FITTED = 1e-8  # training loss of a chain below which gradients are rounding error
@@ -108,7 +108,7 @@ def main_share(view):
 
 
 # Training examples whose gradients' main direction is looked for.
-MAIN = Probing(m=300, quantities=(main_share,), groups="none", when=Log(16), stream=3)
+MAIN = Probing(m=300, quantities=(main_share,), groups="none", when=LogSpaced(16), stream=3)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 from coherence.lab.analysis import first_at, given, single, stacked_arms, tabulate
 from coherence.lab.settings import MLP, Probing, digits, mnist
 from coherence.lab.training.classification import Classification
-from coherence.probes.schedules import Log
+from coherence.probes.schedules import LogSpaced
 
 KINDS = ("easy", "random", "hard")
 FITTED = 0.02  # nats: training loss at which parts are compared
@@ -71,7 +71,9 @@ class OnPart(Classification):
     data: Part = Part()
     model: MLP = MLP(width=128)
     points_per_decade: int = 10
-    probes: tuple[Probing, ...] = (Probing(m=500, quantities="light", groups="none", when=Log(10)),)
+    probes: tuple[Probing, ...] = (
+        Probing(m=500, quantities="light", groups="none", when=LogSpaced(10)),
+    )
     track_batches: bool = False
 
     def describe(self):
@@ -117,7 +119,7 @@ _SMALL = OnPart(
     batch_size=25,
     steps=600,
     points_per_decade=4,
-    probes=(replace(OnPart.probes[0], m=50, when=Log(4)),),
+    probes=(replace(OnPart.probes[0], m=50, when=LogSpaced(4)),),
 )
 # ImageNet (500,000 and 100,000 of each kind) with a ResNet-18 is out of reach: as many of MNIST as
 # there are.

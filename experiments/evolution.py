@@ -16,7 +16,7 @@ from coherence.lab.analysis import single, stacked, stacked_parts, tabulate, too
 from coherence.lab.experiment import all_arms
 from coherence.lab.settings import CNN, MLP, Probing, label_noise, mnist, sgd
 from coherence.lab.training.classification import Classification
-from coherence.probes.schedules import Log
+from coherence.probes.schedules import LogSpaced
 
 TRANSIENT = 25  # steps
 WINDOW = 3  # neighbouring points whose median is a point of a smoothed curve
@@ -51,7 +51,7 @@ def squared_norm_by_layer(view):
 LAYERS = Probing(
     quantities=("m_coherence", "m_coherence_by_layer", squared_norm_by_layer),
     groups="none",
-    when=Log(12),
+    when=LogSpaced(12),
     stream=4,
 )
 

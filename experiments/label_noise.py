@@ -20,7 +20,7 @@ import numpy as np
 from coherence.lab.analysis import first_at, given, single, stacked, stacked_arms, tabulate, too_low
 from coherence.lab.settings import MLP, Probing, digits, label_noise, mnist
 from coherence.lab.training.classification import Classification
-from coherence.probes.schedules import Log
+from coherence.probes.schedules import LogSpaced
 
 CURVES = ("train_accuracy", "test_accuracy", "pristine_accuracy", "corrupt_accuracy")
 LEVELS = (0.5, 0.9)  # training accuracies to be reached
@@ -67,7 +67,7 @@ SOURCE_PRESET = "paper"
 def arms(settings):
     """One a share of noise; who pays is a question only where there are both kinds of examples."""
     m = settings.sample
-    when = Log(settings.run.points_per_decade)
+    when = LogSpaced(settings.run.points_per_decade)
     probing = Probing(m=m, quantities="examples", when=when, few=m, batch_size=m)
     mixed = replace(settings.run, probes=(probing,))
     return {

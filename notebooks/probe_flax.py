@@ -19,7 +19,7 @@ from flax.training.train_state import TrainState
 from sklearn.datasets import load_digits
 
 from coherence.lab.claims import interval
-from coherence.probes import Epochs, Log, Probe
+from coherence.probes import Epochs, LogSpaced, Probe
 
 STEPS, SEEDS, BATCH, WIDTH = 200, 4, 100, 128
 
@@ -86,7 +86,7 @@ def train(seed, probe=None):
     return nnx.state(model, nnx.Param), readings
 
 
-probe = Probe(nnx_loss, (x[:500], y[:500]), when=Log(6))  # probe
+probe = Probe(nnx_loss, (x[:500], y[:500]), when=LogSpaced(6))  # probe
 nnx_runs = [train(seed, probe) for seed in range(SEEDS)]
 
 # %% [markdown]

@@ -26,7 +26,7 @@ from coherence.lab.claims import interval
 from coherence.lab.data import corrupt_labels
 from coherence.lab.report import describe
 from coherence.lab.runs import Run
-from coherence.probes import Log, Probe, batch_readings, cost
+from coherence.probes import LogSpaced, Probe, batch_readings, cost
 
 STEPS, SEEDS, BATCH, WIDTH, GROUP = 400, 4, 100, 128, 250
 
@@ -94,7 +94,8 @@ def probe_of(seed):
     sample = np.concatenate(
         [rng.choice(np.flatnonzero(corrupt == g), GROUP, replace=False) for g in (False, True)]
     )
-    return y, Probe(loss, (x[sample], y[sample]), groups=corrupt[sample], when=Log(8))  # probe
+    batch = x[sample], y[sample]
+    return y, Probe(loss, batch, groups=corrupt[sample], when=LogSpaced(8))  # probe
 
 
 def train(seed, y, probe=None, run=None):

@@ -9,4 +9,4 @@ from .quantities import readings as readings
 from .schedules import AtLoss as AtLoss
 from .schedules import Epochs as Epochs
 from .schedules import Every as Every
-from .schedules import Log as Log
+from .schedules import LogSpaced as LogSpaced

@@ -55,7 +55,7 @@ def check(loss: Any, examples: Any, name: Any, when: Any, batch_size: Any, few: 
         )
     if isinstance(when, type) or not hasattr(when, "steps"):
         raise TypeError(
-            f"when must be a schedule, Log(), Every(100), Epochs() or AtLoss(), got {when!r}."
+            f"when must be a schedule, LogSpaced(), Every(100), Epochs() or AtLoss(), got {when!r}."
         )
     if not isinstance(name, str) or not name:
         raise ValueError(f"name must be a word that readings start with, got {name!r}.")

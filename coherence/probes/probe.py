@@ -16,7 +16,7 @@ from coherence.trees import LeafFilter, Loss, PyTree
 from .arguments import check, count_groups, group_numbers
 from .presets import Chosen, select_quantities
 from .reader import Reader, Sample
-from .schedules import AtLoss, Log, Schedule
+from .schedules import AtLoss, LogSpaced, Schedule
 
 # A stream of its own: with the seed alone the few would be what anything else drew with that seed.
 _STREAM = 0xFE
@@ -54,7 +54,7 @@ class Probe:
         name: what the readings' names start with: NAME/QUANTITY.
         only: a function from a leaf's key path to whether its gradients count (`None`: all), as for
             `per_example_value_and_grad`.
-        when: a schedule: `Log`, `Every`, `Epochs`, `AtLoss`. Asked by `due`.
+        when: a schedule: `LogSpaced`, `Every`, `Epochs`, `AtLoss`. Asked by `due`.
         groups: bool [m] (False first) or int [m] with `num_groups`: pristine and corrupt examples,
             classes.
         group_names: what reports call them, as ("pristine", "corrupt").
@@ -86,7 +86,7 @@ class Probe:
         few: int = 512,
         seed: int = 0,
     ):
-        when = Log() if when is None else when
+        when = LogSpaced() if when is None else when
         check(loss, examples, name, when, batch_size, few)
         m, count = count_examples(examples), count_groups(groups, num_groups)
         if group_names is not None and len(group_names) != count:

@@ -33,7 +33,7 @@ class Every:
 
 
 @dataclass(frozen=True)
-class Log:
+class LogSpaced:
     """0, then about so many a decade of steps, and the last: training is fastest at the start."""
 
     per_decade: int = 8
@@ -41,12 +41,12 @@ class Log:
     def __post_init__(self) -> None:
         if self.per_decade < 1:
             raise ValueError(
-                f"Log(per_decade): at least 1 measurement a decade of steps, got {self.per_decade}."
+                f"LogSpaced(per_decade): at least 1 measurement a decade, got {self.per_decade}."
             )
 
     def steps(self, total: int, per_epoch: int | None = None) -> tuple[int, ...]:
         """
-        >>> Log(2).steps(100)
+        >>> LogSpaced(2).steps(100)
         (0, 1, 3, 10, 32, 100)
         """
         if total < 1:

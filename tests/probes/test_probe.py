@@ -10,7 +10,7 @@ import coherence as co
 from coherence import metrics
 from coherence.lab.runs import Run
 from coherence.lab.settings.probing import QUANTITIES
-from coherence.probes import AtLoss, Every, Log, Probe, Quantity, batch_readings, cost
+from coherence.probes import AtLoss, Every, LogSpaced, Probe, Quantity, batch_readings, cost
 from coherence.probes.presets import PRESETS, select_quantities
 from tests import zoo
 
@@ -308,7 +308,7 @@ def test_a_loop_of_ones_own_asks_when():
     due = lambda probe, **kw: [step for step in range(0, 31) if probe.due(step, **kw)]
     assert due(Probe(loss, batch, when=Every(10)), total=30) == [0, 10, 20, 30]
     assert due(Probe(loss, batch, when=Every(7)), total=30) == [0, 7, 14, 21, 28, 30]
-    assert due(Probe(loss, batch, when=Log(2)), total=30) == list(Log(2).steps(30))
+    assert due(Probe(loss, batch, when=LogSpaced(2)), total=30) == list(LogSpaced(2).steps(30))
     assert due(Probe(loss, batch, when=Every(10))) == [0, 10, 20, 30]
     falling = Probe(loss, batch, when=AtLoss((0.5,), window=2))
     for _ in range(2):  # a new run begins at step 0; asking twice changes nothing
@@ -404,9 +404,9 @@ def test_bad_input_is_named():
             r"loss must be a function \(params, example\) -> scalar, got str",
         ),
         (
-            lambda b: Probe(loss, b, when=Log),
+            lambda b: Probe(loss, b, when=LogSpaced),
             TypeError,
-            r"when must be a schedule, Log\(\), Every\(100\), Epochs\(\) or AtLoss\(\), got <class",
+            r"when must be a schedule, LogSpaced\(\), Every\(100\), Epochs\(\) or AtLoss\(\), got <c",
         ),
         (lambda b: Probe(loss, b, when=100), TypeError, "when must be a schedule, .* got 100"),
         (

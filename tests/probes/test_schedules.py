@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from coherence.probes import AtLoss, Epochs, Every, Log
+from coherence.probes import AtLoss, Epochs, Every, LogSpaced
 
 
 def test_every_schedule_begins_at_zero_and_ends_at_the_last_step():
-    for when in (Every(30), Log(3), Epochs(0.5), AtLoss()):
+    for when in (Every(30), LogSpaced(3), Epochs(0.5), AtLoss()):
         steps = when.steps(100, per_epoch=20)
         assert steps[0] == 0
         assert steps[-1] == 100
@@ -16,11 +16,11 @@ def test_every_schedule_begins_at_zero_and_ends_at_the_last_step():
 
 def test_linear_logarithmic_and_by_epoch():
     assert Every(30).steps(100) == (0, 30, 60, 90, 100)
-    assert Log(2).steps(100) == (0, 1, 3, 10, 32, 100)
+    assert LogSpaced(2).steps(100) == (0, 1, 3, 10, 32, 100)
     assert Epochs(2).steps(100, per_epoch=20) == (0, 40, 80, 100)
     assert Epochs(0.5).steps(40, per_epoch=20) == (0, 10, 20, 30, 40)
-    assert Log(2).steps(1) == (0, 1)
-    assert Log(2).steps(0) == (0,)
+    assert LogSpaced(2).steps(1) == (0, 1)
+    assert LogSpaced(2).steps(0) == (0,)
 
 
 def test_at_a_loss_level_once_and_only_when_a_whole_window_is_there():
@@ -44,7 +44,10 @@ def test_a_level_that_is_met_exactly_is_reached():
     [
         (lambda: Every(0), r"Every\(steps_apart\): a whole number of steps, at least 1, got 0"),
         (lambda: Every(2.5), r"Every\(steps_apart\): a whole number of steps, at least 1, got 2.5"),
-        (lambda: Log(0), r"Log\(per_decade\): at least 1 measurement a decade of steps, got 0"),
+        (
+            lambda: LogSpaced(0),
+            r"LogSpaced\(per_decade\): at least 1 measurement a decade, got 0",
+        ),
         (lambda: Epochs(0), r"Epochs\(apart\): a positive number of epochs, got 0"),
         (
             lambda: Epochs().steps(10),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dataclasses import fields as fields_of
 from typing import Any
 
-from coherence.probes.schedules import AtLoss, Epochs, Every, Log
+from coherence.probes.schedules import AtLoss, Epochs, Every, LogSpaced
 
 SETS = ("train", "test", "pristine", "corrupt")
 QUANTITIES = ("light", "standard", "examples", "full")
@@ -27,7 +27,7 @@ class Probing:
     quantities, and functions of what a probe sees (a `coherence.probes.View`), recorded by name."""
     groups: str = "corrupt"
     """What they are told apart by: none, corrupt (pristine first), class."""
-    when: Log | Every | Epochs | AtLoss = Log()
+    when: LogSpaced | Every | Epochs | AtLoss = LogSpaced()
     few: int = 512
     """How many of them pairwise and per-example quantities look at."""
     batch_size: int = 1000

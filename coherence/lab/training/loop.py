@@ -52,7 +52,7 @@ def train(
             that is finished is left alone, or goes on where more steps are asked for.
         steps, batch_size: how many steps of how many examples.
         schedule: steps at which `measure` is recorded, such as
-        `coherence.probes.Log().steps(steps)`. Probes have their own.
+        `coherence.probes.LogSpaced().steps(steps)`. Probes have their own.
         vmapped: compute the seeds side by side in one program; `None` lets `side_by_side` decide.
         checkpoint_seconds: how often to write a checkpoint; one is always written at the end.
         progress: called with the number of (seed) steps done since the last call, or `None`.
@@ -83,7 +83,7 @@ def train(
     if pending[0][0].stopping is not None and not any(0 < step <= steps for step in schedule):
         raise ValueError(
             "schedule: a stopping rule is asked at measurements, and none is scheduled between "
-            f"steps 1 and {steps}. Schedule some, as with Log().steps({steps})."
+            f"steps 1 and {steps}. Schedule some, as with LogSpaced().steps({steps})."
         )
     if vmapped is None:
         vmapped = side_by_side(pending[0][0])

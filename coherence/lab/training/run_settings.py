@@ -14,7 +14,7 @@ from coherence.lab.settings import (
     scalars,
     sgd,
 )
-from coherence.probes.schedules import Log
+from coherence.probes.schedules import LogSpaced
 
 from .programs import PROGRAMS
 from .samples import probe_name
@@ -52,7 +52,7 @@ class RunSettings:
 
     def schedule(self) -> tuple[int, ...]:
         """The steps at which to measure."""
-        return Log(self.points_per_decade).steps(self.steps)
+        return LogSpaced(self.points_per_decade).steps(self.steps)
 
     def build(self, seed: int) -> Problem:
         """The `Problem` of one seed."""

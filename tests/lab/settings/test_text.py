@@ -39,7 +39,7 @@ from coherence.lab.settings import (
     winsorize,
 )
 from coherence.lab.training import Classification
-from coherence.probes import Epochs, Log
+from coherence.probes import Epochs, LogSpaced
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -269,4 +269,4 @@ def test_a_refused_value_is_named_by_its_whole_path():
 
 
 def test_a_schedule_is_a_plain_value_too():
-    assert parse("Log(per_decade=2)", Log | Epochs) == Log(2)
+    assert parse("LogSpaced(per_decade=2)", LogSpaced | Epochs) == LogSpaced(2)

@@ -13,7 +13,7 @@ from coherence.lab.runs import Run
 from coherence.lab.settings import MLP, Probing, label_noise, plain
 from coherence.lab.training import Classification, Problem, train
 from coherence.lab.training.samples import stream_key
-from coherence.probes import AtLoss, Epochs, Every, Log, Probe
+from coherence.probes import AtLoss, Epochs, Every, LogSpaced, Probe
 from tests import zoo
 
 LOSS = lambda p, e: 0.5 * jnp.sum((jnp.tanh(e[0] @ p["w"] + p["b"]) - e[1]) ** 2)
@@ -167,7 +167,7 @@ def test_the_price_is_said_before_anything_is_read(tmp_path):
 def test_a_classifier_is_probed_on_the_sets_its_settings_name(tmp_path):
     probes = (
         Probing(m=60, when=Epochs(1.0), groups="class"),
-        Probing("test", 50, when=Log(1), groups="none"),
+        Probing("test", 50, when=LogSpaced(1), groups="none"),
         Probing("pristine", 40, "light", "none", Every(20)),
         Probing("corrupt", 40, "light", "none", Every(20), name="wrong"),
     )
