@@ -306,3 +306,17 @@ def test_on_cuda_small_ranks_take_the_kernel_made_for_it(monkeypatch):
     trimmed_mean(formed, 2)
     clipped_mean(formed, 9)
     assert called == [2, 2]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+@pytest.mark.parametrize("shape", [(6, 5), (300, 150)], ids=["joined", "never formed"])
+def test_products_of_half_precision_factors_are_made_in_the_leaf_s(dtype, shape):
+    rng = np.random.default_rng(0)
+    x, y = (1e-3 * jnp.asarray(rng.normal(size=(9, n)), jnp.float32) for n in shape)
+    low = lambda values: values.astype(dtype)
+    loss = lambda w, e: jnp.sum((low(e[0]) @ low(w)).astype(jnp.float32) * e[1])
+    gradients = per_example_value_and_grad(loss)(jnp.ones(shape), (x, y))[1]
+    inputs, cotangents = (np.asarray(low(values), np.float64) for values in (x, y))
+    rows = inputs[:, :, None] * cotangents[:, None, :]  # of 1e-6, which float16 hardly has
+    result = median().update(gradients, None)[0]
+    np.testing.assert_allclose(result, np.median(rows, 0), rtol=1e-6)

@@ -145,7 +145,13 @@ def _in_groups(shapes):
 
 
 def _rank_one(leaf):
-    return leaf.rank_one if isinstance(leaf, Factored) else None
+    """`Factored.rank_one`, in the leaf's dtype at least: half precision would lose products."""
+    factors = leaf.rank_one if isinstance(leaf, Factored) else None
+    if factors is None:
+        return None
+    inputs, cotangents, layout = factors
+    dtype = jnp.result_type(inputs, cotangents, leaf.dtype)
+    return inputs.astype(dtype), cotangents.astype(dtype), layout
 
 
 def _joined(leaves, function):
@@ -159,7 +165,7 @@ def _joined(leaves, function):
 
 def _in_blocks(leaves, block, function):
     """Outer products of several leaves as a stack of equally shaped ones."""
-    factors = [leaf.rank_one for leaf in leaves]
+    factors = [_rank_one(leaf) for leaf in leaves]
     inputs, cotangents, counts = [], [], []
     for a, d, _ in factors:
         high, wide = block.counts(a.shape[1], d.shape[1])
