@@ -100,12 +100,12 @@ def measure(
 
     .. math:: \alpha_m \pm t_{0.975}\sqrt{(m-1)\,\mathrm{Var}_i\,\alpha_{(i)}}
 
-    with :math:`\alpha_{(i)}` alpha without example i (`alpha_without`), and Student's t with as
-    many degrees of freedom as their kurtosis leaves, :math:`2m/(\kappa - 1)`. Numerator and
-    denominator are pooled over all batches and divided once. One pass over the data, and a second
-    one over at most 2,048 examples of each group (the half with the longest gradients, the others
-    at random), whose leave-one-out values estimate the variance. Batches hold examples of one group
-    only, so groups cost nothing.
+    cut to [0, 1], where alpha is; with :math:`\alpha_{(i)}` alpha without example i
+    (`alpha_without`), and Student's t with as many degrees of freedom as their kurtosis leaves,
+    :math:`2m/(\kappa - 1)`. Numerator and denominator are pooled over all batches and divided once.
+    One pass over the data, and a second one over at most 2,048 examples of each group (the half
+    with the longest gradients, the others at random), whose leave-one-out values estimate the
+    variance. Batches hold examples of one group only, so groups cost nothing.
 
     The interval is for alpha of samples of this size, :math:`\alpha + (1-\alpha)/m` with alpha of
     the population: the floor 1/m does not go away, `Measurement.alpha_unbiased` subtracts it from
@@ -280,7 +280,7 @@ def _interval(whole: Any, without: np.ndarray, shares: np.ndarray) -> tuple[floa
     if whole.m <= 2:  # alpha without one of two is 1, whatever they are: anything is possible
         return 0 * whole.alpha, 0 * whole.alpha + 1
     half = _half_width(without, shares, whole.m)
-    return whole.alpha - half, whole.alpha + half
+    return np.maximum(whole.alpha - half, 0), np.minimum(whole.alpha + half, 1)
 
 
 def _half_width(without: np.ndarray, shares: np.ndarray, m: float) -> float:

@@ -201,7 +201,8 @@ nan = g.at[0].set(jnp.nan)
 np.testing.assert_allclose(two(nan, groups)[1].mean["w"], g[1::2].mean(0), rtol=1e-5)
 w, loss = jnp.ones(5), lambda w, e: jnp.tanh(e @ w) ** 2
 curved = lambda w, x: sharpness(loss, w, x, jax.random.key(0), tolerance=1e-5).value[None]
-once, each = jax.jit(curved), jax.shard_map(curved, mesh=mesh, in_specs=(P(), P("i")), out_specs=P("i"))
+once, own = jax.jit(curved), {"in_specs": (P(), P("i")), "out_specs": P("i")}
+each = jax.shard_map(curved, mesh=mesh, **own)
 alone = jnp.concatenate([once(w, x) for x in g.reshape(8, 5, 5)])  # not summed over devices
 np.testing.assert_allclose(jax.jit(each)(w, g), alone, rtol=1e-4)
 """

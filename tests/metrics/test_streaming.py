@@ -106,6 +106,18 @@ def test_the_interval_is_the_jackknifes():
     assert unbiased.high - unbiased.value == pytest.approx(half * 60 / 59, rel=1e-3)
 
 
+@tails_do_not_matter
+def test_an_interval_holds_only_what_alpha_can_be():
+    few = measure(dot, jnp.ones(8), draw(4), batch_size=4)
+    assert (few.low, few.high) == (0, pytest.approx(0.744, abs=1e-3))
+    agreeing = measure(
+        dot, jnp.ones(2), jnp.array([[1.0, 0], [1, 0], [1, 0.2], [1, 0]]), batch_size=4
+    )
+    assert agreeing.low < agreeing.value < agreeing.high == 1
+    nan = measure(dot, jnp.ones(8), jnp.asarray(draw(4)).at[0].set(jnp.nan), batch_size=4)
+    assert np.isnan([nan.low, nan.high]).all()
+
+
 def test_a_few_of_many_examples_give_the_interval_of_all(monkeypatch):
     from coherence.metrics import streaming
 

@@ -196,8 +196,14 @@ def plus_minus(values: Sequence[float], digits: int = 3) -> str:
     mean, low, _ = interval(values)
     if math.isnan(mean):
         return "-"
-    half = "" if math.isnan(low) else f" ± {mean - low:.2g}"
-    return f"{mean:.{digits}g}{half}"
+    half = "" if math.isnan(low) else f" ± {_rounded(mean - low, 2)}"
+    return f"{_rounded(mean, digits)}{half}"
+
+
+def _rounded(value: float, digits: int) -> str:
+    """So many digits; below a million all of the whole number's: 1023, not 1e+03."""
+    whole = 10**digits - 0.5 <= abs(value) < 1e6
+    return f"{value:.0f}" if whole else f"{value:.{digits}g}"
 
 
 def cell(values: Sequence[float]) -> str:

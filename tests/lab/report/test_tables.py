@@ -117,4 +117,9 @@ def test_the_long_table_has_every_number_of_every_record(tmp_path):
 
 def test_what_some_seed_never_reached_has_no_mean():
     assert tables.plus_minus([1.0, 1.0]) == "1 ± 0"
+    assert tables.plus_minus([1023.4]) == "1023"  # not 1e+03
+    assert tables.plus_minus([999.7, 1000.3], digits=3) == "1000 ± 3.8"
+    assert tables.plus_minus([900.0, 1100.0]) == "1000 ± 1271"
+    assert tables.plus_minus([-0.00012345, -0.00012345]) == "-0.000123 ± 0"
+    assert tables.plus_minus([2.5e7]) == "2.5e+07"
     assert tables.plus_minus([1.0, float("nan")]) == "-"
