@@ -37,6 +37,7 @@ RANKS = (1, 2, 4, 8)
 ROLLED = tuple(slice(30 * i, 30 * i + 40) for i in range(3))  # three batches of one
 PRECISIONS = ("default", "highest")  # of matrix products: a GPU's default for float32 is TF32
 MOST_BYTES = 15 * 2**20  # of a tar file
+MOST_CUT = 3  # tar files of runs that were cut
 WINDOW = 50  # steps that batches are pooled over where all of them are too much to keep
 SCAN = 50  # steps in a timed loop
 
@@ -422,12 +423,13 @@ def record(pieces, out, folder, tiny, clock):
                 print(f"{name} {arm}: cut")
             took = time.perf_counter() - start
             print(f"{name} {arm}: {settings.seeds} seeds, {took:.1f} s", flush=True)
-            pack(out, home, piece, chosen)
+            pack(out, folder, name, arm)
             if clock.over:
                 break
         write_recorded(experiment, settings, home)
         gather(out, folder)
         if clock.over:
+            pack_cut(out, folder)
             return
 
 
@@ -461,6 +463,9 @@ class Clock:
     def ring(self):
         if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
             os.kill(os.getpid(), signal.SIGTERM)
+
+    def stop(self):
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
     def look(self, steps):
         """Progress: nothing to say."""
@@ -497,18 +502,45 @@ def trim(experiment, settings, home):
     return next((s for s in smaller if done(s)), None)
 
 
-def pack(out, home, piece, arms):
-    """A tar file of the piece: records, settings and batches, pooled where they are many."""
-    file = out / f"{piece.replace(':', '-').replace('=', '')}.tar.gz"
+def pack(out, folder, name, arm):
+    """A tar file of an experiment's runs, of those with a step size in the arm's name by it.
+
+    Settings, records and batches, these pooled where they are many. Runs that were cut go into
+    files of their own, whole, to be gone on with.
+    """
+    rate = arm.partition(",")[2] if "rate=" in arm else ""
+    file = out / f"{name}{rate.replace('rate=', '-')}.tar.gz"
+    done = {path.parent for path in (folder / name).rglob("DONE") if rate in str(path)}
     with writing(file) as tar:
-        for arm in arms:
-            for path in sorted((home / arm).rglob("*")):
+        for run in sorted(done):
+            for path in sorted(run.iterdir()):
                 if path.suffix in (".json", ".jsonl") or path.name == "DONE":
-                    tar.add(path, path.relative_to(home.parents[1]))
-                if path.name == "batches.npz" and (path.parent / "DONE").is_file():
-                    add_batches(tar, path, path.relative_to(home.parents[1]))
+                    tar.add(path, path.relative_to(folder))
+                if path.name == "batches.npz":
+                    add_batches(tar, path, path.relative_to(folder))
     if file.stat().st_size > MOST_BYTES:
         print(f"{file} has {file.stat().st_size:,} bytes: too many to be fetched")
+
+
+def pack_cut(out, folder):
+    """The runs that have a checkpoint and are not done, whole, in at most `MOST_CUT` tar files."""
+    runs = {path.parent for path in folder.rglob("checkpoint-*.npz")}
+    parts, size = [[]], 0
+    for run in sorted(run for run in runs if not (run / "DONE").is_file()):
+        checkpoints = sorted(run.glob("checkpoint-*.npz"), key=lambda path: path.stat().st_mtime)
+        files = [path for path in run.iterdir() if path not in checkpoints[:-1]]
+        files = [path for path in files if not path.name.startswith("examples-")]
+        more = sum(path.stat().st_size for path in files)
+        if size + more > MOST_BYTES and parts[-1]:
+            parts, size = [*parts, []], 0
+        parts[-1] += files
+        size += more
+    for i, files in enumerate(parts[:MOST_CUT]):
+        with writing(out / f"cut-{i}.tar.gz") as tar:
+            for path in files:
+                tar.add(path, path.relative_to(folder))
+    if len(parts) > MOST_CUT:
+        print(f"runs cut: {len(parts) - MOST_CUT} files of them are left behind")
 
 
 def add_batches(tar, path, name):
@@ -653,7 +685,9 @@ def main():
         jax.config.update("jax_default_matmul_precision", "highest")
         means.use_triton = not chosen.xla
         folder = chosen.runs or chosen.out.resolve().parent / "accelerator_runs"
-        record(chosen.pieces, chosen.out, folder, chosen.tiny, Clock(chosen.minutes))
+        clock = Clock(chosen.minutes)
+        record(chosen.pieces, chosen.out, folder, chosen.tiny, clock)
+        clock.stop()
 
 
 if __name__ == "__main__":

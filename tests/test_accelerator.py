@@ -1,5 +1,6 @@
 """The script for accelerators, rehearsed on CPU with small sizes."""
 
+import dataclasses
 import json
 import tarfile
 
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks import accelerator
+from coherence.lab.runs import Run
+from coherence.lab.settings import digits
 
 
 class Clock:
@@ -32,10 +35,6 @@ def names(file):
 @pytest.fixture
 def few(monkeypatch):
     """Digits instead of MNIST, and short."""
-    import dataclasses
-
-    from coherence.lab.settings import digits
-
     original = accelerator.chosen_experiment
 
     def chosen(name, preset, tiny):
@@ -51,8 +50,8 @@ def test_what_is_finished_is_kept_after_every_arm_and_recorded(tmp_path, few):
     out, folder = tmp_path / "out", tmp_path / "runs"
     out.mkdir()
     accelerator.record(["winsorization:columns:noise=0.5"], out, folder, True, Clock(10**6))
-    (packed,) = out.glob("winsorization*")
-    assert "winsorization/columns/noise=0.5,c=2/seed=1/DONE" in names(packed)
+    done = "winsorization/columns/noise=0.5,c=2/seed=1/DONE"
+    assert done in names(out / "winsorization.tar.gz")
     with np.load(folder / "winsorization" / "columns" / "recorded.npz") as recorded:
         settings = json.loads(str(recorded["settings"]))
         assert settings["slower"] == []  # those arms are not trained yet
@@ -67,6 +66,30 @@ def test_a_clock_that_is_over_trains_nothing_more(tmp_path, few):
     out.mkdir()
     accelerator.record(["winsorization:columns"], out, tmp_path / "runs", True, Clock(0))
     assert not list((tmp_path / "runs").rglob("DONE"))
+
+
+def test_a_run_that_was_cut_goes_on_elsewhere(tmp_path, few, monkeypatch):
+    out, first, second = (tmp_path / name for name in ("out", "first", "second"))
+    out.mkdir()
+    original = accelerator.chosen_experiment
+
+    def long(*chosen):
+        experiment, settings = original(*chosen)
+        run = dataclasses.replace(settings.run, steps=10**6)
+        return experiment, dataclasses.replace(settings, run=run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(accelerator, "chosen_experiment", long)
+        clock = accelerator.Clock(0.1)
+        accelerator.record(["winsorization:columns:slower"], out, first, True, clock)
+        clock.stop()
+    with tarfile.open(out / "cut-0.tar.gz") as tar:
+        tar.extractall(second, filter="data")
+    run = "winsorization/columns/slower=0.5/seed=0"
+    copied, original = (Run.read(folder / run) for folder in (second, first))
+    assert not copied.done
+    assert max(copied.checkpoints()) == max(original.checkpoints()) > 0
+    assert copied.records() == original.records()
 
 
 def test_batches_are_pooled_by_windows():
