@@ -2,7 +2,7 @@
 
 Most of the suite's time is compilation. How machine code is made changes neither what a program
 computes nor the memory XLA plans for it, so tests use what makes it soonest: LLVM without its
-expensive passes, XLA's plain emitter of loops, a program in one piece. That is a fourth of the time;
+expensive passes, XLA's plain emitter of loops, a program in one piece: a fourth of the time.
 `JAX_DISABLE_MOST_OPTIMIZATIONS=0` runs them with the code that users get. What is compiled is kept
 on disk, for the other workers and the next time (`COHERENCE_COMPILATION_CACHE=off`: it is not), and
 dropped from memory when it takes too much.

@@ -12,6 +12,7 @@ def gradients(loss, params, batch):
     """A Python loop of `jax.grad`, one example at a time: leaves [m, ...], numpy."""
     m = jax.tree.leaves(batch)[0].shape[0]
     gradient = jax.jit(jax.grad(loss))
+    batch = jax.tree.map(np.asarray, batch)  # slices of JAX's arrays would be compiled
     rows = [gradient(params, jax.tree.map(lambda x: x[i], batch)) for i in range(m)]
     return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *rows)
 

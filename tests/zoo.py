@@ -10,7 +10,7 @@ from jax.experimental.ode import odeint
 
 
 def normal(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+    return jax.device_put(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
 def _half(prediction, y):
@@ -271,7 +271,7 @@ def siamese_convolution():
 
 
 def _sentence(seed, m, length, words):
-    return jnp.asarray(np.random.default_rng(seed).integers(words, size=(m, length)))
+    return jax.device_put(np.random.default_rng(seed).integers(words, size=(m, length)))
 
 
 def embedding():

@@ -109,13 +109,13 @@ def extra_arguments_are_let_through(run):
 
 
 def chains_with_sgd_and_adam(run):
-    gradients = specimens.plain(6)
+    gradients = specimens.plain(20)
     params = specimens.parameters(gradients)
     adam = chain(run.tx, optax.adam(_LEARNING_RATE))
     updates, _ = jax.eval_shape(adam.update, gradients, adam.init(params), params)
     _alike(updates, params, "update of Adam behind it", "its parameter is")
     stepped = Run(chain(run.tx, optax.sgd(_LEARNING_RATE)), run.steps)(gradients)
-    expected = jax.tree.map(lambda u: -_LEARNING_RATE * u, run(gradients))
+    expected = jax.tree.map(lambda u: -_LEARNING_RATE * np.asarray(u), run(gradients))
     return agreed(
         stepped,
         expected,
@@ -181,7 +181,7 @@ def _mixed():
     """Gradients and parameters, both of which are float32 in one leaf and bfloat16 in the next."""
     gradients = specimens.plain(20)
     params = specimens.parameters(gradients, (jnp.float32, jnp.bfloat16))
-    return jax.tree.map(lambda g, p: g.astype(p.dtype), gradients, params), params
+    return jax.tree.map(lambda g, p: np.asarray(g).astype(p.dtype), gradients, params), params
 
 
 def _alike(got, wanted, what, but, dtypes=True):

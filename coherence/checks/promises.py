@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from coherence.trees import PyTree
@@ -30,15 +29,17 @@ def permutes(aggregate: Aggregate, gradients: PyTree) -> float:
     """The order of the examples is irrelevant."""
     order = np.random.default_rng(0).permutation(examples(gradients))
     return _distance(
-        aggregate(jax.tree.map(lambda x: x[order], gradients)), aggregate(gradients), gradients
+        aggregate(jax.tree.map(lambda x: x[order], _arrays(gradients))),
+        aggregate(gradients),
+        gradients,
     )
 
 
 def odd(aggregate: Aggregate, gradients: PyTree) -> float:
     """Negating the gradients negates the result."""
     return _distance(
-        aggregate(jax.tree.map(jnp.negative, gradients)),
-        jax.tree.map(jnp.negative, aggregate(gradients)),
+        aggregate(jax.tree.map(np.negative, gradients)),
+        jax.tree.map(np.negative, aggregate(gradients)),
         gradients,
     )
 
@@ -47,44 +48,42 @@ def scales(aggregate: Aggregate, gradients: PyTree) -> float:
     """Gradients times a positive factor give the result times that factor."""
     found = []
     for factor in (4.0, 0.3):
-        scaled = jax.tree.map(lambda x: factor * x, gradients)
-        found.append(
-            _distance(
-                aggregate(scaled), jax.tree.map(lambda x: factor * x, aggregate(gradients)), scaled
-            )
-        )
+        scaled = _times(factor, gradients)
+        found.append(_distance(aggregate(scaled), _times(factor, aggregate(gradients)), scaled))
     return worst(found)
 
 
 def shifts(aggregate: Aggregate, gradients: PyTree) -> float:
     """A part that all examples have in common passes through."""
     rng = np.random.default_rng(0)
-    common = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape[1:]), x.dtype), gradients)
-    shifted = jax.tree.map(jnp.add, gradients, common)
+    common = jax.tree.map(lambda x: np.asarray(rng.normal(size=x.shape[1:]), x.dtype), gradients)
+    shifted = jax.tree.map(np.add, gradients, common)
     return _distance(
-        aggregate(shifted), jax.tree.map(jnp.add, aggregate(gradients), common), shifted
+        aggregate(shifted), jax.tree.map(np.add, aggregate(gradients), common), shifted
     )
 
 
 def unanimous(aggregate: Aggregate, gradients: PyTree) -> float:
     """Where all examples have one gradient, it is the result."""
-    same = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), gradients)
-    return _distance(aggregate(same), jax.tree.map(lambda x: x[0], gradients), gradients)
+    same = jax.tree.map(lambda x: np.broadcast_to(x[:1], x.shape), _arrays(gradients))
+    return _distance(aggregate(same), jax.tree.map(lambda x: x[0], _arrays(gradients)), gradients)
 
 
 def separable(aggregate: Aggregate, gradients: PyTree) -> float:
     """A coordinate's result depends on that coordinate alone, not on other coordinates or
     leaves."""
     rng = np.random.default_rng(0)
-    changed = jax.tree.map(lambda x: jnp.asarray(rng.random(x.shape[1:]) < 0.5), gradients)
-    others = jax.tree.map(lambda x, c: jnp.where(c, -7 * x[::-1], x), gradients, changed)
-    kept = lambda result: jax.tree.map(lambda r, c: jnp.where(c, 0, r), result, changed)
+    changed = jax.tree.map(lambda x: np.asarray(rng.random(x.shape[1:]) < 0.5), gradients)
+    others = jax.tree.map(lambda x, c: np.where(c, -7 * x[::-1], x), _arrays(gradients), changed)
+    kept = lambda result: jax.tree.map(lambda r, c: np.where(c, 0, r), result, changed)
     return _distance(kept(aggregate(others)), kept(aggregate(gradients)), gradients)
 
 
 def is_the_mean(aggregate: Aggregate, gradients: PyTree) -> float:
     """It is the plain mean over the examples."""
-    return _distance(aggregate(gradients), jax.tree.map(lambda x: x.mean(0), gradients), gradients)
+    return _distance(
+        aggregate(gradients), jax.tree.map(lambda x: x.mean(0), _arrays(gradients)), gradients
+    )
 
 
 def breakdown(share: float) -> Promise:
@@ -103,12 +102,12 @@ def breakdown(share: float) -> Promise:
     def promise(aggregate, gradients):
         found = []
         for bad, others in _outliers(share, gradients):
-            inside = jax.tree.map(lambda x: x[others], gradients)
+            inside = jax.tree.map(lambda x: x[others], _arrays(gradients))
             for sign in (1, -1):
                 result = aggregate(_replaced(gradients, bad, sign * _HUGE))
                 beyond = jax.tree.map(
-                    lambda r, x: jnp.maximum(0, jnp.maximum(r - x.max(0), x.min(0) - r)),
-                    result,
+                    lambda r, x: np.maximum(0, np.maximum(r - x.max(0), x.min(0) - r)),
+                    _arrays(result),
                     inside,
                 )
                 found.append(largest(beyond) / largest(inside))
@@ -139,7 +138,7 @@ def bounded(share: float) -> Promise:
             )
             found.append(
                 largest(differences(farther, far))
-                / largest(jax.tree.map(lambda x: x[others], gradients))
+                / largest(jax.tree.map(lambda x: x[others], _arrays(gradients)))
             )
         return worst(found)
 
@@ -180,10 +179,22 @@ def _replaced(gradients, bad, size):
     others."""
     rng = np.random.default_rng(0)
     scale = size * largest(gradients)
-    return jax.tree.map(
-        lambda x: x.at[bad].set(jnp.asarray(scale * rng.choice([-1, 1], x.shape[1:]), x.dtype)),
-        gradients,
-    )
+
+    def replace(x):
+        result = x.copy()
+        result[bad] = scale * rng.choice([-1, 1], x.shape[1:])
+        return result
+
+    return jax.tree.map(replace, _arrays(gradients))
+
+
+def _arrays(tree):
+    """In numpy, where nothing is compiled."""
+    return jax.tree.map(np.asarray, tree)
+
+
+def _times(factor, tree):
+    return jax.tree.map(lambda x: factor * x, _arrays(tree))
 
 
 def _distance(result, expected, gradients):

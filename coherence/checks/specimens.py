@@ -38,7 +38,9 @@ def plain(m):
     rng = np.random.default_rng(m)
     shapes = {"matrix": (4, 5), "number": (), "vector": (6,)}
     return {
-        name: jnp.asarray(rng.normal(size=(m, *s)) + 0.5 * rng.normal(size=s), jnp.float32)
+        name: jax.device_put(
+            (rng.normal(size=(m, *s)) + 0.5 * rng.normal(size=s)).astype(np.float32)
+        )
         for name, s in shapes.items()
     }
 
@@ -48,7 +50,10 @@ def parameters(gradients, dtypes=(jnp.float32,)):
     leaves, treedef = jax.tree.flatten(gradients)
     return jax.tree.unflatten(
         treedef,
-        [jnp.ones(leaf.shape[1:], dtypes[i % len(dtypes)]) for i, leaf in enumerate(leaves)],
+        [
+            jax.device_put(np.ones(leaf.shape[1:], dtypes[i % len(dtypes)]))
+            for i, leaf in enumerate(leaves)
+        ],
     )
 
 
@@ -72,7 +77,9 @@ def real():
     recomputed.
     """
     rng = np.random.default_rng(0)
-    normal = lambda *shape, scale=1.0: jnp.asarray(scale * rng.normal(size=shape), jnp.float32)
+    normal = lambda *shape, scale=1.0: jax.device_put(
+        (scale * rng.normal(size=shape)).astype(np.float32)
+    )
     params = {
         "sequence": normal(9, 40, scale=0.3),
         "dense": normal(160, 160, scale=0.1),
@@ -85,4 +92,4 @@ def real():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RecomputedWarning)  # one is meant to be
         nodes, masked = transform(params, batch)[1], transform(params, batch, jnp.asarray(_MASK))[1]
-    return Real(params, nodes, rows, masked, jax.tree.map(lambda x: x[_MASK], rows))
+    return Real(params, nodes, rows, masked, jax.tree.map(lambda x: np.asarray(x)[_MASK], rows))

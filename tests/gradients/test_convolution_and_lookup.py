@@ -63,7 +63,7 @@ def reduced(model, *reductions):
 def test_a_residual_network_with_group_norm_is_exact():
     model = ResNet(width=4, depth=1, stages=2)
     batch = zoo.normal(0, 3, 8, 8, 3), jnp.arange(3)
-    params, loss = model.init(jax.random.key(0), batch[0]), cross_entropy(model)
+    params, loss = jax.jit(model.init)(jax.random.key(0), batch[0]), cross_entropy(model)
     _, gradients = co.per_example_value_and_grad(loss)(params, batch)
     g = reference.flat(reference.gradients(loss, params, batch))
     np.testing.assert_allclose(co.gradients.squared_norms(gradients), (g**2).sum(1), rtol=1e-4)
@@ -85,14 +85,15 @@ class _Language(nn.Module):
 
 
 def test_a_tied_flax_embedding_is_exact_and_never_formed():
-    model, ids = _Language(), jnp.asarray(np.random.default_rng(0).integers(50, size=(4, 6)))
-    params, batch = model.init(jax.random.key(0), ids), (ids, ids[:, 0])
+    model, ids = _Language(), np.random.default_rng(0).integers(50, size=(4, 6))
+    params, batch = jax.jit(model.init)(jax.random.key(0), ids), (ids, ids[:, 0])
     loss = cross_entropy(model)
-    _, gradients = co.per_example_value_and_grad(loss)(params, batch)
-    assert isinstance(gradients["params"]["Embed_0"]["embedding"], co.gradients.Factored)
-    g = reference.flat(reference.gradients(loss, params, batch))
-    np.testing.assert_allclose(co.gradients.squared_norms(gradients), (g**2).sum(1), rtol=1e-5)
-    np.testing.assert_allclose(co.gradients.gram(gradients), g @ g.T, rtol=1e-4, atol=1e-6)
+    kinds, (norms, gram), g = reduced(
+        lambda: (loss, params, batch), co.gradients.squared_norms, co.gradients.gram
+    )
+    assert kinds[-1] is co.gradients.Factored  # the embedding, after the dense layer's leaves
+    np.testing.assert_allclose(norms, (g**2).sum(1), rtol=1e-5)
+    np.testing.assert_allclose(gram, g @ g.T, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("model", SHAPES, ids=lambda model: model.__name__)
@@ -224,16 +225,23 @@ def test_what_no_rule_covers_is_still_exact():
 def test_terms_of_a_scans_steps_are_one_term(stacked):
     """Shared over time: positions are appended. Stacked over layers: groups are."""
     for model, kind in ((zoo.grouped_convolution, Convolved), (zoo.embedding, Looked)):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("coherence.gradients.factors._LARGER", 0)
-            loss, params, batch = model()
-            _, gradients = co.per_example_value_and_grad(loss)(params, batch)
-        ((one,),) = (node.terms for node in nodes(gradients))
-        assert isinstance(one, kind)
-        m = one.dims[0]
-        whole = jnp.concatenate(list(one.form())) if stacked else one.form().sum(0)
-        merged = jax.tree.map(
-            lambda x: x[None], one.of_steps(stacked=stacked)
-        )  # m examples as the steps of one
-        np.testing.assert_allclose(merged.form()[0], whole, rtol=1e-4, atol=1e-5)
-        assert merged.dims[1 if stacked else 2] == m * one.dims[1 if stacked else 2]
+        loss, params, batch = model()
+
+        @jax.jit
+        def forms(params, batch, loss=loss, kind=kind):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("coherence.gradients.factors._LARGER", 0)
+                _, gradients = co.per_example_value_and_grad(loss)(params, batch)
+            ((term,),) = (node.terms for node in nodes(gradients))
+            assert isinstance(term, kind)
+            rows = term.form()
+            whole = jnp.concatenate(list(rows)) if stacked else rows.sum(0)
+            merged = jax.tree.map(
+                lambda x: x[None], term.of_steps(stacked=stacked)
+            )  # m examples as the steps of one
+            axis = 1 if stacked else 2
+            assert merged.dims[axis] == term.dims[0] * term.dims[axis]
+            return merged.form()[0], whole
+
+        merged, whole = forms(params, batch)
+        np.testing.assert_allclose(merged, whole, rtol=1e-4, atol=1e-5)
