@@ -70,16 +70,20 @@ def median_of_means(
         return aggregator(lambda gradients: _median_of_means(gradients, groups, None), name)
 
     def combine(gradients, state):
-        now, later = jax.random.split(state.key)
-        return _median_of_means(gradients, groups, _permutation(now, gradients)), Permutation(later)
+        now, later = jax.random.split(jax.random.wrap_key_data(state.key))
+        return _median_of_means(gradients, groups, _permutation(now, gradients)), _state(later)
 
-    return aggregator(combine, name, init=lambda params: Permutation(jax.random.key(seed)))
+    return aggregator(combine, name, init=lambda params: _state(jax.random.key(seed)))
 
 
 class Permutation(NamedTuple):
-    """What the next permutation is drawn from."""
+    """What the next permutation is drawn from: a key's data, which every library can save."""
 
     key: jax.Array
+
+
+def _state(key):
+    return Permutation(jax.random.key_data(key))
 
 
 def _median_of_means(gradients, groups, order):

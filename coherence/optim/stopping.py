@@ -30,7 +30,7 @@ check with a metric of nan never counts in its favor: it is no improvement and c
 import abc
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -54,9 +54,7 @@ class Rule(abc.ABC):
         """The state after one more check, at which the watched quantity is `metric`."""
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """What a rule remembers. `waited` counts the checks in a row that spoke for stopping."""
 
     best_metric: jax.Array
@@ -107,9 +105,7 @@ class ThresholdRule(Rule):
         return _advance(state, metric, params, better, waited, self.checks)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class AnyState:
+class AnyState(NamedTuple):
     """The states of several rules. `stopped_by`: the place of the first to stop, or 0."""
 
     states: tuple

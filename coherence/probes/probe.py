@@ -16,7 +16,7 @@ from coherence.trees import LeafFilter, Loss, PyTree
 from .arguments import check, count_groups, group_numbers
 from .presets import Chosen, select_quantities
 from .reader import Reader, Sample
-from .schedules import AtLoss, LogSpaced, Schedule
+from .schedules import AtLoss, LogSpaced, Schedule, Watch
 
 # A stream of its own: with the seed alone the few would be what anything else drew with that seed.
 _STREAM = 0xFE
@@ -108,6 +108,7 @@ class Probe:
         )
         self._schedule: tuple[Any, set[int]] | None = None
         self._losses: list[float] = []
+        self._watch = Watch(when) if isinstance(when, AtLoss) else None
         self._run: Recorder | None = None
 
     def __call__(self, params: PyTree, sample: Sample | None = None) -> dict[str, Any]:
@@ -198,7 +199,7 @@ class Probe:
             self._schedule = (horizon, per_epoch), steps
         if step in self._schedule[1]:
             return True
-        return isinstance(self.when, AtLoss) and self.when.due(self._losses)
+        return self._watch is not None and self._watch.due(self._losses)
 
     def shown(self) -> dict[str, np.ndarray]:
         """The few as arrays to keep beside the readings.

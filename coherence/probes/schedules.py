@@ -9,6 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
+Losses = Sequence[float] | np.ndarray
+
 
 class Schedule(Protocol):
     """At which of so many steps to measure; `per_epoch` is the number of steps in an epoch."""
@@ -105,21 +107,39 @@ class AtLoss:
     def steps(self, total: int, per_epoch: int | None = None) -> tuple[int, ...]:
         return 0, total
 
-    def crossed(self, losses: Sequence[float] | np.ndarray) -> int:
+    def crossed(self, losses: Losses) -> int:
         """How many levels have been reached, from the losses of all batches so far [steps]."""
-        losses = np.asarray(losses, np.float64)
-        full = len(losses) // self.window * self.window
-        if not full:
-            return 0
-        means = losses[:full].reshape(-1, self.window).mean(1)
-        lowest = np.min(np.where(np.isnan(means), np.inf, means))
-        return sum(bool(lowest <= level * losses[0]) for level in self.levels)
+        return self._reached(self.lowest(losses), losses) if len(losses) >= self.window else 0
 
-    def due(self, losses: Sequence[float] | np.ndarray) -> bool:
+    def due(self, losses: Losses) -> bool:
         """Whether the last window was the first at or below some level."""
-        n = len(losses)
-        return (
-            n > 0
-            and n % self.window == 0
-            and self.crossed(losses) > self.crossed(losses[: n - self.window])
-        )
+        return Watch(self).due(losses)
+
+    def lowest(self, losses: Losses) -> float:
+        """The least mean of a window, of the whole windows among the losses; a nan is none."""
+        full = len(losses) // self.window * self.window
+        means = np.asarray(losses[:full], np.float64).reshape(-1, self.window).mean(1)
+        return np.min(means, initial=np.inf, where=~np.isnan(means))
+
+    def _reached(self, lowest: float, losses: Losses) -> int:
+        return sum(bool(lowest <= level * float(losses[0])) for level in self.levels)
+
+
+class Watch:
+    """`AtLoss.due` of losses that grow from call to call: each is looked at once."""
+
+    def __init__(self, when: AtLoss):
+        self.when, self.seen, self.lowest = when, 0, np.inf
+
+    def due(self, losses: Losses) -> bool:
+        """Whether the last window was the first at or below some level."""
+        window, n = self.when.window, len(losses)
+        if not n or n % window:
+            return False
+        if n <= self.seen:  # another run, or the same step again
+            self.seen, self.lowest = 0, np.inf
+        self.lowest = min(self.lowest, self.when.lowest(losses[self.seen : n - window]))
+        before = self.when._reached(self.lowest, losses) if n > window else 0
+        self.lowest = min(self.lowest, self.when.lowest(losses[n - window :]))
+        self.seen = n
+        return self.when._reached(self.lowest, losses) > before

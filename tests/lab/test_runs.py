@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from coherence.lab import runs
-from coherence.lab.runs import Run
+from coherence.lab.runs import Run, record_file
 from coherence.lab.runs.files import Damaged
 
 CONFIG = {"learning_rate": 0.1, "optimizer": {"name": "winsorize", "c": 2}, "widths": (8, 8)}
@@ -621,3 +621,24 @@ def test_a_run_stays_in_its_folder_when_the_working_directory_changes(tmp_path, 
         made.finish()
     assert Run.read(tmp_path / "mine").done
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize("steps", [5_000, 20_000])
+def test_checkpoints_read_no_record_again(tmp_path, monkeypatch, steps):
+    read = []
+    monkeypatch.setattr(
+        record_file, "read_bytes", lambda path: read.append(path) or path.read_bytes()
+    )
+    with Run.open(tmp_path, {}, seed=0) as run:
+        for step in range(steps):
+            run.append({"step": step, "loss": 1.0})
+            if step % 500 == 0:
+                run.checkpoint(step, {"w": np.zeros(1)})
+        assert len(read) <= 1
+        run.truncate(steps // 2)
+        run.append({"step": steps})
+        run.checkpoint(steps, {"w": np.zeros(1)})
+        run.finish()
+    again = Run.read(tmp_path)
+    assert len(again.records()) == steps // 2 + 2  # whose digest is that of the file
+    assert steps in again.checkpoints()

@@ -109,7 +109,8 @@ def test_drawn_groups_fit_in_where_other_aggregators_do():
 
 def test_replicas_draw_from_their_own_keys():
     g, tx = random(12, 4), median_of_means(3, seed=0)
-    states = jax.vmap(lambda seed: tx.init(None)._replace(key=jax.random.key(seed)))(jnp.arange(3))
+    data = lambda seed: jax.random.key_data(jax.random.key(seed))
+    states = jax.vmap(lambda seed: tx.init(None)._replace(key=data(seed)))(jnp.arange(3))
     update = jax.jit(lambda state: tx.update(g, state)[0])
     both = jax.jit(jax.vmap(update))(states)
     for i in range(3):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from coherence.probes import AtLoss, Epochs, Every, LogSpaced
+from coherence.probes.schedules import Watch
 
 
 def test_every_schedule_begins_at_zero_and_ends_at_the_last_step():
@@ -65,3 +66,39 @@ def test_a_level_that_is_met_exactly_is_reached():
 def test_bad_schedules_are_named(make, message):
     with pytest.raises((ValueError, TypeError), match=message):
         make()
+
+
+@pytest.mark.parametrize("window", [1, 3])
+def test_watching_losses_as_they_grow_is_asking_about_all_of_them(window):
+    when, rng = AtLoss((0.9, 0.5, 0.2), window=window), np.random.default_rng(0)
+    for kind in range(4):
+        losses = np.exp(-np.arange(60) / 20 + 0.5 * rng.normal(size=60)).astype(np.float32)
+        losses[:: 7 if kind % 2 else 61] = np.inf if kind == 3 else np.nan
+        watch = Watch(when)
+        for n in range(60):
+            crossed = when.crossed(losses[:n]) > when.crossed(losses[: max(n - window, 0)])
+            assert when.due(losses[:n]) == watch.due(losses[:n]) == (n % window == 0 and crossed)
+        assert watch.due(losses[:0]) == watch.due(losses[:1]) is False or window == 1
+        late = Watch(when)  # as of a resumed run
+        assert late.due(losses[:30]) == when.due(losses[:30])
+
+
+class Counted(list):
+    """Losses that say how many of them were looked at."""
+
+    looked = 0
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            Counted.looked += len(range(*index.indices(len(self))))
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("steps", [5_000, 20_000, 80_000])
+def test_watching_looks_at_each_loss_once_or_twice(steps):
+    watch, losses = Watch(AtLoss((0.5,), window=10)), Counted()
+    Counted.looked = 0
+    for i in range(steps):
+        losses.append(1.0 / (1 + i))
+        watch.due(losses)
+    assert Counted.looked <= 2 * steps

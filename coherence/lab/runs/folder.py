@@ -238,7 +238,7 @@ class Run:
         self._check_open()
         # Records before the checkpoint that relies on them, also if the power fails.
         self._records.sync()
-        identity = self._identity(step, self._records.lines())
+        identity = self._identity(step, self._records.fingerprint())
         state = {f"{_STATE}{name}": array for name, array in arrays.items()}
         save_arrays(
             self.path / f"checkpoint-{step}.npz", identity=np.array(to_json(identity)), **state
@@ -261,19 +261,19 @@ class Run:
     def _fits(self, step: int, file: Path) -> bool:
         try:
             identity = json.loads(str(load_arrays(file)["identity"]))
-            lines = self._records.lines()[: identity["metrics"]["records"]]
+            metrics = fingerprint(self._records.lines()[: identity["metrics"]["records"]])
         except (Damaged, FileNotFoundError, KeyError, TypeError, ValueError):
             return False
-        return identity == self._identity(step, lines)
+        return identity == self._identity(step, metrics)
 
-    def _identity(self, step: int, lines: list[bytes]) -> dict:
+    def _identity(self, step: int, metrics: dict) -> dict:
         """What run and step a checkpoint is of, and which records it relies on."""
         config = hashlib.sha256(to_json(self.config).encode()).hexdigest()
         return {
             "config": config,
             "seed": self.seed,
             "step": step,
-            "metrics": fingerprint(lines),
+            "metrics": metrics,
         }
 
     def restore(self, step: int) -> dict[str, np.ndarray]:
@@ -294,7 +294,7 @@ class Run:
         """Mark the run as whole and close it. Nothing can be written to it afterwards."""
         self._check_open()
         self._records.sync()
-        metrics = fingerprint(self._records.lines())
+        metrics = self._records.fingerprint()
         done = {"finished": now(), "summary": summary or {}, "metrics": metrics}
         write_json(self.path / "DONE", done)
         self.close()

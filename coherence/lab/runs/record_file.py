@@ -18,10 +18,11 @@ class RecordFile:
     def __init__(self, path: Path):
         self.path = path
         self._descriptor: int | None = None
+        self._written: _Digest | None = None  # None: not known without reading the file
 
     def append(self, record: Any) -> None:
         """Hand one record to the operating system: from there on a kill cannot take it."""
-        line = (to_json(record, "record") + "\n").encode()
+        whole = line = (to_json(record, "record") + "\n").encode()
         with naming(self.path):
             try:
                 if self._descriptor is None:
@@ -30,7 +31,10 @@ class RecordFile:
                     line = line[os.write(self._descriptor, line) :]
             except BaseException:
                 self.close()  # half a line may be there; it is cut when the file is opened again
+                self._written = None
                 raise
+        if self._written is not None:
+            self._written.add(whole[:-1])
 
     def _open(self) -> int:
         if self.path.exists():
@@ -66,11 +70,20 @@ class RecordFile:
     def truncate(self, step: int) -> None:
         """Drop the records of later steps; the others stay as they are, to the byte."""
         self.close()
+        self._written = None
         kept = [
             line for line, record in zip(self.lines(), self.records()) if record["step"] <= step
         ]
         with replacing(self.path) as file:
             file.write(b"".join(line + b"\n" for line in kept))
+
+    def fingerprint(self) -> dict:
+        """`fingerprint` of all records; what this process wrote is not read again for it."""
+        if self._written is None:
+            self._written = _Digest()
+            for line in self.lines():
+                self._written.add(line)
+        return self._written.fingerprint()
 
     def sync(self) -> None:
         """Wait until the records are on disk, where a power failure cannot take them either."""
@@ -90,6 +103,20 @@ class RecordFile:
 def fingerprint(lines: list[bytes]) -> dict:
     """The number of records and a digest: what a checkpoint or a finished run relies on."""
     return {"records": len(lines), "sha256": hashlib.sha256(b"\n".join(lines)).hexdigest()}
+
+
+class _Digest:
+    """The `fingerprint` of lines that come one by one."""
+
+    def __init__(self) -> None:
+        self.count, self.sha256 = 0, hashlib.sha256()
+
+    def add(self, line: bytes) -> None:
+        self.sha256.update(b"\n" * (self.count > 0) + line)
+        self.count += 1
+
+    def fingerprint(self) -> dict:
+        return {"records": self.count, "sha256": self.sha256.hexdigest()}
 
 
 def _drop_torn_line(file: BinaryIO) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import bisect
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
 from coherence.probes.probe import Probe
-from coherence.probes.schedules import AtLoss
+from coherence.probes.schedules import AtLoss, Watch
 
 
 class Agenda:
@@ -26,20 +27,22 @@ class Agenda:
             i: probe.when for i, probe in enumerate(probes) if isinstance(probe.when, AtLoss)
         }
         self.fixed = sorted({steps}.union(self.schedule, *self.of_probes))
+        self._watches: dict[tuple[Hashable, int], Watch] = {}
 
     def next(self, position: int) -> int:
         """The first step after `position` at which the host must look."""
-        fixed = next((step for step in self.fixed if step > position), self.total)
+        i = bisect.bisect_right(self.fixed, position)
+        fixed = self.fixed[i] if i < len(self.fixed) else self.total
         windows = [(position // when.window + 1) * when.window for when in self.waiting.values()]
         return min(fixed, self.total, *windows)
 
-    def due(self, position: int, losses: np.ndarray) -> list[int]:
+    def due(self, position: int, losses: np.ndarray, run: Hashable = None) -> list[int]:
         """Which probes are read at `position`, in a run whose batches so far had these losses."""
-        return [
-            i
-            for i, steps in enumerate(self.of_probes)
-            if position in steps or (i in self.waiting and self.waiting[i].due(losses))
-        ]
+        late = {i for i in self.waiting if self._watch(run, i).due(losses)}
+        return [i for i, steps in enumerate(self.of_probes) if position in steps or i in late]
+
+    def _watch(self, run, i):
+        return self._watches.setdefault((run, i), Watch(self.waiting[i]))
 
     def counts(self) -> list[int]:
         """How often each probe is read, at most."""

@@ -315,7 +315,7 @@ class _Group:
         """The readings of the probes that are due, a dict a seed."""
         records: list[dict[str, Any]] = [{} for _ in self.runs]
         losses = self.tracked[:, :position, TRACKED.index("loss")]
-        due = [self.agenda.due(position, one) for one in losses]
+        due = [self.agenda.due(position, own, run.path) for own, run in zip(losses, self.runs)]
         if any(due):
             for record, params, samples, which in zip(
                 records, self._each(self.state["params"]), self.samples, due

@@ -12,6 +12,7 @@ import pytest
 from coherence.lab.runs import Run
 from coherence.lab.settings import MLP, Probing, label_noise, plain
 from coherence.lab.training import Classification, Problem, train
+from coherence.lab.training.agenda import Agenda
 from coherence.lab.training.samples import stream_key
 from coherence.probes import AtLoss, Epochs, Every, LogSpaced, Probe
 from tests import zoo
@@ -285,3 +286,22 @@ def test_seeds_far_apart_share_no_stream_of_random_numbers():
     assert len({data(seed, purpose) for seed in seeds for purpose in range(6)}) == 6 * len(seeds)
     for seed in (0, 7, 4_294_967):  # as far as JAX takes a number whole
         assert data(seed, 2) == tuple(jax.random.key_data(jax.random.key(seed * 1000 + 2)).tolist())
+
+
+@pytest.mark.parametrize("steps", [5_000, 80_000])
+def test_asking_for_the_next_step_looks_at_few_of_those_scheduled(steps):
+    looked = 0
+
+    class Counted(list):
+        def __getitem__(self, i):
+            nonlocal looked
+            looked += 1
+            return super().__getitem__(i)
+
+        def __iter__(self):
+            raise AssertionError("all of them are looked at")
+
+    agenda = Agenda((), range(steps), steps, per_epoch=10)
+    agenda.fixed = Counted(agenda.fixed)
+    assert all(agenda.next(position) == position + 1 for position in range(steps))
+    assert looked <= 20 * steps
