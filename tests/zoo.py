@@ -3,10 +3,21 @@
 (loss, params, batch)` with what each leaf is expected to become.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental.ode import odeint
+
+import coherence as co
+
+
+@functools.cache
+def gradients(model):
+    """Per-example gradients of a model, made by one program for all tests that read them."""
+    loss, params, batch = model()
+    return jax.jit(co.per_example_value_and_grad(loss))(params, batch)[1]
 
 
 def normal(seed, *shape):
