@@ -28,9 +28,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 SECTIONS = {"exact": 70, "rates": 120, "kernels": 60, "steps": 80, "probes": 40}  # most seconds
 PIECES = (
     "real_vs_random:paper:rate=0.1",
-    "winsorization:columns:noise=0.5",
-    "winsorization:columns",
     "real_vs_random:paper:rate=0.02",
+    "winsorization:columns",
     "winsorization:levels",
 )
 RANKS = (1, 2, 4, 8)
@@ -215,6 +214,7 @@ def steps(tiny):
 
     import coherence as co
     from coherence.lab.models import MLP
+    from coherence.optim.order_statistics import means as order_statistics
 
     sgd, times = optax.sgd(0.01), 3 if tiny else SCAN
 
@@ -252,6 +252,7 @@ def steps(tiny):
         run, compiling = timed(loop(step), params, transformation.init(params), batch)
         return best(run) / times, compiling
 
+    order_statistics.use_triton = _on_cuda()
     yield ("| step | ms | plain SGD, ms | ratio | compile, s |", True)
 
     def against(name, loss, params, batch, transformation, noted, base):
@@ -279,17 +280,20 @@ def steps(tiny):
     net = NETS["mlp"]._replace(model=MLP(width=32 if tiny else 256, depth=3))
     loss, params, batch = problem(net)
     base, _ = milliseconds(plain(loss, sgd), params, sgd, batch)
-    robust = {f"winsorize({c})": co.optim.winsorize(c) for c in (2, 8)} | {
-        "median()": co.optim.median()
-    }
-    for aggregator, tx in robust.items():
-        name = f"{aggregator}, 784-256-256-256-10"
-        yield against(name, loss, params, batch, co.optim.chain(tx, sgd), nothing, base)
+    robust = {f"winsorize({c})": co.optim.winsorize(c) for c in RANKS}
+    robust["median()"] = co.optim.median()
+
+    def robustly(aggregator):
+        name, tx = f"{aggregator}, 784-256-256-256-10", robust[aggregator]
+        return against(name, loss, params, batch, co.optim.chain(tx, sgd), nothing, base)
+
+    yield from map(robustly, list(robust)[:-1])
     for name in names[3:]:
-        loss, params, batch = problem(NETS[name])
-        base, _ = milliseconds(plain(loss, sgd), params, sgd, batch)
+        other, weights, examples = problem(NETS[name])
+        slow, _ = milliseconds(plain(other, sgd), weights, sgd, examples)
         averaged = co.optim.chain(co.optim.average(), sgd)
-        yield against(f"{name}, statistics", loss, params, batch, averaged, statistics, base)
+        yield against(f"{name}, statistics", other, weights, examples, averaged, statistics, slow)
+    yield robustly("median()")  # its network may take long to compile
 
 
 def probes(tiny):
@@ -323,22 +327,32 @@ def probes(tiny):
 
 
 def rates(tiny):
-    """Steps a second of the recorded runs, by the training loop, from its second chunk on."""
+    """Steps of the recorded runs by the training loop, and what the pieces take by that."""
     from coherence.optim.order_statistics import means
 
-    yield ("| run | seeds | ms a step (all seeds) | compile and start, s | precision |", True)
-    chosen = [
-        ("real_vs_random", "paper", "random,rate=0.1"),
-        ("winsorization", "columns", "noise=0.5,c=0"),
-        *(("winsorization", "columns", f"noise=0.5,c={c}") for c in (2, 8, 1, 4)),
-    ]
+    yield ("| arms | runs | ms a step of all | start, s | precision | kernel |", True)
+    chosen = [("real_vs_random", "paper", "random,rate=0.1")]
+    chosen += [("winsorization", "columns", f"noise=0.5,c={c}") for c in (0, 2, 8, 1, 4)]
+    took = {}
     for triton in (True, False) if _on_cuda() else (False,):
         means.use_triton = triton
         for name, preset, arm in chosen if triton or not _on_cuda() else chosen[2:4]:
             try:
-                yield rate(name, preset, arm, tiny) + (" Triton |" if triton else " |")
+                row, ms, start = rate(name, preset, arm, tiny)
+                took.setdefault(arm, (ms, start))
+                yield row + (" Triton |" if triton else " XLA |")
             except Exception as failure:
-                yield f"| {arm} | failed: {str(failure)[:300]!r} | | | |"
+                yield f"| {arm} | failed: {str(failure)[:300]!r} | | | | |"
+    yield ("| piece | seconds expected, without probes |", True)
+    _, settings = chosen_experiment("real_vs_random", "paper", tiny)
+    for learning_rate, steps in zip(settings.learning_rates, settings.steps):
+        ms, start = took["random,rate=0.1"]
+        yield f"| real_vs_random:paper:rate={learning_rate:g} | {ms * steps / 1e3 + start:.0f} |"
+    _, settings = chosen_experiment("winsorization", "columns", tiny)
+    for arm, (ms, start) in list(took.items())[1:]:
+        times = 1 + (len(settings.slower) if arm.endswith("c=0") else 0)
+        seconds = times * (ms * settings.run.steps / 1e3 + start)
+        yield f"| winsorization:columns, {arm}{', and slower' * (times > 1)} | {seconds:.0f} |"
 
 
 def _on_cuda():
@@ -357,15 +371,18 @@ def rate(name, preset, arm, tiny):
     from coherence.lab.training import train
 
     experiment, settings = chosen_experiment(name, preset, tiny)
-    run = dataclasses.replace(experiment.arms(settings)[arm], probes=())
-    problems = [run.build(seed) for seed in range(settings.seeds)]
+    (group,) = [group for group in alike(experiment.arms(settings)) if arm in group]
+    arms = [dataclasses.replace(run, probes=()) for run in group.values()]
+    seeds = list(range(settings.seeds)) * len(arms)
+    run = arms[0]
+    problems = [one.build(seed) for one in arms for seed in range(settings.seeds)]
     few, many = (20, 60) if tiny else (400, 2400)  # whole chunks
 
     def seconds(count):
         with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
             runs = [
-                stack.enter_context(Run.open(f"{folder}/{seed}", {"batch_size": 100}, seed=seed))
-                for seed in range(settings.seeds)
+                stack.enter_context(Run.open(f"{folder}/{i}", {"batch_size": 100}, seed=seed))
+                for i, seed in enumerate(seeds)
             ]
             start, size = time.perf_counter(), run.batch_size
             train(problems, runs, steps=count, batch_size=size, schedule=(0,), vmapped=True)
@@ -374,7 +391,8 @@ def rate(name, preset, arm, tiny):
     start, short = seconds(few), seconds(few)
     step = (seconds(many) - short) / (many - few)
     precision = jax.config.jax_default_matmul_precision or "default"
-    return f"| {arm} | {settings.seeds} | {1e3 * step:.3f} | {start:.1f} | {precision}"
+    row = f"| {'; '.join(group)} | {len(seeds)} | {1e3 * step:.3f} | {start:.1f} | {precision} |"
+    return row, 1e3 * step, start
 
 
 # --- the papers' runs
@@ -400,37 +418,71 @@ def chosen_experiment(name, preset, tiny):
 
 
 def record(pieces, out, folder, tiny, clock):
-    """Train the pieces in turn, with what is done kept in `out` after every arm.
+    """Train the pieces in turn, with what is done kept in `out` after every program's runs.
 
     Where the clock ends it, between two chunks and with checkpoints, what is finished is recorded.
     """
-    from coherence.lab.experiment import finished_arm
-
     for piece in pieces:
         name, preset, *part = piece.split(":")
         experiment, settings = chosen_experiment(name, preset, tiny)
         home = folder / name / preset
         arms = experiment.arms(settings)
-        chosen = [arm for arm in arms if all(word in arm for word in part)]
-        chosen.sort(key=lambda arm: (order_of(arm), list(arms).index(arm)))
-        for arm in chosen:
-            start = time.perf_counter()
-            try:
-                if not clock.over:
-                    with finished_arm(arms[arm], home / arm, settings.seeds, clock.look, print):
-                        pass
-            except SystemExit:
-                print(f"{name} {arm}: cut")
-            took = time.perf_counter() - start
-            print(f"{name} {arm}: {settings.seeds} seeds, {took:.1f} s", flush=True)
-            pack(out, folder, name, arm)
+        chosen = {arm: arms[arm] for arm in arms if all(word in arm for word in part)}
+        for group in alike(chosen):
             if clock.over:
                 break
+            start = time.perf_counter()
+            try:
+                train_together(group, home, settings.seeds, clock)
+                how = "done"
+            except SystemExit:
+                how = "cut"
+            took = time.perf_counter() - start
+            print(f"{name} {'; '.join(group)}: {settings.seeds} seeds, {how}, {took:.1f} s")
+            pack(out, folder, name, next(iter(group)))
         write_recorded(experiment, settings, home)
         gather(out, folder)
         if clock.over:
             pack_cut(out, folder)
             return
+
+
+def alike(arms):
+    """Arms that differ in their labels alone, and so have one program: `[{arm: run settings}]`."""
+    from coherence.lab.settings import label_noise
+
+    groups = {}
+    for arm, run in arms.items():
+        same = dataclasses.replace(run, noise=label_noise(0.0))
+        groups.setdefault(repr(same), {})[arm] = run
+    return list(groups.values())
+
+
+def train_together(arms, home, seeds, clock):
+    """All seeds of all arms, side by side where that pays; what is finished is left alone."""
+    from coherence.lab.runs import Run
+    from coherence.lab.settings import plain
+    from coherence.lab.training import train
+
+    with contextlib.ExitStack() as stack:
+        opened = [
+            (run, stack.enter_context(Run.open(home / arm / f"seed={k}", plain(run), seed=k)))
+            for arm, run in arms.items()
+            for k in range(seeds)
+        ]
+        pending = [(run, one) for run, one in opened if not one.done]
+        if pending:
+            first = pending[0][0]
+            train(
+                [run.build(one.seed) for run, one in pending],
+                [one for _, one in pending],
+                steps=first.steps,
+                batch_size=first.batch_size,
+                schedule=first.schedule(),
+                checkpoint_seconds=600.0,
+                progress=clock.look,
+                say=print,
+            )
 
 
 def write_recorded(experiment, settings, home):
@@ -452,7 +504,8 @@ class Clock:
     """
 
     def __init__(self, minutes):
-        self.end = time.monotonic() + 60 * minutes
+        self.start, self.done, self.said = time.monotonic(), 0, 0.0
+        self.end = self.start + 60 * minutes
         signal.signal(signal.SIGALRM, lambda *_: self.ring())
         signal.setitimer(signal.ITIMER_REAL, 60 * minutes, 1.0)
 
@@ -468,12 +521,12 @@ class Clock:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
     def look(self, steps):
-        """Progress: nothing to say."""
-
-
-def order_of(arm):
-    """Random labels and half of them first: the claims need those."""
-    return 0 if arm.startswith(("random", "noise=0.5")) else 1 if arm.startswith("real") else 2
+        """Say every ten seconds how many steps are done, of all seeds and arms."""
+        self.done += steps
+        passed = time.monotonic() - self.start
+        if passed - self.said > 10:
+            self.said = passed
+            print(f"{passed:.0f} s: {self.done:,} steps", flush=True)
 
 
 def trim(experiment, settings, home):
@@ -492,12 +545,16 @@ def trim(experiment, settings, home):
             for changes in ({"shares": ()}, first, {**first, "shares": ()})
         ]
     if "noise" in fields:
-        noises = [settings.noise, *[(share,) for share in settings.noise if share == 0.5]]
+        noises = [settings.noise]
         noises += [settings.noise[:n] for n in range(len(settings.noise) - 1, 0, -1)]
         smaller += [
             dataclasses.replace(settings, noise=noise, slower=slower)
             for noise in noises
             for slower in (settings.slower, ())
+        ]
+        smaller += [
+            dataclasses.replace(settings, c=settings.c[:n], slower=())
+            for n in range(len(settings.c) - 1, 1, -1)
         ]
     return next((s for s in smaller if done(s)), None)
 

@@ -72,7 +72,9 @@ _SMOKE = replace(Settings.run, model=MLP(width=32, depth=1), probes=(Probing(m=1
 _CPU = _run(mnist(examples=2000), MLP(width=256, depth=1), 1000)
 _WIDE = _run(mnist(examples=1000), MLP(width=2048, depth=1), 500)
 _CNN = _run(npz("cifar10-jpeg/cifar10_jpeg_12k.npz", examples=500), CNN(width=8, depth=3), 200)
-_PAPER_RUN = _run(mnist(), MLP(width=2048, depth=1), 10_000)
+_PAPER_RUN = replace(
+    _run(mnist(), MLP(width=2048, depth=1), 10_000), probes=(Probing(m=10_000, batch_size=5000),)
+)
 PRESETS = {
     "demo": Settings(learning_rates=(0.2,), steps=(3000,), c=2.0, seeds=5),
     "smoke": Settings(_SMOKE, learning_rates=(0.1, 0.05), steps=(200, 300), seeds=2),

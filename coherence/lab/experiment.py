@@ -13,7 +13,7 @@ import dataclasses
 import importlib.util
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -251,6 +251,8 @@ def perform(experiment: Experiment, settings: Any, folder: Path) -> dict[str, An
     """
     from tqdm import tqdm
 
+    from .training import compilation_cache
+
     arms = experiment.grid(settings)
     fixed = folder / "claims.json"
     check_writable(folder)
@@ -271,9 +273,17 @@ def perform(experiment: Experiment, settings: Any, folder: Path) -> dict[str, An
 
         for name, arm in arms.items():
             bar.set_description(f"{experiment.name} · {name}")
-            finished[name] = open_runs.enter_context(
-                finished_arm(arm, folder / name, settings.seeds, bar.update, say)
-            )
+            opened = [
+                open_runs.enter_context(
+                    runs.Run.open(folder / name / f"seed={seed}", plain(arm), seed=seed)
+                )
+                for seed in range(settings.seeds)
+            ]
+            bar.update(sum(run.done for run in opened) * _steps(arm))
+            if not all(run.done for run in opened):
+                compilation_cache.switch_on()
+                (_compute if _is_computed(arm) else _train)(arm, opened, bar.update, say)
+            finished[name] = opened
     recorded = {
         **experiment.record(settings, finished),
         "scale": f"{experiment.scale(arms)}, {settings.seeds} seed{'s' * (settings.seeds > 1)}",
@@ -284,29 +294,6 @@ def perform(experiment: Experiment, settings: Any, folder: Path) -> dict[str, An
         recorded["claims"] = fixed.read_text()
     runs.save_arrays(folder / "recorded.npz", **recorded)
     return runs.load_arrays(folder / "recorded.npz")
-
-
-@contextlib.contextmanager
-def finished_arm(
-    arm: Any, folder: Path, seeds: int, progress: Callable, say: Callable
-) -> Iterator[list[runs.Run]]:
-    """The runs of one arm, `folder/seed=K`, open; what is missing of them is trained or computed.
-
-    Args:
-        progress, say: as for `coherence.lab.training.train`.
-    """
-    from .training import compilation_cache
-
-    with contextlib.ExitStack() as stack:
-        opened = [
-            stack.enter_context(runs.Run.open(folder / f"seed={seed}", plain(arm), seed=seed))
-            for seed in range(seeds)
-        ]
-        progress(sum(run.done for run in opened) * _steps(arm))
-        if not all(run.done for run in opened):
-            compilation_cache.switch_on()
-            (_compute if _is_computed(arm) else _train)(arm, opened, progress, say)
-        yield opened
 
 
 def _is_computed(arm: Any) -> bool:
