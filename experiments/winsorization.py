@@ -27,7 +27,8 @@ from coherence.lab.training.classification import Classification
 
 CURVES = ("train_accuracy", "test_accuracy", "pristine_accuracy", "corrupt_accuracy")
 NOISE, C = 0.5, 2.0  # where the claims are judged
-MEMORIZED = 0.9
+NOISES = (0.25, 0.5, 0.75, 1.0)  # and where the source's own criterion is
+MEMORIZED = 0.5
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,9 @@ SOURCE_PRESET = "paper"
 # first version on digits (8 seeds, inconclusive: one run of SGD spiked at its last step, so
 # "memorized" is asked of the whole run now; at equal fit winsorizing had memorized more than
 # early-stopped SGD), and single runs of c = 0 and 2 on 2,000 and 5,000 images for whether they
-# memorize.
+# memorize. "Only true labels fitted", and that SGD has memorized with half of the corrupt examples
+# instead of nine tenths: before the runs of `columns` and `levels`, after those of `cpu` and
+# `column`, where SGD fitted 73 % in 60 epochs, and c = 2 at most a tenth.
 
 
 def arms(settings):
@@ -118,6 +121,11 @@ def _cell(recorded, name, noise, c):
     return recorded[name][_place(recorded, "noise", noise), _place(recorded, "c", c)]
 
 
+def proper_accuracy(noise, classes=10):
+    """Training accuracy where true labels are fitted, and random ones as often as by chance."""
+    return 1 - noise + noise / classes
+
+
 def adjusted_overfit(recorded, classes=10):
     """Training accuracy beyond what a perfect fit of the true labels explains.
 
@@ -134,6 +142,11 @@ def judge(recorded):
     if has(0.0, 0.0) and largest:
         sgd, pulled = (_cell(recorded, "train_accuracy", 0.0, c)[:, -1] for c in (0.0, largest))
         tested["large c hurts fitting"] = sgd - pulled
+    for noise in NOISES:
+        if has(noise, 0.0, C):
+            fitted = _cell(recorded, "train_accuracy", noise, C)[:, -1] - proper_accuracy(noise)
+            claim = {f"only true labels fitted, {noise:.0%} random": fitted}
+            tested |= given(_unmemorized(recorded, noise), claim)
     if not has(NOISE, 0.0, C):
         return tested
     corrupt, pristine, test = (
@@ -152,8 +165,12 @@ def judge(recorded):
     if len(recorded["c"]) > 2:
         overfit = adjusted_overfit(recorded)[_place(recorded, "noise", NOISE), :, :, -1].T
         under_noise["overfit falls with c"] = rank_correlation(recorded["c"], overfit)
-    missing = too_low(corrupt[0.0].max(-1), MEMORIZED, "SGD did not memorize: corrupt accuracy")
-    return tested | given(missing, under_noise)
+    return tested | given(_unmemorized(recorded, NOISE), under_noise)
+
+
+def _unmemorized(recorded, noise):
+    corrupt = _cell(recorded, "corrupt_accuracy", noise, 0.0).max(-1)
+    return too_low(corrupt, MEMORIZED, "SGD did not memorize: corrupt accuracy")
 
 
 def _by_rate(recorded):

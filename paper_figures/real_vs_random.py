@@ -22,6 +22,8 @@ above true labels at a quarter of the loss (*not reproduced*).
 `real_vs_random-paper` is the source's own network, data and number of steps (one seed, so no
 verdicts): raw m-coherence of 10,000 examples reaches 44 on random labels late in training, above
 all that true labels have by then, while at equal loss true labels are ahead at all three levels.
+Where shares of random labels between none and all were trained, three more panels: **g** those at
+the first step size, **h** the layers, **i** without what finite samples add to coherence.
 `real_vs_random-cnn` is a small convolutional network on 500 colour images: true labels are ahead at
 all three levels, with both well above the orthogonal limit; from 500 images it learns so little of
 the classes (27 % of the test images) that the gap on random labels is not the half larger that the
@@ -36,8 +38,9 @@ DASHES = ("-", "--", ":")
 
 
 def draw(recorded):
-    figure, axes = style.figure(2, 3, width=10, height=2.9)
-    fit, coherence, against_loss, levels, single, generalization = axes.flat
+    is_whole = len(recorded.get("shares", ())) > 0
+    figure, axes = style.figure(3 if is_whole else 2, 3, width=10, height=2.9)
+    fit, coherence, against_loss, levels, single, generalization, *more = axes.flat
     for label in ("real", "random"):
         for method, name, dashes in _methods(recorded):
             arm, colour = f"{label},{method}", style.COLOUR[label]
@@ -70,6 +73,10 @@ def draw(recorded):
             )
     _at_levels(levels, recorded)
     _single_steps(single, recorded)
+    if is_whole:
+        _between(more[0], recorded)
+        _by_layer(more[1], recorded)
+        _corrected(more[2], recorded)
     m = recorded["m"]
     fit.set(xlabel="step", ylabel="training accuracy", xscale="log", ylim=(0, 1.03))
     fit.set_title("a  Fitting the training labels")
@@ -90,6 +97,58 @@ def draw(recorded):
     style.guide(generalization, 0.1, "chance")
     figure.legend(*fit.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)
     return figure
+
+
+def _curves(panel, recorded, arm, values, text, colour, dashes="-"):
+    steps = style.log_steps(recorded[f"{arm}/step"])
+    options = {"colour": colour, "style": dashes, "logarithmic": True}
+    style.band(panel, steps, values, text, title=panel.get_title(), **options)
+
+
+def _rates(recorded):
+    return [f"rate={rate:g}" for rate in recorded["learning_rates"]]
+
+
+def _finish(panel, recorded):
+    panel.set(xlabel="step", ylabel=f"m-coherence, m = {recorded['sample']}")
+    panel.set(xscale="log", yscale="log")
+    style.guide(panel, 1, "", "left")
+    panel.legend(fontsize=7)
+
+
+def _between(panel, recorded):
+    """Shares of random labels between none and all, at the first step size."""
+    panel.set_title("g  Shares of random labels")
+    shares = [f"{share:.0%} random" for share in recorded["shares"]]
+    labels = ["real", *shares, "random"]
+    for label, colour in zip(labels, style.SEQUENCE):
+        arm = f"{label},{_rates(recorded)[0]}"
+        _curves(panel, recorded, arm, recorded[f"{arm}/m_coherence"], label, colour)
+    _finish(panel, recorded)
+
+
+def _by_layer(panel, recorded):
+    panel.set_title("h  By layer, first step size")
+    for label in ("real", "random"):
+        arm = f"{label},{_rates(recorded)[0]}"
+        for i, (layer, dashes) in enumerate(zip(recorded["layers"], DASHES)):
+            values, text = recorded[f"{arm}/by_layer"][..., i], f"{label}, {layer}"
+            _curves(panel, recorded, arm, values, text, style.COLOUR[label], dashes)
+    _finish(panel, recorded)
+
+
+def _corrected(panel, recorded):
+    """m times the unbiased estimate of alpha: 0 where gradients are orthogonal, none below it."""
+    panel.set_title("i  Corrected for its bias")
+    m = recorded["sample"]
+    for label in ("real", "random"):
+        for rate, dashes in zip(_rates(recorded), DASHES):
+            arm = f"{label},{rate}"
+            values = (recorded[f"{arm}/m_coherence"] - 1) * m / (m - 1)
+            positive, text = np.where(values > 0, values, np.nan), f"{label}, {rate}"
+            _curves(panel, recorded, arm, positive, text, style.COLOUR[label], dashes)
+    _finish(panel, recorded)
+    panel.set(ylim=(0.1, None))
 
 
 def _methods(recorded):
