@@ -294,8 +294,25 @@ def _winsorization(**changes):
 
 def test_winsorizing_that_keeps_what_it_fits_and_memorizes_less_reproduces_every_claim():
     found = verdicts("winsorization", _winsorization())
-    assert found.keys() == {claim.name for claim in experiment("winsorization").claims}
+    others = {f"only true labels fitted, {share}% random" for share in (25, 75, 100)}
+    assert found.keys() == {claim.name for claim in experiment("winsorization").claims} - others
     assert set(found.values()) == {"reproduced"}
+
+
+def test_training_accuracy_is_judged_against_that_of_true_labels_at_every_share_of_random_ones():
+    made, shares = _winsorization(slower=np.array([])), (0.25, 0.75, 1.0)
+    wiggle = np.linspace(-0.01, 0.01, 4)
+    for name in [name for name in made if name.endswith("_accuracy") and "/" not in name]:
+        made[name] = np.array([made[name][1]] * len(shares))
+    for i, accuracy in enumerate((0.775, 0.325, 0.13)):  # the last one above chance
+        made["train_accuracy"][i, 1, :, -1] = accuracy + wiggle / 10
+    found = verdicts("winsorization", made | {"noise": np.array(shares)})
+    name = "only true labels fitted, {}% random".format
+    assert found == {
+        name(25): "reproduced",
+        name(75): "reproduced",
+        name(100): "not reproduced",
+    }
 
 
 def test_winsorizing_that_only_goes_the_same_way_more_slowly_does_not_suppress_at_equal_fit():
@@ -328,6 +345,7 @@ def test_a_grid_without_clean_labels_or_controls_judges_what_it_has():
     }
     assert verdicts("winsorization", made).keys() == {
         "memorization suppressed",
+        "only true labels fitted, 50% random",
         "suppressed at equal fit",
         "test accuracy kept",
     }
