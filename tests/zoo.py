@@ -1069,11 +1069,15 @@ def product_spelled_out():
 
 
 def products_spelled_out():
-    """With a dimension they share; and one nothing is summed over."""
-    loss = lambda p, e: (
-        jnp.sum(jnp.tanh((e[..., None] * p["w"]).sum(1))) + jnp.sum(jnp.sin(e[..., None] * p["w"]))
-    )
+    """With a dimension they share."""
+    loss = lambda p, e: jnp.sum(jnp.tanh((e[..., None] * p["w"]).sum(1)))
     return loss, {"w": normal(0, 2, 5, 3)}, normal(2, 4, 2, 5)
+
+
+def product_that_nothing_sums():
+    """Rows of an example's gradient would be as large as the parameter."""
+    loss = lambda p, e: jnp.sum(jnp.sin(e[:, None] * p["w"]))
+    return loss, {"w": normal(0, 5, 3)}, normal(2, 4, 5)
 
 
 def checkpointed_block():
@@ -1183,7 +1187,7 @@ SITUATIONS = {
         no_step,
         one_step,
     ),
-    "products spelled out": (product_spelled_out, products_spelled_out),
+    "products spelled out": (product_spelled_out, products_spelled_out, product_that_nothing_sums),
     "checkpoints": (checkpointed_block, checkpointed_steps, checkpointed_branch),
 }
 LARGE_SITUATIONS = {
@@ -1195,5 +1199,6 @@ RECOMPUTED_SITUATIONS = {
     affine_backward: {"w"},
     complex_weights: {"im"},
     ordinary_differential_equation: {"all"},
+    product_that_nothing_sums: {"w"},
     scaled_step_by_step: {"all"},
 }

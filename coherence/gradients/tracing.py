@@ -130,7 +130,7 @@ class Walk:
         if equation.primitive.name == "mul" and is_large(x):
             data = plain[1 - place]
             if np.ndim(data) == np.ndim(x.value) and np.size(data) < np.size(x.value):
-                return [Product(x, data, *jax_internals.evaluate(equation, plain), *shares)]
+                return [Product(x, data, *jax_internals.evaluate(equation, plain))]
         if isinstance(x, Tracked) and x.is_zero and equation.primitive.name not in SHIFTS:
             aval = equation.outvars[0].aval
             axes = frozenset().union(*map(jax_internals.varying_axes, plain))
@@ -170,7 +170,8 @@ class Walk:
         if isinstance(x, Joined):
             return jnp.concatenate([self.plain(part, name) for part in x.parts], x.axis)
         if isinstance(x, Product):
-            return self._meet(x.value, x.data, (x.share,))
+            self.given_up.setdefault(x.parameter.leaf, "mul")
+            return x.value
         if not isinstance(x, Tracked):
             return value_of(x)
         if is_large(x):

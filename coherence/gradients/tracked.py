@@ -76,14 +76,13 @@ class Share:
 class Product:
     """A large parameter times data that are broadcast to its shape.
 
-    A sum over axes would make a matrix product of it; `share` is the parameter's part where nothing
-    sums.
+    A sum over axes would make a matrix product of it; where nothing sums, the leaf is given up: its
+    gradients would be rows as large as itself.
     """
 
     parameter: Tracked
     data: Any
     value: Any
-    share: Share
 
 
 @dataclasses.dataclass(frozen=True)

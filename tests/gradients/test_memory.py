@@ -86,6 +86,13 @@ def test_weights_met_in_odd_ways_are_not_formed_for_every_example(loss, size):
     assert memory(norms_and_mean(loss), shape(*size), shape(M, D)) < rows / 8
 
 
+def test_an_elementwise_product_with_broadcast_data_is_named_and_not_formed():
+    loss = lambda w, e: jnp.sum(jnp.tanh(e[:, None] * w))
+    with pytest.warns(co.gradients.RecomputedWarning, match=r"first data: all \(mul\)\."):
+        needed = memory(norms_and_mean(loss), shape(*SQUARE), shape(M, D))
+    assert needed < 4 * M * D * D / 8
+
+
 def test_masked_weights_are_formed_a_few_examples_at_a_time():
     many = 16 * M  # the array of all would have 64 MiB
     assert memory(norms_and_mean(masked_in_a_scan), shape(*SQUARE), shape(many, D)) < 2**26 / 1.5
