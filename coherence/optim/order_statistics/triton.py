@@ -1,7 +1,8 @@
 """The clipped mean of outer products as one kernel for CUDA devices.
 
 XLA makes one loop of a selection on CPU. On a GPU it cuts the thousand operations into many
-kernels, which pass what they keep through memory; this one keeps it in registers.
+kernels, which pass what they keep through memory; this one keeps it in registers. JAX 0.12 warns
+that it will drop Triton; the others remain.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
+from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 
 from coherence import per_example_value_and_grad
 from coherence.lab.runs import Run
@@ -112,10 +113,13 @@ def test_samples_that_cannot_be_are_refused():
         Classification(probes=(), stopping=evidence()).build(0)
 
 
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated")  # JAX 0.12
 def test_the_kernel_for_cuda_lowers_seeds_side_by_side():
     kernel = jax.vmap(lambda a, d: triton.clipped_mean(a, d, k=8))
     unstable = export.DisabledSafetyCheck.custom_call("__gpu$xla.gpu.triton")
-    lowered = export.export(jax.jit(kernel), platforms=["cuda"], disabled_checks=[unstable])(
-        np.zeros((2, 1, 100, 70), np.float32), np.zeros((2, 1, 100, 30), np.float32)
-    )
+    device = AbstractDevice("NVIDIA H100", num_cores=132, platform="gpu")
+    with use_abstract_mesh(AbstractMesh((1,), ("x",), abstract_device=device)):
+        lowered = export.export(jax.jit(kernel), platforms=["cuda"], disabled_checks=[unstable])(
+            np.zeros((2, 1, 100, 70), np.float32), np.zeros((2, 1, 100, 30), np.float32)
+        )
     assert "xla.gpu.triton" in lowered.mlir_module()
