@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coherence.lab.analysis import first_at, single, stacked, tabulate, under
+from coherence.lab.analysis import alpha_ratio, first_at, single, stacked, tabulate, under
 from coherence.lab.experiment import all_arms
 from coherence.lab.settings import AE, VAE, ConvVAE, Datasets, adam, circles, mnist
 from coherence.lab.training.autoencoding import Autoencoding
@@ -199,13 +199,12 @@ def at(recorded, arm, values, level=None):
     return first_at(recorded[f"{arm}/unexplained"], values, level, falling=True)
 
 
-def logs(recorded, arm, term, part):
-    """log2 of the m-coherence of one term's gradients in a part or a layer: [seed, step]."""
+def coherence(recorded, arm, term, part):
+    """m-coherence of one term's gradients in a part or a layer: [seed, step]."""
     kind, names = "by_part", list(PARTS)
     if part not in PARTS:
         kind, names = "by_layer", list(recorded[f"{arm}/layers"])
-    values = recorded[f"{arm}/{kind}"][TERMS.index(term), ..., names.index(part)]
-    return np.log2(values.astype(float))
+    return recorded[f"{arm}/{kind}"][TERMS.index(term), ..., names.index(part)].astype(float)
 
 
 def judge(recorded):
@@ -219,46 +218,54 @@ def judge(recorded):
     kl, both = ("kl", "encoder"), ("circles-vae", "circles-conv_vae")
 
     def late(arm, where, level=LATE):
-        return at(recorded, arm, logs(recorded, arm, *where), level)
+        return at(recorded, arm, coherence(recorded, arm, *where), level)
 
-    def ratio(where, other, level=LATE):
-        return lambda arm: late(arm, where, level) - late(arm, other, level)
+    def ratio(top, bottom):
+        return alpha_ratio(top, bottom, int(recorded["m"]))
 
-    def fall(where, level=LATE):
-        return lambda arm: late(arm, where, None) - late(arm, where, level)
+    def above(where, other, names, level=LATE):
+        parts = {arm: ratio(late(arm, where, level), late(arm, other, level)) for arm in names}
+        return parts, _missing(recorded, names, level)
 
-    def least(statistic, names, level=LATE):
-        return np.min([statistic(name) for name in names], 0), _missing(recorded, names, level)
+    def fall(where, names, level=LATE):
+        parts = {arm: ratio(late(arm, where, None), late(arm, where, level)) for arm in names}
+        return parts, _missing(recorded, names, level)
 
     tested = {
-        "decoder above encoder early": least(ratio(decoder, encoder, MEAN), networks, MEAN),
-        "decoder above encoder later": least(ratio(decoder, encoder), networks),
-        "what all images share comes first": least(fall(decoder, MEAN), networks, MEAN),
+        "decoder above encoder early": above(decoder, encoder, networks, MEAN),
+        "decoder above encoder later": above(decoder, encoder, networks),
+        "what all images share comes first": fall(decoder, networks, MEAN),
     }
     if vaes:
-        cosines = [at(recorded, arm, recorded[f"{arm}/cosine"], LATE) for arm in vaes]
-        variances = ratio(("kl", "encoder/log_var"), ("kl", "encoder/mu"))
+        cosines = {arm: at(recorded, arm, recorded[f"{arm}/cosine"], LATE) for arm in vaes}
+        variances = above(("kl", "encoder/log_var"), ("kl", "encoder/mu"), vaes)
         tested |= {
-            "KL above reconstruction at first": least(ratio(kl, encoder, None), vaes)[0],
-            "KL falls apart as the code spreads": least(fall(kl), vaes),
-            "KL agrees on variances": least(variances, vaes),
-            "the terms oppose each other": (np.max(cosines, 0), _missing(recorded, vaes, LATE)),
+            "KL above reconstruction at first": above(kl, encoder, vaes, None)[0],
+            "KL falls apart as the code spreads": fall(kl, vaes),
+            "KL agrees on variances": variances,
+            "the terms oppose each other": (cosines, _missing(recorded, vaes, LATE)),
         }
     if pairs:
-        noiseless = [late(f"{data}-ae", encoder) - late(f"{data}-vae", encoder) for data in pairs]
+        noiseless = {
+            data: ratio(late(f"{data}-ae", encoder), late(f"{data}-vae", encoder)) for data in pairs
+        }
         missing = _missing(recorded, set(networks) - set(both[1:]), LATE)
-        tested["noise in the code costs coherence"] = np.min(noiseless, 0), missing
+        tested["noise in the code costs coherence"] = noiseless, missing
     if set(both) <= set(networks):
         dense, convolutional = (late(arm, ("loss", "whole")) for arm in both)
-        above_dense = convolutional - dense, _missing(recorded, both, LATE)
-        within = ratio(*(("loss", part) for part in PARTS[-2:]))
-        tested["convolutional network above dense"] = above_dense
-        tested["convolutions above dense layers"] = least(within, both[1:])
+        tested["convolutional network above dense"] = (
+            ratio(convolutional, dense),
+            _missing(recorded, both, LATE),
+        )
+        within = (("loss", part) for part in PARTS[-2:])
+        tested["convolutions above dense layers"] = above(*within, both[1:])
     return tested
 
 
 def _missing(recorded, networks, level):
     """What claims about these networks lack at a level, or `None`."""
+    if level is None:
+        return None
     left = max(recorded[f"{arm}/unexplained"].min(-1).max() for arm in networks)
     words = f"a run never got to an unexplained variance of {level:g}: {left:.2f}"
     return None if left <= level else words
@@ -275,7 +282,7 @@ def table(recorded):
         for when, level in {"at first": None, "mean learned": MEAN, "later": LATE}.items():
             values = lambda curves, arm=arm, level=level: at(recorded, arm, curves, level)
             coherence = {
-                heading: 2 ** values(logs(recorded, arm, *where))
+                heading: values(coherence(recorded, arm, *where))
                 for heading, where in columns.items()
             }
             angle = values(recorded[f"{arm}/cosine"])

@@ -17,7 +17,15 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from coherence.lab.analysis import first_at, single, stacked, tabulate, too_high, under
+from coherence.lab.analysis import (
+    alpha_ratio,
+    first_at,
+    single,
+    stacked,
+    tabulate,
+    too_high,
+    under,
+)
 from coherence.lab.report.tables import plus_minus
 from coherence.lab.settings import MLP, adagrad, adam, digits, label_noise, mnist, rmsprop, sgd
 from coherence.lab.training.classification import Classification
@@ -244,20 +252,15 @@ def _kept(arm, sgd):
 
 def judge(recorded):
     small, large = (f"b={recorded['batches'][place]}" for place in (0, -1))
-    at_loss, at_steps = [], []
+    at_loss, at_steps = {}, {}
     for size in SIZES:
         pair = (f"{large},{size}", f"{small},{size}")
         fits = [at_level(recorded, arm, "test_accuracy", FITTED) for arm in pair]
-        at_loss.append(np.subtract(*fits))
-        at_steps.append(np.subtract(*(after_steps(recorded, arm) for arm in pair)))
+        at_loss[f"{size} steps"] = np.subtract(*fits)
+        at_steps[f"{size} steps"] = np.subtract(*(after_steps(recorded, arm) for arm in pair))
     large_end, small_end = (recorded[f"{large},{size}/test_accuracy"][:, -1] for size in SIZES)
-    sgd = str(recorded["SGD"])
-    coherent = {name: coherence(recorded, name) for name in recorded["others"]}
-    apart = [np.abs(values - coherence(recorded, sgd)).mean(0) for values in coherent.values()]
-    fitted = np.array(
-        [at_level(recorded, name, "test_accuracy", FITTED) for name in (sgd, *coherent)]
-    )
-    coherent["SGD"] = coherence(recorded, sgd)
+    sgd, others = str(recorded["SGD"]), list(map(str, recorded["others"]))
+    fitted = {name: at_level(recorded, name, "test_accuracy", FITTED) for name in (sgd, *others)}
     spread = recorded["redrawn/without"] / recorded["redrawn/one"][..., None]
     n, b = int(recorded["examples"]), recorded["drawn"]
     arms = [f"b={size},{step}" for size in recorded["batches"] for step in SIZES]
@@ -266,45 +269,49 @@ def judge(recorded):
     unreached = None if max(lowest) <= FITTED else words
     tested = {
         "full batch generalizes": small_end,
-        "full batch as good at equal loss": (np.min(at_loss, 0), unreached),
-        "full batch as good after equal steps": np.min(at_steps, 0),
+        "full batch as good at equal loss": (at_loss, unreached),
+        "full batch as good after equal steps": at_steps,
         "small steps as good as large": small_end - large_end,
         "variance falls as 1/b": slopes(recorded).ravel(),
         "faster without replacement": np.log2(spread / ((n - b) / (b * (n - 1)))).ravel(),
-        "other optimizers as coherent": np.max(apart, 0),
-        "other optimizers as good": (fitted[1:] - fitted[0]).min(0),
+        "other optimizers as good": {name: fitted[name] - fitted[sgd] for name in others},
     }
     for kind in GAPS:
-        fall = largest_fall(gap(recorded, f"{large},small", kind))
+        fall = falls(recorded, f"{large},small", kind)
         tested[f"the gap in {kind} never falls"] = fall, unreached
     for name in TRUE:
-        beyond = _beyond_random(recorded, coherent, name)
+        beyond = _beyond_random(recorded, sgd if name == "SGD" else name, name)
         tested[f"true labels more coherent with {name}"] = beyond
+    as_coherent = {f"{other} over SGD": (other, sgd) for other in others}
+    as_coherent |= {f"SGD over {other}": (sgd, other) for other in others}
+    tested["other optimizers as coherent"] = {
+        name: _ratio(recorded, *arms) for name, arms in as_coherent.items()
+    }
     return tested
 
 
-def _beyond_random(recorded, coherent, name):
-    """log2 of m-coherence with true labels over random ones, mean over losses: [seed].
+def _ratio(recorded, above, below):
+    """Of unbiased alpha, one arm over another, pooled over the losses of `LEARNING`."""
+    pooled = [
+        np.mean([at_level(recorded, arm, "m_coherence", level) for level in LEARNING], 0)
+        for arm in (above, below)
+    ]
+    return alpha_ratio(*pooled, int(recorded["examples"]))
 
-    And what is missing.
-    """
-    if name not in coherent or name not in recorded["random"]:
+
+def _beyond_random(recorded, arm, name):
+    """Unbiased alpha with true labels over random ones, and what is missing."""
+    if name not in (*recorded["others"], "SGD") or name not in recorded["random"]:
         return np.array([]), f"{name} was not run with true and with random labels"
     lowest = recorded[f"{name},random/train_loss"].min(-1)
     words = "random labels were not learned: training loss"
     missing = too_high(lowest, LEARNING[-1], words)
-    difference = coherent[name] - coherence(recorded, f"{name},random")
-    return difference.mean(0), missing and f"{missing} nats"
+    return _ratio(recorded, arm, f"{name},random"), missing and f"{missing} nats"
 
 
 def at_level(recorded, arm, name, level):
     """What was measured when the training loss first fell to a level: [seed]."""
     return first_at(recorded[f"{arm}/train_loss"], recorded[f"{arm}/{name}"], level, falling=True)
-
-
-def coherence(recorded, arm):
-    """log2 of m-coherence at the losses between which learning happens: [level, seed]."""
-    return np.log2([at_level(recorded, arm, "m_coherence", level) for level in LEARNING])
 
 
 def after_steps(recorded, arm):
@@ -319,9 +326,22 @@ def gap(recorded, arm, kind):
     return difference if kind == "loss" else -difference
 
 
-def largest_fall(gaps):
-    """Of each gap [seed, step], from any measurement to a later one, over its end: [seed]."""
-    return (np.maximum.accumulate(gaps, -1) - gaps).max(-1) / gaps[:, -1]
+def falls(recorded, arm, kind):
+    """How far a gap falls from each measurement to every later one: {what: [seed]}.
+
+    Over its mean at the end. A seed's largest fall would be above 0 wherever there is noise.
+    """
+    step, gaps = recorded[f"{arm}/step"], gap(recorded, arm, kind)
+    gaps = gaps / gaps[:, -1].mean()
+    return {
+        f"steps {step[i]} to {step[j]}": gaps[:, i] - gaps[:, j]
+        for i, j in zip(*np.triu_indices(len(step), 1))
+    }
+
+
+def mean_fall(recorded, arm, kind):
+    """The largest fall of the mean over seeds."""
+    return f"{max(np.mean(fall) for fall in falls(recorded, arm, kind).values()):.3f}"
 
 
 def slopes(recorded):
@@ -351,21 +371,24 @@ def table(recorded):
                     "at the end": recorded[f"{arm}/test_accuracy"][:, -1],
                     f"loss gap at {FITTED:g}": fitted["loss"],
                     "accuracy gap": fitted["accuracy"],
-                    "fall of loss gap": largest_fall(gaps["loss"]),
-                    "of accuracy gap": largest_fall(gaps["accuracy"]),
+                    "fall of loss gap": mean_fall(recorded, arm, "loss"),
+                    "of accuracy gap": mean_fall(recorded, arm, "accuracy"),
                 }
             )
     named = {name: name for name in recorded["others"]}
     named |= {f"{name},random": f"{name},random" for name in recorded["random"]}
     for name, arm in {"SGD": str(recorded["SGD"]), **named}.items():
-        levels = zip(LEARNING, coherence(recorded, arm))
-        at = {f"m-coh. at {level:g}": 2**values for level, values in levels}
+        at = {
+            f"m-coh. at {level:g}": at_level(recorded, arm, "m_coherence", level)
+            for level in LEARNING
+        }
         fitted = at_level(recorded, arm, "test_accuracy", FITTED)
         optimizers.append({"optimizer": name, **at, f"test at {FITTED:g}": fitted})
     slope = plus_minus(slopes(recorded).mean(1))
     note = (
         f"slope of log variance of a batch's gradient over log batch size: {slope};\n"
-        "at training losses of so many nats; - where a seed never gets there; falls: largest, over "
-        f"the gap at the end;\nm-coherence of all {recorded['examples']} training examples"
+        "at training losses of so many nats; - where a seed never gets there; falls: largest of\n"
+        "the mean gap, over the gap at the end; m-coherence of all "
+        f"{recorded['examples']} training examples"
     )
     return f"{tabulate(batches)}\n\n{tabulate(optimizers, note)}"

@@ -237,7 +237,9 @@ def judge(recorded):
         "large factor: an autoencoder's error": np.log2(drawn / recorded["AE/test_reconstruction"]),
         "large factor: codes less normal": large["from_normal"] - usual["from_normal"],
         "cross-entropy weighs more than squared error": cross - sigmoid,
-        "untrained losses in four reductions": 0.05 - abs(untrained - 1).max(1),
+        "untrained losses in four reductions": {
+            f"reduction {k + 1}": 0.05 - abs(values - 1) for k, values in enumerate(untrained.T)
+        },
         "plain sampling teaches the encoder nothing": recorded["untrained/plain"][:, 0],
     }
 

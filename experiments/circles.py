@@ -13,7 +13,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coherence.lab.analysis import single, stacked, tabulate, under
+from coherence.lab.analysis import (
+    cross_fitted,
+    single,
+    stacked,
+    tabulate,
+    under,
+)
 from coherence.lab.experiment import all_arms
 from coherence.lab.settings import AE, VAE, ConvVAE, adam, circles
 from coherence.lab.training.autoencoding import Autoencoding
@@ -215,11 +221,11 @@ def judge(recorded):
     return {
         **losses,
         "ConvVAE: z is the radius": recorded["ConvVAE/spearman"],
-        "z becomes normal": np.minimum(ae - vae, vae - conv),
+        "z becomes normal": {"AE to VAE": ae - vae, "VAE to ConvVAE": vae - conv},
         "VAE: samples nearer to circles than the AE's": closer(distance["AE"], distance["VAE"]),
         "ConvVAE: samples nearer than the VAE's": closer(distance["VAE"], distance["ConvVAE"]),
         "VAE: samples nearer even if the AE's z is fitted": closer(fitted, distance["VAE"]),
-        "AE: anomalies reconstruct badly": recorded["AE/anomaly"].min(1),
+        "AE: anomalies reconstruct badly": dict(zip(ANOMALIES, recorded["AE/anomaly"].T)),
         "ConvVAE: KL collapses and recovers": collapse(epoch, recorded["ConvVAE/kl"]),
     }
 
@@ -231,12 +237,14 @@ def off(losses, printed):
 
 
 def collapse(epoch, kl):
-    """Doublings of KL [seed, time] from its lowest between epochs 1 and 10: [seed].
+    """Doublings of KL [seed, time] from its lowest between epochs 1 and 10: {what: [seed]}.
 
-    To the less of its highest in epoch 1 and its last.
+    To its highest in epoch 1 and to its last. The lowest is read where the other seeds' mean is.
     """
-    early, middle = kl[:, epoch <= 1].max(1), kl[:, (epoch >= 1) & (epoch <= 10)].min(1)
-    return np.log2(np.minimum(early, kl[:, -1]) / middle)
+    later = (epoch >= 1) & (epoch <= 10)
+    lowest = cross_fitted(kl[:, later], np.argmin)
+    highest = cross_fitted(kl[:, epoch <= 1], np.argmax)
+    return {"fall": np.log2(highest / lowest), "recovery": np.log2(kl[:, -1] / lowest)}
 
 
 def table(recorded):

@@ -16,7 +16,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coherence.lab.analysis import first_at, single, tabulate, too_low, under
+from coherence.lab.analysis import (
+    alpha_ratio,
+    first_at,
+    single,
+    tabulate,
+    too_low,
+    under,
+)
 
 MOST = 0.4  # of the labels permuted: where drops of accuracy are judged
 LEVEL = 1.6  # nats; log 10 = 2.3 at chance, and softmax regression ends near 1.1 with most noise
@@ -283,11 +290,16 @@ def judge(recorded):
         errors = [values(name, "calibration_error") for name in ("gaussian_nb", NETWORKS[0])]
         tested["naive Bayes is worse calibrated than softmax regression"] = np.subtract(*errors)
     if has(NETWORKS[0]):
-        falls = [np.divide(*values(name, "coherence")) for name in NETWORKS if name in names]
-        tested["wrong labels make gradients less coherent"] = np.mean(np.log2(falls), 0)
+        tested["wrong labels make gradients less coherent"] = {
+            name: alpha_ratio(*values(name, "coherence"), int(recorded["m"]))
+            for name in NETWORKS
+            if name in names
+        }
     if has("mlp_m3", *STOPPED):
-        best = np.maximum(*(accuracy[name][-1] for name in STOPPED))
-        tested["the median of means beats stopping early"] = accuracy["mlp_m3"][-1] - best
+        tested["the median of means beats stopping early"] = {
+            f"{steps} steps": accuracy["mlp_m3"][-1] - accuracy[name][-1]
+            for name, steps in STOPPED.items()
+        }
     unmet = lambda name: not_memorized(recorded) if name.startswith("the median of") else None
     return {name: (differences, unmet(name)) for name, differences in tested.items()}
 

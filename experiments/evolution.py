@@ -12,7 +12,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coherence.lab.analysis import single, stacked, stacked_parts, tabulate, too_low, under
+from coherence.lab.analysis import (
+    alpha_ratio,
+    cross_fitted,
+    single,
+    stacked,
+    stacked_parts,
+    tabulate,
+    too_low,
+    under,
+)
 from coherence.lab.experiment import all_arms
 from coherence.lab.settings import CNN, MLP, Probing, label_noise, mnist, sgd
 from coherence.lab.training.classification import Classification
@@ -113,10 +122,6 @@ scale = all_arms
 # was not looked at.
 
 
-def _hump(noise):
-    return f"coherence rises, peaks and falls, {noise:.0%} noise"
-
-
 def arms(settings):
     run, sgd = settings.run, settings.run.optimizer
     grid = {
@@ -174,22 +179,27 @@ def smoothed(values):
 
 
 def peak(curve):
-    """Where a curve is highest above both its lowest before and its last point.
+    """Where a curve is highest above both its lowest before and its last point, and that lowest.
 
     Returns:
-        The index, and log2 of the lesser of these heights.
+        Two indices: the lowest before, the peak.
     """
     logs = np.log2(curve)
     height = np.minimum(logs - np.minimum.accumulate(logs), logs - logs[-1])
-    return int(np.argmax(height)), float(height.max())
+    top = int(np.argmax(height))
+    return [int(np.argmin(logs[: top + 1])), top]
 
 
 def peaks(recorded, arm):
-    """Step, value and height of the peak of the smoothed m-coherence: three [seed]."""
+    """Step of each seed's own peak of the smoothed m-coherence, and its rise and fall: [seed] each.
+
+    m-coherence before, at the peak and at the end are read where the other seeds' mean curve has
+    them: a curve's own peak is above the truth wherever there is noise.
+    """
     curves = smoothed(recorded[f"{arm}/m_coherence"].astype(float))
-    places, heights = zip(*map(peak, curves))
-    values = np.array([curve[i] for curve, i in zip(curves, places)])
-    return recorded[f"{arm}/step"][list(places)], values, np.array(heights)
+    step = recorded[f"{arm}/step"][[peak(curve)[1] for curve in curves]]
+    before, top = cross_fitted(curves, peak).T
+    return step, before, top, curves[:, -1]
 
 
 def middle(loss, values):
@@ -205,28 +215,37 @@ def middle(loss, values):
 
 
 def judge(recorded):
-    noise, arms = recorded["noise"], list(map(str, recorded["arms"]))
-    grid, cnns = arms[:-1], [f"cnn-{level:g}" for level in noise]
+    noise, arms, m = recorded["noise"], list(map(str, recorded["arms"])), int(recorded["m"])
+    grid, cnns = arms[:-1], {f"{level:.0%} noise": f"cnn-{level:g}" for level in noise}
     whole = {arm: recorded[f"{arm}/m_coherence"].astype(float) for arm in arms}
-    memorized = _unfitted(recorded, cnns)
-    when, values, heights = zip(*(peaks(recorded, arm) for arm in cnns))
-    dense, hidden = zip(*(_above_dense(recorded, level) for level in noise))
+    memorized = _unfitted(recorded, cnns.values())
+    found = [peaks(recorded, arm) for arm in cnns.values()]
+    when, before, top, last = map(np.array, zip(*found))
     early = {arm: recorded[f"{arm}/step"] <= TRANSIENT for arm in grid}
-    falls = [np.log2(whole[a][:, 0] / whole[a][:, early[a]].min(1)) for a in grid]
-    later = _smallest_rise(np.log2(np.maximum(when, 1)))
-    last = [np.log2(smoothed(whole[arm])[:, -1]) for arm in cnns]
+    later, lower = {}, {}
+    for k, name in enumerate(list(cnns)[1:]):
+        later[name] = np.diff(np.log2(np.maximum(when, 1)), axis=0)[k]
+        lower[name] = alpha_ratio(top[k], top[k + 1], m)
+    dense, hidden = {}, {}
+    for name, level in zip(cnns, noise):
+        dense[name], hidden[name] = _above_dense(recorded, level)
     tested = {
-        "a first transient": np.min(falls, 0),
-        "it starts from nearly m": np.min([whole[a][:, 0] for a in grid], 0) / recorded["m"],
-        "more noise, later peak": (later, memorized),
-        "more noise, lower peak": (_smallest_rise(-np.log2(values)), memorized),
-        "convolutions above the dense layer": np.min(dense, 0),
-        "convolutions above an MLP's layers": np.min(hidden, 0),
-        "back to the orthogonal limit": (np.max(last, 0), memorized),
-        "layers recombine to the whole": np.max([recorded[f"{a}/deviation"] for a in arms], 0),
+        "a first transient": {
+            arm: np.log2(whole[arm][:, 0] / whole[arm][:, early[arm]][:, -1]) for arm in grid
+        },
+        "it starts from nearly m": {arm: whole[arm][:, 0] / m for arm in grid},
+        "convolutions above the dense layer": dense,
+        "convolutions above an MLP's layers": hidden,
+        "back to the orthogonal limit": (dict(zip(cnns, np.log2(last))), memorized),
+        "layers recombine to the whole": {arm: recorded[f"{arm}/deviation"] for arm in arms},
     }
-    for level, arm, height in zip(noise, cnns, heights):
-        tested[_hump(level)] = height, _unfitted(recorded, [arm])
+    if later:
+        tested["more noise, later peak"] = later, memorized
+        tested["more noise, lower peak"] = lower, memorized
+    for name, arm, *readings in zip(cnns, cnns.values(), before, top, last):
+        first, highest, end = readings
+        hump = {"rise": np.log2(highest / first), "fall": np.log2(highest / end)}
+        tested[f"coherence rises, peaks and falls, {name}"] = hump, _unfitted(recorded, [arm])
     for name, arm in NOTHING.items():
         tested[f"coherence out of nothing, {name}"] = _middle(recorded, arm)
     return tested
@@ -238,31 +257,30 @@ def _unfitted(recorded, arms):
     return too_low(accuracies, MEMORIZED, "a run did not fit its labels: training accuracy")
 
 
-def _smallest_rise(values):
-    """From one share of noise to the next, the smallest: [seed] of [noise, seed]."""
-    return np.diff(values, axis=0).min(0) if len(values) > 1 else np.array([])
-
-
 def _middle(recorded, arm, name="m_coherence"):
     """log2 of m-coherence in the middle of training: [seed], by layer [seed, layer]."""
     return middle(recorded[f"{arm}/loss"], np.log2(recorded[f"{arm}/{name}"].astype(float)))
 
 
 def _above_dense(recorded, level):
-    """How far the convolutions are above their network's dense layer, and above an MLP's layers.
+    """Unbiased alpha of the convolutions over their dense layer and over an MLP's hidden layers.
 
-    The hidden ones; two of [seed].
+    Means over layers, pooled over the middle of training.
     """
-    cnn, mlp = (_middle(recorded, f"{name}-{level:g}", "by_layer") for name in ("cnn", "mlp"))
-    convolutions = cnn[:, :-1].mean(1)  # the output layer comes last
-    return convolutions - cnn[:, -1], convolutions - mlp[:, :-1].mean(1)
+    cnn, mlp = (
+        middle(recorded[f"{arm}/loss"], recorded[f"{arm}/by_layer"].astype(float))
+        for arm in (f"cnn-{level:g}", f"mlp-{level:g}")
+    )
+    convolutions, m = cnn[:, :-1].mean(1), int(recorded["m"])  # the output layer comes last
+    others = cnn[:, -1], mlp[:, :-1].mean(1)
+    return [alpha_ratio(convolutions, other, m) for other in others]
 
 
 def table(recorded):
     rows = []
     for arm in recorded["arms"]:
         curve = recorded[f"{arm}/m_coherence"].astype(float)
-        steps, values, _ = peaks(recorded, arm)
+        steps, _, values, _ = peaks(recorded, arm)
         layers = zip(recorded[f"{arm}/layers"], _middle(recorded, arm, "by_layer").T)
         rows.append(
             {

@@ -5,12 +5,13 @@ Numpy only; everything here reads finished runs or recorded arrays.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from coherence.lab.claims import Ratio
 from coherence.lab.report.records import track
 from coherence.lab.report.tables import aligned, plus_minus
 from coherence.lab.runs import Run
@@ -93,17 +94,18 @@ def pooled_windows(run: Run, length: int) -> tuple[NDArray, NDArray]:
 def at_losses(runs: Sequence[Run], losses: ArrayLike, length: int) -> NDArray:
     """m-coherence of training batches where their loss falls to each of `losses`: [seed, loss].
 
-    Pooled over the first window of `length` steps whose mean loss is no higher; nan where a run
-    never gets there. `losses` is [loss], or [seed, loss].
+    Pooled over windows of `length` steps, interpolated between the last window whose mean loss is
+    higher and the first whose mean loss is not. nan where a run never gets there, or has passed it
+    within its first window: what is seen there is at another loss. `losses` is [loss], or
+    [seed, loss].
     """
     losses = np.broadcast_to(losses, (len(runs), np.shape(losses)[-1]))
     result = np.full(losses.shape, np.nan)
     for i, run in enumerate(runs):
         loss, coherence = pooled_windows(run, length)
-        for k, level in enumerate(losses[i]):
-            below = np.flatnonzero(loss <= level)
-            if below.size:
-                result[i, k] = coherence[below[0]]
+        if len(loss):
+            at = first_at(loss, coherence, losses[i], falling=True)
+            result[i] = np.where(losses[i] <= loss[0], at, np.nan)
     return result
 
 
@@ -111,6 +113,37 @@ def at_loss_levels(runs: Sequence[Run], levels: ArrayLike, length: int) -> NDArr
     """`at_losses` at multiples of each run's initial training loss: [seed, level]."""
     initial = np.array([run.records()[0]["train_loss"] for run in runs])
     return at_losses(runs, initial[:, None] * np.asarray(levels), length)
+
+
+def alpha_ratio(numerator: ArrayLike, denominator: ArrayLike, m: int) -> Ratio:
+    """Of alpha without its floor of 1/m, which hides a ratio where coherence is low.
+
+    Args:
+        numerator: m-coherence of m examples: [seed].
+        denominator: the same of what it is compared with.
+        m: how many examples.
+    """
+    pair = np.array([numerator, denominator], float)
+    above, below = pair.mean(1)
+    note = f"m-coherence {above:.3g} over {below:.3g}, m = {m}"
+    return Ratio(*(pair - 1) / (m - 1), note)
+
+
+def cross_fitted(curves: ArrayLike, place: Callable[[NDArray], Any]) -> NDArray:
+    """Each seed's curve where the mean of the others' says: [seed, ...] of [seed, time].
+
+    A curve's own maximum is above the truth wherever there is noise; its value where others have
+    theirs is not.
+
+    Args:
+        curves: [seed, time].
+        place: from a mean curve [time], the index or indices that are asked for.
+    """
+    values = np.asarray(curves, float)
+    if len(values) == 1:
+        return values[:, place(values[0])]
+    others = (values.sum(0) - values) / (len(values) - 1)
+    return np.array([curve[place(mean)] for curve, mean in zip(values, others)])
 
 
 def _moving_mean(values: NDArray, length: int) -> NDArray:

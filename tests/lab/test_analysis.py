@@ -7,7 +7,15 @@ import pytest
 import scipy.stats
 
 from coherence.lab import analysis
-from coherence.lab.analysis import at_loss_levels, at_losses, first_at, pooled_windows, stacked
+from coherence.lab.analysis import (
+    alpha_ratio,
+    at_loss_levels,
+    at_losses,
+    cross_fitted,
+    first_at,
+    pooled_windows,
+    stacked,
+)
 from coherence.lab.runs import Run
 
 
@@ -32,11 +40,32 @@ def test_a_window_divides_the_sums_not_the_ratios(run):
 
 
 def test_coherence_is_read_where_the_loss_first_falls_to_a_level(run):
-    np.testing.assert_allclose(
-        at_loss_levels([run], (0.75, 0.5, 0.1), 2), [[10 * 3 / 7, 10 * 6 / 8, np.nan]]
-    )
+    between = 10 * (3 / 7 + 6 / 8) / 2  # windows with losses of 2.5 and 1.5
+    np.testing.assert_allclose(at_loss_levels([run], (0.5, 0.1), 2), [[between, np.nan]])
     assert np.isnan(at_loss_levels([run], (0.5,), 50)).all()
     np.testing.assert_allclose(at_losses([run, run], [2.5], 2), [[10 * 3 / 7]] * 2)
+
+
+def test_a_loss_passed_within_the_first_window_is_left_out(run):
+    """There the window's coherence is that of another loss: of 3.5, the first window's."""
+    np.testing.assert_array_equal(at_losses([run], [3.6, 3.5], 2), [[np.nan, 10 * 2 / 4]])
+
+
+def test_a_place_found_on_the_other_seeds_is_not_above_the_truth():
+    noise = np.random.default_rng(0).normal(size=(2000, 8, 20))
+    assert np.mean([curves.max(1).mean() for curves in noise]) > 1.5
+    highest = [cross_fitted(curves, np.argmax).mean() for curves in noise]
+    assert abs(np.mean(highest)) < 0.03
+    peaked = np.tile([0.0, 1.0, 3.0, 2.0], (5, 1))
+    np.testing.assert_array_equal(cross_fitted(peaked, np.argmax), [3.0] * 5)
+    np.testing.assert_array_equal(cross_fitted(peaked[:1], np.argmax), [3.0])
+
+
+def test_a_ratio_of_alphas_has_no_floor():
+    top, bottom = np.array([20.0, 24.0]), np.array([2.0, 4.0])
+    numerator, denominator, note = alpha_ratio(top, bottom, 100)
+    np.testing.assert_allclose(numerator / denominator, [19.0, 23 / 3])
+    assert note == "m-coherence 22 over 3, m = 100"
 
 
 def test_curves_of_seeds_are_stacked_and_padded(run, tmp_path):

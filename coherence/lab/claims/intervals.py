@@ -46,7 +46,7 @@ def ratio_interval(
 
     Args:
         numerator: [seed].
-        denominator: [seed], of the same seeds; its mean is known to be no less than 0.
+        denominator: [seed], of the same seeds. Where its mean is below 0, a ratio is beyond any.
 
     Fieller, Some problems in interval estimation (Journal of the Royal Statistical Society B,
     1954).
@@ -63,6 +63,8 @@ def ratio_interval(
     (aa, ab), (_, bb) = np.outer((a, b), (a, b)) - t**2 * np.cov(pair) / n
     if bb <= 0 and aa <= 0:  # both means may be 0
         return Interval(point, -math.inf, math.inf)
+    if bb > 0 and b < 0:  # beyond any ratio
+        return Interval(point, point, point)
     root = math.sqrt(max(0.0, ab**2 - aa * bb))
     if bb <= 0:  # all but the ratios between the roots, of which those below 0 cannot be
         return Interval(point, _log2(max((ab - root) / bb, (ab + root) / bb)), math.inf)

@@ -38,7 +38,7 @@ class Ratio(NamedTuple):
 
     Args:
         numerator: [seed].
-        denominator: [seed], with a mean that is known to be no less than 0.
+        denominator: [seed]. Where its mean is below 0, the ratio is beyond any.
         note: the same in another measure, in words.
     """
 

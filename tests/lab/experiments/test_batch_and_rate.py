@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from coherence.lab.claims import judge
 from coherence.lab.experiment import collect, load, perform
 from coherence.lab.report import gallery
 
@@ -179,9 +180,31 @@ def test_variances_of_drawn_batches_are_those_of_their_gradients_and_follow_the_
     assert np.mean(naive) == pytest.approx(float(found["with"][0]), rel=0.1)
 
 
-def test_the_largest_fall_is_from_the_highest_point_before_not_from_the_neighbour():
-    gaps = np.array([[0.0, 0.4, 0.35, 0.3, 0.5], [0.0, 0.1, 0.2, 0.3, 0.4]])
-    assert batch_and_rate.largest_fall(gaps) == pytest.approx([0.2, 0.0])
+def test_a_gap_falls_from_any_measurement_to_a_later_one():
+    gaps = np.array([[0.0, 0.4, 0.35, 0.3, 0.5], [0.0, 0.1, 0.2, 0.3, 0.5]])
+    recorded = {"a/step": np.arange(5), "a/train_loss": 0 * gaps, "a/test_loss": gaps}
+    fall = batch_and_rate.falls(recorded, "a", "loss")
+    assert len(fall) == 10
+    assert fall["steps 1 to 3"] == pytest.approx([0.2, -0.4])
+    assert batch_and_rate.mean_fall(recorded, "a", "loss") == "-0.050"
+
+
+def test_a_gap_that_never_falls_is_not_refuted_by_noise_and_one_that_does_is():
+    """The largest fall of each seed's own curve read 0.7 where the mean only rises."""
+    rng, claim = np.random.default_rng(0), EXPERIMENT.claims[4]
+    assert claim.name == "the gap in loss never falls"
+    rising = np.linspace(0, 1, 20)
+    falling = np.where(np.arange(20) < 10, 2 * rising, rising)
+
+    def found(mean, seeds, noise):
+        gaps = mean + noise * rng.normal(size=(seeds, 20))
+        recorded = {"a/step": np.arange(20), "a/train_loss": 0 * gaps, "a/test_loss": gaps}
+        return judge(claim, batch_and_rate.falls(recorded, "a", "loss"), scale="").verdict
+
+    noisy = [found(rising, 8, 0.3) for _ in range(100)]
+    assert (noisy.count("not reproduced") <= 5, noisy.count("reproduced")) == (True, 0)
+    assert {found(rising, 32, 0.03) for _ in range(20)} == {"reproduced"}
+    assert {found(falling, 32, 0.1) for _ in range(20)} == {"not reproduced"}
 
 
 def test_a_level_is_first_reached_between_two_measurements():

@@ -17,6 +17,9 @@ SEEDS, M = 5, 500
 LAYERS = {"cnn": ["conv_0", "conv_1", "output"], "mlp": ["hidden_0", "output"]}
 
 
+HUMP = "coherence rises, peaks and falls, {:.0%} noise"
+
+
 def verdicts(recorded):
     return {j.claim.name: j.verdict for j in EXPERIMENT.judgements(recorded)}
 
@@ -83,13 +86,13 @@ def test_curves_as_the_source_describes_them_reproduce_every_claim():
     ("change", "failing"),
     [
         ({"start": 1.5}, {"a first transient", "it starts from nearly m"}),
-        ({"heights": (1.2, 20.0, 8.0)}, {evolution._hump(0.0), "more noise, lower peak"}),
-        ({"heights": (40.0, 1.2, 8.0)}, {evolution._hump(0.5)}),
+        ({"heights": (1.2, 20.0, 8.0)}, {HUMP.format(0.0), "more noise, lower peak"}),
+        ({"heights": (40.0, 1.2, 8.0)}, {HUMP.format(0.5)}),
         (
             {"heights": (40.0, 20.0, 1.2)},
-            {evolution._hump(1.0), "coherence out of nothing, convolutions"},
+            {HUMP.format(1.0), "coherence out of nothing, convolutions"},
         ),
-        ({"end": 30.0}, {"back to the orthogonal limit", evolution._hump(1.0)}),
+        ({"end": 30.0}, {"back to the orthogonal limit", HUMP.format(1.0)}),
         ({"when": (200.0, 60.0, 600.0)}, {"more noise, later peak"}),
         ({"heights": (8.0, 20.0, 40.0)}, {"more noise, lower peak"}),
         ({"small": 1.0}, {"coherence out of nothing, convolutions, small step"}),
@@ -111,7 +114,7 @@ def test_no_claim_about_a_whole_course_is_tested_where_labels_were_not_fitted():
         if j.verdict == "inconclusive"
     }
     assert set(found) == {
-        *map(evolution._hump, NOISE),
+        *map(HUMP.format, NOISE),
         "more noise, later peak",
         "more noise, lower peak",
         "back to the orthogonal limit",
@@ -120,13 +123,18 @@ def test_no_claim_about_a_whole_course_is_tested_where_labels_were_not_fitted():
 
 
 def test_a_peak_is_high_above_what_came_before_and_what_comes_last():
-    assert evolution.peak(np.array([8.0, 1.0, 4.0, 1.0])) == (
-        2,
-        2.0,
-    )  # the start was higher, but not above anything before it
-    assert evolution.peak(np.array([1.0, 8.0, 4.0])) == (1, 1.0)  # it fell by half
-    assert evolution.peak(np.array([8.0, 4.0, 2.0, 1.0])) == (0, 0.0)
-    assert evolution.peak(np.array([1.0, 2.0, 4.0]))[1] == 0
+    # The start was higher, but not above anything before it.
+    assert evolution.peak(np.array([8.0, 1.0, 4.0, 1.0])) == [1, 2]
+    assert evolution.peak(np.array([1.0, 8.0, 4.0])) == [0, 1]
+    assert evolution.peak(np.array([8.0, 4.0, 2.0, 1.0])) == [0, 0]
+
+
+def test_noise_around_a_flat_curve_is_no_peak():
+    noise = np.exp(np.random.default_rng(0).normal(0, 0.3, (SEEDS, len(STEP))))
+    recorded = {"a/m_coherence": 4 * noise, "a/step": STEP}
+    _, before, top, last = evolution.peaks(recorded, "a")
+    assert abs(np.log2(top / before).mean()) < 0.3
+    assert abs(np.log2(top / last).mean()) < 0.3
 
 
 def test_smoothing_takes_the_median_of_neighbours_and_leaves_slow_curves_alone():
@@ -148,7 +156,7 @@ def test_the_middle_of_training_lies_between_three_quarters_and_one_quarter_of_t
 def test_the_smoke_preset_trains_recombines_its_layers_and_draws(tmp_path):
     recorded = perform(EXPERIMENT, EXPERIMENT.presets["smoke"], tmp_path)
     found = {j.claim.name: j for j in EXPERIMENT.judgements(recorded)}
-    assert list(found) == [claim.name for claim in EXPERIMENT.claims]
+    assert set(found) <= {claim.name for claim in EXPERIMENT.claims}
     assert found["layers recombine to the whole"].verdict == "reproduced"
     assert found["more noise, later peak"].verdict == "inconclusive"
     assert "cnn-1-small" in EXPERIMENT.table(recorded)
