@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from coherence.lab.analysis import (
+    alpha_ratio,
     at_losses,
     first_at,
     parameter_count,
@@ -269,7 +270,7 @@ def judge(recorded):
         ends = [f"{kind}-{depth}" for depth in recorded[f"depths/{kind}"][[-1, 0]]]
         for level, large in JUDGED:
             pair = (_at(recorded, arm + "-large" * large, "m_coherence", level) for arm in ends)
-            tested[_more_coherent(kind, level, large)] = np.log2(np.divide(*pair))
+            tested[_more_coherent(kind, level, large)] = alpha_ratio(*pair, int(recorded["m"]))
         shares = [_main_share(recorded, arm) for arm in ends]
         tested[f"deeper {name}s follow the main direction"] = np.subtract(*shares)
     ends = [f"mlp-{depth}-large" for depth in recorded["depths/mlp"][[-1, 0]]]

@@ -12,6 +12,7 @@ label; coherence of encoder and decoder. A VAE of two latents is there to be loo
 
 import zlib
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -355,11 +356,14 @@ def judge(recorded):
     if len(betas) > 1:
         kl, error = recorded["test_kl"][:, order], recorded["test_reconstruction"][:, order]
         elbo, far = -(kl + error), -np.diff(recorded["far"], axis=2)[..., 0]
-        best, others = elbo[:, order == unit][:, 0], elbo[:, order != unit].max(1)
+        steps = [f"beta {a:g} to {b:g}" for a, b in pairwise(betas[order])]
+        best = elbo[:, order == unit][:, 0]
         tested |= {
-            "KL falls with beta": -np.diff(np.log2(kl), axis=1).max(1),
-            "reconstruction suffers with beta": np.diff(error, axis=1).min(1),
-            "beta 1 has the best bound": best - others,
+            "KL falls with beta": dict(zip(steps, -np.diff(np.log2(kl)).T)),
+            "reconstruction suffers with beta": dict(zip(steps, np.diff(error).T)),
+            "beta 1 has the best bound": {
+                f"beta {betas[k]:g}": best - bound for k, bound in zip(order, elbo.T) if k != unit
+            },
             "small beta leaves holes": far[:, order[0]] - far[:, unit],
         }
     drawn = recorded["recognized"].mean(1), unfitted or blind

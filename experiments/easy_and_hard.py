@@ -15,7 +15,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coherence.lab.analysis import first_at, given, single, stacked_arms, tabulate
+from coherence.lab.analysis import (
+    alpha_ratio,
+    first_at,
+    given,
+    single,
+    stacked_arms,
+    tabulate,
+)
 from coherence.lab.settings import MLP, Probing, digits, mnist
 from coherence.lab.training.classification import Classification
 from coherence.probes.schedules import LogSpaced
@@ -303,10 +310,11 @@ def judge(recorded):
     unfitted = words if np.isnan(recorded["steps"]).any() else None
     easy, random, hard = range(len(KINDS))
     on, gap = recorded["accuracy"], recorded["gap"]
-    coherence = np.log2(recorded["coherence"]).mean(0)
+    coherence = recorded["coherence"].mean(0)
     own = [on[kind, kind] for kind in range(len(KINDS))]
-    between = np.minimum(own[easy] - own[random], own[random] - own[hard])
-    reverse = np.minimum(gap[hard] - gap[random], gap[random] - gap[easy])
+    pairs = {"easy and random": (easy, random), "random and hard": (random, hard)}
+    between = {name: own[a] - own[b] for name, (a, b) in pairs.items()}
+    reverse = {name: gap[b] - gap[a] for name, (a, b) in pairs.items()}
     fitted = {
         "easy generalize better than hard": own[easy] - own[hard],
         "random in between": between,
@@ -317,7 +325,7 @@ def judge(recorded):
     return {
         **given(unfitted, fitted),
         "reliably learned early": recorded["agreement"],
-        "easy are more coherent": coherence[easy] - coherence[hard],
+        "easy are more coherent": alpha_ratio(coherence[easy], coherence[hard], int(recorded["m"])),
     }
 
 

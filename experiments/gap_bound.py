@@ -29,6 +29,7 @@ from coherence.lab.training.classification import Classification
 
 LEVELS = (1.5, 1.0, 0.5, 0.2)  # training loss in nats
 LAST = LEVELS[-1]
+NO_GAP = 1e-3  # nats
 CHANCE = np.log(10)  # the loss of a network that prefers no class
 BOUNDS = {"beta": "with beta", "still": "beta = 0", "sensitivity": "beta = 0, distances"}
 MEASURED = (
@@ -210,16 +211,15 @@ def at_loss(recorded, name, level):
 
 
 def decades(recorded, name):
-    """log10 of a bound over the gap, at LEVELS and at the end, [noise, seed, place].
+    """log10 of a bound over the gap, at LEVELS and at the end: [noise, seed, place].
 
-    Infinite where there is no gap.
+    A gap of less than `NO_GAP` nats counts as that.
     """
     bound, gap = (
         np.stack([*(at_loss(recorded, key, level) for level in LEVELS), recorded[key][..., -1]], -1)
         for key in (f"bound/{name}", "gap")
     )
-    with np.errstate(divide="ignore"):
-        return bound - np.log10(gap.clip(min=0))
+    return bound - np.log10(gap.clip(min=NO_GAP))
 
 
 def mean_step(recorded, name):
@@ -250,15 +250,20 @@ def judge(recorded):
             f"{below_random} summed over all steps": difference(np.log2(last)),
             f"{name} ranks the gap at the end": ranked(last, gaps["end"]),
         }
+    shares, places = [f"{share:.0%}" for share in noise], [*(f"{x:g} nats" for x in LEVELS), "end"]
     for name, words in BOUNDS.items():
-        fitted[f"above the gap: {words}"] = decades(recorded, name).min((0, 2))
+        fitted[f"above the gap: {words}"] = {
+            f"{share} noise, {place}": values
+            for share, each in zip(shares, decades(recorded, name))
+            for place, values in zip(places, each.T)
+        }
     unfitted = too_high(recorded["train_loss"][..., -1], LAST, "a run did not fit: training loss")
     vacuous = recorded["bound/still"][..., -1] - np.log10(CHANCE)
     return {
         **given(unfitted, fitted),
         **tested,
-        "loose": decades(recorded, "beta")[..., -1].min(0),
-        "vacuous without expansion": vacuous.min(0),
+        "loose": dict(zip(shares, decades(recorded, "beta")[..., -1])),
+        "vacuous without expansion": dict(zip(shares, vacuous)),
     }
 
 

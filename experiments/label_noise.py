@@ -14,10 +14,20 @@ share early.
 """
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
-from coherence.lab.analysis import first_at, given, single, stacked, stacked_arms, tabulate, too_low
+from coherence.lab.analysis import (
+    cross_fitted,
+    first_at,
+    given,
+    single,
+    stacked,
+    stacked_arms,
+    tabulate,
+    too_low,
+)
 from coherence.lab.settings import MLP, Probing, digits, label_noise, mnist
 from coherence.lab.training.classification import Classification
 from coherence.probes.schedules import LogSpaced
@@ -174,26 +184,29 @@ def judge(recorded):
     memorized = too_low(ends, MEMORIZED, "a run did not memorize: corrupt accuracy")
     reached = (recorded["train_accuracy"].max(-1) >= FITTED).all()
     unreached = None if reached else f"a run never reached training accuracy {FITTED:.0%}"
-    steps_to = np.log2(recorded["steps_to"][:, np.argsort(noise)])
-    half, most = np.diff(steps_to, axis=1).min(1)
+    order, shares = np.argsort(noise), [f"{share:.0%}" for share in np.sort(noise)]
+    half, most = np.diff(np.log2(recorded["steps_to"][:, order]), axis=1)
+    mixed = [f"{share:.0%} noise" for share in recorded["mixed"]]
+    each = lambda values: dict(zip(mixed, values))
+    more = lambda values: dict(zip((f"{a} to {b}" for a, b in pairwise(shares)), values))
     pristine, corrupt = np.moveaxis(recorded["half_fitted"], -1, 0)
     as_clean, as_random = _resemblance(recorded)
     f, null = recorded["phases"], recorded["null_phases"]
     change = f[..., 0] - f[..., 1] - recorded["null_change"]
     return {
-        f"noise slows learning to {LEVELS[0]:.0%}": (half, unreached),
-        "pristine pay early": (f[..., 0] - null[..., 0, 1]).min(0),
-        "pristine gain more early": _ahead(recorded, pristine).min(0),
+        f"noise slows learning to {LEVELS[0]:.0%}": (more(half), unreached),
+        "pristine pay early": each(f[..., 0] - null[..., 0, 1]),
+        "pristine gain more early": each(_ahead(recorded, pristine)),
         **given(
             memorized,
             {
-                f"noise slows learning to {LEVELS[1]:.0%}": most,
-                "pristine learned before corrupt": np.log2(corrupt / pristine).min(0),
+                f"noise slows learning to {LEVELS[1]:.0%}": more(most),
+                "pristine learned before corrupt": each(np.log2(corrupt / pristine)),
                 "pristine learned as without noise": as_clean,
                 "corrupt learned as all random": as_random,
-                "test accuracy rises, then falls": _fall(recorded),
-                "corrupt pay late": (null[..., 1, 0] - f[..., 1]).min(0),
-                "null worlds stay flat": change.min(0),
+                "test accuracy rises, then falls": _hump(recorded),
+                "corrupt pay late": each(null[..., 1, 0] - f[..., 1]),
+                "null worlds stay flat": each(change),
             },
         ),
     }
@@ -215,12 +228,16 @@ def _resemblance(recorded):
         yield np.log2(distance(step, curves, other) / distance(step, curves, own)).mean(0)
 
 
-def _fall(recorded):
-    """Rise and fall of test accuracy under noise, beyond that without noise: [seed]."""
+def _hump(recorded):
+    """Rise of test accuracy under noise, and its fall beyond that without noise: {what: [seed]}.
+
+    Means over noise; the peak is read where the other seeds' mean curve has it.
+    """
     test = recorded["test_accuracy"]
-    peak = test.max(-1)
-    hump = np.minimum(peak - test[..., 0], peak - test[..., -1])
-    return hump[_mixed(recorded)].mean(0) - hump[recorded["noise"] == 0][0]
+    peak = np.array([cross_fitted(curves, np.argmax) for curves in test])
+    clean, mixed = recorded["noise"] == 0, _mixed(recorded)
+    rise, fall = peak - test[..., 0], peak - test[..., -1]
+    return {"rise": rise[mixed].mean(0), "fall": fall[mixed].mean(0) - fall[clean][0]}
 
 
 def _ahead(recorded, when):

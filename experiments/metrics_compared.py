@@ -14,7 +14,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from coherence.lab.analysis import first_at, single, stacked, tabulate, under
+from coherence.lab.analysis import (
+    alpha_ratio,
+    first_at,
+    single,
+    stacked,
+    tabulate,
+    under,
+)
 from coherence.lab.claims import interval
 from coherence.lab.report.tables import plus_minus
 from coherence.lab.settings import MLP, digits, label_noise, mnist, sgd
@@ -59,7 +66,8 @@ MEASURES = {
 GUISES = (
     *("alpha", "alpha_unbiased", "diversity", "noise_scale", "generalization_ratio", "evidence"),
 )
-UNCLAIMED = ("m_coherence", "between")  # judged level by level; nothing is expected of it
+# Judged loss by loss; nothing is expected of it; another name of sign stiffness.
+UNCLAIMED = ("m_coherence", "between", "negative_share")
 
 
 @dataclass(frozen=True)
@@ -264,15 +272,17 @@ def differences(recorded, name):
 
 
 def judge(recorded):
-    levels = [LOSSES.index(level) for level in LEVELS]
-    judged = {name: differences(recorded, name)[:, levels] for name in MEASURES}
-    tested = {
-        f"m-coherence separates at {level:g}": judged["m_coherence"][:, k]
-        for k, level in enumerate(LEVELS)
-    }
-    for name, (label, sense, *_) in MEASURES.items():
+    places, tested = {level: LOSSES.index(level) for level in LEVELS}, {}
+    for level, k in places.items():
+        pair = (recorded[f"{arm}/m_coherence"][:, k] for arm in ARMS)
+        ratio = alpha_ratio(*pair, int(recorded["sample"]))
+        tested[f"m-coherence separates at {level:g}"] = ratio
+    for name, measure in MEASURES.items():
         if name not in UNCLAIMED:
-            tested[f"{label} separates"] = (judged[name].min if sense > 0 else judged[name].max)(1)
+            apart = differences(recorded, name)
+            tested[f"{measure.label} separates"] = {
+                f"{level:g} nats": apart[:, k] for level, k in places.items()
+            }
     largest = np.maximum(*(recorded[f"{arm}/deviations"] for arm in ARMS))
     return tested | dict(zip(IDENTITIES, largest.T))
 

@@ -126,15 +126,15 @@ def chains(initial=0.01):
     return arrays
 
 
-def networks(deep=2.0, share=0.3, memorized=0.1):
+def networks(deep=4.0, share=0.3, memorized=0.1):
     """Recorded arrays of 6 seeds.
 
-    The shallowest have m-coherence 1, main share 0.1 and memorize 0.2; the deepest as given.
+    The shallowest have m-coherence 2, main share 0.1 and memorize 0.2; the deepest as given.
     """
-    arrays, noise = {}, np.linspace(-0.01, 0.01, 6)[:, None]
+    arrays, noise = {"m": 100}, np.linspace(-0.01, 0.01, 6)[:, None]
     for kind in DEPTH.NAMES:
         arrays[f"depths/{kind}"] = np.array([1, 2])
-        for depth, values in ((1, (1.0, 0.1, 0.2)), (2, (deep, share, memorized))):
+        for depth, values in ((1, (2.0, 0.1, 0.2)), (2, (deep, share, memorized))):
             for end in ("", "-large"):
                 for name, value in zip(("m_coherence", "main_share", "corrupt_accuracy"), values):
                     arrays[f"{kind}-{depth}{end}/{name}"] = value + noise * depth * np.ones(
@@ -148,7 +148,7 @@ def test_closed_forms_and_deeper_networks_that_are_more_coherent_reproduce_every
 
 
 def test_deeper_networks_that_are_less_coherent_and_memorize_more_are_not_reproduced():
-    found = verdicts(DEPTH, chains() | networks(deep=0.5, share=0.05, memorized=0.4))
+    found = verdicts(DEPTH, chains() | networks(deep=1.5, share=0.05, memorized=0.4))
     assert {
         verdict for name, verdict in found.items() if "deeper" in name and "chains" not in name
     } == {"not reproduced"}

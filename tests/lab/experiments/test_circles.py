@@ -141,10 +141,12 @@ def test_how_far_a_loss_is_from_what_is_printed_is_relative_and_0_inside():
     )
 
 
-def test_kl_collapses_by_the_doublings_between_its_lowest_and_the_less_of_before_and_after():
+def test_kl_collapses_by_the_doublings_between_its_lowest_and_before_and_after():
     epoch = np.array([0, 0.5, 1, 2, 5, 11, 30])
-    assert circles.collapse(epoch, np.array([[0, 8.0, 4, 1, 2, 0.1, 16]])) == pytest.approx([3])
-    assert circles.collapse(epoch, np.array([[0, 8.0, 4, 1, 2, 0.1, 4]])) == pytest.approx([2])
+    for end, recovery in ((16, 4), (4, 2)):
+        found = circles.collapse(epoch, np.array([[0, 8.0, 4, 1, 2, 0.1, end]] * 2))
+        assert found["fall"] == pytest.approx([3, 3])
+        assert found["recovery"] == pytest.approx([recovery] * 2)
 
 
 @pytest.fixture(scope="module")
