@@ -9,10 +9,19 @@ asked of the weights in use, those that are not.
 """
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
-from coherence.lab.analysis import first_at, parameter_count, single, stacked, tabulate, under
+from coherence.lab.analysis import (
+    alpha_ratio,
+    first_at,
+    parameter_count,
+    single,
+    stacked,
+    tabulate,
+    under,
+)
 from coherence.lab.settings import MLP, soft_threshold
 from coherence.lab.training.classification import Classification
 
@@ -174,18 +183,22 @@ def judge(recorded):
         arm: _at(recorded, arm, "test_accuracy", LATE)
         for arm in (*names, f"{first},l1", f"{last},l1")
     }
+    m = int(recorded["m"])
     coherence = {
-        level: np.log2([_at(recorded, arm, "m_coherence", level) for arm in names])
+        level: {arm: _at(recorded, arm, "m_coherence", level) for arm in names}
         for level in (EARLY, LATE)
     }
     gain = {arm: accuracy[f"{arm},l1"] - accuracy[arm] for arm in (first, last)}
     whole, in_use = (
-        np.log2(_at(recorded, f"{last},l1", name, LATE)) - coherence[LATE][-1]
+        alpha_ratio(_at(recorded, f"{last},l1", name, LATE), coherence[LATE][last], m)
         for name in ("m_coherence", "m_coherence_in_use")
     )
+    pairs = {f"{a} to {b}": (a, b) for a, b in pairwise(names)}
     cost = accuracy[first] - accuracy[last]
     tested = {
-        "useless features lower test accuracy": _least_fall([accuracy[arm] for arm in names]),
+        "useless features lower test accuracy": {
+            pair: accuracy[few] - accuracy[many] for pair, (few, many) in pairs.items()
+        },
         "L1 restores test accuracy": gain[last],
         "L1 restores half of it or more": gain[last] - cost / 2,
         "L1 does so because of the useless features": gain[last] - gain[first],
@@ -193,13 +206,10 @@ def judge(recorded):
         "L1 restores coherence of the weights in use": in_use,
     }
     for level, values in coherence.items():
-        tested[f"useless features lower coherence at {level:g}"] = _least_fall(values)
+        tested[f"useless features lower coherence at {level:g}"] = {
+            pair: alpha_ratio(values[few], values[many], m) for pair, (few, many) in pairs.items()
+        }
     return tested
-
-
-def _least_fall(values):
-    """From one number of random features to the next, the smallest: [seed]."""
-    return (-np.diff(values, axis=0)).min(0) if len(values) > 1 else np.array([])
 
 
 def table(recorded):

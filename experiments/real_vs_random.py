@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from coherence.lab.analysis import (
+    alpha_ratio,
     at_loss_levels,
     first_at,
     given,
@@ -197,9 +198,8 @@ def judge(recorded):
     unfit = _unfit(recorded, first)
     real, random = (f"{label},{first}" for label in LABELS)
     differences = {
-        **_ordered(recorded, first, ""),
         **_helped(recorded, first, ""),
-        "out of nothing": recorded[f"{random}/at_levels"][:, LEVELS.index(0.5)] - 1,
+        "out of nothing": _at_level(recorded, random, 0.5) - 1,
         "memorized without generalizing": _gap(recorded, random) - _gap(recorded, real),
     }
     pulled = {}
@@ -208,23 +208,45 @@ def judge(recorded):
         tests = [_final(recorded, arm, "test_accuracy") for arm in ("real,winsorized", real)]
         differences["winsorizing prevents memorization"] = np.subtract(*fits)
         pulled["winsorizing keeps generalization"] = np.subtract(*tests)
-    tested = given("; ".join(unfit.values()) or None, differences)
+    missing = "; ".join(unfit.values()) or None
+    tested = given(missing, differences)
+    tested |= _ordered(recorded, first, "", missing)
     if last != first:
         missing = "; ".join(_unfit(recorded, last).values()) or None
         which = ", small step"
-        ordered, helped = (claim(recorded, last, which) for claim in (_ordered, _helped))
-        tested |= given(missing, ordered | helped)
+        tested |= _ordered(recorded, last, which, missing)
+        helped = _helped(recorded, last, which)
+        nothing = {f"out of nothing{which}": _at_level(recorded, f"random,{last}", 0.5) - 1}
+        tested |= given(missing, helped | nothing)
         swing = recorded[f"{random}/swing"] - recorded[f"random,{last}/swing"]
         tested["large steps swing"] = swing, unfit.get("random")
     return tested | given(unfit.get("real"), pulled)
 
 
-def _ordered(recorded, method, which):
-    real, random = (recorded[f"{label},{method}/at_levels"] for label in LABELS)
-    ratio = np.log2(real / random)
-    return {
-        f"real above random at {level:.0%}{which}": ratio[:, i] for i, level in enumerate(LEVELS)
-    }
+def _ordered(recorded, method, which, missing):
+    """Ratios at each level, with what is missing: a level may be passed too soon to be read."""
+    tested = {}
+    for level in LEVELS:
+        pair = [_at_level(recorded, f"{label},{method}", level) for label in LABELS]
+        passed = int(np.isnan(pair).any(0).sum())
+        words = f"{passed} of {len(pair[0])} seeds pass that loss within the first {WINDOW} steps"
+        ratio = alpha_ratio(*pair, int(recorded["m"]))
+        tested[f"real above random at {level:.0%}{which}"] = (
+            ratio,
+            missing or (words if passed else None),
+        )
+    return tested
+
+
+def _at_level(recorded, arm, level):
+    """m-coherence of batches at a share of the initial loss: [seed].
+
+    nan where a seed has passed it within its first window, which is at another loss: there the
+    window is that of the whole initial loss, too.
+    """
+    coherence = recorded[f"{arm}/at_levels"][:, LEVELS.index(level)]
+    first = recorded[f"{arm}/at_grid"][:, 0]
+    return np.where(coherence.astype(first.dtype) == first, np.nan, coherence)
 
 
 def _helped(recorded, method, which):

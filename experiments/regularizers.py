@@ -328,8 +328,8 @@ def judge(recorded):
     spoke = np.isfinite(recorded["stopped"][takeover, -1])
     when = np.where(spoke, step[recorded["kept"][takeover, -1]], np.nan)
     with np.errstate(divide="ignore"):
-        apart = np.abs(np.log2(when / step[recorded["best"][-1]]))
-    under_noise["best where the corrupt take over"] = apart
+        apart = np.log2(when / step[recorded["best"][-1]])
+    under_noise["best where the corrupt take over"] = {"later": apart, "earlier": -apart}
     judged = {"patience": "patience, loss", "takeover": TAKEOVER}
     for name in ("patience", "takeover", "evidence", "coherence"):
         gain = regrets[NEVER][-1] - regrets[judged.get(name, name)][-1]

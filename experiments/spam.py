@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from coherence.lab.analysis import (
+    alpha_ratio,
     computed,
     first_at,
     rank_correlation,
@@ -313,7 +314,9 @@ def judge(recorded):
     true, random = "noise=0,c=0", "noise=1,c=0"
     noisy, pulled = (f"noise={NOISE:g},c={c:g}" for c in (0, C))
     coherence = [
-        recorded[f"{arm}/numerator"].sum(-1) / recorded[f"{arm}/denominator"].sum(-1)
+        recorded["messages"]
+        * recorded[f"{arm}/numerator"].sum(-1)
+        / recorded[f"{arm}/denominator"].sum(-1)
         for arm in (true, random)
     ]
     shared = [_frequent_share(recorded, arm) for arm in (true, random)]
@@ -324,10 +327,10 @@ def judge(recorded):
     agreement, fitted = recorded["agreement"], recorded["fitted"][..., 1]
     balanced = recorded["recalls"].mean(-1)
     lead = balanced[..., 0] - balanced[..., 2]
-    beyond = np.nanmean(np.abs(_kept_beyond(recorded)), (0, 2))
+    beyond = _kept_beyond(recorded)
     least = agreement[:, laplace] - agreement[:, 0]
     tested = {
-        "random labels lower coherence": np.log2(np.divide(*coherence)),
+        "random labels lower coherence": alpha_ratio(*coherence, int(recorded["messages"])),
         "frequent words carry what is shared": np.subtract(*shared),
         "coherent words are those with large log-odds": agreement[:, laplace],
         "smoothing makes log-odds say what is shared": least,
@@ -359,15 +362,20 @@ def _rare_weight(recorded, arm):
 
 
 def _kept_beyond(recorded):
-    """What winsorizing left of weights in the first epoch, minus what counting says.
+    """What winsorizing left of weights in the first epoch, minus what counting says, and reversed.
 
-    [c > 0, seed, bin]; nan without such words.
+    {c and words: [seed]}, of words of one class and up to `FREQUENT` messages.
     """
-    plain = recorded["noise=0,c=0/first_epoch"]
-    pulled = [recorded[f"noise=0,c={c:g}/first_epoch"] for c in recorded["c"] if c]
-    with np.errstate(invalid="ignore"):
-        left = np.array([values / plain for values in pulled])
-    return (left - recorded["kept"][recorded["c"] > 0])[..., : int(octave(FREQUENT)) + 1]
+    plain, parts = recorded["noise=0,c=0/first_epoch"], {}
+    for c, kept in zip(recorded["c"], recorded["kept"]):
+        if c:
+            with np.errstate(invalid="ignore"):
+                beyond = recorded[f"noise=0,c={c:g}/first_epoch"] / plain - kept
+            for k, values in enumerate(beyond.T[: int(octave(FREQUENT)) + 1]):
+                if np.isfinite(values).all():
+                    words = f"c = {c:g}, words of up to {2**k}"
+                    parts |= {f"{words}: more": values, f"{words}: less": -values}
+    return parts
 
 
 def table(recorded):

@@ -11,10 +11,12 @@ limited depth, and SGD stopped early, at equal accuracy on pristine examples.
 """
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
 from coherence.lab.analysis import (
+    alpha_ratio,
     at_losses,
     computed,
     first_at,
@@ -227,7 +229,7 @@ def record(settings, runs):
 
 
 def judge(recorded):
-    falls = lambda values: (-np.diff(np.log2(values), axis=0)).min(0)
+    shares = [f"{a:.0%} to {b:.0%}" for a, b in pairwise(recorded["noise"])]
     half = list(recorded["noise"]).index(NOISE)
     leaf, c = list(recorded["leaf"]).index(LEAF), list(recorded["c"]).index(C)
     trees, ends, test = recorded["trees"], recorded["ends"], FITS.index("test")
@@ -244,8 +246,13 @@ def judge(recorded):
     coherence = recorded["m_coherence"][..., LEVELS.index(EQUAL)]
     in_larger = [larger(size, ~corrupt) for size, corrupt, _ in each]
     tested = {
-        "leaves shrink with noise": falls(recorded["shapes"][:, :, 0, 0]),
-        "coherence falls with noise": falls(coherence),
+        "leaves shrink with noise": dict(
+            zip(shares, -np.diff(np.log2(recorded["shapes"][:, :, 0, 0]), axis=0))
+        ),
+        "coherence falls with noise": {
+            share: alpha_ratio(*pair, int(recorded["batch_size"]))
+            for share, pair in zip(shares, pairwise(coherence))
+        },
         "corrupt examples fall into small leaves": np.array(in_larger),
         "small leaves are learned late": (np.array(late), memorized),
         "trees: less memorized than by limited depth": by_depth,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from coherence.lab.analysis import (
+    alpha_ratio,
     at_losses,
     first_at,
     parameter_count,
@@ -191,8 +192,8 @@ def judge(recorded):
         ]
         tested[_name("wider generalizes better", how)] = np.subtract(*pair("test_accuracy", FITTED))
         for level in (EARLY, LATE):
-            ratio = np.divide(*pair("m_coherence", level))
-            tested[_name(_coherent(level), how)] = np.log2(ratio)
+            ratio = alpha_ratio(*pair("m_coherence", level), int(recorded["m"]))
+            tested[_name(_coherent(level), how)] = ratio
     return tested
 
 

@@ -9,13 +9,13 @@ plain SGD with so small a step size that it ends there.
 """
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
 from coherence.lab.analysis import (
     first_at,
     given,
-    rank_correlation,
     single,
     stacked_arms,
     tabulate,
@@ -162,9 +162,11 @@ def judge(recorded):
     if len(recorded["slower"]):
         slower = first_at(*_by_rate(recorded), fit) - memorized
         under_noise["suppressed at equal fit, slower SGD"] = slower
-    if len(recorded["c"]) > 2:
-        overfit = adjusted_overfit(recorded)[_place(recorded, "noise", NOISE), :, :, -1].T
-        under_noise["overfit falls with c"] = rank_correlation(recorded["c"], overfit)
+    overfit = adjusted_overfit(recorded)[_place(recorded, "noise", NOISE), :, :, -1]
+    under_noise["overfit falls with c"] = {
+        f"c = {recorded['c'][a]:g} to {recorded['c'][b]:g}": overfit[a] - overfit[b]
+        for a, b in pairwise(np.argsort(recorded["c"]))
+    }
     return tested | given(_unmemorized(recorded, NOISE), under_noise)
 
 

@@ -68,7 +68,7 @@ class Experiment:
         judge: recorded arrays -> `{claim name: differences}`, as `claims.judge` takes them: one
             number a seed, a `Ratio`, or `{part: one of these}`; or `(differences, what is missing
             or None)` where a claim has a precondition. A claim that these settings do not test is
-            left out.
+            left out, or has no parts.
         table: recorded arrays -> text.
         source_preset: the preset at the source's own scale; "any" if the claims have no scale.
         scale: arms -> what verdicts are said to be about.
@@ -154,6 +154,8 @@ class Experiment:
                 result = tested[claim.name]
                 has_precondition = type(result) is tuple
                 values, missing = result if has_precondition else (result, None)
+                if isinstance(values, Mapping) and not values:
+                    continue
                 judgements.append(
                     judge(
                         claim,

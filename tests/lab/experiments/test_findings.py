@@ -162,6 +162,7 @@ def _real_vs_random(real, random, fitted=1.0, swing=3.0):
         arrays[f"{arm}/at_levels"] = (
             np.full((5, 3), real if "real" in arm else random) + noise[:, None]
         )
+        arrays[f"{arm}/at_grid"] = np.ones((5, 21), np.float32)
         arrays[f"{arm}/swing"] = (swing if arm.endswith("rate=0.1") else 1.0) + noise**2
     return arrays
 
@@ -172,7 +173,8 @@ def verdicts(name, recorded):
 
 def test_the_judge_follows_the_numbers():
     as_claimed = verdicts("real_vs_random", _real_vs_random(5.0, 2.0))
-    assert as_claimed.keys() == {claim.name for claim in experiment("real_vs_random").claims}
+    claims = {claim.name for claim in experiment("real_vs_random").claims}
+    assert as_claimed.keys() == {name for name in claims if "helps" not in name}
     assert set(as_claimed.values()) == {"reproduced"}
     reversed_order = verdicts("real_vs_random", _real_vs_random(2.0, 5.0))
     assert [v for k, v in reversed_order.items() if k.startswith("real above random")] == [
@@ -194,6 +196,16 @@ def test_what_was_not_run_is_not_judged():
         name for name in names if "winsorizing" in name or "small step" in name or "swing" in name
     ]
     assert len(names) == 5
+
+
+def test_a_loss_passed_within_the_first_window_is_not_read():
+    recorded = _real_vs_random(5.0, 2.0)
+    recorded["real,rate=0.1/at_levels"][:2, 0] = 1.0  # as the window of the whole initial loss
+    found = {j.claim.name: j for j in experiment("real_vs_random").judgements(recorded)}
+    above = found["real above random at 75%"]
+    assert above.reason == "2 of 5 seeds pass that loss within the first 50 steps"
+    assert above.verdict == "inconclusive"
+    assert found["real above random at 50%"].verdict == "reproduced"
 
 
 def test_a_verdict_without_a_claim_is_refused():
@@ -345,6 +357,7 @@ def test_a_grid_without_clean_labels_or_controls_judges_what_it_has():
     }
     assert verdicts("winsorization", made).keys() == {
         "memorization suppressed",
+        "overfit falls with c",
         "only true labels fitted, 50% random",
         "suppressed at equal fit",
         "test accuracy kept",

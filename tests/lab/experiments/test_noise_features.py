@@ -142,9 +142,10 @@ def test_coherence_of_the_weights_in_use_is_that_of_gradients_without_the_others
 
 def test_the_smoke_preset_trains_with_and_without_l1_and_draws(tmp_path):
     recorded = perform(EXPERIMENT, EXPERIMENT.presets["smoke"], tmp_path)
-    assert [j.claim.name for j in EXPERIMENT.judgements(recorded)] == [
-        claim.name for claim in EXPERIMENT.claims
-    ]
+    names = {
+        claim.name for claim in EXPERIMENT.claims if "useless features lower" not in claim.name
+    }
+    assert {j.claim.name for j in EXPERIMENT.judgements(recorded)} == names
     assert "weights in use" in EXPERIMENT.table(recorded)
     none, l1 = (recorded[f"features=32{end}/noise_in_use"] for end in ("", ",l1"))
     assert (none == 1).all()

@@ -108,6 +108,7 @@ def learned(
     per_seed = lambda value: value * JITTER
     numerators = {"noise=0,c=0": shared, "noise=1,c=0": random}
     recorded = {
+        "messages": 500,
         "c": np.array([0.0, 1.0]),
         "smoothing": np.array([0.01, 1.0]),
         "words": np.full((5, BINS), 10),
