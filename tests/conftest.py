@@ -12,7 +12,6 @@ Property tests are not timed, since the machine may be busy, and draw the same e
 
 import ctypes
 import gc
-import importlib.metadata
 import os
 import pathlib
 import sys
@@ -23,13 +22,7 @@ import pytest
 from coherence.lab.training import compilation_cache
 from coherence.lab.training.programs import PROGRAMS
 
-QUICK_TO_COMPILE = "--xla_cpu_parallel_codegen_split_count=1"
-if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones have one emitter
-    QUICK_TO_COMPILE += " --xla_cpu_use_fusion_emitters=false"
-if os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1":
-    flags = os.environ.get("XLA_FLAGS", "")
-    if QUICK_TO_COMPILE not in flags:  # workers inherit them
-        os.environ["XLA_FLAGS"] = f"{QUICK_TO_COMPILE} {flags}".strip()
+compilation_cache.compile_quickly()  # workers inherit it
 if (folder := compilation_cache.folder()) is not None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

@@ -154,12 +154,13 @@ def _table_options(command: argparse.ArgumentParser, rows: str) -> None:
 
 
 def _experiment(name: str) -> Experiment:
+    from .experiment import collect, load
     from .report import findings, gallery
 
-    known = findings.experiments(gallery.checkout())
-    if name not in known:
-        raise ValueError(f"no experiment {name!r}: there is {', '.join(known)}.")
-    return known[name]
+    files = findings.files(gallery.checkout())
+    if name not in files:
+        raise ValueError(f"no experiment {name!r}: there is {', '.join(files)}.")
+    return collect(load(files[name]))
 
 
 def _list(parsed: Parsed) -> None:
@@ -184,7 +185,7 @@ def _run(words: list[str]) -> None:
     from .running import main as run
 
     if not words or words[0].startswith("-"):
-        names = ", ".join(findings.experiments(gallery.checkout()))
+        names = ", ".join(findings.files(gallery.checkout()))
         print("usage: coherence run NAME [--preset PRESET] [--record] [--FIELD VALUE ...]")
         print(f"`coherence run NAME --help` lists an experiment's fields. There is {names}.")
         raise SystemExit(0 if {"-h", "--help"} & set(words) else 2)

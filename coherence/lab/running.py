@@ -18,8 +18,10 @@ from .report.findings import run_id
 from .report.tables import verdict_table
 from .runs.files import replacing
 from .settings import Setting, apply_flags, check, explain, variant
+from .training import compilation_cache
 
 DEFAULT_PRESET = "cpu"
+SMOKE = "smoke"  # shows that everything works: compiled and drawn quickly
 COMMIT_LIMIT = 100_000  # bytes of recorded arrays a repository should carry for one figure
 
 
@@ -38,6 +40,8 @@ def main(experiment: Experiment, arguments: Sequence[str]) -> None:
         raise ValueError(
             f"{experiment.name} has no preset {preset!r}: there is {', '.join(experiment.presets)}."
         )
+    if preset == SMOKE:
+        compilation_cache.compile_quickly()
     default = experiment.presets[preset]
     if {"-h", "--help"} & set(words):
         print(
@@ -67,8 +71,11 @@ def main(experiment: Experiment, arguments: Sequence[str]) -> None:
     if record:
         name = gallery.name(experiment.name, preset, DEFAULT_PRESET)
         _commit(folder / "recorded.npz", gallery.recording(home, name))
-    png, *_ = gallery.draw(home, experiment.name, folder / "recorded.npz", folder)
-    print(f"figure: {png} (also .pdf, and .csv with its data)")
+    png, *others = gallery.draw(
+        home, experiment.name, folder / "recorded.npz", folder, quick=preset == SMOKE
+    )
+    suffixes = ", ".join(path.suffix for path in others)
+    print(f"figure: {png} (also {suffixes}; the CSV has its data)")
 
 
 def expected_seconds(experiment: Experiment, preset: str, settings: Any) -> float | None:

@@ -44,13 +44,16 @@ def test_list_names_every_experiment_with_what_was_found(capsys):
     )
 
 
-def test_the_toy_runs_judges_and_draws(capsys, here):
-    cli.main(["run", "toy", "--preset", "smoke"])
+@pytest.mark.parametrize("preset", ["smoke", "paper"])
+def test_the_toy_runs_judges_and_draws(capsys, here, preset):
+    cli.main(["run", "toy", "--preset", preset, "--steps", "60"])
     said = capsys.readouterr().out
     assert said.count("reproduced") == 5
     assert "not reproduced" not in said
-    folder = here / "runs" / "toy" / "smoke"
-    assert all((folder / f"toy.{suffix}").stat().st_size > 500 for suffix in ("png", "pdf", "csv"))
+    (folder,) = (here / "runs" / "toy").iterdir()
+    suffixes = ("png", "csv") if preset == "smoke" else ("png", "pdf", "csv")
+    assert sorted(path.suffix for path in folder.glob("toy.*")) == sorted(f".{s}" for s in suffixes)
+    assert all((folder / f"toy.{suffix}").stat().st_size > 500 for suffix in suffixes)
     header, *rows = (folder / "toy.csv").read_text().splitlines()
     assert header == "panel,curve,x,y,low,high"
     assert len(rows) > 100

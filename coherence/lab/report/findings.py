@@ -65,7 +65,12 @@ def experiments(home: Path) -> dict[str, Experiment]:
     Raises:
         ValueError: a file that lacks a part of an experiment, by name.
     """
-    return {path.stem: collect(load(path)) for path in sorted((home / "experiments").glob("*.py"))}
+    return {name: collect(load(path)) for name, path in files(home).items()}
+
+
+def files(home: Path) -> dict[str, Path]:
+    """The files of a checkout's experiments, by name."""
+    return {path.stem: path for path in sorted((home / "experiments").glob("*.py"))}
 
 
 def recordings(

@@ -104,7 +104,12 @@ def stale(checkout: Path, name: str) -> str | None:
 
 
 def draw(
-    checkout: Path, name: str, recorded: Path | None = None, folder: Path | None = None
+    checkout: Path,
+    name: str,
+    recorded: Path | None = None,
+    folder: Path | None = None,
+    *,
+    quick: bool = False,
 ) -> list[Path]:
     """Draw one figure and return the paths written.
 
@@ -113,6 +118,7 @@ def draw(
         name: the figure's.
         recorded: a file of recorded arrays; the committed one by default.
         folder: where to draw; `paper_figures/drawn` by default.
+        quick: leave out the PDF, which takes as long as the rest.
 
     Raises:
         ValueError: frames of an animation that are no grey pictures.
@@ -123,18 +129,21 @@ def draw(
     recorded, folder = recorded or recording(checkout, name), folder or home / "drawn"
     module = load(home / f"{stem(name)}.py")
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.{suffix}" for suffix in formats(checkout, name)]
+    paths = {suffix: folder / f"{name}.{suffix}" for suffix in formats(checkout, name)}
+    if quick:
+        del paths["pdf"]
     arrays = runs.load_arrays(recorded)
     with in_house_style():
         figure = module.draw(arrays)
         freeze_layout(figure)
-        write_csv(paths[2], COLUMNS, getattr(figure, "drawn", []))
-        if len(paths) > len(FORMATS):
-            _film(paths[-1], module.animate(arrays))
-        _write_pdf(figure, paths[1])
+        write_csv(paths["csv"], COLUMNS, getattr(figure, "drawn", []))
+        if "gif" in paths:
+            _film(paths["gif"], module.animate(arrays))
+        if "pdf" in paths:
+            _write_pdf(figure, paths["pdf"])
         # The PNG last: it says what all of them were drawn from.
-        _write_png(figure, paths[0], " ".join(_digests(home, name, recorded).values()))
-    return paths
+        _write_png(figure, paths["png"], " ".join(_digests(home, name, recorded).values()))
+    return list(paths.values())
 
 
 def _write_pdf(figure: Figure, path: Path) -> None:
