@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import io
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -82,21 +83,21 @@ def check(file: Path) -> bytes:
     Raises:
         ValueError: they are not the original's.
     """
-    content = _member(file) if zipfile.is_zipfile(file) else file.read_bytes()
+    content = file.read_bytes()
+    if zipfile.is_zipfile(io.BytesIO(content)):
+        content = _member(content)
     digest = hashlib.sha256(content).hexdigest()
     if digest != SHA256:
         raise ValueError(f"its messages have SHA256 {digest}, expected {SHA256}")
     return content
 
 
-def _member(file):
+def _member(content):
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if archive.getinfo(FILE).file_size > fetching.MAX_BYTES:
                 raise ValueError(f"it would unpack to more than {fetching.MAX_BYTES:,} bytes")
             return archive.read(FILE)
-    except OSError:  # the disk says nothing about the file
-        raise
     except Exception as error:  # a damaged header makes zipfile raise anything
         raise ValueError(f"no zip archive that holds {FILE}: {error}") from error
 

@@ -179,10 +179,7 @@ def duration(run: runs.Run) -> str | None:
 
     Pauses before a resume are in it.
     """
-    if not run.done:
-        return None
-    started = run.manifest.get("created")
-    ended = json.loads((run.path / "DONE").read_bytes()).get("finished")
+    started, ended = run.manifest.get("created"), run.finished_at
     if not started or not ended:
         return None
     span = datetime.fromisoformat(ended) - datetime.fromisoformat(started)

@@ -12,6 +12,8 @@ import numpy as np
 
 from .files import Damaged, read_bytes, replacing
 
+_EMPTY = 22  # bytes of a zip archive of nothing
+
 
 def save_arrays(path: str | Path, /, **arrays) -> None:
     """Write arrays as `.npz` by rename.
@@ -62,6 +64,8 @@ def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = {name.removesuffix(".npy"): archive.read(name) for name in archive.namelist()}
+            if not members and len(content) > _EMPTY:
+                raise ValueError("its list of arrays is gone")
             # Other programs' files have no digest.
             if archive.comment and archive.comment != _digest(members):
                 raise ValueError("its digest is another")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -101,19 +102,39 @@ def to_json(value: Any, name: str = "value") -> str:
     return json.dumps(value, default=plain)
 
 
+_OWN_DIGEST = "_sha256"
+"""The key under which an object's file holds the digest of the rest."""
+
+
 def write_json(path: Path, value: dict) -> None:
-    with replacing(path) as file:
-        file.write(
-            (json.dumps(value, indent=2, default=lambda item: item.tolist()) + "\n").encode()
-        )
+    """Write an object, with a digest by which a damaged number is noticed."""
+    plain = json.loads(json.dumps(value, default=lambda item: item.tolist()))
+    text = json.dumps({**plain, _OWN_DIGEST: _digest(plain)}, indent=2)
+    write_text(path, f"{text}\n")
+
+
+def _digest(value: dict) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def read_json(path: Path) -> dict:
+    """The object in a file, without its digest; others' files may have none.
+
+    Raises:
+        Damaged: it is not what was written.
+        OSError: it could not be read this time.
+    """
     content = read_bytes(path)
     try:
         value = json.loads(content)
         if not isinstance(value, dict):
             raise ValueError(f"no object but {type(value).__name__}")
+        for key, written in reversed(value.items()):  # the key itself may be damaged
+            rest = {name: part for name, part in value.items() if name != key}
+            if isinstance(written, str) and len(written) == 64 and written == _digest(rest):
+                return rest
+        if _OWN_DIGEST in value:
+            raise ValueError("its digest is another")
     except (ValueError, RecursionError) as error:
         raise Damaged(
             f"{path} is damaged ({error}). Delete the run's folder and run again."

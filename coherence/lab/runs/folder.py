@@ -169,6 +169,11 @@ class Run:
         """What `finish` was given; None for a run that is not finished."""
         return read_json(self.path / "DONE")["summary"] if self.done else None
 
+    @property
+    def finished_at(self) -> str | None:
+        """When `finish` was called, in ISO format; None for a run that is not finished."""
+        return read_json(self.path / "DONE").get("finished") if self.done else None
+
     # Metrics
 
     def append(self, record: Mapping[str, Any]) -> None:
