@@ -1,139 +1,265 @@
-"""kill -9 at random moments of a run: every resume must end as if nothing had happened.
+"""kill -9 at random moments of what writes: every resume must end as if nothing had happened.
 
-    python benchmarks/kill.py [--kills 50] [--seed 0]
+    python benchmarks/kill.py [--kills 100] [--seed 0] [--only NAME ...]
 
-A classifier is trained on digits with wrong labels, in a process of its own that measures, records
-and checkpoints every 10 steps. Then, a fresh folder each, it is killed at a moment uniform in the
-time that run took from opening its folder to its end, and run again to the end. What the kill left
-must read as a beginning of the whole run's records; what the resume ends with must be the whole
-run's files, byte by byte. Exit status 1 at any difference.
+Tasks: a classifier that measures, records and checkpoints every 10 steps; a fit; every experiment's
+preset `smoke`; the commands that write pages, tables, figures and exports; a download. Each runs
+once to its end. Then, a fresh folder each, it is killed at a moment uniform in the time that took,
+and run again to the end. What the kill left must be whole files and beginnings of records; what the
+second run ends with must be the files of the whole one, byte by byte, and no other. Exit status 1
+at any difference. Tasks take turns; without `--only` all of them.
 """
 
 import argparse
+import contextlib
+import functools
+import http.server
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from coherence.lab.runs import Run
-from coherence.lab.settings import Probing
-from coherence.probes import Every
+from coherence.lab.runs import Run, load_arrays, save_arrays
+from coherence.lab.runs.files import Damaged, read_json
 
-STEPS, EVERY = 3000, 10
-FILES = ("params.npz", "metrics.jsonl", "batches.npz", "drawn.npz")
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+STEPS, EVERY = 1500, 10
+RECORDED = ("toy", "width")  # the figures that are drawn
+LAB = [sys.executable, "-m", "coherence.lab"]
 
 
-def work(folder):
-    """Train in `folder`, or go on there; says when it has opened the run and when it is done."""
-    from coherence.lab.settings import MLP, label_noise
+# What is killed
+
+
+def classifier(folder):
+    """A run with a checkpoint after every measurement."""
+    from coherence.lab.settings import MLP, Probing, label_noise
     from coherence.lab.training import Classification, train
+    from coherence.probes import Every
 
     probes = (Probing(m=100, when=Every(EVERY)),)
-    settings = Classification(
-        noise=label_noise(0.25), model=MLP(width=64, depth=2), probes=probes, steps=STEPS
-    )
-    problem, schedule = settings.build(0), range(0, STEPS + 1, EVERY)
-    run = Run.open(folder, {"batch_size": settings.batch_size}, seed=0)
-    print("opened", flush=True)
-    train(
-        [problem],
-        [run],
-        steps=STEPS,
-        batch_size=settings.batch_size,
-        schedule=schedule,
-        checkpoint_seconds=0,
-    )
-    print("done", flush=True)
+    noise, model = label_noise(0.25), MLP(width=64, depth=2)
+    settings = Classification(noise=noise, model=model, probes=probes, steps=STEPS)
+    run = Run.open(folder / "run", {"batch_size": settings.batch_size}, seed=0)
+    options = {"steps": STEPS, "batch_size": settings.batch_size, "checkpoint_seconds": 0}
+    train([settings.build(0)], [run], schedule=range(0, STEPS + 1, EVERY), **options)
 
 
-def start(folder):
-    """A process that trains in `folder` and has just opened it.
+def fit(folder):
+    """An estimator, whose parameters are then saved."""
+    from coherence.lab.data import digits
+    from coherence.lab.estimators import MLPClassifier
+    from coherence.lab.training.checkpoints import to_arrays
 
-    What one compiles the next ones find in a cache.
-    """
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-    command = [sys.executable, __file__, "--work", str(folder)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env={**os.environ, **cache}
-    )
-    assert process.stdout.readline() == "opened\n"
-    return process
+    data, model = digits(), MLPClassifier(width=16, steps=300, aggregator="winsorize(c=10)")
+    model.fit(data.x_train, data.y_train)
+    save_arrays(folder / "params.npz", **to_arrays(model.params_))
 
 
-def to_the_end(folder):
-    """Seconds from opening the run to its end."""
-    with start(folder) as process:
-        opened = time.perf_counter()
-        assert process.stdout.readline() == "done\n"
-        took = time.perf_counter() - opened
-    assert process.returncode == 0
-    return took
+def fetch(folder):
+    """The files of MNIST from the server of this script."""
+    from coherence.lab import data
+    from coherence.lab.data import handwritten_digits
+
+    handwritten_digits.MIRRORS = (os.environ["KILL_MIRROR"],)
+    data.fetch("mnist")
 
 
-def killed(folder, seconds):
-    """Kill the run so long after it was opened.
+WORK = {function.__name__: function for function in (classifier, fit, fetch)}
+COMMANDS = {
+    "figures": ["figures"],
+    "claims": ["claims", "--write"],
+    "report": ["report", "runs", "--output", "page.html"],
+    "show": ["show", "runs", "--csv", "long.csv"],
+    "compare": ["compare", "runs/rate=0.1", "runs/rate=0.2", "--csv", "compared.csv"],
+    "export": ["export", "runs", "--tensorboard", "events"],
+}
 
-    What it left: records and the newest checkpoint (None: none).
-    """
-    with start(folder) as process:
-        time.sleep(seconds)
+
+def tasks():
+    """The names of all tasks."""
+    experiments = sorted(path.stem for path in (ROOT / "experiments").glob("*.py"))
+    here = os.environ.get("COHERENCE_DATA", "")
+    downloads = ["fetch"] if (pathlib.Path(here) / "mnist").is_dir() else []
+    return ["classifier", "fit", *downloads, *COMMANDS, *(f"run {name}" for name in experiments)]
+
+
+def prepare(task, folder):
+    """What is there before: for commands a checkout with recordings, and runs."""
+    folder.mkdir()
+    if task not in COMMANDS:
+        return
+    (folder / "docs").mkdir()
+    for part in ("experiments", "paper_figures"):
+        (folder / part).mkdir()
+        for path in (ROOT / part).glob("*.py"):
+            shutil.copy(path, folder / part)
+    (folder / "paper_figures" / "recorded").mkdir()
+    for name in RECORDED:
+        recorded = pathlib.Path("paper_figures", "recorded", f"{name}.npz")
+        shutil.copy(ROOT / recorded, folder / recorded)
+    for rate in (0.1, 0.2):
+        for seed in range(2):
+            path = folder / "runs" / f"rate={rate}" / f"seed={seed}"
+            with Run.open(path, {"rate": rate}, seed=seed) as run:
+                for step in range(200):
+                    run.append({"step": step, "train_loss": rate + seed / (1 + step)})
+                run.finish({"step": 199})
+
+
+def start(task, folder, environment):
+    """A process of its own that does the task in the folder."""
+    if task in COMMANDS:
+        command, place = [*LAB, *COMMANDS[task]], folder
+    elif task.startswith("run "):
+        command, place = [*LAB, *task.split(), "--preset", "smoke"], ROOT
+    else:
+        command, place = [sys.executable, __file__, "--work", task, str(folder)], ROOT
+    own = {"COHERENCE_RUNS": str(folder), "PYTHONPATH": str(ROOT)}
+    if task == "fetch":
+        own |= {"COHERENCE_CACHE": str(folder), "COHERENCE_DATA": str(folder / "nowhere")}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=place, env={**os.environ, **environment, **own}, **quiet)
+
+
+def to_the_end(task, folder, environment):
+    """Seconds the task took."""
+    began = time.perf_counter()
+    with start(task, folder, environment) as process:
+        error = process.stderr.read().decode()
+    assert process.returncode == 0, f"{task}: {error[-2000:]}"
+    return time.perf_counter() - began
+
+
+def kill(task, folder, environment, seconds):
+    """Kill the task so long after its start."""
+    with start(task, folder, environment) as process:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
         process.kill()
-    run = Run.read(folder)
-    return run.records(), max(run.checkpoints(), default=None)
+        process.stderr.read()
 
 
-def differences(whole, other, left):
-    """What is not as it should be: files of the resumed run, and the records that the kill left."""
-    wrong = [name for name in FILES if (whole / name).read_bytes() != (other / name).read_bytes()]
-    if Run.read(whole).summary != Run.read(other).summary:
-        wrong.append("DONE")
-    text = lambda records: [repr(record) for record in records]  # as text, nan is nan
-    if text(left) != text(Run.read(whole).records()[: len(left)]):
-        wrong.append("records left by the kill")
+# What must be there
+
+
+def files(folder):
+    """`{path: content}` of a folder and below, but for what differs from time to time."""
+    found = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = str(path.relative_to(folder))
+        if path.name == "manifest.json":
+            manifest = read_json(path)
+            found[name] = {key: manifest.get(key) for key in ("seed", "format", "axes", "data")}
+        elif path.name == "DONE":
+            found[name] = {key: read_json(path)[key] for key in ("summary", "metrics")}
+        elif path.name.startswith("events."):
+            found[str(pathlib.Path(name).parent / "events")] = b"with its own times"
+        elif "__pycache__" not in name:
+            found[name] = path.read_bytes()
+    return found
+
+
+def differences(whole, other):
+    """Names of files that are not those of the whole run: other, missing or spare."""
+    ours, theirs = files(whole), files(other)
+    return [name for name in sorted({**ours, **theirs}) if ours.get(name) != theirs.get(name)]
+
+
+def halves(whole, before, left):
+    """Names of files that a kill left, and that are no whole file and no beginning of records."""
+    wrong = []
+    ends, begins = files(whole), files(before)
+    for path in (path for path in left.rglob("*") if path.is_file()):
+        name = str(path.relative_to(left))
+        temporary = path.name.startswith(".") or path.suffix in (".part", ".tmp", ".pyc")
+        if temporary or any(part.startswith(".") for part in path.relative_to(left).parts):
+            continue
+        try:
+            if path.name == "metrics.jsonl":
+                lines = path.read_bytes().rpartition(b"\n")[0]
+                assert ends[name].startswith(lines)
+            elif path.suffix == ".npz":
+                load_arrays(path)
+            elif path.suffix == ".json" or path.name == "DONE":
+                read_json(path)
+            elif not path.name.startswith("events."):
+                assert path.read_bytes() in (ends.get(name), begins.get(name))
+        except (AssertionError, Damaged):
+            wrong.append(name)
     return wrong
+
+
+@contextlib.contextmanager
+def mirror():
+    """A server of the user's files of MNIST; yields its address."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    folder = str(pathlib.Path(os.environ.get("COHERENCE_DATA", ".")) / "mnist")
+    handler = functools.partial(Quiet, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
 
 
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--work", type=pathlib.Path, help=argparse.SUPPRESS)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these tasks, as `run toy`")
+    parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.work:
-        return work(asked.work)
-    bad = 0
-    with tempfile.TemporaryDirectory() as parent:
-        whole = pathlib.Path(parent) / "whole"
-        to_the_end(pathlib.Path(parent) / "compiling")
-        took = to_the_end(whole)
-        moments = np.random.default_rng(asked.seed).uniform(0, took, asked.kills)
-        print(f"{STEPS} steps in {took:.1f} s; {asked.kills} moments drawn with seed {asked.seed}")
-        print("kill  at second  records  checkpoint  after the resume")
-        for number, moment in enumerate(moments, start=1):
-            folder = pathlib.Path(parent) / f"killed-{number}"
-            left, checkpoint = killed(folder, moment)
-            to_the_end(folder)
-            wrong = differences(whole, folder, left)
+        return WORK[asked.work[0]](pathlib.Path(asked.work[1]))
+    names = (asked.only or tasks())[: asked.kills]
+    rng, bad = np.random.default_rng(asked.seed), 0
+    with tempfile.TemporaryDirectory() as parent, mirror() as address:
+        parent, took = pathlib.Path(parent), {}
+        environment = {
+            "KILL_MIRROR": address,
+            "JAX_COMPILATION_CACHE_DIR": os.environ.get(
+                "JAX_COMPILATION_CACHE_DIR", str(parent / "compiled")
+            ),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        print("kill  task  at second of seconds  after the resume")
+        for number in range(asked.kills):
+            task = names[number % len(names)]
+            whole, before = parent / task / "whole", parent / task / "before"
+            if task not in took:
+                (parent / task).mkdir()
+                prepare(task, before)
+                shutil.copytree(before, whole)
+                took[task] = to_the_end(task, whole, environment)
+            folder, moment = parent / task / str(number), rng.uniform(0, took[task])
+            shutil.copytree(before, folder)
+            kill(task, folder, environment, moment)
+            wrong = [f"half a file: {name}" for name in halves(whole, before, folder)]
+            if task == "export" and any(folder.rglob("events.*")):
+                shutil.rmtree(folder / "events")  # it asks for that: points would be there twice
+            took[task] = min(took[task], to_the_end(task, folder, environment) + moment)
+            wrong += differences(whole, folder)
             bad += bool(wrong)
             verdict = f"DIFFERENT: {', '.join(wrong)}" if wrong else "identical"
             print(
-                f"{number:>4}  {moment:>9.3f}  {len(left):>7}  {checkpoint!s:>10}  {verdict}",
-                flush=True,
+                f"{number + 1:>4}  {task}  {moment:.2f} of {took[task]:.2f}  {verdict}", flush=True
             )
-    print(
-        f"{asked.kills - bad} of {asked.kills} resumed runs are identical to the uninterrupted one"
-    )
+            shutil.rmtree(folder)
+    print(f"{asked.kills - bad} of {asked.kills} ended as if nothing had happened")
     return int(bad > 0)
 
 

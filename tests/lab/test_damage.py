@@ -185,3 +185,11 @@ def test_a_number_changed_by_hand_is_noticed(run):
         Run.read(run.path)
     file.write_text('{"written": "by hand"}')
     assert read_json(file) == {"written": "by hand"}
+
+
+def test_a_file_of_no_arrays_is_whole(tmp_path):
+    runs.save_arrays(tmp_path / "none.npz")
+    np.savez(tmp_path / "theirs.npz")
+    assert (
+        runs.load_arrays(tmp_path / "none.npz") == runs.load_arrays(tmp_path / "theirs.npz") == {}
+    )

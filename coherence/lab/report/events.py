@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -45,10 +47,16 @@ def export(paths: Iterable[str | Path], folder: str | Path) -> list[Path]:
                 f"{target} holds exported events already. Name another folder, or delete that one."
             )
     for target, run in targets.items():
-        with SummaryWriter(str(target)) as writer:
+        part = target.with_name(f".{target.name}.tmp")  # a kill must not leave half an export
+        shutil.rmtree(part, ignore_errors=True)
+        with SummaryWriter(str(part)) as writer:
             writer.add_text("settings", markdown(["setting", "value"], flat(run.config).items()))
             for tag, value, step in points(run):
                 writer.add_scalar(tag, value, step)
+        target.mkdir(parents=True, exist_ok=True)
+        for file in part.iterdir():
+            os.replace(file, target / file.name)
+        part.rmdir()
     return list(targets)
 
 

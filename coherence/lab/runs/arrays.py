@@ -64,7 +64,7 @@ def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = {name.removesuffix(".npy"): archive.read(name) for name in archive.namelist()}
-            if not members and len(content) > _EMPTY:
+            if not members and len(content) > _EMPTY + len(archive.comment):
                 raise ValueError("its list of arrays is gone")
             # Other programs' files have no digest.
             if archive.comment and archive.comment != _digest(members):

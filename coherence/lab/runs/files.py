@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -50,6 +51,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write, which takes the place of `path` once it is whole and on disk."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with naming(path):
+        for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            if not _is_running(leftover.name.split(".")[-2]):
+                leftover.unlink(missing_ok=True)
         try:
             with open(temporary, "wb") as file:
                 yield file
@@ -66,6 +70,19 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 os.fsync(folder)
             finally:
                 os.close(folder)
+
+
+def _is_running(process: str) -> bool:
+    """Whether a process of this number may still run, as far as the system says."""
+    if os.name != "posix" or not process.isdecimal():
+        return True
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def write_text(path: Path, text: str) -> None:
