@@ -154,7 +154,7 @@ def kill(task, folder, environment, seconds):
 def files(folder):
     """`{path: content}` of a folder and below, but for what differs from time to time."""
     found = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in (path for path in folder.rglob("*") if path.is_file()):
         name = str(path.relative_to(folder))
         if path.name == "manifest.json":
             manifest = read_json(path)
@@ -195,7 +195,7 @@ def halves(whole, before, left):
                 assert path.read_bytes() in (ends.get(name), begins.get(name))
         except (AssertionError, Damaged):
             wrong.append(name)
-    return wrong
+    return sorted(wrong)
 
 
 @contextlib.contextmanager
@@ -239,13 +239,15 @@ def main():
         print("kill  task  at second of seconds  after the resume")
         for number in range(asked.kills):
             task = names[number % len(names)]
-            whole, before = parent / task / "whole", parent / task / "before"
+            # Always in a folder of one name, which pages show.
+            whole, before, folder = (parent / task / name for name in ("whole", "before", "now"))
             if task not in took:
                 (parent / task).mkdir()
                 prepare(task, before)
-                shutil.copytree(before, whole)
-                took[task] = to_the_end(task, whole, environment)
-            folder, moment = parent / task / str(number), rng.uniform(0, took[task])
+                shutil.copytree(before, folder)
+                took[task] = to_the_end(task, folder, environment)
+                folder.rename(whole)
+            moment = rng.uniform(0, took[task])
             shutil.copytree(before, folder)
             kill(task, folder, environment, moment)
             wrong = [f"half a file: {name}" for name in halves(whole, before, folder)]
