@@ -36,7 +36,7 @@ def measure(call):
     batch = jnp.asarray(x, jnp.float32), jnp.asarray(y)
     model = MLP(width=256, depth=3)
     loss, params = cross_entropy(model), model.init(jax.random.key(0), batch[0][:1])
-    tx = co.optim.chain(eval(call, vars(co.optim)), optax.sgd(0.1))
+    tx = co.optim.chain(eval(f"co.optim.{call}"), optax.sgd(0.1))
     state = tx.init(params)
 
     def step(params, batch):
