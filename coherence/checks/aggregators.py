@@ -81,14 +81,18 @@ def check_aggregator(
         raise ValueError(
             f"check_aggregator(steps): the gradients are fed at least once, got {steps}."
         )
-    run, some = Run(tx, steps), [specimens.plain(m) for m in (20, 21)]
+    run, gradients = Run(tx, steps), [specimens.plain(m) for m in (20, 21)]
     findings = [_finding(duty.__name__.replace("_", " "), duty, run) for duty in DUTIES]
     if twin is not None:
-        findings.append(_finding("its twin agrees", lambda g: _twin_agrees(run, twin, g), *some))
+        findings.append(
+            _finding("its twin agrees", lambda g: _twin_agrees(run, twin, g), *gradients)
+        )
     for promise in promises:
         name = getattr(promise, "__name__", repr(promise))
         findings.append(
-            _finding(f"promise: {name}", lambda g, promise=promise: _kept(run, promise, g), *some)
+            _finding(
+                f"promise: {name}", lambda g, promise=promise: _keeps(run, promise, g), *gradients
+            )
         )
     return AggregatorCheck(tuple(findings), TOLERANCE)
 
@@ -111,7 +115,7 @@ def _twin_agrees(run, twin, gradients):
     )
 
 
-def _kept(run, promise, gradients):
+def _keeps(run, promise, gradients):
     violation = float(promise(run, gradients))
     if not violation <= TOLERANCE:  # nan is wrong too
         what = (promise.__doc__ or "").strip().split("\n")[0]

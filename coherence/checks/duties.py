@@ -1,4 +1,4 @@
-"""What is asked of every aggregator.
+"""The duties of every aggregator, one function each.
 
 `duty(run) -> difference`, or `None` where nothing is measured; raises `Broken` if not done.
 """
@@ -138,11 +138,11 @@ def factors_rows_and_plain_arrays_agree(run):
 
 def masked_examples_do_not_count(run):
     real = specimens.real()
-    said = (
+    message = (
         f"another update than without them ({real.masked['bias'].m} examples, "
-        f"{len(real.kept['bias'])} left)"
+        f"{len(real.present['bias'])} left)"
     )
-    return agreed(run(real.masked, real.params), run(real.kept, real.params), real.rows, said)
+    return agreed(run(real.masked, real.params), run(real.present, real.params), real.rows, message)
 
 
 DUTIES = (
@@ -156,8 +156,8 @@ DUTIES = (
 )
 
 
-def agreed(result, expected, gradients, said):
-    """The largest difference of any leaf; `Broken` with what is `said` if it is more than rounding.
+def agreed(result, expected, gradients, message):
+    """The largest difference of any leaf; `Broken` with the message if it is more than rounding.
 
     Relative to the leaf's largest entry expected; where that is next to nothing, to a share of the
     largest of all leaves.
@@ -166,14 +166,14 @@ def agreed(result, expected, gradients, said):
     floor = _SMALL * (largest(expected) or largest(gradients))
     names = [leaf_name(path) for path, _ in jax.tree.leaves_with_path(result)]
     pairs = zip(jax.tree.leaves(differences(result, expected)), jax.tree.leaves(expected))
-    found = {
+    relative = {
         name: largest(wrong) / max(largest(other), floor)
         for name, (wrong, other) in zip(names, pairs)
     }
-    difference = worst(found.values())
+    difference = worst(relative.values())
     if not difference <= TOLERANCE:  # nan is wrong too
-        wrong = [f"{name} by {d:.1e}" for name, d in found.items() if not d <= TOLERANCE]
-        raise Broken(f"{said}: {', '.join(wrong)} (allowed: {TOLERANCE:.1e})", difference)
+        wrong = [f"{name} by {d:.1e}" for name, d in relative.items() if not d <= TOLERANCE]
+        raise Broken(f"{message}: {', '.join(wrong)} (allowed: {TOLERANCE:.1e})", difference)
     return difference
 
 
@@ -189,10 +189,10 @@ def _alike(got, wanted, what, but, dtypes=True):
     structures: list[Any] = [jax.tree.structure(tree) for tree in (got, wanted)]
     if structures[0] != structures[1]:
         raise Broken(f"{what} is {structures[0]}, but {but} {structures[1]}")
-    for (path, one), other in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(wanted)):
-        if one.shape != other.shape or (dtypes and one.dtype != other.dtype):
+    for (path, x), other in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(wanted)):
+        if x.shape != other.shape or (dtypes and x.dtype != other.dtype):
             raise Broken(
-                f"{what} {leaf_name(path)} is {one.dtype}{list(one.shape)}, but {but} "
+                f"{what} {leaf_name(path)} is {x.dtype}{list(x.shape)}, but {but} "
                 f"{other.dtype}{list(other.shape)}"
             )
 

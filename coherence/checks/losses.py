@@ -83,11 +83,8 @@ def check_loss(
         )
     transform = per_example_value_and_grad(loss, has_aux=has_aux, allow_batch_statistics=True)
     shapes, reasons = _nodes_and_reasons(transform, params, batch)
-    paths = [
-        (leaf_name(path), node)
-        for path, node in jax.tree.leaves_with_path(shapes, is_leaf=_is_node)
-    ]
-    m = paths[0][1].m
+    nodes = jax.tree.leaves_with_path(shapes, is_leaf=_is_node)
+    m = nodes[0][1].m
     index = np.unique(np.linspace(0, m - 1, min(examples, m)).round().astype(int))
     with warnings.catch_warnings(), jax.default_matmul_precision("highest"):
         warnings.simplefilter("ignore", RecomputedWarning)  # the table says it
@@ -100,18 +97,13 @@ def check_loss(
     trace = _trace(loss, has_aux, params, batch)
     tolerance = _tolerance(params, shapes, trace)
     differences = _differences(ours, truth, max(_SMALL, tolerance))
-    leaves = [
-        LeafCheck(
-            name,
-            tuple(node.shape),
-            type(node).__name__,
-            _how(node, reasons.get(name, "no rule")),
-            0 if isinstance(node, Recomputed) else _size(node),
-            difference,
-            not (np.any(rows) or np.any(norm)),
-        )
-        for (name, node), difference, rows, norm in zip(paths, differences, truth, norms)
-    ]
+    leaves = []
+    for (path, node), difference, rows, norm in zip(nodes, differences, truth, norms):
+        name = leaf_name(path)
+        how = _how(node, reasons.get(name, "no rule"))
+        is_zero = not (np.any(rows) or np.any(norm))
+        kind, shape = type(node).__name__, tuple(node.shape)
+        leaves.append(LeafCheck(name, shape, kind, how, _size(node), difference, is_zero))
     return LossCheck(
         tuple(leaves),
         m,
@@ -148,14 +140,15 @@ def _compared(mean, gradient):
 
     The same after the best scaling; the scaling.
     """
-    ours, step = (
-        np.concatenate([_float64(x).ravel() for x in jax.tree.leaves(tree)])
-        for tree in (mean, gradient)
-    )
+    ours, step = _flat(mean), _flat(gradient)
     length, square = np.linalg.norm(step), float(ours @ ours)
     factor = float(ours @ step) / square if square else math.nan
     relative = lambda rest: float(np.linalg.norm(rest) / length) if length else math.inf
     return StepCheck(relative(step - ours), relative(step - factor * ours), factor)
+
+
+def _flat(tree):
+    return np.concatenate([_float64(x).ravel() for x in jax.tree.leaves(tree)])
 
 
 def _not_finite(norms):
@@ -189,43 +182,44 @@ def _looped(loss, has_aux, params, few, n):
     gradient = jax.jit(jax.grad(loss, has_aux=has_aux))
     rows = []
     for i in range(n):
-        one = gradient(params, jax.tree.map(lambda x: x[i], few))
-        rows.append([_float64(x) for x in jax.tree.leaves(one[0] if has_aux else one)])
+        row = gradient(params, jax.tree.map(lambda x: x[i], few))
+        row = row[0] if has_aux else row
+        rows.append(list(map(_float64, jax.tree.leaves(row))))
     return [np.stack(leaf) for leaf in zip(*rows)]
 
 
 def _differences(ours, truth, small):
-    """Of each leaf the largest difference.
+    """The largest difference of each leaf.
 
     Examples that `jax.grad` finds not finite are left out, if ours are so in the same places.
     """
     finite = np.isfinite(np.stack([_lengths(t) for t in truth])).all(0)
     largest = max(_largest(t[finite]) for t in truth)
     longest = max(_largest(_lengths(t[finite])) for t in truth)
-    found = []
+    differences = []
     for rows, norms, total, true in zip(*ours, truth):
         rows, norms = _float64(rows), _float64(norms)
         if not np.array_equal(np.isfinite(rows[~finite]), np.isfinite(true[~finite])):
-            found.append(math.nan)
+            differences.append(math.nan)
             continue
         rows, norms, true = rows[finite], norms[finite], true[finite]
         total = _float64(total) if finite.all() else true.sum(0)
         lengths = _lengths(true)
         scale = max(_largest(true), small * largest)
-        found.append(
-            max(
-                _relative(rows - true, scale),
-                _relative(np.sqrt(norms) - lengths, max(_largest(lengths), small * longest)),
-                _relative(total - true.sum(0), scale * len(true)),
-                key=lambda x: (math.isnan(x), x),
-            )
+        of_leaf = (
+            _relative(rows - true, scale),
+            _relative(np.sqrt(norms) - lengths, max(_largest(lengths), small * longest)),
+            _relative(total - true.sum(0), scale * len(true)),
         )
-    return found
+        differences.append(max(of_leaf, key=lambda x: (math.isnan(x), x)))
+    return differences
 
 
 def _relative(difference, scale):
     largest = _largest(difference)
-    return largest / scale if scale else (0.0 if largest == 0 else math.inf)
+    if scale:
+        return largest / scale
+    return 0.0 if largest == 0 else math.inf
 
 
 def _largest(x):
@@ -247,9 +241,10 @@ def _tolerance(params, nodes, trace):
     """
     nodes = [n for n in jax.tree.leaves(nodes, is_leaf=_is_node) if not isinstance(n, Recomputed)]
     dtypes = {jnp.result_type(x) for x in (*jax.tree.leaves(params), *jax.tree.leaves(nodes))}
-    eps = [float(jnp.finfo(d).eps) for d in dtypes if jnp.issubdtype(d, jnp.floating)]
-    inside = [float(jnp.finfo(d).eps) for d in jax_internals.float_dtypes(trace.jaxpr)]
-    return max([*eps, *(e for e in inside if e <= _HALF)]) ** 0.5
+    precision = lambda dtype: float(jnp.finfo(dtype).eps)
+    outside = [precision(dtype) for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)]
+    inside = map(precision, jax_internals.float_dtypes(trace.jaxpr))
+    return max([*outside, *(eps for eps in inside if eps <= _HALF)]) ** 0.5
 
 
 def _how(node, reason):
@@ -257,12 +252,9 @@ def _how(node, reason):
         return f"recomputed ({reason})"
     if isinstance(node, Stacked):
         return "rows"
-    return (
-        " + ".join(
-            f"{type(t).__name__} {_dims(t.inputs)} x {_dims(t.cotangents)}" for t in node.terms
-        )
-        or "unused"
-    )
+    factors = lambda term: f"{_dims(term.inputs)} x {_dims(term.cotangents)}"
+    terms = [f"{type(term).__name__} {factors(term)}" for term in node.terms]
+    return " + ".join(terms) or "unused"
 
 
 def _dims(x):
@@ -272,4 +264,7 @@ def _dims(x):
 
 
 def _size(node):
+    """Bytes of what a node keeps for itself."""
+    if isinstance(node, Recomputed):
+        return 0
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(node))

@@ -46,11 +46,13 @@ def odd(aggregate: Aggregate, gradients: PyTree) -> float:
 
 def scales(aggregate: Aggregate, gradients: PyTree) -> float:
     """Gradients times a positive factor give the result times that factor."""
-    found = []
+    violations = []
     for factor in (4.0, 0.3):
         scaled = _times(factor, gradients)
-        found.append(_distance(aggregate(scaled), _times(factor, aggregate(gradients)), scaled))
-    return worst(found)
+        violations.append(
+            _distance(aggregate(scaled), _times(factor, aggregate(gradients)), scaled)
+        )
+    return worst(violations)
 
 
 def shifts(aggregate: Aggregate, gradients: PyTree) -> float:
@@ -75,8 +77,8 @@ def separable(aggregate: Aggregate, gradients: PyTree) -> float:
     rng = np.random.default_rng(0)
     changed = jax.tree.map(lambda x: np.asarray(rng.random(x.shape[1:]) < 0.5), gradients)
     others = jax.tree.map(lambda x, c: np.where(c, -7 * x[::-1], x), _arrays(gradients), changed)
-    kept = lambda result: jax.tree.map(lambda r, c: np.where(c, 0, r), result, changed)
-    return _distance(kept(aggregate(others)), kept(aggregate(gradients)), gradients)
+    unchanged = lambda result: jax.tree.map(lambda r, c: np.where(c, 0, r), result, changed)
+    return _distance(unchanged(aggregate(others)), unchanged(aggregate(gradients)), gradients)
 
 
 def is_the_mean(aggregate: Aggregate, gradients: PyTree) -> float:
@@ -100,7 +102,7 @@ def breakdown(share: float) -> Promise:
     _check(share, "breakdown")
 
     def promise(aggregate, gradients):
-        found = []
+        violations = []
         for bad, others in _outliers(share, gradients):
             inside = jax.tree.map(lambda x: x[others], _arrays(gradients))
             for sign in (1, -1):
@@ -110,16 +112,14 @@ def breakdown(share: float) -> Promise:
                     _arrays(result),
                     inside,
                 )
-                found.append(largest(beyond) / largest(inside))
-        return worst(found)
+                violations.append(largest(beyond) / largest(inside))
+        return worst(violations)
 
     return _named(promise, f"breakdown({share})", breakdown)
 
 
 def bounded(share: float) -> Promise:
-    """That share of the examples moves the result only so far.
-
-    A thousand times larger, they move it no farther.
+    """A share of the examples moves the result only so far: a thousand times larger, no farther.
 
     Weaker than `breakdown`, which asks for the range of the others coordinate by coordinate;
     examples counted and placed alike. The violation is the distance between the two results, in
@@ -131,16 +131,16 @@ def bounded(share: float) -> Promise:
     _check(share, "bounded")
 
     def promise(aggregate, gradients):
-        found = []
+        violations = []
         for bad, others in _outliers(share, gradients):
             far, farther = (
                 aggregate(_replaced(gradients, bad, size * _HUGE)) for size in (1e-3, 1.0)
             )
-            found.append(
+            violations.append(
                 largest(differences(farther, far))
                 / largest(jax.tree.map(lambda x: x[others], _arrays(gradients)))
             )
-        return worst(found)
+        return worst(violations)
 
     return _named(promise, f"bounded({share})", bounded)
 
@@ -158,10 +158,9 @@ def _named(promise, name, source):
 
 
 def _outliers(share, gradients):
-    """(bad, others).
+    """Places of that share of the examples and of the others, as pairs.
 
-    Places of that share of the examples, at the beginning and spread, which groups by position
-    tell apart.
+    At the beginning and spread, which groups by position tell apart.
     """
     m = examples(gradients)
     number = math.ceil(share * (m - 1) - 0.5 - 1e-9)

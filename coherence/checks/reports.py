@@ -80,31 +80,31 @@ class LossCheck:
 
         A recomputed leaf is exact, hence no problem.
         """
-        found = [
+        problems = [
             f"the loss of one example needs statistics of a batch: {what}"
             for what in self.batch_statistics
         ]
         for leaf in self.leaves:
             if not leaf.difference <= self.tolerance:  # nan is wrong too
-                found.append(
+                problems.append(
                     f"{leaf.name} differs from jax.grad by {leaf.difference:.1e} (allowed: "
                     f"{self.tolerance:.1e})"
                 )
         if self.not_finite:
-            found.append(
+            problems.append(
                 "gradients are nan or infinite, by jax.grad too, for these of the "
                 f"{self.examples} examples compared: "
                 f"{', '.join(map(str, self.not_finite))}"
             )
         if self.step is not None and not self.step.difference <= self.tolerance:
-            found.append(_of_step(self.step, self.tolerance, self.m))
+            problems.append(_of_step(self.step, self.tolerance, self.m))
         if zero := [leaf.name for leaf in self.leaves if leaf.zero]:
-            found.append(
+            problems.append(
                 f"gradients are exactly 0 for every example: {', '.join(zero)}. Unused, frozen, "
                 "behind dead units or a layer "
                 "initialized at zero, or in front of a batch norm that sees one example"
             )
-        return tuple(found)
+        return tuple(problems)
 
     def __str__(self) -> str:
         head = ("leaf", "shape", "gradients", "memory", "difference", "")
@@ -153,9 +153,9 @@ def _of_step(step, tolerance, m):
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One check.
+    """The outcome of a check.
 
-    Its name, the largest difference where it measures one (else `None`), and what is wrong, ''
+    `difference` is the largest where it measures one, else `None`; `problem` says what is wrong, ''
     where nothing is.
     """
 
@@ -187,11 +187,11 @@ class AggregatorCheck:
         )
 
     def __str__(self) -> str:
-        number = lambda x: "" if x is None else f"{x:.1e}"
-        rows = [
-            (f.name, number(f.difference), "broken" if f.problem else "ok") for f in self.findings
-        ]
-        lines = _table([("check", "difference", ""), *rows])
+        rows = [("check", "difference", "")]
+        for finding in self.findings:
+            difference = "" if finding.difference is None else f"{finding.difference:.1e}"
+            rows.append((finding.name, difference, "broken" if finding.problem else "ok"))
+        lines = _table(rows)
         lines.append(
             f"differences of up to {self.tolerance:.1e} of what was expected count as rounding"
         )
@@ -204,9 +204,8 @@ class AggregatorCheck:
 def _table(rows):
     """Lines of the rows, cells padded to the width of their column."""
     widths = [max(map(len, column)) for column in zip(*rows)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
-    ]
+    padded = (map(str.ljust, row, widths) for row in rows)
+    return ["  ".join(cells).rstrip() for cells in padded]
 
 
 def _bytes(n):

@@ -20,14 +20,14 @@ _MASK = np.arange(_M) % 3 != 1
 class Real(NamedTuple):
     """`nodes` from the engine and `rows`, the same as plain arrays [m, ...].
 
-    `masked` and `kept`: with a mask, and without those.
+    `masked` and `present`: with a mask, and without those.
     """
 
     params: Any
     nodes: Any
     rows: Any
     masked: Any
-    kept: Any
+    present: Any
 
 
 def plain(m):

@@ -104,17 +104,16 @@ class _Walk:
 
         `bound` are the axis names that equations inside the loss bind themselves.
         """
-        values = {}
-        for var, value in zip(jaxpr.invars, inputs):
-            values[var] = _named(value)
-        read = lambda v: (
-            _Value() if isinstance(v, jax_internals.Literal) else values.get(v, _Value())
-        )
+        values = dict(zip(jaxpr.invars, map(_named, inputs)))
+
+        def read(v):
+            known = not isinstance(v, jax_internals.Literal) and v in values
+            return values[v] if known else _Value()
+
         for equation in _live(jaxpr, outputs):
-            operands = [read(v) for v in equation.invars]
-            for var, value in zip(equation.outvars, self.equation(equation, operands, bound)):
-                values[var] = _named(value)
-        return [read(v) for v in jaxpr.outvars]
+            results = self.equation(equation, list(map(read, equation.invars)), bound)
+            values.update(zip(equation.outvars, map(_named, results)))
+        return list(map(read, jaxpr.outvars))
 
     def equation(self, equation, operands, bound):
         name = equation.primitive.name
@@ -123,10 +122,8 @@ class _Walk:
         self.collective(equation, bound)
         if inner := list(jax_internals.inner_jaxprs(equation)):
             results = [self.inner(equation, jaxpr, operands, bound) for jaxpr in inner]
-            same = len(results) == 1 and [v.aval.shape for v in inner[0].outvars] == [
-                v.aval.shape for v in equation.outvars
-            ]
-            return results[0] if same and name != "scan" else fresh
+            is_call = len(inner) == 1 and _shapes(inner[0]) == _shapes(equation)
+            return results[0] if is_call and name != "scan" else fresh
         if (name in _CARRYING or name == "neg") and len(fresh) == 1:
             return [_join(operands, data, -1 if name == "neg" else 1)]
         if name == "div":
@@ -151,15 +148,16 @@ class _Walk:
         """
         bound = bound | frozenset(jax_internals.mesh_axis_names(equation))
         anything = any(x.data for x in operands)
+        unknown = _Value(data=anything)
+        count = len(jaxpr.invars)
         args = (
-            operands[-len(jaxpr.invars) :]
-            if equation.primitive.name != "while" and jaxpr.invars
-            else []
+            [] if equation.primitive.name == "while" else operands[max(len(operands) - count, 0) :]
         )
-        args += [_Value(data=anything)] * (len(jaxpr.invars) - len(args))
+        args += [unknown] * (count - len(args))
         if equation.primitive.name == "scan":
-            carried = jax_internals.scan(equation).carried
-            args = [_Value(data=anything if i in carried else x.data) for i, x in enumerate(args)]
+            args = [_Value(data=x.data) for x in args]
+            for i in jax_internals.scan(equation).carried:
+                args[i] = unknown
         return self.jaxpr(jaxpr, args, bound, jaxpr.outvars)
 
     def collective(self, equation, bound):
@@ -169,6 +167,10 @@ class _Walk:
                 f"{equation.primitive.name} over the named axis "
                 f"{', '.join(outside)}{_where(equation)}"
             )
+
+
+def _shapes(equation):
+    return [v.aval.shape for v in equation.outvars]
 
 
 def _named(value):
@@ -196,12 +198,13 @@ def _is_over_a_batch_of_one(equation):
 
 def _live(jaxpr, outputs):
     """The equations that the outputs depend on, in order: statistics only reported are no harm."""
-    needed, kept = {v for v in outputs if not isinstance(v, jax_internals.Literal)}, []
+    variables = lambda operands: {v for v in operands if not isinstance(v, jax_internals.Literal)}
+    needed, live = variables(outputs), []
     for equation in reversed(jaxpr.eqns):
         if not needed.isdisjoint(equation.outvars):
-            kept.append(equation)
-            needed.update(v for v in equation.invars if not isinstance(v, jax_internals.Literal))
-    return reversed(kept)
+            live.append(equation)
+            needed |= variables(equation.invars)
+    return reversed(live)
 
 
 def _where(equation):

@@ -6,6 +6,7 @@ the walk's. `walk` is always the `tracing.Walk` that came upon the equation.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from .tracked import (
     is_large,
     known,
     value_of,
+    values_of,
 )
 
 
@@ -41,12 +43,12 @@ def custom_derivative(walk: Any, equation: Any, operands: Sequence[Any]) -> list
     if not places:
         return None
     name = equation.primitive.name
-    rest = [None if i in places else walk.plain(x, name) for i, x in enumerate(operands)]
+    rest = {i: walk.plain(x, name) for i, x in enumerate(operands) if i not in places}
     values = [operands[i].value for i in places]
 
     def function(*values):
-        filled = dict(zip(places, values))
-        return jax_internals.evaluate(equation, [filled.get(i, x) for i, x in enumerate(rest)])
+        filled = rest | dict(zip(places, values))
+        return jax_internals.evaluate(equation, [filled[i] for i in range(len(operands))])
 
     outs, pull_back = jax.vjp(function, *values)
     backward = jax.make_jaxpr(lambda cts: pull_back(cts))(outs)
@@ -58,18 +60,20 @@ def custom_derivative(walk: Any, equation: Any, operands: Sequence[Any]) -> list
     except (NotImplementedError, TypeError, ValueError, AssertionError):
         return None
     data = any(i not in places and not isinstance(x, Fixed) for i, x in enumerate(operands))
-    consts = [x if data else Fixed(x) for x in closed.consts]
+    consts = closed.consts if data else map(Fixed, closed.consts)
     zeros = [
         dataclasses.replace(operands[i], value=jax_internals.zeros_like(x), is_zero=True)
         for i, x in zip(places, values)
     ]
     tangents = walk.follow(closed.jaxpr, consts, zeros)
-    return [
-        dataclasses.replace(t, value=out, is_zero=operands[places[0]].is_zero)
-        if isinstance(t, Tracked)
-        else out + walk.plain(t, name)
-        for out, t in zip(outs, tangents)
-    ]
+    outputs = []
+    for out, tangent in zip(outs, tangents):
+        if isinstance(tangent, Tracked):
+            is_zero = operands[places[0]].is_zero
+            outputs.append(dataclasses.replace(tangent, value=out, is_zero=is_zero))
+        else:
+            outputs.append(out + walk.plain(tangent, name))
+    return outputs
 
 
 def cond(walk: Any, equation: Any, operands: Sequence[Any]) -> list[Any]:
@@ -91,7 +95,7 @@ def cond(walk: Any, equation: Any, operands: Sequence[Any]) -> list[Any]:
         stop = start + len(body.meetings)
         functions.append(functools.partial(_branch, bodies, k, _own(walk, start, stop)))
         start = stop
-    outputs, data = jax.lax.switch(value_of(index), functions, [value_of(x) for x in rest])
+    outputs, data = jax.lax.switch(value_of(index), functions, values_of(rest))
     for body, met in zip(bodies, data):
         _note_body(walk, body, met)
     return outputs
@@ -118,7 +122,7 @@ def checkpoint(walk: Any, equation: Any, operands: Sequence[Any]) -> list[Any] |
     start = len(walk.meetings)
     perturbations = _own(walk, start, start + len(body.meetings))
     run = jax.checkpoint(run, **arguments)
-    outputs, data = run(perturbations, [value_of(x) for x in rest])
+    outputs, data = run(perturbations, values_of(rest))
     _note_body(walk, body, data)
     return outputs
 
@@ -159,51 +163,45 @@ def scan(walk: Any, equation: Any, operands: Sequence[Any]) -> list[Any]:
         stacked = (v.aval for v in equation.outvars[loop.carries :])
         empty = [jnp.zeros(aval.shape, aval.dtype) for aval in stacked]
         return [*(operands[i] for i in loop.carried), *empty]
-    rest = [
-        walk.plain(x, "scan") if i in loop.carried or not _can_be_scanned(x, i, loop) else x
-        for i, x in enumerate(operands)
-    ]
-    # A step sees slices of what is scanned: what is known of the whole is not known of them.
-    scanned = range(loop.carried.stop, len(rest))
-    rest = [
-        Fixed(x.value) if i in scanned and isinstance(x, Fixed) else x for i, x in enumerate(rest)
-    ]
+    rest = list(operands)
+    for i, x in enumerate(operands):
+        if i in loop.carried or not _can_be_scanned(x, i, loop):
+            rest[i] = walk.plain(x, "scan")
+        elif i >= loop.carried.stop and isinstance(x, Fixed):
+            # A step sees slices of it: what is known of the whole is not known of them.
+            rest[i] = Fixed(x.value)
     loop, slices, rest = _sliced(loop, operands, rest)
     step = _Step(walk, loop, rest, slices)
     # Rows formed at every step would be as many as steps; perturbed out here, the backward pass
     # adds them up.
-    early = {
-        share.leaf
-        for meeting in step.meetings
-        for share in meeting.shares
-        if share.formed and share.leaf < loop.constants
-    }
+    shares = itertools.chain.from_iterable(meeting.shares for meeting in step.meetings)
+    early = {share.leaf for share in shares if share.formed and share.leaf < loop.constants}
     if early:
-        rest = [walk.plain(x, "scan") if i in early else x for i, x in enumerate(rest)]
+        for i in sorted(early):
+            rest[i] = walk.plain(rest[i], "scan")
         step = _Step(walk, loop, rest, slices)
     start = len(walk.meetings)
     perturbations = _own(walk, start, start + len(step.meetings))
 
     def body(carry, xs):
         inner, carry, outputs = step.run(xs[0], carry, xs[1])
-        varying = [None if c is not None else x for c, x in zip(step.constant, inner.operands)]
+        varying = {i: x for i, x in enumerate(inner.operands) if step.constant[i] is None}
         return carry, (outputs, varying)
 
-    elements = [value_of(x) for x in rest[loop.carried.stop :]]
-    init = [value_of(rest[i]) for i in loop.carried]
+    elements = values_of(rest[loop.carried.stop :])
+    init = values_of(rest[i] for i in loop.carried)
     carry, (outputs, data) = jax.lax.scan(
         body, init, (perturbations, elements), loop.length, loop.reverse, loop.unroll
     )
-    for meeting, place, met in zip(step.meetings, step.constant, data):
-        if place is not None:
-            met = value_of(rest[place])
-        shares: list[Share] = []
+    for i, (meeting, place) in enumerate(zip(step.meetings, step.constant)):
+        repeated: list[Share] = []
         for share in meeting.shares:
             x, stacked = rest[share.leaf], share.leaf >= loop.carried.stop
-            shares += _repeated(share, x, stacked=stacked, constant=place is not None)
+            repeated += _repeated(share, x, stacked=stacked, constant=place is not None)
         shape = (loop.length, *meeting.output.shape)
         output = jax_internals.struct_like(meeting.output, shape)
-        walk.note(Meeting(tuple(shares), output), met)
+        met = data[i] if place is None else value_of(rest[place])
+        walk.note(Meeting(tuple(repeated), output), met)
     for i, name in step.given_up.items():
         for part in rest[i].parts if isinstance(rest[i], Joined) else [rest[i]]:
             if isinstance(part, Tracked):
@@ -247,7 +245,7 @@ class _Body(_Part):
 
     def __init__(self, walk, closed, operands):
         super().__init__(walk, closed, operands)
-        self._find(functools.partial(self._walk, None), [value_of(x) for x in operands])
+        self._find(functools.partial(self._walk, None), values_of(operands))
 
     def run(self, perturbations, values):
         """(walk, outputs)."""
@@ -267,18 +265,18 @@ class _Step(_Part):
         slices = [
             jax.eval_shape(lambda x: x[0], value_of(x)) for x in operands[scan.carried.stop :]
         ]
-        init = [value_of(operands[i]) for i in scan.carried]
+        init = values_of(operands[i] for i in scan.carried)
         self._find(functools.partial(self._found, init), slices)
 
     def _found(self, carry, scanned):
         walk, *results = self.run(None, carry, scanned)
         places = {id(value_of(x)): i for i, x in enumerate(self.operands[: self.scan.constants])}
-        self.constant = [None if x is None else places.get(id(x)) for x in walk.operands]
+        self.constant = [places.get(id(x)) for x in walk.operands]
         return walk, *results
 
     def run(self, perturbations, carry, scanned):
         """(walk, carry, outputs)."""
-        constants = [value_of(x) for x in self.operands[: self.scan.constants]]
+        constants = values_of(self.operands[: self.scan.constants])
         walk, outputs = self._walk(perturbations, [*constants, *carry, *scanned], self.slices)
         return walk, outputs[: self.scan.carries], outputs[self.scan.carries :]
 
@@ -347,7 +345,7 @@ def _factors_of_steps(share, steps, stacked, data, cotangent) -> Term:
 
 
 def _factors_of_constant(share, steps, stacked, data, cotangent) -> Term:
-    """All steps met the same data.
+    """The factors of a meeting of all steps with the same data.
 
     Shared weights add cotangents up, stacked ones are columns side by side.
     """

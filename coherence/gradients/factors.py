@@ -87,9 +87,7 @@ class Stacked:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Recomputed:
-    """A leaf without a rule.
-
-    Every reduction differentiates it again, in microbatches, and keeps only the reduction.
+    """A leaf without a rule: every reduction differentiates it again, in microbatches.
 
     It reads `params` and `batch`: do not donate them to a call that still uses the gradients.
     `index` is the leaf's place among the leaves of `params`; `loss` is (params, example, *consts)
@@ -159,10 +157,10 @@ def _rows_are_better(terms: tuple[Term, ...], size: int) -> bool:
     """
     if all(term.dims[3] == 1 for term in terms):
         return True
-    one = terms[0].dims[0]
+    m = terms[0].dims[0]
     factors = sum(term.inputs.size + term.cotangents.size for term in terms)
     formed = [not pairs_are_cheaper(*term.dims[2:]) for term in terms]
-    return all(formed) and one * size <= _LARGER * factors
+    return all(formed) and m * size <= _LARGER * factors
 
 
 __all__ = [

@@ -83,8 +83,8 @@ def struct_like(value: Any, shape: Sequence[int]) -> jax.ShapeDtypeStruct:
 
 def unbound_axis(error: NameError) -> str | None:
     """The named axis that nothing binds, `None` where the error is about something else."""
-    _, found, rest = str(error).partition("unbound axis name:")
-    return rest.partition(".")[0].strip() if found else None
+    _, message, rest = str(error).partition("unbound axis name:")
+    return rest.partition(".")[0].strip() if message else None
 
 
 # Equations
@@ -147,11 +147,11 @@ def with_calls_inlined(closed: Any) -> Any:
         values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args)))
         read = lambda v: v.val if isinstance(v, Literal) else values[v]
         for equation in jaxpr.eqns:
-            operands = [read(v) for v in equation.invars]
+            operands = list(map(read, equation.invars))
             call = None if checkpointing(equation) is not None else inlined(equation)
             outputs = run(*call, operands) if call is not None else evaluate(equation, operands)
             values.update(zip(equation.outvars, outputs))
-        return [read(v) for v in jaxpr.outvars]
+        return list(map(read, jaxpr.outvars))
 
     jaxpr, consts = open_jaxpr(closed)
     return jax.make_jaxpr(lambda *args: run(jaxpr, consts, args))(*(v.aval for v in jaxpr.invars))
@@ -171,20 +171,20 @@ def inner_jaxprs(equation: Any) -> Iterator[Any]:
 
 def contains(jaxpr: Any, name: str) -> bool:
     """Whether a primitive occurs in a jaxpr or in one it runs."""
-    return any(
-        equation.primitive.name == name
-        or any(contains(inner, name) for inner in inner_jaxprs(equation))
-        for equation in jaxpr.eqns
-    )
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == name:
+            return True
+        if any(contains(inner, name) for inner in inner_jaxprs(equation)):
+            return True
+    return False
 
 
 def float_dtypes(jaxpr: Any) -> set[Any]:
     """The dtypes of all floats a jaxpr computes."""
-    computed = (v.aval for equation in jaxpr.eqns for v in equation.outvars)
-    dtypes = {aval.dtype for aval in computed if hasattr(aval, "dtype")}
+    dtypes: set[Any] = set()
     for equation in jaxpr.eqns:
-        for inner in inner_jaxprs(equation):
-            dtypes |= float_dtypes(inner)
+        dtypes |= {v.aval.dtype for v in equation.outvars if hasattr(v.aval, "dtype")}
+        dtypes = dtypes.union(*map(float_dtypes, inner_jaxprs(equation)))
     return {dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)}
 
 
@@ -200,8 +200,8 @@ def reduced_axis_names(equation: Any) -> list[str]:
     names: list[str] = []
     for parameter in _AXIS_PARAMETERS:
         axes = equation.params.get(parameter, ())
-        several = isinstance(axes, tuple | list | frozenset | set)
-        names += [axis for axis in (axes if several else (axes,)) if isinstance(axis, str)]
+        axes = axes if isinstance(axes, tuple | list | frozenset | set) else (axes,)
+        names += [axis for axis in axes if isinstance(axis, str)]
     return names
 
 
@@ -369,10 +369,7 @@ def convolution(equation: Any) -> Convolution:
 
 
 class Gather(NamedTuple):
-    """A `gather`.
-
-    Its dimension numbers, the size of a slice, and what becomes of indices outside.
-    """
+    """A `gather`: dimension numbers, the size of a slice, what becomes of indices outside."""
 
     numbers: jax.lax.GatherDimensionNumbers
     slice_sizes: tuple[int, ...]

@@ -160,8 +160,8 @@ def reshaping(shape: Sequence[int]) -> Step:
 
 def slicing(start: int, stop: int, axis: int, shape: Sequence[int]) -> Step:
     """The part of a tensor of `shape` from `start` to `stop` along one axis."""
-    starts = [start if i == axis else 0 for i in range(len(shape))]
-    stops = [stop if i == axis else size for i, size in enumerate(shape)]
+    starts, stops = [0] * len(shape), list(shape)
+    starts[axis], stops[axis] = start, stop
     return Step(jax_internals.slicing(starts, stops))
 
 
@@ -227,12 +227,13 @@ def scale(layout: Layout) -> float | None:
 def is_rearrangement(layout: Layout) -> bool:
     """Whether every coordinate of the parameter's gradient is one of the operand's, or zero for
     all examples."""
-    return all(
-        is_rearrangement(step.layout)
-        if isinstance(step, Mapped)
-        else isinstance(step, Step) and step.is_rearrangement
-        for step in layout
-    )
+    for step in layout:
+        if isinstance(step, Mapped):
+            if not is_rearrangement(step.layout):
+                return False
+        elif not isinstance(step, Step) or not step.is_rearrangement:
+            return False
+    return True
 
 
 def is_transposed(layout: Layout, shape: Sequence[int]) -> bool | None:

@@ -57,9 +57,9 @@ def zero_where(jaxpr: Any, inputs: Sequence[bool]) -> list[bool]:
         return not np.any(v.val) if isinstance(v, jax_internals.Literal) else zeros.get(v, False)
 
     for equation in jaxpr.eqns:
-        flags = _equation(equation, [is_zero(v) for v in equation.invars])
+        flags = _equation(equation, list(map(is_zero, equation.invars)))
         zeros.update(zip(equation.outvars, flags))
-    return [is_zero(v) for v in jaxpr.outvars]
+    return list(map(is_zero, jaxpr.outvars))
 
 
 def _equation(equation, flags):
@@ -78,7 +78,8 @@ def _equation(equation, flags):
         return [flags[0] and flags[2 if name == "scatter-add" else 1]]
     if name == "cond":
         branches = [jax_internals.open_jaxpr(b)[0] for b in jax_internals.branches(equation)]
-        return [all(each) for each in zip(*(zero_where(b, flags[1:]) for b in branches))]
+        zeros = [zero_where(branch, flags[1:]) for branch in branches]
+        return list(map(all, zip(*zeros)))
     if name == "scan":
         return _scan(jax_internals.scan(equation), list(flags))
     return [False] * n

@@ -1,8 +1,6 @@
-"""Parameters of which each step of a loop reads the slice of its number.
+"""Loops that read `w[i]` at step i, by `fori_loop` or `scan`.
 
-`w[i]` in `fori_loop` or `scan`.
-
-The numbers depend on no example. Computed beforehand, they make of the loop one over the slices, as
+The indices depend on no example. Computed beforehand, they make of the loop one over the slices, as
 if the layers had been stacked and scanned.
 """
 
@@ -17,9 +15,9 @@ from . import jax_internals
 
 
 class Slices(NamedTuple):
-    """An equation of a step that takes a row.
+    """An equation that takes a row of a parameter, and which row it is at each step.
 
-    The parameter's place among the scan's constants, the row of each step.
+    `place` is the parameter's among the scan's constants.
     """
 
     equation: Any
@@ -38,30 +36,34 @@ def slices(scan: jax_internals.Scan, known: Sequence[Any], places: Sequence[int]
     if not takes:
         return []
     flags = _known_variables(scan, jaxpr, [x is not None for x in known])
-    takes = [e for e in takes if all(_is_known(v, flags) for v in e.invars[1:])]
+    takes = [take for take in takes if _are_known(take.invars[1:], flags)]
     if not takes:
         return []
     with jax.ensure_compile_time_eval():
         starts = _starts(scan, jaxpr, consts, known, flags, takes)
-    found = []
+    slices = []
     for equation, (first, *others) in zip(takes, map(np.asarray, starts)):
-        if not any(np.any(other) for other in others):
+        if not any(map(np.any, others)):
             place = jaxpr.invars.index(equation.invars[0])
             size = equation.invars[0].aval.shape[0]
-            found.append(Slices(equation, place, np.clip(first, 0, size - 1)))
-    return found
+            slices.append(Slices(equation, place, np.clip(first, 0, size - 1)))
+    return slices
 
 
 def _takes_a_row(equation, jaxpr, places):
     if equation.primitive.name != "dynamic_slice":
         return False
     parameter, sizes = equation.invars[0], jax_internals.slice_sizes(equation)
-    is_one = any(parameter is jaxpr.invars[i] for i in places)
-    return is_one and sizes[0] == 1 and tuple(sizes[1:]) == parameter.aval.shape[1:]
+    is_parameter = any(parameter is jaxpr.invars[i] for i in places)
+    return is_parameter and sizes[0] == 1 and tuple(sizes[1:]) == parameter.aval.shape[1:]
 
 
 def _is_known(v, known):
     return isinstance(v, jax_internals.Literal) or v in known
+
+
+def _are_known(variables, known):
+    return all(_is_known(v, known) for v in variables)
 
 
 def _known_variables(scan, jaxpr, inputs):
@@ -73,7 +75,7 @@ def _known_variables(scan, jaxpr, inputs):
     while True:
         known = {v for v, flag in zip(jaxpr.invars, inputs) if flag} | {*jaxpr.constvars}
         for equation in jaxpr.eqns:
-            if all(_is_known(v, known) for v in equation.invars):
+            if _are_known(equation.invars, known):
                 known.update(equation.outvars)
         carry = [
             inputs[i] and _is_known(jaxpr.outvars[i - scan.constants], known) for i in scan.carried
@@ -94,15 +96,15 @@ def _starts(scan, jaxpr, consts, operands, known, takes):
         values |= {jaxpr.invars[i]: x for i, x in zip((*carried, *scanned), (*carry, *xs))}
         read = lambda v: v.val if isinstance(v, jax_internals.Literal) else values[v]
         for equation in jaxpr.eqns:
-            if all(_is_known(v, known) for v in equation.invars):
-                operands_known = [read(v) for v in equation.invars]
+            if _are_known(equation.invars, known):
+                operands_known = list(map(read, equation.invars))
                 if jax_internals.is_retyping(equation):
                     outputs = operands_known
                 else:
                     outputs = jax_internals.evaluate(equation, operands_known)
                 values.update(zip(equation.outvars, outputs))
         carry = [read(jaxpr.outvars[i - scan.constants]) for i in carried]
-        return carry, [[read(v) for v in equation.invars[1:]] for equation in takes]
+        return carry, [list(map(read, equation.invars[1:])) for equation in takes]
 
     init = [jnp.asarray(operands[i]) for i in carried]
     xs = [jnp.asarray(operands[i]) for i in scanned]

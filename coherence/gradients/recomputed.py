@@ -1,6 +1,4 @@
-"""Reductions of leaves without a rule.
-
-Differentiate them again, a microbatch at a time, and keep only the reduction.
+"""Reductions of leaves without a rule, which are differentiated again, a microbatch at a time.
 
 Several such leaves of one tree share the passes. Every function takes the group (a list of
 `Recomputed` from one call of `per_example_value_and_grad`) and returns one entry a leaf.
@@ -19,8 +17,8 @@ _ROWS_IN_MEMORY = 2**24  # numbers a default microbatch of formed rows may hold 
 
 def _losses(group, batch, keep):
     """leaves of the group -> their losses, masked ones zero."""
-    one = group[0]
-    leaves, treedef = jax.tree.flatten(one.params)
+    first = group[0]
+    leaves, treedef = jax.tree.flatten(first.params)
     indices = [leaf.index for leaf in group]
 
     def losses(values):
@@ -28,7 +26,7 @@ def _losses(group, batch, keep):
         for i, value in zip(indices, values):
             filled[i] = value
         each = jax.vmap(
-            lambda example: one.loss(jax.tree.unflatten(treedef, filled), example, *one.consts)
+            lambda example: first.loss(jax.tree.unflatten(treedef, filled), example, *first.consts)
         )(batch)
         return each if keep is None else jnp.where(keep, each, 0)
 
@@ -45,9 +43,9 @@ def _row(group, example, keep):
 
 
 def _goes_forward(group):
-    """False where the loss has a `custom_vjp`.
+    """Whether the loss has a forward derivative: no `custom_vjp`, which has none.
 
-    It has no forward derivative, and need not be linear in its cotangents.
+    Nor need that one be linear in its cotangents.
     """
     losses, values = _losses(group, group[0].batch, group[0].mask)
     return not contains(jax.make_jaxpr(losses)(values).jaxpr, "custom_vjp_call")
@@ -70,10 +68,10 @@ def _over_examples(group, function, size):
 
     `size` at a time; `None` is all at once.
     """
-    one = group[0]
-    if size is None or size >= one.m:
-        return jax.vmap(function)((one.batch, one.mask))
-    return jax.lax.map(function, (one.batch, one.mask), batch_size=size)
+    first = group[0]
+    if size is None or size >= first.m:
+        return jax.vmap(function)((first.batch, first.mask))
+    return jax.lax.map(function, (first.batch, first.mask), batch_size=size)
 
 
 def squared_norms(group):
@@ -111,15 +109,12 @@ def weighted_sum_of(group, weights, function):
 
 
 def _summed(group, weights, part, size):
-    """The sum of `part(batch, mask, weights)` over microbatches.
-
-    They are of `size` examples; `None` is all at once.
-    """
-    one = group[0]
-    everything = (one.batch, one.mask, weights)
-    if size is None or size >= one.m:
+    """The sum of `part(batch, mask, weights)` over microbatches of `size` examples (all)."""
+    first = group[0]
+    everything = (first.batch, first.mask, weights)
+    if size is None or size >= first.m:
         return part(*everything)
-    whole = one.m - one.m % size
+    whole = first.m - first.m % size
     head = jax.tree.map(lambda x: x[:whole].reshape(-1, size, *x.shape[1:]), everything)
     zeros = jax.tree.map(
         zeros_like,
@@ -127,7 +122,7 @@ def _summed(group, weights, part, size):
     )
     add = lambda carry, few: (jax.tree.map(jnp.add, carry, part(*few)), None)
     result, _ = jax.lax.scan(add, zeros, head)
-    if whole == one.m:
+    if whole == first.m:
         return result
     return jax.tree.map(jnp.add, result, part(*jax.tree.map(lambda x: x[whole:], everything)))
 
@@ -151,5 +146,5 @@ def gram(group):
 
     Never more than a row at a time.
     """
-    one = group[0]
-    return jax.lax.map(lambda pair: dot(group, _row(group, *pair)), (one.batch, one.mask))
+    first = group[0]
+    return jax.lax.map(lambda pair: dot(group, _row(group, *pair)), (first.batch, first.mask))

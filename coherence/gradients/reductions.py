@@ -1,6 +1,4 @@
-"""Reductions of per-example gradients.
-
-All that metrics and optimizers ask, without the examples x parameters array.
+"""Reductions of per-example gradients, without the examples x parameters array.
 
 Every function takes a tree of `Factored`, `Stacked` and `Recomputed` nodes, or a plain tree whose
 leaves have a leading example axis. Sums are kept in at least float32.
@@ -36,7 +34,7 @@ def nodes(gradients: PyTree) -> tuple[list[tuple[KeyPath, Node]], Any]:
     paths, treedef = jax.tree.flatten_with_path(gradients, is_leaf=is_node)
     if not paths:
         raise ValueError("gradients hold no leaf: there is nothing to reduce.")
-    found, sizes = [], {}
+    pairs, sizes = [], {}
     for path, x in paths:
         if not is_node(x):
             if not jnp.ndim(x):
@@ -49,7 +47,7 @@ def nodes(gradients: PyTree) -> tuple[list[tuple[KeyPath, Node]], Any]:
                     f"leaf {leaf_name(path)} is {jnp.result_type(x)}: gradients need floats."
                 )
             x = Stacked(jnp.asarray(x))
-        found.append((path, x))
+        pairs.append((path, x))
         sizes[leaf_name(path)] = x.m
     if len(set(sizes.values())) > 1:
         raise ValueError(
@@ -57,24 +55,28 @@ def nodes(gradients: PyTree) -> tuple[list[tuple[KeyPath, Node]], Any]:
         )
     if not next(iter(sizes.values())):
         raise ValueError("gradients are of 0 examples: there is nothing to reduce.")
-    return found, treedef
+    return pairs, treedef
 
 
 def each_leaf(
     gradients: PyTree, leaf: Callable[[Any], Any], group: Callable[[list[Recomputed]], list[Any]]
 ) -> tuple[list[Any], list[tuple[KeyPath, Node]], Any]:
-    """One result a leaf.
+    """Results leaf by leaf, the pairs of path and node, the tree's structure.
 
     `leaf(node)` for factors and rows, `group(nodes) -> list` for the recomputed ones, which
     share passes.
     """
-    found, treedef = nodes(gradients)
-    results = [None if isinstance(node, Recomputed) else leaf(node) for _, node in found]
-    again = [(i, node) for i, (_, node) in enumerate(found) if isinstance(node, Recomputed)]
-    if again:
-        for (i, _), result in zip(again, group([node for _, node in again])):
-            results[i] = result
-    return results, found, treedef
+    pairs, treedef = nodes(gradients)
+    results: dict[int, Any] = {}
+    without_rule: dict[int, Recomputed] = {}
+    for i, (_, node) in enumerate(pairs):
+        if isinstance(node, Recomputed):
+            without_rule[i] = node
+        else:
+            results[i] = leaf(node)
+    if without_rule:
+        results |= zip(without_rule, group(list(without_rule.values())))
+    return [results[i] for i in range(len(pairs))], pairs, treedef
 
 
 def size(gradients: PyTree) -> int:
@@ -100,14 +102,14 @@ def weighted_sum(gradients: PyTree, weights: ArrayLike) -> PyTree:
 
     From the factors at hand: no second backward pass.
     """
-    results, found, treedef = _weighted(gradients, jnp.asarray(weights))
-    return treedef.unflatten([r.astype(node.dtype) for r, (_, node) in zip(results, found)])
+    results, pairs, treedef = _weighted(gradients, jnp.asarray(weights))
+    return treedef.unflatten([r.astype(node.dtype) for r, (_, node) in zip(results, pairs)])
 
 
 def total(gradients: PyTree) -> PyTree:
     """sum_i g_i, in the parameters' shapes and dtypes."""
-    found, _ = nodes(gradients)
-    return weighted_sum(gradients, jnp.ones(found[0][1].m, accumulator(found[0][1].dtype)))
+    (_, node), *_ = nodes(gradients)[0]
+    return weighted_sum(gradients, jnp.ones(node.m, accumulator(node.dtype)))
 
 
 def mean_weights(gradients: PyTree) -> jax.Array:
@@ -115,9 +117,8 @@ def mean_weights(gradients: PyTree) -> jax.Array:
 
     Masked examples have zero gradients, whatever their weight.
     """
-    found, _ = nodes(gradients)
-    dtype = accumulator(*(node.dtype for _, node in found))
-    return jnp.full(found[0][1].m, 1.0, dtype) / jnp.asarray(count(gradients), dtype)
+    dtype = accumulator(*(node.dtype for _, node in nodes(gradients)[0]))
+    return jnp.full(size(gradients), 1.0, dtype) / jnp.asarray(count(gradients), dtype)
 
 
 def mean(gradients: PyTree) -> PyTree:
@@ -148,9 +149,9 @@ def weighted_sum_of(
     layer then needs no more than f of its factors. Sequences go by slabs of columns, leaves without
     a rule by microbatches.
     """
-    again = lambda group: recomputed.weighted_sum_of(group, weights, function)
+    without_rule = lambda group: recomputed.weighted_sum_of(group, weights, function)
     results, _, treedef = each_leaf(
-        gradients, lambda node: _leaf_weighted_sum_of(node, weights, function), again
+        gradients, lambda node: _leaf_weighted_sum_of(node, weights, function), without_rule
     )
     return treedef.unflatten(results)
 
@@ -182,8 +183,8 @@ def leaf_squared_norms(
             return _each_layer(node, _leaf_squared_norms)
         return _leaf_squared_norms(node)
 
-    results, found, _ = each_leaf(gradients, leaf, recomputed.squared_norms)
-    return [(path, result) for (path, _), result in zip(found, results)]
+    results, pairs, _ = each_leaf(gradients, leaf, recomputed.squared_norms)
+    return [(path, result) for (path, _), result in zip(pairs, results)]
 
 
 def _named(by: By | None, path: KeyPath, values: jax.Array, ndim: int) -> list[tuple[Any, Any]]:
@@ -217,8 +218,8 @@ def _each_layer(node: Any, function: Callable[..., jax.Array], *others: Any) -> 
 
 def leaf_weighted_sums(gradients: PyTree, weights: jax.Array) -> list[tuple[KeyPath, jax.Array]]:
     """`[(path, sum_i w_i g_i)]`, kept in at least float32."""
-    results, found, _ = _weighted(gradients, weights)
-    return [(path, result) for (path, _), result in zip(found, results)]
+    results, pairs, _ = _weighted(gradients, weights)
+    return [(path, result) for (path, _), result in zip(pairs, results)]
 
 
 @overload
@@ -230,44 +231,45 @@ def dot(gradients, tree, *, by=None):
 
     With `by` `{name: [m]}`, the layers' shares.
     """
-    found, _ = nodes(gradients)
+    pairs, _ = nodes(gradients)
     vectors = jax.tree.leaves(tree)
-    shapes = [tuple(node.shape) for _, node in found]
+    shapes = [tuple(node.shape) for _, node in pairs]
     if [jnp.shape(v) for v in vectors] != shapes:
         raise ValueError(
             f"dot(gradients, tree): tree must have the parameters' shapes {shapes}, got "
             f"{[jnp.shape(v) for v in vectors]}."
         )
-    pairs: dict = {}
+    unsplit: dict = {}
     dots: dict = {}
-    for (path, node), v in zip(found, vectors):
+    for (path, node), v in zip(pairs, vectors):
         if splits_layers(by) and not isinstance(node, Recomputed) and node.scanned:
             layers = _each_layer(node, _leaf_dot, jnp.asarray(v))
             for name, part in _named(by, path, layers, 2):
                 dots[name] = dots[name] + part if name in dots else part
         else:
             name = None if by is None else leaf_names(by)(path)
-            pairs.setdefault(name, []).append((node, v))
-    for name, some in pairs.items():
-        dots[name] = dots[name] + _dot(some) if name in dots else _dot(some)
+            unsplit.setdefault(name, []).append((node, v))
+    for name, pairs_of_name in unsplit.items():
+        share = _dot(pairs_of_name)
+        dots[name] = dots[name] + share if name in dots else share
     return dots if by is not None else dots[None]
 
 
 def _dot(pairs):
     parts = [_leaf_dot(node, v) for node, v in pairs if not isinstance(node, Recomputed)]
-    again = [(node, v) for node, v in pairs if isinstance(node, Recomputed)]
-    if again:
-        parts.append(recomputed.dot(*map(list, zip(*again))))
+    without_rule = [(node, v) for node, v in pairs if isinstance(node, Recomputed)]
+    if without_rule:
+        parts.append(recomputed.dot(*map(list, zip(*without_rule))))
     return sum(parts)
 
 
 def gram(gradients: PyTree) -> jax.Array:
     """g_i . g_j for each pair of examples: [m, m]."""
-    found, _ = nodes(gradients)
-    parts = [_leaf_gram(node) for _, node in found if not isinstance(node, Recomputed)]
-    again = [node for _, node in found if isinstance(node, Recomputed)]
-    if again:
-        parts.append(recomputed.gram(again))
+    pairs, _ = nodes(gradients)
+    parts = [_leaf_gram(node) for _, node in pairs if not isinstance(node, Recomputed)]
+    without_rule = [node for _, node in pairs if isinstance(node, Recomputed)]
+    if without_rule:
+        parts.append(recomputed.gram(without_rule))
     return sum(parts)
 
 
@@ -283,10 +285,7 @@ def take(gradients: PyTree, index: jax.Array | slice) -> PyTree:
 
 
 def materialize(gradients: PyTree) -> PyTree:
-    """The formed gradients of every example, leaves [m, ...].
-
-    The array the rest of this file avoids.
-    """
+    """The formed gradients of every example, leaves [m, ...]: what the rest of this file avoids."""
     results, _, treedef = each_leaf(gradients, _form, recomputed.materialize)
     return treedef.unflatten(results)
 
@@ -317,9 +316,11 @@ def _leaf_weighted(node, weights):
 def _leaf_weighted_sum_of(node, weights, function):
     dtype = accumulator(node.dtype)
     w = weights.astype(dtype)
-    rows = lambda values: (w @ function(values.reshape(node.m, -1).astype(dtype))).reshape(
-        values.shape[1:]
-    )
+
+    def rows(values):
+        images = function(values.reshape(node.m, -1).astype(dtype))
+        return (w @ images).reshape(values.shape[1:])
+
     if isinstance(node, Stacked):
         return rows(node.values)
     if not node.terms:
@@ -332,14 +333,10 @@ def _leaf_weighted_sum_of(node, weights, function):
         return jax.lax.scan(add, zeros_like(first), (node.terms, w))[0]
     (term,) = node.terms
     if isinstance(term, Outer) and term.dims[2] == 1:
-        inputs, cotangents = (
-            function(x[:, :, 0].astype(dtype)) for x in (term.inputs, term.cotangents)
-        )
-        return layout.pull_back(
-            term.layout,
-            parameter,
-            jnp.einsum("mbk,mbn->bkn", inputs, cotangents * w[:, None, None]),
-        )
+        inputs = function(term.inputs[:, :, 0].astype(dtype))
+        cotangents = function(term.cotangents[:, :, 0].astype(dtype))
+        total = jnp.einsum("mbk,mbn->bkn", inputs, cotangents * w[:, None, None])
+        return layout.pull_back(term.layout, parameter, total)
     slabs = term.slabs(_FORMED)
     each = lambda slab: rows(term.form(slab))
     result = each(slabs[0])[None] if len(slabs) == 1 else jax.lax.map(each, slabs)
@@ -366,9 +363,8 @@ def _leaf_dot(node, vector):
     dtype = accumulator(node.dtype)
     if isinstance(node, Stacked):
         return node.values.reshape(node.m, -1).astype(dtype) @ jnp.ravel(vector).astype(dtype)
-    parts = [
-        term.dot(layout.forward(term.layout, jnp.asarray(vector, dtype))) for term in node.terms
-    ]
+    vector = jnp.asarray(vector, dtype)
+    parts = [term.dot(layout.forward(term.layout, vector)) for term in node.terms]
     return sum(parts, jnp.zeros(node.m, dtype))
 
 
@@ -418,11 +414,9 @@ def _streamed(node, reduce):
     """`reduce(gradient of one example)` for every example, a few formed rows at a time."""
     size = max(1, _FORMED // max(1, math.prod(node.shape)))
     each = lambda terms: reduce(_formed_one(node, terms))
-    return (
-        jax.vmap(each)(node.terms)
-        if size >= node.m
-        else jax.lax.map(each, node.terms, batch_size=size)
-    )
+    if size >= node.m:
+        return jax.vmap(each)(node.terms)
+    return jax.lax.map(each, node.terms, batch_size=size)
 
 
 def _formed_one(node, terms):

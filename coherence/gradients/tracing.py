@@ -29,6 +29,7 @@ from .tracked import (
     have_no_data,
     is_large,
     value_of,
+    values_of,
 )
 
 
@@ -63,9 +64,9 @@ class Walk:
             if (output := self.replaced.get(id(equation))) is not None:
                 outputs = [output]
             else:
-                outputs = self._equation(equation, [read(v) for v in equation.invars])
+                outputs = self._equation(equation, list(map(read, equation.invars)))
             values.update(zip(equation.outvars, outputs))
-        return [read(v) for v in jaxpr.outvars]
+        return list(map(read, jaxpr.outvars))
 
     def _equation(self, equation, operands):
         """The outputs of one equation, `Tracked` where it only moves a parameter."""
@@ -81,7 +82,7 @@ class Walk:
             return self.follow(call[0], map(constant, call[1]), operands)
         is_inexact = (jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in equation.outvars)
         if name == "stop_gradient" or not any(is_inexact):  # nothing to differentiate
-            outputs = jax_internals.evaluate(equation, [value_of(x) for x in operands])
+            outputs = jax_internals.evaluate(equation, values_of(operands))
             return [Fixed(x) for x in outputs] if have_no_data(operands) else outputs
         if name == "scan":
             return control_flow.scan(self, equation, operands)
@@ -126,7 +127,7 @@ class Walk:
         shares = tracked.shares(equation, place, x)
         if not shares:
             return None
-        plain = [value_of(y) for y in operands]
+        plain = values_of(operands)
         if equation.primitive.name == "mul" and is_large(x):
             data = plain[1 - place]
             if np.ndim(data) == np.ndim(x.value) and np.size(data) < np.size(x.value):

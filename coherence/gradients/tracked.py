@@ -6,7 +6,7 @@ come together stands a `Meeting`.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -103,6 +103,10 @@ def value_of(x: Any) -> Any:
     return x.value if isinstance(x, Tracked | Joined | Product | Fixed) else x
 
 
+def values_of(operands: Iterable[Any]) -> list[Any]:
+    return list(map(value_of, operands))
+
+
 def is_large(x: Any) -> bool:
     """Whether rows of this parameter are too large to be formed."""
     return np.size(x.value) > ROWS
@@ -132,7 +136,7 @@ def real(factors: Factors) -> Factors:
 def move(equation: Any, operands: Sequence[Any], place: int) -> list[Any] | None:
     """The outputs of an equation that moves the parameter at `place` linearly, else `None`."""
     name, x = equation.primitive.name, operands[place]
-    values = lambda: jax_internals.evaluate(equation, [value_of(y) for y in operands])
+    values = lambda: jax_internals.evaluate(equation, values_of(operands))
     if isinstance(x, Joined):
         return _move_joined(equation, x, values)
     if name == "split":
@@ -148,8 +152,8 @@ def move(equation: Any, operands: Sequence[Any], place: int) -> list[Any] | None
         return None
     if len(equation.outvars) != 1:
         return None
-    constants = [None if y is x else known(y) for y in operands]
-    if any(v is None for i, v in enumerate(constants) if i != place):
+    constants = list(map(known, operands))
+    if sum(constant is None for constant in constants) > 1:  # another one than the parameter's
         return None
     steps = layouts.step(equation, constants)
     if steps is None:
@@ -198,7 +202,7 @@ def join(equation: Any, operands: Sequence[Any]) -> list[Joined] | None:
     axis = jax_internals.joined_axis(equation)
     if equation.primitive.name == "stack":
         operands = [_expanded(x, axis) for x in operands]
-    value = jnp.concatenate([value_of(x) for x in operands], axis)
+    value = jnp.concatenate(values_of(operands), axis)
     return [Joined(tuple(operands), axis, value)]
 
 
@@ -212,7 +216,7 @@ def _expanded(x, axis):
 
 def without_parameters(equation: Any, operands: Sequence[Any]) -> list[Any]:
     """The outputs of an equation that no parameter enters."""
-    values = jax_internals.evaluate(equation, [value_of(x) for x in operands])
+    values = jax_internals.evaluate(equation, values_of(operands))
     if not all(isinstance(x, Fixed) for x in operands):
         return values
     if any(x.compute is None for x in operands):

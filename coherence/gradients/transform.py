@@ -138,16 +138,18 @@ def per_example_value_and_grad(
         trace = _Trace(loss, has_aux, only, allow_batch_statistics, params, batch)
         if mask is not None:
             batch = _without_masked(batch, mask)
-        one = lambda pair: trace.one(jax.tree.leaves(params), *pair)
+        of_example = lambda pair: trace.of_example(jax.tree.leaves(params), *pair)
         if microbatch_size is None or microbatch_size >= m:
-            losses, aux, factors = jax.vmap(one)((batch, mask))
+            losses, aux, factors = jax.vmap(of_example)((batch, mask))
         else:
-            losses, aux, factors = jax.lax.map(one, (batch, mask), batch_size=microbatch_size)
-        consts, loss_again = trace.reentrant(scalar_loss)
-        again = lambda index: Recomputed(
-            params, batch, mask, consts, loss_again, index, microbatch_size
+            losses, aux, factors = jax.lax.map(
+                of_example, (batch, mask), batch_size=microbatch_size
+            )
+        consts, reentrant_loss = trace.reentrant(scalar_loss)
+        without_rule = lambda index: Recomputed(
+            params, batch, mask, consts, reentrant_loss, index, microbatch_size
         )
-        gradients = trace.gradients(factors, m, mask, again)
+        gradients = trace.gradients(factors, m, mask, without_rule)
         return ((losses, aux) if has_aux else losses), gradients
 
     return value_and_grad
@@ -189,12 +191,11 @@ class _Trace:
             return (), loss
         jaxpr = self.closed.jaxpr
 
-        def again(params, example, *consts):
-            return jax_internals.evaluate_jaxpr(jaxpr, consts, jax.tree.leaves((params, example)))[
-                0
-            ]
+        def reentered(params, example, *consts):
+            leaves = jax.tree.leaves((params, example))
+            return jax_internals.evaluate_jaxpr(jaxpr, consts, leaves)[0]
 
-        return tuple(self.closed.consts), again
+        return tuple(self.closed.consts), reentered
 
     def outputs(self, walk, leaves, example):
         """What the loss returns for one example, flat, by way of `walk`."""
@@ -206,7 +207,7 @@ class _Trace:
             self.closed.jaxpr, self.closed.consts, [*tracked, *jax.tree.leaves(example)]
         )
 
-    def one(self, leaves, example, keep):
+    def of_example(self, leaves, example, keep):
         """Loss, aux and the factors of every meeting, for one example.
 
         `keep` is its entry of the mask, or `None`.
@@ -225,11 +226,9 @@ class _Trace:
             for j, share in enumerate(meeting.shares):
                 if share.leaf not in self.given_up:
                     factors[i, j] = share.factors(operands[i], cotangents[i])
-        aux = (
-            jax.tree.unflatten(jax.tree.structure(self.out), [value, *aux])[1]
-            if self.has_aux
-            else None
-        )
+        if not self.has_aux:
+            return value, None, factors
+        _, aux = jax.tree.unflatten(jax.tree.structure(self.out), [value, *aux])
         return value, aux, factors
 
     def gradients(self, factors, m, mask, recomputed):
@@ -238,14 +237,13 @@ class _Trace:
         for (i, j), met in factors.items():
             share = self.meetings[i].shares[j]
             terms[share.leaf].append(dataclasses.replace(met, layout=share.layout))
-        nodes = [
-            recomputed(i)
-            if i in self.given_up
-            else node(
-                terms[i], jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), m, mask
-            )
-            for i, (_, leaf) in enumerate(self.paths)
-        ]
+        nodes = []
+        for i, (_, leaf) in enumerate(self.paths):
+            if i in self.given_up:
+                nodes.append(recomputed(i))
+            else:
+                parameter = jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
+                nodes.append(node(terms[i], parameter, m, mask))
         return jax.tree.unflatten(self.treedef, nodes)
 
 

@@ -84,7 +84,7 @@ def _relative_variances(
     across = jnp.maximum(norms - jnp.square(dots), 0)  # Pythagoras; rounding may go below
 
     def variance(terms):
-        kept = terms if keep is None else jnp.where(keep, terms, 0)
-        return jnp.sum(kept) / (count(gradients) - 1) / whole.m
+        counted = terms if keep is None else jnp.where(keep, terms, 0)
+        return jnp.sum(counted) / (count(gradients) - 1) / whole.m
 
     return variance(along), variance(across)

@@ -159,14 +159,14 @@ def pool(
     if is_pooled(gradients):
         return _passed_on(gradients, groups, variances)
     check_rows(gradients)
-    found, treedef = reductions.nodes(gradients)
+    pairs, treedef = reductions.nodes(gradients)
     norms = [norms for _, norms in reductions.leaf_squared_norms(gradients, layers=True)]
     weights, counts = _weights(gradients, groups, num_groups)
     products, clean = weights, gradients
     if groups is not None:
         m = reductions.size(gradients)
         finite = jnp.concatenate([jnp.isfinite(x).reshape(-1, m) for x in norms]).all(0)
-        clean = treedef.unflatten(_without([node for _, node in found], ~finite))
+        clean = treedef.unflatten(_without([node for _, node in pairs], ~finite))
         spoiled = jnp.any((weights > 0) & ~finite, 1, keepdims=True)
         products = jnp.where(spoiled, jnp.nan, weights)
     parts = []

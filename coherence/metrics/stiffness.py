@@ -15,7 +15,7 @@ Kind = Literal["cosine", "sign"]
 
 
 class Stiffness(NamedTuple):
-    """Between and within groups; nan where there is no pair.
+    """Mean stiffness between and within groups; nan where there is no pair.
 
     matrix: [groups, groups], symmetric.
     within, between: scalars, means over its diagonal and the rest.
@@ -145,9 +145,9 @@ def stiffness_by_group(
     total = member @ jnp.where(unknown, 0, values) @ member.T
     spoiled = member @ unknown.astype(member.dtype) @ member.T > 0
     matrix = jnp.where(spoiled, jnp.nan, total / count)
-    some, own = count > 0, jnp.eye(num_groups, dtype=bool)
+    has_pairs, own = count > 0, jnp.eye(num_groups, dtype=bool)
     mean = lambda where: jnp.sum(matrix, where=where) / jnp.sum(where)
-    return Stiffness(matrix, mean(some & own), mean(some & ~own))
+    return Stiffness(matrix, mean(has_pairs & own), mean(has_pairs & ~own))
 
 
 def pairs(gradients: PyTree, name: str) -> Pairs:

@@ -70,7 +70,7 @@ class Measurement:
     def _rows(self) -> Iterable[tuple[list[str], float, float, float, int]]:
         for name in self.by or (None,):
             ends = (self.value, self.low, self.high)
-            columns = [end if name is None else end[name] for end in ends]
+            columns = ends if name is None else tuple(end[name] for end in ends)
             for k, row in enumerate(zip(*map(np.atleast_1d, (*columns, self.m)))):
                 group = [] if self.groups is None else [f"group {k}"]
                 yield ([] if name is None else [str(name)]) + group, *row
@@ -146,18 +146,14 @@ def measure(
             "data holds no examples: the iterable gave no batch. A generator that was read before "
             "gives nothing more."
         )
-    parts = [passed.get(group) for group in range(count)]
-    m = np.array([0 if part is None else int(part.pooled.m) for part in parts])
-    kurtosis = np.array([np.nan if part is None else part.norms.kurtosis for part in parts])
+    m, kurtosis = np.zeros(count, int), np.full(count, np.nan)
+    for group, part in passed.items():
+        m[group], kurtosis[group] = part.pooled.m, part.norms.kurtosis
     _warn(kurtosis, m, grouped=groups is not None)
-    results = [
-        {} if part is None else _intervals(loss, params, part, batch_size, by) for part in parts
-    ]
-    names = tuple(next(filter(None, results)))
-    nothing = (np.nan,) * 3
-    intervals = {
-        name: np.array([result.get(name, nothing) for result in results]).T for name in names
-    }
+    intervals: dict[str, np.ndarray] = {}  # [value, low, high] x groups
+    for group, part in passed.items():
+        for name, interval in _intervals(loss, params, part, batch_size, by).items():
+            intervals.setdefault(name, np.full((3, count), np.nan))[:, group] = interval
 
     def shaped(values):
         return values if groups is not None else values[0].item()
@@ -171,7 +167,7 @@ def measure(
         low=end(1),
         high=end(2),
         m=shaped(m),
-        by=None if by is None else names,
+        by=None if by is None else tuple(intervals),
         groups=None if groups is None else count,
         kurtosis=shaped(kurtosis),
     )
@@ -303,14 +299,14 @@ def _warn(kurtosis: np.ndarray, counts: np.ndarray, *, grouped: bool) -> None:
     heavy = kurtosis > np.minimum(HEAVY, np.maximum(5, 0.04 * counts))
     if not heavy.any():
         return
-    which = ", ".join(
-        (f"group {k}: " if grouped else "") + f"kurtosis {kurtosis[k]:.3g} of {counts[k]:,} norms"
-        for k in np.flatnonzero(heavy)
-    )
+    which = []
+    for k in np.flatnonzero(heavy):
+        label = f"group {k}: " if grouped else ""
+        which.append(f"{label}kurtosis {kurtosis[k]:.3g} of {counts[k]:,} norms")
     warnings.warn(
-        f"the examples' gradient norms have heavy tails ({which}; 3 is normal): intervals of alpha "
-        "cover less than they say. A few examples decide the result: measure more, or look at who "
-        "they are (coherence.metrics.contributions).",
+        f"the examples' gradient norms have heavy tails ({', '.join(which)}; 3 is normal): "
+        "intervals of alpha cover less than they say. A few examples decide the result: measure "
+        "more, or look at who they are (coherence.metrics.contributions).",
         UntrustworthyInterval,
         stacklevel=3,
     )

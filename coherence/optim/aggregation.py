@@ -179,17 +179,15 @@ def _is_batch_gradient(gradients: Any, params: Any, name: str) -> bool:
             )
         batch.append(whole)
     if any(batch) and not all(batch):
-        some = leaf_name(leaves[batch.index(True)][0])
+        first = leaf_name(leaves[batch.index(True)][0])
         raise ValueError(
-            f"{name}: leaf {some} has its parameter's shape, others have one more axis. "
+            f"{name}: leaf {first} has its parameter's shape, others have one more axis. "
             "Give per-example gradients for all leaves."
         )
     return bool(batch) and batch[0]
 
 
 def _describe(x):
-    return (
-        "an optax transformation that takes one gradient"
-        if isinstance(x, optax.GradientTransformation)
-        else f"{type(x).__name__}"
-    )
+    if isinstance(x, optax.GradientTransformation):
+        return "an optax transformation that takes one gradient"
+    return type(x).__name__

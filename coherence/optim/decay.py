@@ -146,8 +146,8 @@ def turns_away(transformations: tuple[optax.GradientTransformation, ...]) -> boo
             optax.chain(*(getattr(t, "everywhere", t) for t in transformations))
         )
         with jax.ensure_compile_time_eval():
-            zero, one = jnp.zeros(1), jnp.ones(1)
-            tries = [(zero, zero), (one, zero), (zero, one)]
+            zero, unit = jnp.zeros(1), jnp.ones(1)
+            tries = [(zero, zero), (unit, zero), (zero, unit)]
             still, descent, growth = (float(_moved(chain, g, w)) for g, w in tries)
     except Exception:  # another's code, made for other parameters: nothing to be learned
         return False

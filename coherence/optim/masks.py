@@ -8,6 +8,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from coherence.gradients.factors import accumulator
@@ -55,13 +56,13 @@ def coherence_mask(
 
         # "Zero where too low": all-zero gradients have none, and are zero anyway; a nan stays where
         # it is.
-        def kept(path, g, squares):
+        def masked(path, g, squares):
             if not squares.ndim or not splits_layers(group):
                 return jnp.where(coherence[group(path)] <= threshold, 0, g)
             layers = jnp.stack([coherence[f"{group(path)}/{i}"] for i in range(len(g))])
             return jnp.where(layers.reshape(-1, *[1] * (g.ndim - 1)) <= threshold, 0, g)
 
-        return jax.tree.map_with_path(kept, mean(gradients), pooled.mean_squared_norms)
+        return jax.tree.map_with_path(masked, mean(gradients), pooled.mean_squared_norms)
 
     name = by if isinstance(by, str) else getattr(by, "__name__", by)
     return aggregator(combine, f"coherence_mask(threshold={threshold}, by={name!r})")
@@ -174,9 +175,7 @@ def _strongest(gradient, scores, share):
     k = math.ceil(Fraction(str(share)) * keys.size)
     least = selection.bisect(keys, keys.size - k)
     equal, above = keys == least, keys > least
-    kept = above | (equal & (jnp.cumsum(equal) <= k - jnp.sum(above)))
-    ends = [sum(x.size for x in leaves[: i + 1]) for i in range(len(leaves) - 1)]
-    shares = jnp.split(kept, ends)
-    return jax.tree.unflatten(
-        treedef, [jnp.where(keep.reshape(g.shape), g, 0) for keep, g in zip(shares, leaves)]
-    )
+    strongest = above | (equal & (jnp.cumsum(equal) <= k - jnp.sum(above)))
+    shares = jnp.split(strongest, np.cumsum([x.size for x in leaves[:-1]]))
+    gradients = [jnp.where(keep.reshape(g.shape), g, 0) for keep, g in zip(shares, leaves)]
+    return jax.tree.unflatten(treedef, gradients)

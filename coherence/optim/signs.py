@@ -124,8 +124,6 @@ def _needed(threshold, gradients):
     """By how many examples one sign outnumbers the other at the threshold; an array with a mask."""
     least = lambda n: math.ceil(Fraction(str(threshold)) * n)
     m = size(gradients)
-    return (
-        least(m)
-        if mask(gradients) is None
-        else jnp.asarray([least(n) for n in range(m + 1)])[count(gradients)]
-    )
+    if mask(gradients) is None:
+        return least(m)
+    return jnp.asarray(list(map(least, range(m + 1))))[count(gradients)]

@@ -15,7 +15,7 @@ from .probe import Probe
 
 
 class Cost(NamedTuple):
-    """Of one reading.
+    """The price of one reading of a probe.
 
     gradients: arithmetic, in plain gradients of the mean loss over the sample.
     operations: arithmetic, in floating-point operations.

@@ -74,7 +74,7 @@ def test_the_gradients_it_is_tried_on_are_of_every_kind():
     assert all(
         np.all(np.any(rows, axis=0)) for rows in real.rows.values()
     )  # no coordinate agrees because it is zero
-    assert len(real.kept["bias"]) == 8
+    assert len(real.present["bias"]) == 8
 
 
 def test_updates_of_another_shape_are_named():

@@ -139,7 +139,7 @@ class Convolved(Term):
         )
 
     def _squared_norms_by_pairs(self):
-        """As for outer products.
+        """||g_i||^2 for each example, from Gram matrices over positions.
 
         The Gram matrix of patches is the sum over the window's places of those of the
         shifted images.

@@ -39,7 +39,7 @@ class Looked(Term):
         return jax.vmap(lambda ids, d: _scattered(ids, d, b * k))(ids, d).reshape(m, b, k, -1)
 
     def squared_norms(self):
-        """The rows of a word used twice add up.
+        """||g_i||^2 for each example: the rows of a word used twice add up.
 
         Hence the sum over pairs (t, u) of the same word of d_t . d_u.
         """
@@ -62,9 +62,9 @@ class Looked(Term):
         return jnp.einsum("mtn,mtn->m", vector.astype(self.dtype).reshape(-1, d.shape[-1])[ids], d)
 
     def gram(self):
-        """Example i against every other.
+        """g_i . g_j for each pair of examples, without a table.
 
-        Its words are sorted, and those of the others looked up among them. No table.
+        The words of example i are sorted, and those of the others looked up among them.
         """
         ids, d = self._of_one_table(self.cotangents.astype(self.dtype))
 

@@ -81,13 +81,8 @@ class Coordinates(abc.ABC):
     def fold(self, initial, step):
         """`step(carry, rows)` over all examples, a stretch at a time."""
         whole, rest = divmod(self.m, _STRETCH)
-        carry = (
-            lax.fori_loop(
-                0, whole, lambda i, carry: step(carry, self.rows(i * _STRETCH, _STRETCH)), initial
-            )
-            if whole
-            else initial
-        )
+        stretch = lambda i, carry: step(carry, self.rows(i * _STRETCH, _STRETCH))
+        carry = lax.fori_loop(0, whole, stretch, initial) if whole else initial
         return step(carry, self.rows(whole * _STRETCH, rest)) if rest else carry
 
 
@@ -151,11 +146,9 @@ class Formed(Coordinates):
 
     def without_masked(self):
         """Masked examples as nan, which no comparison finds."""
-        return (
-            self
-            if self.mask is None
-            else Formed(jnp.where(self.mask[:, None], self.values, jnp.nan), self.mask)
-        )
+        if self.mask is None:
+            return self
+        return Formed(jnp.where(self.mask[:, None], self.values, jnp.nan), self.mask)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,13 +248,10 @@ class Products(Coordinates):
 
     def without_masked(self):
         """Masked examples as nan, which no comparison finds."""
-        return (
-            self
-            if self.mask is None
-            else dataclasses.replace(
-                self, inputs=jnp.where(self.mask[:, None], self.inputs, jnp.nan)
-            )
-        )
+        if self.mask is None:
+            return self
+        inputs = jnp.where(self.mask[:, None], self.inputs, jnp.nan)
+        return dataclasses.replace(self, inputs=inputs)
 
 
 def _largest(x, axes):

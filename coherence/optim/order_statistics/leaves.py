@@ -1,12 +1,14 @@
 """Trees of per-example gradients from a rule for coordinates: leaves joined, cut, or alone."""
 
 import inspect
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from coherence.gradients import layout as layouts
 from coherence.gradients import recomputed
@@ -124,8 +126,8 @@ def _sorted(leaves):
             others.append(i)
     blocks = []
     for group in products.values():
-        shapes = {i: tuple(x.shape[1] for x in _rank_one(leaves[i])[:2]) for i in group}
-        blocks += _in_groups(shapes)
+        factors = {i: _rank_one(leaves[i]) for i in group}
+        blocks += _in_groups({i: (a.shape[1], d.shape[1]) for i, (a, d, _) in factors.items()})
     return small.values(), blocks, others
 
 
@@ -134,7 +136,7 @@ def _in_groups(shapes):
     groups = []
     while shapes:
         height, width = max(shapes.values(), key=math.prod)
-        parts = [(p, q) for p in range(1, _PARTS + 1) for q in range(1, _PARTS + 1)]
+        parts = itertools.product(range(1, _PARTS + 1), repeat=2)
         blocks = [_Block(-(-height // p), -(-width // q)) for p, q in parts]
         covered = lambda block: [i for i, shape in shapes.items() if block.fits(*shape)]
         # Of equally useful blocks the largest: fewer copies of the factors.
@@ -160,7 +162,7 @@ def _joined(leaves, function):
     # for every coordinate.
     values = jax.lax.optimization_barrier(jnp.concatenate(rows, 1) if len(rows) > 1 else rows[0])
     result = function(Formed(values, leaves[0].mask))
-    return jnp.split(result, [sum(row.shape[1] for row in rows[:i]) for i in range(1, len(rows))])
+    return jnp.split(result, np.cumsum([row.shape[1] for row in rows[:-1]]))
 
 
 def _in_blocks(leaves, block, function):
@@ -174,7 +176,7 @@ def _in_blocks(leaves, block, function):
         cotangents.append(jnp.tile(_cut(d, block.width, wide), (high, 1, 1)))
     a, d = jax.lax.optimization_barrier((jnp.concatenate(inputs), jnp.concatenate(cotangents)))
     result = function(Products(a, d, leaves[0].mask))
-    ends = [sum(math.prod(count) for count in counts[: i + 1]) for i in range(len(counts) - 1)]
+    ends = np.cumsum([math.prod(count) for count in counts[:-1]])
     gradients = []
     for leaf, (a, d, layout), (high, wide), part in zip(
         leaves, factors, counts, jnp.split(result, ends)
@@ -218,11 +220,10 @@ def _by_slabs(leaf, function):
     slab = lambda cotangents: function(
         Formed(term.form(cotangents).reshape(m, -1), leaf.mask)
     ).reshape(b, k, -1)
-    result = (
-        slab(slabs[0])[:, :, None]
-        if len(slabs) == 1
-        else jnp.moveaxis(jax.lax.map(slab, slabs), 0, 2)
-    )
+    if len(slabs) == 1:
+        result = slab(slabs[0])[:, :, None]
+    else:
+        result = jnp.moveaxis(jax.lax.map(slab, slabs), 0, 2)
     return _pull_back(leaf, term.layout, result.reshape(b, k, n))
 
 

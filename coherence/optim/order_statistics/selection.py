@@ -64,12 +64,12 @@ def pairwise_network(m: int) -> tuple[tuple[int, int], ...]:
 @functools.cache
 def pruned(m: int, ranks: tuple[int, ...]) -> tuple[tuple[int, int, bool, bool], ...]:
     """The comparators that reach given ranks: (i, j, smaller is needed, larger is needed)."""
-    needed, kept = set(ranks), []
+    needed, comparators = set(ranks), []
     for i, j in reversed(pairwise_network(m)):
         if i in needed or j in needed:
-            kept.append((i, j, i in needed, j in needed))
+            comparators.append((i, j, i in needed, j in needed))
             needed |= {i, j}
-    return tuple(reversed(kept))
+    return tuple(reversed(comparators))
 
 
 @functools.cache
@@ -80,12 +80,12 @@ def partition(m: int, low: int, high: int) -> tuple[tuple[int, int], ...]:
     once nothing else looks at them.
     """
     side = lambda i: (i > low) + (i >= low) + (i > high) + (i >= high)
-    needed, kept = {low, high}, []
+    needed, comparators = {low, high}, []
     for i, j in reversed(pairwise_network(m)):
         if i in needed or j in needed or side(i) != side(j):
-            kept.append((i, j))
+            comparators.append((i, j))
             needed |= {i, j}
-    return tuple(reversed(kept))
+    return tuple(reversed(comparators))
 
 
 def select(

@@ -65,10 +65,10 @@ def clipped_mean(
     return result[:, :height, :width]
 
 
-def _inserted(kept, value, least):
-    """The values kept, in order, with one more among them and the last dropped."""
+def _inserted(values, value, least):
+    """The values, in order, with one more among them and the last dropped."""
     updated = []
-    for old in kept:
+    for old in values:
         smaller, larger = jnp.minimum(old, value), jnp.maximum(old, value)
         better, value = (smaller, larger) if least else (larger, smaller)
         updated.append(better)
