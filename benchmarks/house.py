@@ -77,6 +77,19 @@ def expressions(path, kinds):
     return sum(isinstance(node, kinds) for node in ast.walk(ast.parse(path.read_text())))
 
 
+def nested(path):
+    """How many comprehensions hold another or a conditional expression, or loop twice, and how
+    many conditional expressions take several lines."""
+    number = 0
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, COMPREHENSIONS):
+            inner = sum(isinstance(x, (*COMPREHENSIONS, ast.IfExp)) for x in ast.walk(node)) - 1
+            number += inner > 0 or len(node.generators) > 1
+        elif isinstance(node, ast.IfExp):
+            number += node.lineno != node.end_lineno
+    return number
+
+
 def formatted(path):
     """The number of lines at 100 columns."""
     command = ["ruff", "format", "--line-length", "100", "--no-cache", "--isolated", "-"]
@@ -91,7 +104,8 @@ def counts(root):
     lines = {path: formatted(path) for path in files}
     graph = arrows(root)
     core = [path for path in files if "lab" not in path.parts]
-    density = lambda kinds: sum(expressions(path, kinds) for path in files) * 1000 / total
+    density = lambda number: round(1000 * number / total, 1)
+    occurrences = lambda kinds: sum(expressions(path, kinds) for path in files)
     total = sum(lines.values())
     stub = (root / "coherence" / "__init__.pyi").read_text()
     return {
@@ -104,8 +118,9 @@ def counts(root):
         "floors": len(floors(graph)),
         "arrows between rooms": sum(map(len, graph.values())),
         "names in coherence.__all__": stub.count(" as "),
-        "comprehensions per 1,000 lines": round(density(COMPREHENSIONS), 1),
-        "conditional expressions per 1,000 lines": round(density(ast.IfExp), 1),
+        "comprehensions per 1,000 lines": density(occurrences(COMPREHENSIONS)),
+        "conditional expressions per 1,000 lines": density(occurrences(ast.IfExp)),
+        "of both, nested or over several lines, per 1,000 lines": density(sum(map(nested, files))),
     }
 
 
