@@ -135,7 +135,8 @@ def chain(aggregator: Aggregator, *rest: optax.GradientTransformation) -> Aggreg
         if isinstance(transformation, Aggregator):
             raise TypeError(
                 f"chain: argument {place} is a second aggregator, but the first leaves one "
-                "gradient and no examples to aggregate. Keep one."
+                "gradient and no examples to aggregate. Keep one. For one a layer see "
+                "docs/optimizers.md."
             )
         if isinstance(transformation, Last) and place <= len(rest):
             raise TypeError(

@@ -15,7 +15,13 @@ import optax
 import pytest
 
 from coherence.checks.promises import separable
-from coherence.gradients import Factored, Recomputed, Stacked, per_example_value_and_grad
+from coherence.gradients import (
+    Factored,
+    Recomputed,
+    Stacked,
+    materialize,
+    per_example_value_and_grad,
+)
 from coherence.gradients.factors import is_node
 from coherence.optim import (
     Aggregator,
@@ -455,10 +461,34 @@ def test_a_chain_starts_with_an_aggregator():
         chain(0.1)
 
 
+@pytest.mark.parametrize("through", ["factors", "rows"])
+def test_two_aggregators_by_layer_are_each_alone(through):
+    params = {"a": jnp.ones((5, 3)), "b": {"w": jnp.ones((3, 2)), "c": jnp.ones(2)}}
+
+    def loss(p, x):
+        return jnp.sum(jnp.tanh(jnp.tanh(x @ p["a"]) @ p["b"]["w"] + p["b"]["c"]) ** 2)
+
+    x = jax.random.normal(jax.random.key(0), (12, 5))
+    gradients = per_example_value_and_grad(loss)(params, x)[1]
+    if through == "rows":
+        gradients = materialize(gradients)
+    rules = {"first": winsorize(20), "rest": median()}
+    labels, scaled = {"a": "first", "b": "rest"}, optax.scale(-2.0)
+    for tx in (
+        chain(Aggregator(*optax.partition(rules, labels), "by layer"), scaled),
+        optax.partition({name: chain(rule, scaled) for name, rule in rules.items()}, labels),
+    ):
+        both = jax.jit(lambda g, tx=tx: tx.update(g, tx.init(params), params)[0])(gradients)
+        for name, rule in zip("ab", rules.values()):
+            alone = rule.update(gradients, None)[0]
+            for ours, theirs in zip(*map(jax.tree.leaves, (both[name], alone[name]))):
+                np.testing.assert_allclose(ours, -2 * theirs, rtol=1e-5, atol=1e-7)
+
+
 def test_a_chain_has_one_aggregator():
     with pytest.raises(
         TypeError,
-        match=r"chain: argument 3 is a second aggregator, .* one gradient .*Keep one\.",
+        match=r"chain: argument 3 is a second aggregator, .* one gradient .*Keep one\. For one a layer see",
     ):
         chain(winsorize(2), optax.scale(1.0), median())
 

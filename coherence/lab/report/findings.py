@@ -104,15 +104,19 @@ def _judged(home: Path, name: str, known: dict[str, Experiment]) -> Recording:
     path, stem = gallery.recording(home, name), gallery.stem(name)
     if stem not in known:
         raise ValueError(f"{path} belongs to no experiment: there is no experiments/{stem}.py.")
-    arrays = runs.load_arrays(path)
     try:
+        arrays = runs.load_arrays(path)
         before = _before_digests(home).get(name)
         judgements = known[stem].judgements(arrays, run_id(path, name), before)
+    except OSError:  # which says nothing about the file
+        raise
     except Exception as error:  # a whole file may lack arrays, or have others
         what = f"{type(error).__name__}: {error}"
+        preset = gallery.preset(name, "")
+        command = f"coherence run {stem} {f'--preset {preset} ' * bool(preset)}--record"
         raise ValueError(
             f"{path} is not what experiments/{stem}.py judges ({what}). "
-            f"Delete it and run it again: coherence run {stem} --record."
+            f"Delete it and run it again: {command}"
         ) from error
     return Recording(name, known[stem], judgements)
 

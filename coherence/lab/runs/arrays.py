@@ -53,8 +53,14 @@ def _digest(members: dict[str, bytes]) -> bytes:
     return digest.hexdigest().encode()
 
 
-def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
+def load_arrays(
+    path: str | Path, remedy: str = "Delete it and make it again."
+) -> dict[str, np.ndarray]:
     """The arrays of a `.npz` file, whose checksums are verified before anything is parsed.
+
+    Args:
+        path: of the file.
+        remedy: what to do about a damaged one, as its error says.
 
     Raises:
         Damaged: it is no whole `.npz` file.
@@ -71,9 +77,7 @@ def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
                 raise ValueError("its digest is another")
             return {name: _parse(member) for name, member in members.items()}
     except Exception as error:  # a damaged header makes zipfile and numpy raise anything
-        raise Damaged(
-            f"{path} is truncated or corrupt ({error}). Delete it and make it again."
-        ) from error
+        raise Damaged(f"{path} is truncated or corrupt ({error}). {remedy}") from error
 
 
 def _parse(content: bytes) -> np.ndarray:

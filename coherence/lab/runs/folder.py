@@ -20,6 +20,7 @@ from .record_file import RecordFile, fingerprint
 
 FORMAT = 1
 
+_REMEDY = "Delete the run's folder and run again."
 _STATE = "state/"  # before the names of a checkpoint's arrays, beside its identity
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)\.npz")
 
@@ -232,7 +233,7 @@ class Run:
             raise FileNotFoundError(
                 f"{self.path} has no arrays {name!r}; it has {', '.join(names) or 'none'}."
             )
-        return load_arrays(file)
+        return load_arrays(file, _REMEDY)
 
     def checkpoint(self, step: int, arrays: Mapping[str, Any]) -> None:
         """Write what is needed to continue from a step; of the earlier ones only the last is kept.
@@ -291,7 +292,7 @@ class Run:
             )
         return {
             name.removeprefix(_STATE): array
-            for name, array in load_arrays(file).items()
+            for name, array in load_arrays(file, _REMEDY).items()
             if name.startswith(_STATE)
         }
 
