@@ -71,7 +71,8 @@ def test_loops_take_as_many_steps_as_they_announce(page, step):
 
 
 @pytest.mark.parametrize(
-    "first", ['"""Wider networks are more coherent', "import numpy as np\n\n#"]
+    "first",
+    ['"""Wider networks are more coherent', "import numpy as np\nfrom coherence.lab.report"],
 )
 def test_files_of_the_guide_to_experiments_import_what_they_need(first):
     page = ROOT / "docs" / "experiments.md"
