@@ -17,7 +17,7 @@ LAYERS, WIDTH, M = 3, 8, 10
 
 
 def normal(seed, *shape):
-    return jax.random.normal(jax.random.key(seed), shape)
+    return zoo.normal(seed, *shape)
 
 
 def dense(h, layer):
@@ -56,10 +56,16 @@ def problem(step, shape, kernel):
         return jnp.sum((h @ p["head"]["kernel"] - example[1]) ** 2)
 
     own = {
-        f"layers/{i}": jax.tree.map(lambda x, i=i: x[i], params["layers"]) for i in range(LAYERS)
+        f"layers/{i}": jax.tree.map(lambda x, i=i: np.asarray(x)[i], params["layers"])
+        for i in range(LAYERS)
     }
     batch = normal(3, M, *shape), normal(4, M)
     return scanned, params, unrolled, {**own, "head": params["head"]}, batch
+
+
+def gradients(loss):
+    value_and_grad = jax.jit(co.per_example_value_and_grad(loss))
+    return lambda params, batch: value_and_grad(params, batch)[1]
 
 
 PROBLEMS = {
@@ -72,9 +78,9 @@ PROBLEMS = {
 @pytest.mark.parametrize("make", PROBLEMS.values(), ids=PROBLEMS)
 def test_scanned_layers_are_read_as_unrolled_ones(make):
     scanned, params, unrolled, own, batch = make()
-    g = co.per_example_value_and_grad(scanned)(params, batch)[1]
-    expected = co.per_example_value_and_grad(unrolled)(own, batch)[1]
-    groups = {"groups": jnp.arange(M) % 2, "num_groups": 2}
+    g = gradients(scanned)(params, batch)
+    expected = gradients(unrolled)(own, batch)
+    groups = {"groups": np.arange(M) % 2, "num_groups": 2}
     direction = lambda g: co.mean(g)
     readings = {
         "alpha": lambda g: co.alpha(g, by="layer"),
@@ -85,15 +91,17 @@ def test_scanned_layers_are_read_as_unrolled_ones(make):
         "norms": lambda g: co.gradients.squared_norms(g, by="layer"),
         "dots": lambda g: co.gradients.dot(g, direction(g), by="layer"),
         "without": lambda g: metrics.alpha_without(g, by="layer"),
-        "jit": lambda g: jax.jit(lambda g: co.alpha(g, by="layer"))(g),
     }
-    for name, read in readings.items():
-        found, wanted = read(g), read(expected)
-        assert found.keys() == wanted.keys() == {*own}, name
-        for layer, value in wanted.items():
-            for a, b in zip(jax.tree.leaves(found[layer]), jax.tree.leaves(value)):
+    read = jax.jit(lambda g: {name: read(g) for name, read in readings.items()})
+    found, wanted = read(g), read(expected)
+    found["eager"], wanted["eager"] = readings["alpha"](g), wanted["alpha"]
+    for name in found:
+        assert found[name].keys() == wanted[name].keys() == {*own}, name
+        for layer, value in wanted[name].items():
+            for a, b in zip(jax.tree.leaves(found[name][layer]), jax.tree.leaves(value)):
                 np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-6, err_msg=f"{name} {layer}")
-    assert co.alpha(g) == pytest.approx(float(co.alpha(expected)), rel=1e-4)
+    alpha = jax.jit(co.alpha)
+    assert alpha(g) == pytest.approx(float(alpha(expected)), rel=1e-4)
     assert set(co.alpha(g, by="leaf")) == {
         "head/kernel",
         *(f"layers/{leaf}/{i}" for leaf in ("kernel", "bias") for i in range(LAYERS)),
@@ -116,19 +124,21 @@ def test_a_probe_and_a_whole_data_set_are_read_by_layer():
 
 def test_a_mask_keeps_and_drops_single_layers():
     scanned, params, unrolled, own, batch = PROBLEMS["dense"]()
-    g = co.per_example_value_and_grad(scanned)(params, batch)[1]
-    coherence = co.m_coherence(g, by="layer")
+    g = gradients(scanned)(params, batch)
+    coherence = jax.jit(lambda g: co.m_coherence(g, by="layer"))(g)
     between = np.mean(sorted(float(coherence[f"layers/{i}"]) for i in range(LAYERS))[:2])
-    updates, _ = co.optim.coherence_mask(between).update(g, None)
-    wanted, _ = co.optim.coherence_mask(between).update(
-        co.per_example_value_and_grad(unrolled)(own, batch)[1], None
-    )
-    zeros = [bool(np.all(np.asarray(updates["layers"]["kernel"][i]) == 0)) for i in range(LAYERS)]
+    mask = jax.jit(co.optim.coherence_mask(between).update)
+    updates, _ = mask(g, None)
+    wanted, _ = mask(gradients(unrolled)(own, batch), None)
+    zeros = [bool(np.all(np.asarray(updates["layers"]["kernel"])[i] == 0)) for i in range(LAYERS)]
     assert sum(zeros) == 1
     for i in range(LAYERS):
         for name in ("kernel", "bias"):
             np.testing.assert_allclose(
-                updates["layers"][name][i], wanted[f"layers/{i}"][name], rtol=1e-4, atol=1e-6
+                np.asarray(updates["layers"][name])[i],
+                wanted[f"layers/{i}"][name],
+                rtol=1e-4,
+                atol=1e-6,
             )
 
 
@@ -149,9 +159,9 @@ def test_the_frameworks_own_scans_are_split():
             return linen.Dense(1)(blocks()(x, None)[0])[0]
 
     model = Deep()
-    params = model.init(jax.random.key(0), x[0])
+    params = jax.jit(model.init)(jax.random.key(0), x[0])
     loss = lambda p, e: (model.apply(p, e[0]) - e[1]) ** 2
-    names = set(co.alpha(co.per_example_value_and_grad(loss)(params, (x, y))[1], by="layer"))
+    names = set(jax.jit(lambda g: co.alpha(g, by="layer"))(gradients(loss)(params, (x, y))))
     assert names == {"Dense_0", *(f"ScanBlock_0/Dense_0/{i}" for i in range(LAYERS))}
 
     @nnx.vmap(in_axes=0, out_axes=0)
@@ -166,19 +176,18 @@ def test_the_frameworks_own_scans_are_split():
         )
         return jnp.sum((step(e[0], nnx.merge(graph, state)) - e[1]) ** 2)
 
-    g = co.per_example_value_and_grad(stacked)(state, (x, y))[1]
+    g = gradients(stacked)(state, (x, y))
     assert {name.rpartition("/")[2] for name in co.alpha(g, by="leaf")} == {"0", "1", "2"}
 
 
 def test_scans_over_time_are_one_layer():
-    loss, params, batch = zoo.recurrent()
-    g = co.per_example_value_and_grad(loss)(params, batch)[1]
+    g = zoo.gradients(zoo.recurrent)
     assert not any(name[-1].isdigit() for name in co.alpha(g, by="leaf"))
 
 
 def test_what_optimizers_make_of_scanned_layers_has_their_shapes():
     scanned, params, _, _, batch = PROBLEMS["dense"]()
     tx = co.optim.chain(co.optim.winsorize(2), optax.sgd(0.1))
-    g = co.per_example_value_and_grad(scanned)(params, batch)[1]
-    updates, _ = tx.update(g, tx.init(params), params)
+    g = gradients(scanned)(params, batch)
+    updates, _ = jax.eval_shape(tx.update, g, tx.init(params), params)
     assert jax.tree.map(jnp.shape, updates) == jax.tree.map(jnp.shape, params)

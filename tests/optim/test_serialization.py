@@ -1,5 +1,6 @@
 """States of optimizers and stopping rules go through the usual libraries' files and come back."""
 
+import functools
 import io
 
 import jax
@@ -14,6 +15,7 @@ from coherence.optim import stopping
 PARAMS = {"a": jnp.ones((2, 3)), "b": {"w": jnp.ones(3, jnp.bfloat16), "c": jnp.float32(2)}}
 
 
+@functools.cache
 def states():
     """`(as they begin, as they are after a step)` of every kind of state."""
     batch = jax.tree.map(lambda p: jnp.stack([i * p for i in range(6)]), PARAMS)

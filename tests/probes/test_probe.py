@@ -24,7 +24,7 @@ def problem(seed=0):
         "a": {"w": rng.normal(size=(6, 5)).astype(np.float32)},
         "b": {"w": rng.normal(size=(5, 3)).astype(np.float32)},
     }
-    return jax.tree.map(jnp.asarray, params), (x, y)
+    return jax.device_put(params), (x, y)
 
 
 def loss(params, example):
@@ -34,34 +34,31 @@ def loss(params, example):
     )
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"batch_size": 7, "few": 16}, {"batch_size": 7, "few": M}, {"few": 16}], ids=str
-)
-def test_however_the_sample_is_cut_a_probe_reads_the_metrics_of_all_of_it(options):
-    params, (x, y) = problem()
-    probe = Probe(loss, (x, y), quantities="full", groups=y, num_groups=3, **options)
-    found = {
-        name.removeprefix("train/"): np.asarray(value)
-        for name, value in probe(params).items()
-        if not isinstance(value, dict)
-    }
-    losses, g = co.per_example_value_and_grad(loss)(params, (x, y))
-    chosen = probe.shown()["index"]
+value_and_grad = jax.jit(co.per_example_value_and_grad(loss))
+
+
+@jax.jit
+def read_whole(params, sample, chosen):
+    """What the metrics say of all of the sample, and of the chosen examples."""
+    y = sample[1]
+    losses, g = value_and_grad(params, sample)
     few = jax.tree.map(lambda a: a[chosen], co.gradients.materialize(g))
     pooled = metrics.pool(g, variances=True)
-    expected = {
+    groups = {"groups": y, "num_groups": 3}
+    return {
         "loss": losses.mean(),
         "m_coherence": co.m_coherence(g),
-        "m_coherence_by_group": co.m_coherence(g, groups=y, num_groups=3),
+        "m_coherence_by_group": co.m_coherence(g, **groups),
+        "m_coherence_by_layer": co.m_coherence(g, by="layer"),
         "alpha_unbiased": co.metrics.alpha_unbiased(g),
         "gradient_norm": metrics.gradient_norm(g),
         "shares_by_group": metrics.shares(g, y, num_groups=3),
-        "loss_by_group": [losses[y == k].mean() for k in range(3)],
+        "loss_by_group": [jnp.mean(losses, where=y == k) for k in range(3)],
         "noise_trace": metrics.noise_moments(g).trace,
         "norm_test": metrics.norm_test(g),
         "mean_gsnr": metrics.mean_gsnr(g),
         "evidence": metrics.evidence(g),
-        "alpha_between": metrics.alpha_between(g, groups=y, num_groups=3),
+        "alpha_between": metrics.alpha_between(g, **groups),
         "contributions": metrics.contributions(few, pooled=pooled),
         "orthogonality_test": metrics.orthogonality_test(few, pooled=pooled),
         "squared_norms": co.gradients.squared_norms(few),
@@ -72,15 +69,22 @@ def test_however_the_sample_is_cut_a_probe_reads_the_metrics_of_all_of_it(option
         "confusion_bound": metrics.gradient_confusion(few).bound,
         "disparity": metrics.gradient_disparity(few),
     }
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"batch_size": 7, "few": 16}, {"batch_size": 7, "few": M}, {"few": 16}], ids=str
+)
+def test_however_the_sample_is_cut_a_probe_reads_the_metrics_of_all_of_it(options):
+    params, (x, y) = problem()
+    probe = Probe(loss, (x, y), quantities="full", groups=y, num_groups=3, **options)
+    found = {name.removeprefix("train/"): value for name, value in probe(params).items()}
+    chosen = probe.shown()["index"]
+    assert len(chosen) == min(options.get("few", M), M)
+    expected = jax.device_get(read_whole(params, (x, y), chosen))
+    by_layer = jax.tree.map(float, expected.pop("m_coherence_by_layer"))
+    assert found["m_coherence_by_layer"] == pytest.approx(by_layer, rel=1e-4)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=2e-3, atol=1e-5, err_msg=name)
-    assert len(chosen) == min(options.get("few", M), M)
-    by_layer = probe(params)["train/m_coherence_by_layer"]
-    np.testing.assert_allclose(
-        [by_layer[k] for k in ("a", "b")],
-        [co.m_coherence(g, by="layer")[k] for k in ("a", "b")],
-        rtol=1e-4,
-    )
 
 
 def test_a_batch_is_read_inside_the_step_without_another_pass():
@@ -88,7 +92,7 @@ def test_a_batch_is_read_inside_the_step_without_another_pass():
 
     @jax.jit
     def step(params):
-        losses, g = co.per_example_value_and_grad(loss)(params, batch)
+        losses, g = value_and_grad(params, batch)
         return batch_readings(losses, g), co.mean(g)
 
     found, _ = step(params)
@@ -112,9 +116,8 @@ def test_a_batch_is_read_inside_the_step_without_another_pass():
 def test_masked_examples_do_not_count_in_a_batch():
     params, (x, y) = problem()
     mask = np.arange(M) < 30
-    value_and_grad = co.per_example_value_and_grad(loss)
-    masked = batch_readings(*value_and_grad(params, (x, y), jnp.asarray(mask)))
-    fewer = batch_readings(*value_and_grad(params, (x[:30], y[:30])))
+    read = jax.jit(lambda *args: batch_readings(*value_and_grad(*args)))
+    masked, fewer = read(params, (x, y), mask), read(params, (x[:30], y[:30]))
     for a, b in zip(jax.tree.leaves(masked), jax.tree.leaves(fewer)):
         np.testing.assert_allclose(a, b, rtol=1e-4)
 
@@ -128,7 +131,7 @@ def test_a_quantity_of_ones_own_is_a_name_and_a_function():
         Quantity("signal", lambda pooled: jnp.max(pooled.second_moments["a"]["w"]), variances=True),
     )
     found = Probe(loss, batch, name="mine", quantities=mine)(params)
-    _, g = co.per_example_value_and_grad(loss)(params, batch)
+    _, g = value_and_grad(params, batch)
     assert set(found) == {
         "mine/diversity",
         "mine/longest",
@@ -170,7 +173,7 @@ def test_presets_names_quantities_and_functions_of_a_view_are_mixed(options):
     options = {"groups": y, "num_groups": 3, **options}
     probe = Probe(loss, (x, y), quantities=(*mixed, scaled_losses), seed=5, **options)
     found = {name.removeprefix("train/"): value for name, value in probe(params).items()}
-    losses, g = co.per_example_value_and_grad(loss)(params, (x, y))
+    losses, g = value_and_grad(params, (x, y))
     names = ["loss", "m_coherence", "gradient_norm", "evidence", "spread", "main_share"]
     assert set(found) == {*names, "right_by_group", "drawn", "scaled_losses"}
     rows = np.concatenate(
@@ -195,7 +198,7 @@ def test_presets_names_quantities_and_functions_of_a_view_are_mixed(options):
 
 def test_a_batch_gives_a_quantity_what_it_is_told():
     params, batch = problem()
-    losses, g = co.per_example_value_and_grad(loss)(params, batch)
+    losses, g = value_and_grad(params, batch)
     told = {"params": params, "examples": batch, "key": jax.random.key(5)}
     weights = lambda view: jnp.sum(view.params["a"]["w"]) + jnp.sum(view.examples[0])
     found = batch_readings(losses, g, [Quantity("sum", weights, "view"), drawn], **told)
@@ -251,7 +254,7 @@ def test_what_it_costs_is_known_from_shapes():
     assert "gradients of its sample and" in str(full)
     cut = cost(Probe(loss, batch, batch_size=8, few=8, quantities="full"), shapes)
     assert 0.5 < cut.gradients < 8
-    _, g = co.per_example_value_and_grad(loss)(params, batch)
+    _, g = value_and_grad(params, batch)
     assert light.bytes < 4 * co.gradients.materialize(g)["a"]["w"].size * 4
 
 
@@ -344,7 +347,7 @@ def test_examples_of_any_container_are_shown_by_name():
 def test_some_of_the_parameters_can_be_probed():
     params, batch = problem()
     only = lambda path: path[0].key == "a"
-    _, g = co.per_example_value_and_grad(loss, only=only)(params, batch)
+    _, g = jax.jit(co.per_example_value_and_grad(loss, only=only))(params, batch)
     found = Probe(loss, batch, quantities="light", only=only)(params)
     assert found["train/m_coherence"] == pytest.approx(float(co.m_coherence(g)), rel=1e-4)
     assert found["train/m_coherence"] != pytest.approx(
