@@ -45,6 +45,7 @@ class Unmeasured(Autoencoding):
 class Settings:
     run: Unmeasured = Unmeasured(
         data=mnist(examples=10_000),
+        data_by_seed=False,  # what is generated is compared with them
         error="cross_entropy",
         optimizer=adam(2e-3),
         batch_size=50,

@@ -23,7 +23,15 @@ from coherence.lab.analysis import (
     under,
 )
 from coherence.lab.experiment import all_arms
-from coherence.lab.settings import CNN, MLP, Probing, label_noise, mnist, sgd
+from coherence.lab.settings import (
+    CNN,
+    MLP,
+    Probing,
+    digits,
+    label_noise,
+    mnist,
+    sgd,
+)
 from coherence.lab.training.classification import Classification
 from coherence.probes.schedules import LogSpaced
 
@@ -34,20 +42,6 @@ MEMORIZED = 0.99
 LIMIT = 1e-5
 SMALLER = 4  # the small step's divisor
 NOTHING = {"convolutions": "cnn-1", "convolutions, small step": "cnn-1-small", "dense": "mlp-1"}
-
-
-@dataclass(frozen=True)
-class FewDigits:
-    """The first so many training examples of scikit-learn's digits."""
-
-    examples: int = 1000
-
-    def build(self):
-        from coherence.lab.data import digits
-
-        data = digits()
-        x, y = data.x_train[: self.examples], data.y_train[: self.examples]
-        return replace(data, x_train=x, y_train=y)
 
 
 def squared_norm_by_layer(view):
@@ -69,7 +63,7 @@ LAYERS = Probing(
 class Network(Classification):
     """A classifier whose layers are looked at on one fixed sample."""
 
-    data: FewDigits | mnist = FewDigits()
+    data: digits | mnist = digits(examples=1000)
     optimizer: sgd = sgd(0.03, 0.9)
     steps: int = 5000
     points_per_decade: int = 12
@@ -91,7 +85,7 @@ class Settings:
 
 PRESETS = {
     "smoke": Settings(
-        Network(data=FewDigits(200), steps=60, probes=(replace(LAYERS, m=50),)),
+        Network(data=digits(examples=200), steps=60, probes=(replace(LAYERS, m=50),)),
         CNN(2, 1, shape=(8, 8, 1)),
         MLP(16, 1),
         (1.0,),

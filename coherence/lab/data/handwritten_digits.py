@@ -42,7 +42,7 @@ FILES = {
 }
 
 
-def digits() -> Dataset:
+def digits(examples: int | None = None) -> Dataset:
     """1,797 handwritten digits of 8 x 8 pixels, flat, float32 in [0, 1]; 10 classes.
 
     The 17 grey levels are divided by 16.
@@ -50,12 +50,20 @@ def digits() -> Dataset:
     within one example. Writers appear on both sides of it, so the test accuracy says nothing about
     new writers.
 
+    Args:
+        examples: use the first so many training examples (None: all); the test set stays whole.
+
     Alpaydin & Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998), its test part, as
     bundled with scikit-learn.
     """
     table = np.loadtxt(_bundled_file(), np.int32, delimiter=",")
     x, y = (table[:, :-1] / 16).astype(np.float32), table[:, -1].copy()
     train, test = _split(y)
+    if examples is not None and not 1 <= examples <= len(train):
+        raise ValueError(
+            f"digits(examples): from 1 to {len(train)}, or None for all of them; got {examples}."
+        )
+    train = train[:examples]
     return Dataset("digits", x[train], y[train], x[test], y[test], tuple("0123456789"))
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .problem import Problem
 
 # What a seed's separate random streams are for.
-_PARAMS, _GARBAGE, _SAMPLE, _NOISE, _KEYS, _FRESH = range(6)
+_PARAMS, _GARBAGE, _SAMPLE, _NOISE, _KEYS, _FRESH, _DATA = range(7)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,15 +83,15 @@ class Autoencoding(RunSettings):
 
     def describe(self) -> str:
         """What was run, in a few words: `circles (1,000 examples), VAE 784-2048-2048-1`."""
-        data = self._images()
-        return f"{data.name} ({len(data.x_train):,} examples), {self.model.build().describe()}"
+        self._images(0)  # refuses what does not go together
+        return f"{self._described(self._load)}, {self.model.build().describe()}"
 
     def build(self, seed: int) -> Problem:
-        """The `Problem` of one seed; its garbage is drawn here, once."""
+        """The `Problem` of one seed; its images and garbage are drawn here, once."""
 
         from .problem import Problem
 
-        data, model = self._images(), self.model.build()
+        (data, drawn), model = self._images(seed), self.model.build()
         rng = lambda purpose: np.random.default_rng(stream(seed, purpose))
         images, corrupt = _with_garbage(
             data.x_train, self.garbage, self.garbage_kind, rng(_GARBAGE)
@@ -129,6 +129,7 @@ class Autoencoding(RunSettings):
             measure=PROGRAMS.get(_measuring, terms, self.garbage > 0),
             track_batches=self.track_batches,
             drawn={
+                **drawn,
                 "corrupt": corrupt,
                 **{f"sample-{name}": index for name, index in samples.items()},
             },
@@ -136,8 +137,11 @@ class Autoencoding(RunSettings):
             noise=stream_key(seed, _NOISE) if self._draws() else None,
         )
 
-    def _images(self):
-        data = _load(self.data, tuple(self.model.shape))
+    def _load(self, data):
+        return _load(data, tuple(self.model.shape))
+
+    def _images(self, seed):
+        data, drawn = self._drawn(self._load, seed, _DATA)
         if isinstance(self.model, ConditionalVAE) and len(data.classes) != self.model.classes:
             raise ValueError(
                 f"ConditionalVAE(classes={self.model.classes}) is told one of so many "
@@ -148,7 +152,7 @@ class Autoencoding(RunSettings):
                 f"Probing(groups='class'): {data.name} has targets, not classes; groups is none or "
                 "corrupt there."
             )
-        return data
+        return data, drawn
 
     def _inputs(self, x, y):
         return (x, y) if isinstance(self.model, ConditionalVAE) else (x,)

@@ -28,7 +28,7 @@ from .samples import make_probes, probe_name, stream, stream_key
 if TYPE_CHECKING:
     from .problem import Problem
 
-_PARAMS, _LABELS, _SAMPLE = range(3)  # what a seed's separate random streams are for
+_PARAMS, _LABELS, _SAMPLE, _DATA = range(4)  # what a seed's separate random streams are for
 _GRADIENT_QUANTITIES = ("m_coherence", "evidence", "gradient_norm")
 
 
@@ -51,9 +51,9 @@ class Classification(RunSettings):
 
     def describe(self) -> str:
         """What was run, in a few words: `digits (1,437 examples), MLP 64-256-10`."""
-        data = _load(self.data)
+        data, _ = self._drawn(_load, 0, _DATA)
         net = self.model.build(data.outputs).describe(data.x_train[0].size)
-        return f"{data.name} ({len(data.y_train):,} examples), {net}"
+        return f"{self._described(_load)}, {net}"
 
     def _transformations(self):
         if self.decay is None:
@@ -63,14 +63,14 @@ class Classification(RunSettings):
         return self.aggregator, self.decay, self.optimizer
 
     def build(self, seed: int) -> Problem:
-        """The `Problem` of one seed; its label noise is drawn here, once."""
+        """The `Problem` of one seed; its data and label noise are drawn here, once."""
         import jax
 
         from coherence.lab.tasks.classification import cross_entropy
 
         from .problem import Problem
 
-        clean = _load(self.data)
+        clean, drawn = self._drawn(_load, seed, _DATA)
         data, corrupt = self.noise.build()(clean, stream(seed, _LABELS))
         model = self.model.build(data.outputs)
         loss = PROGRAMS.get(cross_entropy, model)
@@ -106,6 +106,7 @@ class Classification(RunSettings):
             track_batches=self.track_batches,
             stopping=None if rule is None else (rule, rule.watch),
             drawn={
+                **drawn,
                 "labels": data.y_train,
                 "corrupt": corrupt,
                 **{f"sample-{name}": index for name, index in samples.items()},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from coherence.lab.settings import (
     Aggregators,
@@ -17,7 +17,7 @@ from coherence.lab.settings import (
 from coherence.probes.schedules import LogSpaced
 
 from .programs import PROGRAMS
-from .samples import probe_name
+from .samples import draw, pool_of, probe_name, stream
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 class RunSettings:
     """Aggregator, optimizer, length and measurements of a run; subclasses add model and data."""
 
+    data: Any
     aggregator: Aggregators = average()
     optimizer: Optimizers = sgd()
     batch_size: int = 100
@@ -37,6 +38,9 @@ class RunSettings:
     """What else is measured, on which samples, and when."""
     track_batches: bool = True
     """Record the norms of every batch's gradients: coherence at every step."""
+    data_by_seed: bool = True
+    """Where `data` takes some of the training examples there are, draw them by the run's seed;
+    else all seeds get the first ones, and what is said of them may be theirs alone."""
 
     def __post_init__(self):
         names = [probe_name(probing) for probing in self.probes]
@@ -49,6 +53,26 @@ class RunSettings:
     def describe(self) -> str:
         """What is trained on what, in a few words."""
         raise NotImplementedError
+
+    def _drawn(self, load, seed, purpose):
+        """The data set of a seed, and what was drawn for it: `(Dataset, {name: array})`.
+
+        `load` builds a setting, each only once: then seeds share what they have in common.
+        """
+        pool = pool_of(self.data) if self.data_by_seed else None
+        if pool is None:
+            return load(self.data), {}
+        data, index = draw(load(pool), self.data.examples, stream(seed, purpose))
+        return data, {"examples": index}
+
+    def _described(self, load):
+        """The data in a few words, such as `mnist (2,000 of 60,000 examples, drawn by seed)`."""
+        pool = pool_of(self.data) if self.data_by_seed else None
+        data = load(pool or self.data)
+        examples = f"{len(data.y_train):,} examples"
+        if pool is not None:
+            examples = f"{self.data.examples:,} of {examples}, drawn by seed"
+        return f"{data.name} ({examples})"
 
     def schedule(self) -> tuple[int, ...]:
         """The steps at which to measure."""

@@ -1,12 +1,14 @@
-"""Random streams of a seed, and the probes of fixed samples that a run's settings ask for."""
+"""What is drawn by a run's seed: its streams, training examples from a pool, samples of probes."""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coherence.lab.settings import Probing
+from coherence.lab.settings import Probing, Setting
 
 if TYPE_CHECKING:
     import jax
@@ -27,6 +29,37 @@ def stream_key(seed: int, purpose: int) -> jax.Array:
         rest, low = divmod(rest, 2**32)
         key = jax.random.fold_in(key, low)
     return key
+
+
+def pool_of(data):
+    """The setting of all the examples there are, where `data` asks for some of them, else `None`.
+
+    That is a data set whose `examples` may be `None`, as `mnist(examples=2000)`: none of those that
+    are made, whose examples can be as many as one likes.
+    """
+    parameters = inspect.signature(type(data)).parameters if isinstance(data, Setting) else {}
+    optional = "examples" in parameters and parameters["examples"].default is None
+    if not optional or data.examples is None:
+        return None
+    return dataclasses.replace(data, examples=None)
+
+
+def draw(pool, examples, seed):
+    """A data set with some of the training examples of a pool, and which: `(Dataset, [examples])`.
+
+    More examples keep those that fewer have. The test examples are the very arrays of the pool.
+
+    Raises:
+        ValueError: the pool has not so many.
+    """
+    if not 1 <= examples <= len(pool.y_train):
+        raise ValueError(
+            f"{pool.name}(examples): from 1 to the {len(pool.y_train)} training examples there "
+            f"are, got {examples}."
+        )
+    index = np.random.default_rng(seed).permutation(len(pool.y_train))[:examples]
+    x, y = pool.x_train[index], pool.y_train[index]
+    return dataclasses.replace(pool, x_train=x, y_train=y), index
 
 
 def probe_name(probing: Probing) -> str:
