@@ -125,8 +125,10 @@ def alpha_ratio(numerator: ArrayLike, denominator: ArrayLike, m: int) -> Ratio:
     """
     pair = np.array([numerator, denominator], float)
     above, below = pair.mean(1)
-    note = f"m-coherence {above:.3g} over {below:.3g}, m = {m}"
-    return Ratio(*(pair - 1) / (m - 1), note)
+    measured = np.isfinite([above, below]).all()
+    note = f"m-coherence {above:.3g} over {below:.3g}, m = {m}" if measured else ""
+    numerator, denominator = (pair - 1) / (m - 1)
+    return Ratio(numerator, denominator, note)
 
 
 def cross_fitted(curves: ArrayLike, place: Callable[[NDArray], Any]) -> NDArray:

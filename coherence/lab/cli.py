@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .experiment import Experiment
+    from .report.summary import Summary
 
 Parsed = argparse.Namespace
 
@@ -81,11 +82,20 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="first run what was never recorded, which may take long",
     )
-    claims = command("claims", _claims, "the verdict of every claim, from recorded arrays")
-    claims.add_argument("--format", choices=["text", "markdown"], default="text")
-    claims.add_argument(
-        "--write", action="store_true", help="write the page docs/reproducing.md instead"
+    claims = command(
+        "claims", _claims, "what reproduces and what does not, from recorded arrays: a short table"
     )
+    formats = claims.add_mutually_exclusive_group()
+    for name, help in (
+        ("all", "every verdict, with effect, scale and source"),
+        ("json", "every verdict and the short table as JSON"),
+        ("csv", "every verdict as CSV"),
+        ("latex", "the short table for a paper (booktabs)"),
+        ("write", "write docs/reproducing.md, its pages, and README's summary instead"),
+    ):
+        formats.add_argument(
+            f"--{name}", dest="format", action="store_const", const=name, help=help
+        )
     show = command("show", _show, "what a recorded run is and how it went")
     _path(show, "run", "RUN", "a run's folder, or one that holds several")
     _table_options(show, "every number of every record, one per row")
@@ -228,11 +238,8 @@ def _figures(parsed: Parsed) -> None:
 
 
 def _claims(parsed: Parsed) -> None:
-    import datetime
-
-    from .report import findings, gallery
+    from .report import findings, gallery, summary
     from .report.tables import verdict_table
-    from .runs.files import write_text
 
     home = gallery.checkout()
     known = findings.experiments(home)
@@ -241,14 +248,40 @@ def _claims(parsed: Parsed) -> None:
     recorded = {gallery.stem(name) for name in gallery.names(home)}
     for name in sorted(known.keys() - recorded):
         print(f"{name}: nothing recorded; `coherence run {name} --record`", file=sys.stderr)
-    if parsed.write:
-        _report_failed(failed)  # the page would lose their claims
-        page = findings.claims_page(recordings, datetime.date.today().isoformat())
-        write_text(home / findings.CLAIMS_PAGE, page)
-        print(home / findings.CLAIMS_PAGE)
-    else:
-        print(verdict_table(findings.all_judgements(recordings), parsed.format))
+    if parsed.format in ("all", None) and failed:  # rows may be about what failed
+        print(verdict_table(findings.all_judgements(recordings)))
     _report_failed(failed)
+    if parsed.format == "all":
+        print(verdict_table(findings.all_judgements(recordings)))
+        return
+    found = summary.read(home, recordings)
+    if parsed.format == "write":
+        _write_claims(home, found)
+    else:
+        shown = {"json": summary.as_json, "csv": summary.as_csv, "latex": summary.as_latex}
+        print(shown.get(parsed.format, summary.text)(found))
+
+
+def _write_claims(home: Path, found: Summary) -> None:
+    import datetime
+
+    from .report import forest, summary
+    from .runs.files import write_text
+
+    (home / summary.PAGES).mkdir(parents=True, exist_ok=True)
+    pages = summary.pages(found)
+    for path in (home / summary.PAGES).glob("*.md"):
+        if path.relative_to(home) not in pages:
+            path.unlink()
+    pages[summary.PAGE] = summary.page(found, datetime.date.today().isoformat())
+    readme = home / "README.md"
+    if readme.is_file():
+        pages[Path("README.md")] = summary.with_summary(readme.read_text(), found)
+    for path, text in pages.items():
+        write_text(home / path, text)
+    if found.rows:
+        forest.write(found, home / summary.PAGES)
+    print(home / summary.PAGE)
 
 
 def _report_failed(failed: dict[str, ValueError]) -> None:

@@ -1,6 +1,8 @@
 """The pages of claims and figures say what is recorded, and are current."""
 
+import csv
 import dataclasses
+import io
 import json
 import os
 import re
@@ -8,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from coherence.lab import cli, runs
-from coherence.lab.report import findings, gallery
+from coherence.lab.report import findings, forest, gallery, summary
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,10 +23,26 @@ def found():
     return findings.recordings(ROOT)
 
 
-def test_the_page_of_claims_is_what_its_command_writes(found):
-    page = (ROOT / findings.CLAIMS_PAGE).read_text()
-    date = re.search(r"As of (\d{4}-\d\d-\d\d)\.", page)[1]
-    assert page == findings.claims_page(found, date), "stale: run coherence claims --write"
+@pytest.fixture(scope="module")
+def told(found):
+    return summary.read(ROOT, found)
+
+
+def test_the_pages_of_claims_are_what_their_command_writes(told):
+    page = (ROOT / summary.PAGE).read_text()
+    date = re.search(r"As of (\d{4}-\d\d-\d\d);", page)[1]
+    stale = "stale: run coherence claims --write"
+    assert page == summary.page(told, date), stale
+    pages = summary.pages(told)
+    assert {ROOT / path for path in pages} == set((ROOT / summary.PAGES).glob("*.md")), stale
+    for path, text in pages.items():
+        assert (ROOT / path).read_text() == text, stale
+    readme = (ROOT / "README.md").read_text()
+    assert readme == summary.with_summary(readme, told), stale
+    assert all(sentence in " ".join(readme.split()) for sentence in told.sentences)
+    assert (ROOT / summary.PAGES / "forest.csv").read_text() == forest.data(told), stale
+    with Image.open(ROOT / summary.PAGES / "forest.png") as png:
+        assert png.info["Source"] == forest.stamp(forest.data(told)), stale
 
 
 def test_the_page_of_figures_is_what_its_command_writes(found):
@@ -32,14 +51,88 @@ def test_the_page_of_figures_is_what_its_command_writes(found):
     )
 
 
-def test_every_claim_is_there_with_its_source_verdict_scale_and_run(found):
-    page = findings.claims_page(found, "today")
-    for finding in found:
+def test_every_claim_is_there_with_its_source_verdict_scale_and_run(told):
+    pages = summary.pages(told)
+    for finding in told.recordings:
+        page = pages[summary.PAGES / f"{gallery.stem(finding.name)}.md"].replace("\\|", "|")
         for judgement in finding.judgements:
-            assert f"**{judgement.claim.name}**" in page
-            assert judgement.verdict in page
-            assert judgement.scale in page
-            assert judgement.run in page
+            for part in (f"**{judgement.claim.name}**", judgement.claim.source.reference):
+                assert part in page
+            for part in (f"*{judgement.verdict}*", judgement.scale, judgement.run):
+                assert part in page
+
+
+def test_what_a_paper_claims_is_reproduced_or_it_says_why_not(told):
+    for finding in told.recordings:
+        for judgement in finding.judgements:
+            if judgement.claim.source.group == "papers" and judgement.verdict != "reproduced":
+                assert summary.why(told, finding.name, judgement), (
+                    f"{finding.name}: say in {summary.ROWS} why not: {judgement.claim.name}"
+                )
+
+
+def test_the_short_table_is_short_and_each_row_that_does_not_hold_says_why(told):
+    assert 16 <= len(told.rows) <= 30
+    assert [row.group for row in told.rows] == sorted(
+        (row.group for row in told.rows), key=["papers", "ours", "tutorials"].index
+    )
+    for row in told.rows:
+        judged = [*row.exact, *filter(None, (row.small, row.source))]
+        assert judged, row.title
+        if any(judgement.verdict != "reproduced" for judgement in judged):
+            assert row.why, row.title
+    assert len(told.sentences) == 3
+
+
+def test_kinds_of_claims_are_counted_apart(found, told):
+    judgements = findings.all_judgements(found)
+    counted = findings.counts(judgements)
+    numbers = [
+        int(number) for number in re.findall(r"(\d+) (?:not |in)?(?:repro|conclusive)", counted)
+    ]
+    assert sum(numbers) == len(judgements)
+    assert "exact checks: " in counted
+    page = summary.page(told, "today")
+    rows = re.findall(r"^\| [^|]+ \| (\d+) \| (\d+) \| (\d+) \|$", page, re.MULTILINE)
+    assert sum(int(number) for row in rows for number in row) == len(judgements)
+    assert len(rows) == 4
+
+
+def test_verdicts_come_as_json_csv_and_latex(told, found, capsys, monkeypatch):
+    monkeypatch.setattr(findings, "recordings", lambda *_: found)
+    printed = {}
+    for option in ("--json", "--csv", "--latex", "--all"):
+        cli.main(["claims", option])
+        printed[option] = capsys.readouterr().out
+    count = len(findings.all_judgements(found))
+    values = json.loads(printed["--json"])
+    assert len(values["verdicts"]) == count
+    assert [row["finding"] for row in values["rows"]] == [row.title for row in told.rows]
+    lines = list(csv.DictReader(io.StringIO(printed["--csv"])))
+    assert len(lines) == count
+    first = values["verdicts"][0]
+    assert (lines[0]["claim"], lines[0]["verdict"]) == (first["claim"], first["verdict"])
+    latex = printed["--latex"]
+    assert latex.startswith(r"\begin{tabular}")
+    assert latex.count(r"\\") == 1 + 3 + len(told.rows)
+    assert not re.search(r"(?<!\\)[%&#_](?![^\n]*&)", latex.replace(" & ", " "))
+    assert printed["--all"].count("measured: ") == count
+
+
+def test_a_row_about_no_verdict_is_named(toy):
+    (toy / summary.ROWS).write_text('[why.toy]\n"no such claim" = "seeds"\n')
+    with pytest.raises(ValueError, match=r"reproducing.toml: no claim 'toy: no such claim' was"):
+        summary.read(toy, findings.recordings(toy))
+
+
+def test_one_seed_is_hollow_and_in_the_small_scales_deviations(told):
+    row = next(row for row in told.rows if row.small and row.source and row.small.n > 1)
+    (small, single), (source, hollow) = summary.standard_effects(row)
+    assert (single, hollow) == (False, True)
+    assert small == row.small.standard
+    unit = (row.small.effect.mean - row.small.claim.threshold) / row.small.standard.mean
+    distance = row.source.effect.mean - row.source.claim.threshold
+    assert abs(source.mean) == pytest.approx(abs(distance / unit))
 
 
 def test_every_experiment_is_recorded_and_has_a_caption(found):
@@ -124,7 +217,8 @@ def test_the_commands_write_the_pages(tmp_path, monkeypatch, capsys):
     assert "toy: redrawn, toy.png is missing" in capsys.readouterr().out
     assert "![" in (tmp_path / "paper_figures" / "README.md").read_text()
     cli.main(["claims", "--write"])
-    assert "## toy\n" in (tmp_path / "docs" / "reproducing.md").read_text()
+    assert "## toy\n" in (tmp_path / "docs" / "reproducing" / "toy.md").read_text()
+    assert "(reproducing/toy.md)" in (tmp_path / "docs" / "reproducing.md").read_text()
 
 
 MOVING = """
@@ -335,8 +429,8 @@ def test_a_claim_changed_after_its_recording_says_so(tmp_path, monkeypatch, caps
     ):
         runs.save_arrays(recording, **arrays, **stored)
         claims.write_text(text)
-        cli.main(["claims"])
+        cli.main(["claims", "--all"])
         assert ("changed after the recording" in capsys.readouterr().out) == changed
     (recording.parent / "claims.json").write_text(json.dumps({"tiny": {"one": "another"}}))
-    cli.main(["claims"])
+    cli.main(["claims", "--all"])
     assert "changed after the recording" in capsys.readouterr().out

@@ -56,8 +56,10 @@ def ratio_interval(
     pair = np.array([numerator, denominator], float)
     n = pair.shape[1]
     a, b = pair.mean(1)
+    if not np.isfinite(pair).all():
+        return Interval(math.nan, math.nan, math.nan)
     point = _log2(a / b) if b > 0 else math.inf if a > 0 else math.nan
-    if n < 2 or not np.isfinite(pair).all():
+    if n < 2:
         return Interval(point, math.nan, math.nan)
     t = t_quantile((1 + confidence) / 2, n - 1)
     (aa, ab), (_, bb) = np.outer((a, b), (a, b)) - t**2 * np.cov(pair) / n

@@ -1,4 +1,4 @@
-"""Recordings of a checkout with their verdicts: the page of claims and the page of figures.
+"""Recordings of a checkout with their verdicts, and the page of figures.
 
 Never imports JAX.
 """
@@ -16,27 +16,9 @@ from coherence.lab import claims, runs
 from coherence.lab.experiment import Experiment, collect, load
 
 from . import gallery
-from .tables import markdown
 
-CLAIMS_PAGE = Path("docs") / "reproducing.md"
 FIGURES_PAGE = Path("paper_figures") / "README.md"
 
-_CLAIMS = """\
-# What reproduces, and what does not
-
-As of {date}. Written by `coherence claims --write` from the recorded arrays in \
-`paper_figures/recorded/`; a test says when it is
-stale. {count} verdicts on claims, at the scales below: {counts}.
-
-A verdict rests on Student's t interval over seeds, 95 %; it becomes inconclusive unless it \
-survives Holm's adjustment over its
-table (5 %). *Values* are one a \
-seed, or, of claims of exact
-values, which have no interval, as many as were compared. *Known* is how firmly we know that the \
-source says so: read there,
-second-hand, remembered, or derived by us. The sentence below a heading is what is asked or \
-claimed; verdicts are in the table.
-Pictures with captions: [paper_figures](../paper_figures/README.md)."""
 _FIGURES = """\
 # Figures
 
@@ -133,45 +115,22 @@ def all_judgements(recordings: Sequence[Recording]) -> list[claims.Judgement]:
 
 
 def counts(judgements: Sequence[claims.Judgement]) -> str:
-    """Numbers of claims by verdict: `6 reproduced, 1 not reproduced, 2 inconclusive`."""
-    verdicts = [judgement.verdict for judgement in judgements]
-    return ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in claims.VERDICTS)
+    """Numbers of verdicts, each kind of claim by itself, of those that there are.
+
+    Such as `the papers' claims: 6 reproduced, 1 not reproduced; exact checks: 2 reproduced`.
+    """
+    kinds = []
+    for group, words in claims.GROUPS.items():
+        verdicts = [j.verdict for j in judgements if j.claim.group == group]
+        numbers = [(verdicts.count(verdict), verdict) for verdict in claims.VERDICTS]
+        if said := ", ".join(f"{number} {verdict}" for number, verdict in numbers if number):
+            kinds.append(f"{words}: {said}")
+    return "; ".join(kinds)
 
 
 def run_id(path: str | Path, name: str) -> str:
     """A recording's name and a digest of all its arrays: other numbers, another id."""
     return f"{name}@{hashlib.sha256(Path(path).read_bytes()).hexdigest()[:8]}"
-
-
-def claims_page(recordings: Sequence[Recording], date: str) -> str:
-    """The page of claims in Markdown: every claim with its verdict, scale, effect and source."""
-    judgements = all_judgements(recordings)
-    first = _CLAIMS.format(date=date, count=len(judgements), counts=counts(judgements))
-    return "\n\n".join([first, *map(_claims_section, recordings)]) + "\n"
-
-
-def _claims_section(recording: Recording) -> str:
-    first = recording.judgements[0]
-    the = "the" if first.at_source_scale else "not the"
-    header = ("claim", "source (known)", "verdict", "effect [95 % interval]", "values")
-    rows = [
-        (
-            f"**{j.claim.name}**: {j.claim.statement}",
-            f"{j.claim.source.reference} ({j.claim.source.known})",
-            f"*{j.verdict}*" + (f" ({j.remarks})" if j.remarks else ""),
-            claims.effect(j),
-            j.n,
-        )
-        for j in recording.judgements
-    ]
-    return "\n\n".join(
-        [
-            f"## {recording.name}",
-            recording.experiment.summary,
-            f"{first.scale}; {the} source's scale. Run `{first.run}`.",
-            markdown(header, rows),
-        ]
-    )
 
 
 def figures_page(home: Path, recordings: Sequence[Recording]) -> str:

@@ -140,20 +140,20 @@ def draw(
         if "gif" in paths:
             _film(paths["gif"], module.animate(arrays))
         if "pdf" in paths:
-            _write_pdf(figure, paths["pdf"])
+            write_pdf(figure, paths["pdf"])
         # The PNG last: it says what all of them were drawn from.
-        _write_png(figure, paths["png"], " ".join(_digests(home, name, recorded).values()))
+        write_png(figure, paths["png"], " ".join(_digests(home, name, recorded).values()))
     return list(paths.values())
 
 
-def _write_pdf(figure: Figure, path: Path) -> None:
+def write_pdf(figure: Figure, path: Path) -> None:
     """Without dates: an unchanged figure is unchanged bytes."""
     with replacing(path) as file, _plain_fonts():
         nothing = {"CreationDate": None, "Producer": None, "Creator": None}
         figure.savefig(file, format="pdf", metadata=nothing)
 
 
-def _write_png(figure: Figure, path: Path, source: str) -> None:
+def write_png(figure: Figure, path: Path, source: str) -> None:
     with replacing(path) as file:
         figure.savefig(
             file,
