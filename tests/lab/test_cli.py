@@ -38,10 +38,7 @@ def test_list_names_every_experiment_with_what_was_found(capsys):
     said = capsys.readouterr().out
     for path in (ROOT / "experiments").glob("*.py"):
         assert f"{path.stem}\n    {collect(load(path)).summary}" in said
-    assert (
-        "\n    presets: smoke, cpu, paper"
-        "\n    cpu: exact checks: 5 reproduced\n" in said
-    )
+    assert "\n    presets: smoke, cpu, paper\n    cpu: exact checks: 5 reproduced\n" in said
 
 
 @pytest.mark.parametrize("preset", ["smoke", "paper"])
