@@ -37,28 +37,34 @@ from coherence.lab.settings import (
 from coherence.lab.training import Classification, Problem, step, train
 from coherence.lab.training.checkpoints import digest, from_arrays, to_arrays
 from coherence.lab.training.order import batches
+from coherence.lab.training.programs import PROGRAMS
 from tests import zoo
 
 
-def problem(seed, **kwargs):
-    x = zoo.normal(99, 40, 6)
-    y = zoo.normal(seed, 40, 2)
-    params = {"w": zoo.normal(seed + 1, 6, 2), "b": jnp.zeros(2)}
-    loss = lambda p, e: 0.5 * jnp.sum((jnp.tanh(e[0] @ p["w"] + p["b"]) - e[1]) ** 2)
-    measure = lambda p, data: {
+# Of the module, so that its problems are equal, and share programs.
+OPTIMIZER = optax.adam(0.05)
+
+
+def loss(p, example):
+    return 0.5 * jnp.sum((jnp.tanh(example[0] @ p["w"] + p["b"]) - example[1]) ** 2)
+
+
+def measure(p, data):
+    return {
         "loss": jnp.mean(jax.vmap(loss, (None, 0))(p, data["train"])),
         "norms": jnp.sum(p["w"] ** 2, 0),
     }
-    return Problem(
-        **{
-            "loss": loss,
-            "params": params,
-            "data": {"train": (x, y)},
-            "optimizer": optax.adam(0.05),
-            "measure": measure,
-            **kwargs,
-        }
-    )
+
+
+def problem(seed, **kwargs):
+    own = {
+        "loss": loss,
+        "params": {"w": zoo.normal(seed + 1, 6, 2), "b": np.zeros(2, np.float32)},
+        "data": {"train": (zoo.normal(99, 40, 6), zoo.normal(seed, 40, 2))},
+        "optimizer": OPTIMIZER,
+        "measure": measure,
+    }
+    return Problem(**{**own, **kwargs})
 
 
 def learn(folder, seeds=(0,), make=problem, steps=60, schedule=(0, 3, 20, 60), **kwargs):
@@ -104,12 +110,15 @@ def test_it_is_the_loop_one_would_write_by_hand(tmp_path):
     one = problem(0)
     params, state = one.params, one.optimizer.init(one.params)
     x, y = one.data["train"]
-    for index in batches(0, 0, 60, examples=40, batch_size=8):
-        g = jax.grad(lambda p, i=index: jnp.mean(jax.vmap(one.loss, (None, 0))(p, (x[i], y[i]))))(
-            params
-        )
+
+    @jax.jit
+    def follow(params, state, batch):
+        g = jax.grad(lambda p: jnp.mean(jax.vmap(one.loss, (None, 0))(p, batch)))(params)
         updates, state = one.optimizer.update(g, state, params)
-        params = optax.apply_updates(params, updates)
+        return optax.apply_updates(params, updates), state
+
+    for i in batches(0, 0, 60, examples=40, batch_size=8):
+        params, state = follow(params, state, (x[i], y[i]))
     np.testing.assert_allclose(final(run)["w"], params["w"], rtol=1e-4)
 
 
@@ -124,6 +133,7 @@ def test_probes_never_change_the_run(tmp_path):
 
 def test_the_chunk_length_never_changes_the_run(tmp_path, monkeypatch):
     (many,) = learn(tmp_path / "a")
+    PROGRAMS.clear()
     monkeypatch.setattr(step, "CHUNK", 7)
     (few,) = learn(tmp_path / "b")
     assert same_bits(many, few)
@@ -139,6 +149,7 @@ def test_whole_chunks_have_a_program_of_their_own_beside_the_cpu(tmp_path, monke
         whole.append(is_whole)
         return original(function, length, is_whole)
 
+    PROGRAMS.clear()
     monkeypatch.setattr(step, "make_advance", noting)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     (divided,) = learn(tmp_path / "b")
@@ -250,7 +261,7 @@ def test_tracked_batches_are_the_moments_of_each_step(tmp_path):
     one, tracked = problem(0), run.load("batches")
     x, y = one.data["train"]
     i = batches(0, 5, 6, examples=40, batch_size=8)[0]
-    losses, g = co.per_example_value_and_grad(one.loss)(one.params, (x[i], y[i]))
+    losses, g = jax.jit(co.per_example_value_and_grad(loss))(one.params, (x[i], y[i]))
     np.testing.assert_allclose(tracked["loss"][5], losses.mean(), rtol=1e-5)
     np.testing.assert_allclose(
         tracked["squared_norm_of_mean"][5] / tracked["mean_squared_norm"][5], co.alpha(g), rtol=1e-5
@@ -262,14 +273,15 @@ def test_a_background_force_pulls_before_the_optimizer_and_a_threshold_cuts_behi
         problem = Classification(
             model=MLP(width=2), decay=decay, optimizer=optimizer or sgd(0.5), probes=()
         ).build(0)
-        nothing = jax.tree.map(jnp.zeros_like, problem.params)
-        ones = jax.tree.map(jnp.ones_like, problem.params)
-        updates, _ = problem.optimizer.update(nothing, problem.optimizer.init(ones), ones)
-        return np.unique(
-            jax.tree.leaves(
-                jax.tree.map(lambda x: x.ravel()[0], optax.apply_updates(ones, updates))
-            )
-        ).tolist()
+
+        @jax.jit
+        def after():
+            nothing = jax.tree.map(jnp.zeros_like, problem.params)
+            ones = jax.tree.map(jnp.ones_like, problem.params)
+            updates, _ = problem.optimizer.update(nothing, problem.optimizer.init(ones), ones)
+            return optax.apply_updates(ones, updates)
+
+        return np.unique([np.ravel(x)[0] for x in jax.tree.leaves(after())]).tolist()
 
     assert after_one_step(None) == [1]
     assert after_one_step(l1_decay(0.5)) == after_one_step(l2_decay(0.5)) == [0.75]
@@ -456,9 +468,10 @@ def test_a_rule_about_gradients_looks_at_the_first_sample_of_training_examples()
     made = settings.build(3)
     sample = made.drawn["sample-first"]
     x, y = made.data["train"]
-    _, gradients = co.per_example_value_and_grad(made.loss)(made.params, (x[sample], y[sample]))
-    measured = made.measure(made.params, made.data)["m_coherence"]
-    np.testing.assert_allclose(measured, co.m_coherence(gradients), rtol=1e-5)
+    value_and_grad = jax.jit(co.per_example_value_and_grad(made.loss))
+    _, gradients = value_and_grad(made.params, (x[sample], y[sample]))
+    measured = jax.jit(made.measure)(made.params, made.data)["m_coherence"]
+    np.testing.assert_allclose(measured, jax.jit(co.m_coherence)(gradients), rtol=1e-5)
     without = dataclasses.replace(settings, probes=probes[:2])
     with pytest.raises(ValueError, match=r"looks at gradients of training examples: add a probe"):
         without.build(3)
