@@ -31,8 +31,8 @@ from coherence.lab.runs import Run, load_arrays, save_arrays
 from coherence.lab.runs.files import Damaged, read_json
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-STEPS, EVERY = 1500, 10
-RECORDED = ("toy", "width")  # the figures that are drawn
+STEPS, EVERY = 600, 10
+RECORDED = ("toy.npz", "width.npz", "claims.json")  # of the figures that are drawn
 LAB = [sys.executable, "-m", "coherence.lab"]
 
 
@@ -98,14 +98,13 @@ def prepare(task, folder):
     if task not in COMMANDS:
         return
     (folder / "docs").mkdir()
+    unused = shutil.ignore_patterns("__pycache__", "drawn", "recorded")
     for part in ("experiments", "paper_figures"):
-        (folder / part).mkdir()
-        for path in (ROOT / part).glob("*.py"):
-            shutil.copy(path, folder / part)
-    (folder / "paper_figures" / "recorded").mkdir()
+        shutil.copytree(ROOT / part, folder / part, ignore=unused)
+    recorded = pathlib.Path("paper_figures", "recorded")
+    (folder / recorded).mkdir()
     for name in RECORDED:
-        recorded = pathlib.Path("paper_figures", "recorded", f"{name}.npz")
-        shutil.copy(ROOT / recorded, folder / recorded)
+        shutil.copy(ROOT / recorded / name, folder / recorded)
     for rate in (0.1, 0.2):
         for seed in range(2):
             path = folder / "runs" / f"rate={rate}" / f"seed={seed}"

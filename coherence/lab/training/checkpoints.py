@@ -16,15 +16,14 @@ def to_arrays(tree: Any) -> dict[str, np.ndarray]:
 
     Typed keys are their data; of dtypes that numpy does not know (bfloat16) the last axis is bytes.
     """
-    arrays = {}
-    for path, leaf in jax.tree.leaves_with_path(tree):
-        if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
-        array = np.asarray(jnp.asarray(leaf))
-        if array.dtype.kind not in "biuf":
-            array = array.reshape(*array.shape, 1).view(np.uint8)
-        arrays[_name(path)] = array
-    return arrays
+    return {_name(path): _array(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def _array(leaf):
+    if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    array = np.asarray(jnp.asarray(leaf))
+    return array if array.dtype.kind in "biuf" else array.reshape(*array.shape, 1).view(np.uint8)
 
 
 def from_arrays(like: Any, arrays: Mapping[str, np.ndarray]) -> Any:
@@ -48,8 +47,11 @@ def from_arrays(like: Any, arrays: Mapping[str, np.ndarray]) -> Any:
 def digest(tree: Any) -> str:
     """SHA-256 of a tree's arrays: their names, types, shapes and values."""
     total = hashlib.sha256()
-    for name, array in to_arrays(tree).items():
-        total.update(f"{name} {array.dtype} {array.shape} ".encode())
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        # A data set on the host is read where it is.
+        is_plain = isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biuf"
+        array = leaf if is_plain else _array(leaf)
+        total.update(f"{_name(path)} {array.dtype} {array.shape} ".encode())
         total.update(np.ascontiguousarray(array).data)
     return total.hexdigest()
 
