@@ -109,9 +109,10 @@ class Trained(ClassifierMixin, BaseEstimator):
 
     def _check(self):
         who = type(self).__name__
-        if self.steps < 1 or self.batch_size < 1:
+        sizes = self.steps, self.batch_size
+        if not all(isinstance(size, Integral) and size >= 1 for size in sizes):
             raise ValueError(
-                f"{who}: steps and batch_size are at least 1, "
+                f"{who}: steps and batch_size are whole numbers, at least 1, "
                 f"got steps={self.steps}, batch_size={self.batch_size}."
             )
         if self.measure_coherence < 0 or self.measure_coherence == 1:

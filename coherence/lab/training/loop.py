@@ -60,13 +60,15 @@ def train(
             `None`.
 
     Raises:
-        ValueError: a batch larger than the data, a stopping rule that watches what is not measured,
-            is never asked, or has seeds side by side; a run that has come further than asked for,
-            or was begun with other data.
+        ValueError: a number of steps that cannot be, a batch larger than the data; a stopping rule
+            that watches what is not measured, is never asked, or has seeds side by side; a run that
+            has come further than asked for, or was begun with other data.
         OSError: a disk that is full or gone; the runs keep what they had, up to the last
         checkpoint.
         Terminated: SIGTERM came; it is a `SystemExit` of status 143.
     """
+    if not isinstance(steps, int | np.integer) or steps < 0:
+        raise ValueError(f"train(steps): a whole number of steps, at least 0, got {steps!r}.")
     pending = _pending(problems, runs, steps, say or (lambda line: None))
     digests = _digests(problems)
     for run, parts in zip(runs, digests):

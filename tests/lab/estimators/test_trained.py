@@ -226,7 +226,14 @@ def test_a_conditional_vae_classifies_by_the_evidence_bound():
         (
             MLPClassifier(steps=0),
             ValueError,
-            "MLPClassifier: steps and batch_size are at least 1, got steps=0, batch_size=100.",
+            "MLPClassifier: steps and batch_size are whole numbers, at least 1, got steps=0, "
+            "batch_size=100.",
+        ),
+        (
+            MLPClassifier(batch_size=2.5),
+            ValueError,
+            "MLPClassifier: steps and batch_size are whole numbers, at least 1, got steps=1000, "
+            "batch_size=2.5.",
         ),
         (
             MLPClassifier(measure_coherence=1),

@@ -40,7 +40,6 @@ from coherence.lab.training.order import batches
 from coherence.lab.training.programs import PROGRAMS
 from tests import zoo
 
-
 # Of the module, so that its problems are equal, and share programs.
 OPTIMIZER = optax.adam(0.05)
 
@@ -523,6 +522,15 @@ def test_every_epoch_is_a_permutation_and_position_is_just_the_step():
     np.testing.assert_array_equal(order[7:9], batches(3, 7, 9, examples=10, batch_size=3))
     assert not np.array_equal(order, batches(4, 0, 12, examples=10, batch_size=3))
     np.testing.assert_array_equal(batches(3, 0, 2, examples=4, batch_size=4), [[0, 1, 2, 3]] * 2)
+
+
+@pytest.mark.parametrize("steps", [-1, 2.5, None])
+def test_steps_are_a_whole_number(tmp_path, steps):
+    with pytest.raises(
+        ValueError, match=r"train\(steps\): a whole number of steps, at least 0, got"
+    ):
+        learn(tmp_path, steps=steps)
+    assert learn(tmp_path / "numpy", steps=np.int64(1))[0].summary == {"step": 1}
 
 
 def test_a_batch_larger_than_the_data_is_refused(tmp_path):
