@@ -10,10 +10,15 @@ import numpy as np
 
 def gradients(loss, params, batch):
     """A Python loop of `jax.grad`, one example at a time: leaves [m, ...], numpy."""
+    return values_and_gradients(loss, params, batch)[1]
+
+
+def values_and_gradients(loss, params, batch):
+    """The losses [m], too."""
     m = jax.tree.leaves(batch)[0].shape[0]
-    gradient = jax.jit(jax.grad(loss))
+    value_and_gradient = jax.jit(jax.value_and_grad(loss))
     batch = jax.tree.map(np.asarray, batch)  # slices of JAX's arrays would be compiled
-    rows = [gradient(params, jax.tree.map(lambda x: x[i], batch)) for i in range(m)]
+    rows = [value_and_gradient(params, jax.tree.map(lambda x: x[i], batch)) for i in range(m)]
     return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *rows)
 
 
