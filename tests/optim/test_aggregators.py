@@ -488,7 +488,8 @@ def test_two_aggregators_by_layer_are_each_alone(through):
 def test_a_chain_has_one_aggregator():
     with pytest.raises(
         TypeError,
-        match=r"chain: argument 3 is a second aggregator, .* one gradient .*Keep one\. For one a layer see",
+        match=r"chain: argument 3 is a second aggregator, .* one gradient .*Keep one\. For one a "
+        "layer see docs/optimizers.md",
     ):
         chain(winsorize(2), optax.scale(1.0), median())
 
