@@ -1,0 +1,226 @@
+"""The numbers that verdicts on the papers' claims rest on, from the recorded arrays with numpy.
+
+A second implementation: nothing of ours but what it is compared with.
+"""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coherence.lab.experiment import load
+from coherence.lab.report import gallery
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def crossing(curve, values, level):
+    """A value where a falling curve first is at a level, linear between two points; else nan."""
+    for i, now in enumerate(curve):
+        if now <= level:
+            if i == 0:
+                return values[0]
+            share = (curve[i - 1] - level) / (curve[i - 1] - now)
+            return values[i - 1] + share * (values[i] - values[i - 1])
+    return np.nan
+
+
+def crossings(curves, values, level):
+    curves, values = np.asarray(curves, float), np.asarray(values, float)
+    values = np.broadcast_to(values, curves.shape)
+    return np.array([crossing(*pair, level) for pair in zip(curves, values)])
+
+
+def real_vs_random(z):
+    first, last = f"rate={z['learning_rates'][0]:g}", f"rate={z['learning_rates'][-1]:g}"
+    found, m = {}, float(z["m"])
+    for rate, which in ((first, ""), (last, ", small step")):
+        if which and first == last:
+            continue
+        for k, level in enumerate(z["levels"]):
+            pair = []
+            for label in ("real", "random"):
+                values = z[f"{label},{rate}/at_levels"][:, k].copy()
+                grid = z[f"{label},{rate}/at_grid"]
+                values[np.float32(values) == grid[:, 0]] = np.nan
+                pair.append(values)
+            found[f"real above random at {level:.0%}{which}"] = [(x - 1) / (m - 1) for x in pair]
+            if level == 0.5:
+                found[f"out of nothing{which}"] = pair[1] - 1
+    gaps = [
+        z[f"{label},{first}/train_accuracy"][:, -1] - z[f"{label},{first}/test_accuracy"][:, -1]
+        for label in ("random", "real")
+    ]
+    return found | {"memorized without generalizing": gaps[0] - gaps[1]}
+
+
+def batch_and_rate(z):
+    small, large = z["batches"][0], z["batches"][-1]
+    found = {
+        "full batch generalizes": z[f"b={large},small/test_accuracy"][:, -1],
+        "small steps as good as large": z[f"b={large},small/test_accuracy"][:, -1]
+        - z[f"b={large},large/test_accuracy"][:, -1],
+        "full batch as good at equal loss": {},
+        "full batch as good after equal steps": {},
+    }
+    for size in ("large", "small"):
+        ends, fits = [], []
+        for b in (large, small):
+            arm = f"b={b},{size}"
+            fits.append(crossings(z[f"{arm}/train_loss"], z[f"{arm}/test_accuracy"], 0.1))
+            step, curves = z[f"{arm}/step"], z[f"{arm}/test_accuracy"]
+            ends.append(np.array([np.interp(z["steps"], step, curve) for curve in curves]))
+        found["full batch as good at equal loss"][f"{size} steps"] = fits[0] - fits[1]
+        found["full batch as good after equal steps"][f"{size} steps"] = ends[0] - ends[1]
+    for kind, sign in (("loss", 1), ("accuracy", -1)):
+        arm = f"b={large},small"
+        gap = sign * (z[f"{arm}/test_{kind}"] - z[f"{arm}/train_{kind}"])
+        gap, step, parts = gap / gap[:, -1].mean(), z[f"{arm}/step"], {}
+        for i in range(len(step)):
+            for j in range(i + 1, len(step)):
+                parts[f"steps {step[i]} to {step[j]}"] = gap[:, i] - gap[:, j]
+        found[f"the gap in {kind} never falls"] = parts
+    return found
+
+
+def easy_and_hard(z):
+    accuracy = z["accuracy"]  # [trained on, tested on, seed]: easy, random, hard
+    return {
+        "easy generalize better than hard": accuracy[0, 0] - accuracy[2, 2],
+        "hard ones do not define the boundary": accuracy[0, 1] - accuracy[2, 1],
+        "reliably learned early": z["agreement"],
+    }
+
+
+def evolution(z):
+    m, found = float(z["m"]), {"it starts from nearly m": {}, "a first transient": {}}
+    for arm in map(str, z["arms"][:-1]):
+        whole = z[f"{arm}/m_coherence"].astype(float)
+        found["it starts from nearly m"][arm] = whole[:, 0] / m
+        last = np.flatnonzero(z[f"{arm}/step"] <= 25)[-1]
+        found["a first transient"][arm] = np.log2(whole[:, 0]) - np.log2(whole[:, last])
+    names = {
+        "convolutions": "cnn-1",
+        "convolutions, small step": "cnn-1-small",
+        "dense": "mlp-1",
+    }
+    for words, arm in names.items():
+        loss, logs = z[f"{arm}/loss"], np.log2(z[f"{arm}/m_coherence"].astype(float))
+        middle = (loss <= 0.75 * loss[:, :1]) & (loss >= 0.25 * loss[:, :1])
+        means = [row[points].mean() for row, points in zip(logs, middle)]
+        found[f"coherence out of nothing, {words}"] = np.array(means)
+    return found
+
+
+def gap_bound(z):
+    places = {}
+    for i, noise in enumerate(z["noise"]):
+        ends = [(f"{level:g} nats", level) for level in (1.5, 1.0, 0.5, 0.2)] + [("end", None)]
+        for name, level in ends:
+            bound, gap = z["bound/beta"][i], z["gap"][i]
+            if level is None:
+                bound, gap = bound[:, -1], gap[:, -1]
+            else:
+                bound, gap = (crossings(z["train_loss"][i], x, level) for x in (bound, gap))
+            places[f"{noise:.0%} noise, {name}"] = bound - np.log10(np.maximum(gap, 1e-3))
+    loose = {name.split()[0]: each for name, each in places.items() if name.endswith("end")}
+    return {"above the gap: with beta": places, "loose": loose}
+
+
+def label_noise(z):
+    found, noise = {}, z["noise"]
+    for k, level in enumerate(("50%", "90%")):
+        steps = np.log2(z["steps_to"][k])
+        pairs = zip(noise, noise[1:], steps, steps[1:])
+        found[f"noise slows learning to {level}"] = {
+            f"{a:.0%} to {b:.0%}": more - less for a, b, less, more in pairs
+        }
+    each = {"pristine learned before corrupt": {}, "pristine pay early": {}, "corrupt pay late": {}}
+    each["null worlds stay flat"] = {}
+    for i, share in enumerate(z["mixed"]):
+        name, f, null = f"{share:.0%} noise", z["phases"][i], z["null_phases"][i]
+        pristine, corrupt = z["half_fitted"][i].T
+        each["pristine learned before corrupt"][name] = np.log2(corrupt) - np.log2(pristine)
+        each["pristine pay early"][name] = f[:, 0] - null[:, 0, 1]
+        each["corrupt pay late"][name] = null[:, 1, 0] - f[:, 1]
+        each["null worlds stay flat"][name] = f[:, 0] - f[:, 1] - z["null_change"][i]
+    return found | each
+
+
+def medians(z):
+    size, found = z["batch_sizes"].max(), {}
+    ends = z[f"batch={size},noise={float(z['noise']):g}/corrupt_accuracy"][..., -1]
+    by_method = dict(zip(map(str, z["methods"]), ends))
+    for name in ("M3", "RM3"):
+        found[f"{name} memorizes less in large batches"] = by_method["SGD"] - by_method[name]
+    return found
+
+
+def metrics_compared(z):
+    losses, m = list(z["losses"]), float(z["sample"])
+    return {
+        f"m-coherence separates at {level:g}": [
+            (z[f"{arm}/m_coherence"][:, losses.index(level)].astype(float) - 1) / (m - 1)
+            for arm in ("real", "random")
+        ]
+        for level in z["levels"]
+    }
+
+
+def width(z):
+    place = {0.35: 8}[0.35]
+    return {
+        f"wider generalizes better, {words}": z[f"{how}-{z['widths'][-1]}/test_accuracy"][:, place]
+        - z[f"{how}-{z['widths'][0]}/test_accuracy"][:, place]
+        for how, words in (("standard", "standard parametrization"), ("mu", "maximal update"))
+    }
+
+
+def winsorization(z):
+    found, noises, cs = {}, list(z["noise"]), list(z["c"])
+    half = noises.index(0.5)
+    train, test = (z[f"{name}_accuracy"][half, :, :, -1] for name in ("train", "test"))
+    overfit = train - (0.05 + 0.5 * test)
+    found["only true labels fitted, 50% random"] = train[cs.index(2)] - 0.55
+    found["overfit falls with c"] = {
+        f"c = {a:g} to {b:g}": overfit[i] - overfit[i + 1]
+        for i, (a, b) in enumerate(itertools.pairwise(cs))
+    }
+    if 0 in noises:
+        clean = z["train_accuracy"][noises.index(0), :, :, -1]
+        found["large c hurts fitting"] = clean[cs.index(0)] - clean[-1]
+    return found
+
+
+AGAIN = {
+    function.__name__: function
+    for function in (
+        *(real_vs_random, batch_and_rate, easy_and_hard, evolution, gap_bound, label_noise),
+        *(medians, metrics_compared, width, winsorization),
+    )
+}
+RECORDED = [name for name in gallery.names(ROOT) if gallery.stem(name) in AGAIN]
+
+
+def plain(values):
+    """Numbers of one part as an array: of a ratio its numerator and denominator."""
+    if hasattr(values, "numerator"):
+        values = [values.numerator, values.denominator]
+    return np.asarray(values, float)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_numbers_computed_again_from_the_arrays_are_the_judged_ones(name):
+    with np.load(gallery.recording(ROOT, name)) as file:
+        recorded = dict(file)
+    judged = load(ROOT / "experiments" / f"{gallery.stem(name)}.py").judge(recorded)
+    for claim, again in AGAIN[gallery.stem(name)](recorded).items():
+        values = judged[claim][0] if type(judged[claim]) is tuple else judged[claim]
+        if isinstance(again, dict):
+            assert values.keys() == again.keys(), claim
+            pairs = [(values[part], again[part]) for part in again]
+        else:
+            pairs = [(values, again)]
+        for value, other in pairs:
+            np.testing.assert_allclose(plain(value), plain(other), 1e-5, 1e-7, err_msg=claim)
