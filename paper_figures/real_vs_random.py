@@ -4,24 +4,23 @@ generalization.
 **a** SGD fits both kinds of labels; random ones take tens of times longer. **b** Raw m-coherence of
 a fixed training sample. Early it is higher on true labels; late, when those are fitted and the
 random ones are not, it is higher on random labels. **c** The same question at equal training loss,
-in batches, pooled over 50 steps before the division; **d** at the levels of the claims. With true
-labels and the papers' step size of 0.1 both 75 and 50 % are passed within the first 50 steps, so
-that both are read from that one window, whose mean loss is already 40 % of the first or less. At
-this step size the order holds while three quarters and half of the loss are left, and on 2,000
-examples it is *not reproduced* at a quarter, where random labels are above true ones. With a fifth
-of the step (dashed, hatched) it holds at all three levels: what grew on random labels was the step
+in batches, pooled over 50 steps before the division; **d** at the levels of the claims, bars from
+the orthogonal limit, 1. Losses that a seed passes within its first 50 steps are left out: there one
+window, at another loss, would stand for all. So at the papers' step size of 0.1 only a quarter of
+the loss is left to compare at, and there random labels are above true ones (*not reproduced*).
+With a fifth of the step (dashed, hatched) the order holds: what grew on random labels was the step
 size's doing (presumably large steps overshoot in the few steepest directions, where all gradients
 then agree). Pooling does not take that away; a smaller step does. **e** One seed, while random
 labels are fitted: single batches, unpooled, spread over a factor of two or three, a little more at
 the large step. **f** Only true labels generalize.
 
 `real_vs_random-wide` is the source's network, 2,048 units wide, on 1,000 images: with small steps
-all three levels hold, random labels staying at the orthogonal limit; with large ones they are just
-above true labels at a quarter of the loss (*not reproduced*).
+the order holds, random labels staying at the orthogonal limit; with large ones they are just above
+true labels at a quarter of the loss (*not reproduced*).
 
 `real_vs_random-paper` is the source's own network, data and number of steps (one seed, so no
 verdicts): raw m-coherence of 10,000 examples reaches 44 on random labels late in training, above
-all that true labels have by then, while at equal loss true labels are ahead at all three levels.
+all that true labels have by then, while at a quarter of the loss true labels are ahead.
 Where shares of random labels between none and all were trained, three more panels: **g** those at
 the first step size, **h** the layers, **i** without what finite samples add to coherence.
 `real_vs_random-cnn` is a small convolutional network on 500 colour images: true labels are ahead at
@@ -39,7 +38,7 @@ DASHES = ("-", "--", ":")
 
 def draw(recorded):
     is_whole = len(recorded.get("shares", ())) > 0
-    figure, axes = style.figure(3 if is_whole else 2, 3, width=10, height=2.9)
+    figure, axes = style.figure(3 if is_whole else 2, 3, width=7.2, height=2.3)
     fit, coherence, against_loss, levels, single, generalization, *more = axes.flat
     for label in ("real", "random"):
         for method, name, dashes in _methods(recorded):
@@ -57,7 +56,7 @@ def draw(recorded):
             style.band(
                 against_loss,
                 recorded["grid"],
-                recorded[f"{arm}/at_grid"],
+                _matched(recorded, arm, recorded[f"{arm}/at_grid"]),
                 text,
                 title="against the loss",
                 logarithmic=True,
@@ -83,20 +82,32 @@ def draw(recorded):
     coherence.set(
         xlabel="step", ylabel=f"m-coherence, m = {recorded['sample']}", xscale="log", yscale="log"
     )
-    coherence.set_title("b  How many one gradient helps")
-    against_loss.set(xlabel="training loss, share of its start", ylabel=f"m-coherence, m = {m}")
+    coherence.set_title("b  Examples one gradient helps")
+    against_loss.set(xlabel="share of the initial loss", ylabel=f"m-coherence, m = {m}")
     against_loss.set(xscale="log", xlim=(1.1, 0.01))
     against_loss.set_title("c  At equal training loss")
     levels.set_title("d  At the claims' levels")
-    generalization.set(
-        xlabel="step", ylabel="test accuracy (true labels)", xscale="log", ylim=(0, 1.03)
-    )
+    generalization.set(xlabel="step", ylabel="test accuracy", xscale="log", ylim=(0, 1.03))
     generalization.set_title("f  Generalization")
     for panel in (coherence, against_loss):
         style.guide(panel, 1, "orthogonal", "left")
     style.guide(generalization, 0.1, "chance")
-    figure.legend(*fit.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)
+    for panel in (panel for panel in axes.flat if panel.axison):
+        panel.set_title(panel.get_title(loc="left"), fontsize=8.5)
+        panel.tick_params(labelsize=7)
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.label.set_fontsize(7.5)
+    handles = fit.get_legend_handles_labels()
+    seeds = len(recorded[f"real,{_rates(recorded)[0]}/train_accuracy"])
+    title = "one seed, no intervals" if seeds == 1 else None
+    figure.legend(*handles, loc="outside upper center", ncols=3, fontsize=7, title=title)
     return figure
+
+
+def _matched(recorded, arm, values):
+    """m-coherence at shares of the initial loss: nan if passed within a seed's first window."""
+    first = recorded[f"{arm}/at_grid"][:, :1]
+    return np.where(values.astype(first.dtype) == first, np.nan, values)
 
 
 def _curves(panel, recorded, arm, values, text, colour, dashes="-"):
@@ -166,29 +177,30 @@ def _at_levels(panel, recorded):
     for i, (label, rate) in enumerate(
         (label, rate) for rate in rates for label in ("real", "random")
     ):
+        arm = f"{label},rate={rate:g}"
         style.bars(
             panel,
             names,
-            recorded[f"{label},rate={rate:g}/at_levels"],
+            _matched(recorded, arm, recorded[f"{arm}/at_levels"]) - 1,
             f"{label} labels, SGD, step size {rate:g}",
             colour=style.COLOUR[label],
             offset=(i - len(rates) + 0.5) * width,
             width=width,
-            title="at the claims' levels",
+            title="at the claims' levels, beyond 1",
             hatch="////" if rate != rates[0] else None,
             edgecolor="white",
             linewidth=0,
+            bottom=1,
         )
     style.guide(panel, 1)
+    panel.set(xlim=(-0.6, len(names) - 0.4), ylim=(0.95, None))
     panel.set_xticks(range(len(names)), names)
-    panel.set(
-        xlabel="training loss, share of its start", ylabel=f"m-coherence, m = {recorded['m']}"
-    )
+    panel.set(xlabel="share of the initial loss", ylabel=f"m-coherence, m = {recorded['m']}")
 
 
 def _single_steps(panel, recorded):
-    panel.set(title="e  Single steps, random labels", xlabel="steps since half of the initial loss")
-    panel.set(ylabel=f"m-coherence of one batch, m = {recorded['m']}")
+    panel.set(title="e  Single random batches", xlabel="steps since half of the loss")
+    panel.set(ylabel=f"m-coherence, m = {recorded['m']}")
     for rate, colour in zip(recorded["learning_rates"], (style.COLOUR["random"], style.NEUTRAL)):
         values = recorded[f"random,rate={rate:g}/excerpt"]
         x = np.arange(len(values))

@@ -162,7 +162,9 @@ def pulled(recorded):
     """(index, c, colour) of what winsorizes."""
     return [
         (k, c, colour)
-        for (k, c), colour in zip(enumerate(recorded["c"]), ("#000000", *style.SEQUENCE[1:]))
+        for (k, c), colour in zip(
+            enumerate(recorded["c"]), ("#000000", style.COLOUR["corrupt"], *style.SEQUENCE[2:])
+        )
         if c
     ]
 
@@ -225,7 +227,7 @@ def memorized(panel, recorded):
     panel.set(xlim=(0.91, 1.017), ylim=(0, 1.02))
     for arm, colour, name in (
         ("noise=0.5,c=0", style.COLOUR["real"], "SGD"),
-        ("noise=0.5,c=1", style.SEQUENCE[1], "c = 1 %"),
+        ("noise=0.5,c=1", style.COLOUR["corrupt"], "c = 1 %"),
     ):
         x, y = (recorded[f"{arm}/{kind}_accuracy"].mean(0) for kind in ("pristine", "corrupt"))
         style.curve(panel, x, y, name, colour=colour)

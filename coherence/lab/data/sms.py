@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import html
 import io
 import zipfile
 from collections.abc import Callable
@@ -68,7 +69,10 @@ def sms_spam(
 
 
 def sms_messages() -> tuple[tuple[str, ...], np.ndarray]:
-    """All 5,574 messages in the file's order, and their labels (int32, 1 is spam)."""
+    """All 5,574 messages in the file's order, HTML entities decoded, and their labels.
+
+    Labels are int32, 1 is spam.
+    """
     return _parsed(_file_or_archive(fetching.read))
 
 
@@ -111,9 +115,8 @@ def _file_or_archive(find: Callable):
 
 def _parsed(content):
     lines = [line.split("\t", 1) for line in content.decode("utf-8").split("\n") if line]
-    return tuple(text for _, text in lines), np.array(
-        [CLASSES.index(label) for label, _ in lines], np.int32
-    )
+    texts = tuple(html.unescape(text) for _, text in lines)  # else lt and gt would be words
+    return texts, np.array([CLASSES.index(label) for label, _ in lines], np.int32)
 
 
 def _split(examples, tests, seed):

@@ -97,6 +97,12 @@ def test_messages_are_read_in_order_with_their_labels(own):
     assert labels.dtype == np.int32
 
 
+def test_entities_of_html_are_what_they_stand_for_and_no_words():
+    texts, labels = sms._parsed(b"ham\tsee you &lt;#&gt; min &amp; bye\nspam\twin\n")
+    assert texts == ("see you <#> min & bye", "win")
+    assert labels.tolist() == [0, 1]
+
+
 def test_a_message_sent_twice_is_on_one_side_only(own):
     for seed in range(5):
         built = data.sms_spam(None, tests=2, seed=seed)
