@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _run(rest)
         else:
             parsed.act(parsed)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as it is where the caller closed it
+            sys.stdout.flush()
     except BrokenPipeError:  # the reader has enough, as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None

@@ -296,6 +296,13 @@ def test_a_reader_that_has_enough_ends_it_quietly(here):
         assert show.wait() == 141
 
 
+def test_a_closed_output_is_no_mistake(here, monkeypatch):
+    recorded.run(here / "run" / "seed=0", probes=False)
+    monkeypatch.setattr(sys, "stdout", None)
+    cli.main(["show", str(here / "run"), "--csv", str(here / "long.csv")])
+    assert (here / "long.csv").exists()
+
+
 def test_a_terminal_without_our_characters_gets_the_others(here):
     for seed in range(2):
         recorded.run(here / "run" / f"seed={seed}", seed, probes=False)
