@@ -29,6 +29,7 @@ MEAN, LATE = 1.1, 0.7  # unexplained variance: the mean image is learned, the co
 class ByTerm(Autoencoding):
     """An autoencoder, the terms of whose loss are probed one by one: same examples, same noise."""
 
+    data_by_seed: bool = False
     factor: float = 4.0
     optimizer: adam = adam(1e-3)
     steps: int = 600
@@ -281,12 +282,12 @@ def table(recorded):
     for arm in map(str, recorded["arms"]):
         for when, level in {"at first": None, "mean learned": MEAN, "later": LATE}.items():
             values = lambda curves, arm=arm, level=level: at(recorded, arm, curves, level)
-            coherence = {
+            measured = {
                 heading: values(coherence(recorded, arm, *where))
                 for heading, where in columns.items()
             }
             angle = values(recorded[f"{arm}/cosine"])
-            rows.append({"network": arm, "when": when, **coherence, "cosine": angle})
+            rows.append({"network": arm, "when": when, **measured, "cosine": angle})
     note = (
         f"m-coherence, m = {recorded['m']}, of the reconstruction in decoder and encoder, of KL\n"
         "in the encoder; cosine of their mean gradients there; at step 0 and where "

@@ -50,6 +50,7 @@ HALVES = Probing(m=256, quantities=(coherence_by_half,), groups="none", when=Log
 class Settings:
     run: Autoencoding = Autoencoding(
         data=circles(500, 300),
+        data_by_seed=False,
         optimizer=adam(1e-3),
         steps=1000,
         points_per_decade=1,

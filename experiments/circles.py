@@ -46,6 +46,7 @@ class Watched(Autoencoding):
     """An autoencoder measured on few examples; in runs so short, all cost more than training."""
 
     data: circles = circles(1000, 1000)
+    data_by_seed: bool = False
     probes: tuple = ()
     track_batches: bool = False
     sample: int = 64

@@ -30,11 +30,11 @@ from coherence.lab.settings import (
     DiagonalChain,
     Probing,
     label_noise,
-    learnable,
     mnist,
     sgd,
 )
 from coherence.lab.training.classification import Classification
+from coherence.lab.training.regression import Regression
 from coherence.probes.schedules import Every, LogSpaced
 
 EXAMPLES = 4
@@ -47,51 +47,25 @@ CHAIN_CURVES = ("shared", "private", "train_loss", "test_loss", "alpha")
 NAMES = {"mlp": "MLP", "linear": "linear network"}
 
 
-@dataclass(frozen=True)
-class Chain:
-    """Full-batch gradient descent on the six-feature set, by a chain of factors."""
+def chain_weights(view):
+    """What the factors of a chain make up: [6]."""
+    import jax
+    import jax.numpy as jnp
 
-    model: DiagonalChain = DiagonalChain(initial=0.01)
-    learning_rate: float = 0.001
-    steps: int = 20_000
-    batch_size: int = EXAMPLES
+    return jnp.prod(jnp.stack(jax.tree.leaves(view.params)), 0)[:, 0]
 
-    def describe(self):
-        return f"six-feature set, chain of {self.model.depth} factors"
 
-    def schedule(self):
-        return Every(max(1, self.steps // 200)).steps(self.steps)
-
-    def build(self, seed):
-        import jax
-        import jax.numpy as jnp
-
-        from coherence import alpha, per_example_value_and_grad
-        from coherence.lab.tasks.regression import evaluate, half_squared_error
-        from coherence.lab.training.problem import Problem
-
-        data = learnable().build()
-        model = self.model.build(data.outputs)
-        loss, score = half_squared_error(model), evaluate(model)
-
-        def measure(params, arrays):
-            _, gradients = per_example_value_and_grad(loss)(params, arrays["train"])
-            weights = jnp.prod(jnp.stack(jax.tree.leaves(params)), 0)[:, 0]
-            return {
-                "shared": weights[5],
-                "private": weights[0],
-                "train_loss": score(params, *arrays["train"]),
-                "test_loss": score(params, *arrays["test"]),
-                "alpha": alpha(gradients),
-            }
-
-        return Problem(
-            loss=loss,
-            params=model.init(jax.random.key(seed), data.x_train[:1]),
-            data={"train": (data.x_train, data.y_train), "test": (data.x_test, data.y_test)},
-            optimizer=sgd(self.learning_rate).build(),
-            measure=measure,
-        )
+def _chain(learning_rate, steps):
+    """Full-batch gradient descent on the six-feature set, measured 200 times."""
+    every = steps // 200
+    quantities = (chain_weights, "m_coherence")
+    return Regression(
+        model=DiagonalChain(initial=0.01),
+        optimizer=sgd(learning_rate),
+        steps=steps,
+        every=every,
+        probes=(Probing(m=EXAMPLES, quantities=quantities, groups="none", when=Every(every)),),
+    )
 
 
 def main_share(view):
@@ -134,7 +108,7 @@ class Network(Classification):
 class Settings:
     run: Network = Network()
     """At the small step; its model's width is that of all networks."""
-    chain: Chain = Chain()
+    chain: Regression = _chain(0.001, 20_000)
     chains: tuple[int, ...] = (1, 2, 3, 4, 6)
     """Factors of a chain."""
     width: int = 64
@@ -152,10 +126,11 @@ class Settings:
 
 
 _SMALL = Network(steps=100, probes=(replace(MAIN, m=60),))
-_CHAIN = Chain(learning_rate=0.01, steps=2000)
 _LARGE = Network(data=mnist(), steps=20_000)
 PRESETS = {
-    "smoke": Settings(_SMALL, _CHAIN, (1, 3), 32, (1, 2), (1,), large_steps=100, seeds=2),
+    "smoke": Settings(
+        _SMALL, _chain(0.01, 2000), (1, 3), 32, (1, 2), (1,), large_steps=100, seeds=2
+    ),
     "cpu": Settings(),
     "paper": Settings(
         _LARGE,
@@ -212,7 +187,7 @@ def record(settings, runs):
     arrays = {
         **under("depths", {kind: np.array(each) for kind, each in depths.items()}),
         "initial": settings.chain.model.initial,
-        "chain_learning_rate": settings.chain.learning_rate,
+        "chain_learning_rate": settings.chain.optimizer.learning_rate,
         "m": settings.run.batch_size,
         "levels": np.array(LEVELS),
         "judged": np.array([EARLY, MIDDLE, LATE]),
@@ -221,9 +196,7 @@ def record(settings, runs):
     }
     for arm, seeds in runs.items():
         if arm.startswith("chain"):
-            curves = stacked(seeds[:1], *CHAIN_CURVES)  # nothing in them is random
-            values = single({name: curves[name][0] for name in CHAIN_CURVES})
-            arrays |= under(arm, {"step": curves["step"], **values})
+            arrays |= under(arm, single(_chain_curves(seeds[0])))  # nothing in them is random
             continue
         curves = stacked(seeds, "train_loss", "train/main_share", "corrupt_accuracy")
         curves["main_share"], loss = curves.pop("train/main_share"), curves["train_loss"][:, None]
@@ -235,6 +208,14 @@ def record(settings, runs):
         parameters = parameter_count(seeds[0])
         arrays |= under(arm, {"parameters": parameters, "m_coherence": coherence, **at})
     return arrays
+
+
+def _chain_curves(run):
+    names = ("train_loss", "test_loss", "train/chain_weights", "train/m_coherence")
+    curves = {name: values[0] for name, values in stacked([run], *names).items() if name != "step"}
+    weights, alpha = curves["train/chain_weights"], curves["train/m_coherence"] / EXAMPLES
+    values = (weights[:, 5], weights[:, 0], curves["train_loss"], curves["test_loss"], alpha)
+    return {"step": stacked([run])["step"], **dict(zip(CHAIN_CURVES, values))}
 
 
 def private(shared, depth, initial, m=EXAMPLES):

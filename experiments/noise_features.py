@@ -84,8 +84,7 @@ class Sifting(Classification):
     def build(self, seed):
         from coherence import per_example_value_and_grad
 
-        drawn = replace(self, data=replace(self.data, seed=seed))
-        problem = super(Sifting, drawn).build(seed)
+        problem = super().build(seed)
         order = np.random.default_rng([seed, 6]).permutation(len(problem.data["corrupt"]))
 
         def measure(params, arrays):

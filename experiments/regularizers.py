@@ -35,6 +35,7 @@ from coherence.lab.settings import (
     soft_threshold,
 )
 from coherence.lab.training.classification import Classification
+from coherence.lab.training.regression import Regression
 from coherence.probes.schedules import Every
 
 EXAMPLES = 4
@@ -56,21 +57,13 @@ TOYS = {"learnable": learnable(), "memorizable": memorizable()}
 
 
 @dataclass(frozen=True)
-class Toy:
-    """Full-batch gradient descent on the six-feature set.
+class Toy(Regression):
+    """One linear model from zero for every penalty and rate, side by side."""
 
-    One linear model from zero for every penalty and rate.
-    """
-
-    data: learnable | memorizable = learnable()
+    optimizer: sgd = sgd(0.5)
+    steps: int = 400
     rates: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5)
     """Penalties; 1/4 is the strongest pull of what one of four examples wants alone."""
-    learning_rate: float = 0.5
-    steps: int = 400
-    batch_size: int = EXAMPLES
-
-    def describe(self):
-        return "the six-feature sets, linear model"
 
     def schedule(self):
         return (*range(41), self.steps)
@@ -80,37 +73,30 @@ class Toy:
         import jax.numpy as jnp
         import optax
 
-        from coherence.lab.models.linear import Linear
-        from coherence.lab.tasks.regression import evaluate, half_squared_error
-        from coherence.lab.training.problem import Problem
-
-        data = self.data.build()
-        model = Linear(data.outputs)
-        loss, score = half_squared_error(model), evaluate(model)
-        step, penalties = sgd(self.learning_rate).build(), {}
-        for rate in self.rates:
-            threshold = soft_threshold(self.learning_rate * rate).build()
-            penalties[f"l1={rate:g}"] = optax.chain(step, threshold)
-        for rate in self.rates:
-            penalties[f"l2={rate:g}"] = optax.chain(l2_decay(rate).build(), step)
-        start = model.init(jax.random.key(seed), data.x_train[:1])
+        problem, step = super().build(seed), self.optimizer.build()
+        thresholds = [soft_threshold(self.optimizer.learning_rate * rate) for rate in self.rates]
+        penalties = {
+            **{f"l1={i}": optax.chain(step, pull.build()) for i, pull in enumerate(thresholds)},
+            **{f"l2={rate}": optax.chain(l2_decay(rate).build(), step) for rate in self.rates},
+        }
 
         def summed_loss(params, example):  # no network depends on another's weights
-            return sum(loss(params[name], example) for name in penalties)
+            return sum(problem.loss(params[name], example) for name in penalties)
 
         def measure(params, arrays):
             weights = [jax.tree.leaves(params[name])[0][:, 0] for name in penalties]
-            losses = [score(params[name], *arrays["test"]) for name in penalties]
+            losses = [problem.measure(params[name], arrays)["test_loss"] for name in penalties]
             return {
                 "weights": jnp.stack(weights).reshape(2, -1, weights[0].size),
                 "test_loss": jnp.stack(losses).reshape(2, -1),
             }
 
-        return Problem(
+        return replace(
+            problem,
             loss=summed_loss,
-            params={name: start for name in penalties},
-            data={"train": (data.x_train, data.y_train), "test": (data.x_test, data.y_test)},
+            params={name: problem.params for name in penalties},
             optimizer=optax.multi_transform(penalties, {name: name for name in penalties}),
+            per_example=False,
             measure=measure,
         )
 

@@ -88,8 +88,7 @@ class Filter(Classification):
 
         from coherence.lab.tasks.classification import evaluate
 
-        split = replace(self, data=replace(self.data, seed=seed))
-        problem = super(Filter, split).build(seed)
+        problem = super().build(seed)
         (x, y), model = problem.data["train"], self.model.build(2)
         frequency, of_spam = (x > 0).sum(0), (x[y == 1] > 0).sum(0)
         drawn = {"frequency": frequency, "one_sided": (of_spam == 0) | (of_spam == frequency)}

@@ -7,15 +7,18 @@ on the shared feature and has to memorize the other set example by example. The 
 median of the examples' gradients learns what is shared and nothing else.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from coherence.lab.analysis import single, stacked, tabulate, under
-from coherence.lab.settings import average, learnable, median, memorizable, sgd
+from coherence.lab.experiment import all_arms
+from coherence.lab.settings import Probing, average, learnable, median, memorizable, sgd
+from coherence.lab.training.regression import Regression
+from coherence.probes.schedules import Every
 
 EXAMPLES = 4
-CURVES = ("train_loss", "test_loss", "weights", "mean_gradient", "gradients", "alpha")
+CURVES = (*("train_loss", "test_loss", "train/weights", "train/gradients", "train/m_coherence"),)
 EARLY = 50  # alpha of gradients that have shrunk to rounding error says nothing
 
 
@@ -29,64 +32,33 @@ class Settings:
 
 PRESETS = {"smoke": Settings(steps=60), "cpu": Settings(), "paper": Settings()}
 SOURCE_PRESET = "any"
+scale = all_arms
 
 
-@dataclass(frozen=True)
-class Toy:
-    """One run: full-batch gradient descent on a linear model without bias that starts at zero."""
+def weights(view):
+    import jax
 
-    data: learnable | memorizable = learnable()
-    aggregator: average | median = average()
-    learning_rate: float = 0.1
-    steps: int = 300
-    batch_size: int = EXAMPLES
+    return jax.tree.leaves(view.params)[0][:, 0]  # of the one kernel, [6, 1]
 
-    def describe(self):
-        return "the six-feature sets, linear model"
 
-    def schedule(self):
-        return tuple(range(self.steps + 1))
+def gradients(view):
+    import jax
 
-    def build(self, seed):
-        import jax
+    from coherence.gradients import materialize
 
-        from coherence import alpha, mean, per_example_value_and_grad
-        from coherence.gradients import materialize
-        from coherence.lab.models.linear import Linear
-        from coherence.lab.tasks.regression import evaluate, half_squared_error
-        from coherence.lab.training.problem import Problem
-        from coherence.optim import chain
+    return jax.tree.leaves(materialize(view.few))[0][..., 0]
 
-        data, aggregator = self.data.build(), self.aggregator.build()
-        model = Linear(data.outputs)
-        loss, score = half_squared_error(model), evaluate(model)
 
-        def measure(params, arrays):
-            _, gradients = per_example_value_and_grad(loss)(params, arrays["train"])
-            flat = lambda tree: jax.tree.leaves(tree)[0][..., 0]  # the one kernel, [6, 1]
-            return {
-                "train_loss": score(params, *arrays["train"]),
-                "test_loss": score(params, *arrays["test"]),
-                "weights": flat(params),
-                "mean_gradient": flat(mean(gradients)),
-                "gradients": flat(materialize(gradients)),
-                "alpha": alpha(gradients),
-            }
-
-        return Problem(
-            loss=loss,
-            params=model.init(jax.random.key(seed), data.x_train[:1]),
-            data={"train": (data.x_train, data.y_train), "test": (data.x_test, data.y_test)},
-            optimizer=chain(aggregator, sgd(self.learning_rate).build()),
-            per_example=not aggregator.takes_batch_gradient,
-            measure=measure,
-        )
+ALL = Probing(
+    m=EXAMPLES, quantities=(weights, gradients, "m_coherence"), groups="none", when=Every(1)
+)
 
 
 def arms(settings):
     """Both sets, each by the mean and by the median of the gradients."""
+    run = Regression(optimizer=sgd(settings.learning_rate), steps=settings.steps, probes=(ALL,))
     return {
-        f"{name}-{method}": Toy(data, aggregator, settings.learning_rate, settings.steps)
+        f"{name}-{method}": replace(run, data=data, aggregator=aggregator)
         for name, data in {"learnable": learnable(), "memorizable": memorizable()}.items()
         for method, aggregator in {"mean": average(), "median": median()}.items()
     }
@@ -96,7 +68,10 @@ def record(settings, runs):
     arrays = {"learning_rate": settings.learning_rate}
     for arm, seeds in runs.items():
         curves = stacked(seeds[:1], *CURVES)
+        curves = {name.removeprefix("train/"): values for name, values in curves.items()}
         arrays["step"] = curves.pop("step")
+        curves["alpha"] = curves.pop("m_coherence") / EXAMPLES
+        curves["mean_gradient"] = curves["gradients"].mean(2)
         curves["gradients"] = curves["gradients"][:, :1]  # the others would fill the file
         arrays |= under(arm, single(curves))
     return arrays

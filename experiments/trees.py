@@ -70,8 +70,7 @@ class Network(Classification):
     def build(self, seed):
         from coherence.lab.tasks.chunks import predictor
 
-        drawn = replace(self, data=replace(self.data, seed=seed))
-        problem = super(Network, drawn).build(seed)
+        problem = super().build(seed)
         predict = predictor(self.model.build(10))
 
         def measure(params, arrays):

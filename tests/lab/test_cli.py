@@ -82,7 +82,7 @@ def test_changed_fields_get_a_folder_of_their_own(capsys, here):
     run = runs.Run.read(
         here / "runs" / "toy" / "smoke,learning_rate=0.05,steps=10" / "learnable-mean" / "seed=0"
     )
-    assert (run.config["learning_rate"], run.config["steps"]) == (0.05, 10)
+    assert (run.config["optimizer"]["learning_rate"], run.config["steps"]) == (0.05, 10)
 
 
 def test_a_flag_of_the_run_needs_no_path_where_only_the_run_has_it():

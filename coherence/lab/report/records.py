@@ -139,7 +139,7 @@ def track(histories: Sequence[Sequence[dict]], name: str) -> Track:
             value
             for values in measured
             for value in values.values()
-            if kind(name, value, {}) != "other"
+            if kind(name, value, {}) != "other" or _is_array(value)
         ),
         None,
     )
@@ -174,6 +174,14 @@ def diverged(records: Sequence[dict]) -> int | None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float)
+
+
+def _is_array(value):
+    """Whether a value is a list of numbers, or of such lists of one shape, however deep."""
+    if _is_row(value):
+        return True
+    deeper = isinstance(value, list) and bool(value) and all(map(_is_array, value))
+    return deeper and len(set(map(np.shape, value))) == 1
 
 
 def _is_row(value: Any) -> bool:

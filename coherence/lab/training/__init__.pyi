@@ -3,3 +3,4 @@ from .classification import Classification as Classification
 from .loop import train as train
 from .order import batches as batches
 from .problem import Problem as Problem
+from .regression import Regression as Regression

@@ -6,23 +6,20 @@ The settings are plain values (no JAX here); `build` imports what it needs.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import TYPE_CHECKING
 
 from coherence.lab.settings import (
     MLP,
     Datasets,
-    Decays,
     LabelNoises,
     Networks,
     StoppingRules,
     digits,
     label_noise,
-    soft_threshold,
 )
 
 from .programs import PROGRAMS
-from .run_settings import RunSettings, initial_parameters
+from .run_settings import RunSettings, initial_parameters, load
 from .samples import make_probes, probe_name, stream, stream_key
 
 if TYPE_CHECKING:
@@ -43,24 +40,15 @@ class Classification(RunSettings):
     data: Datasets = digits()
     noise: LabelNoises = label_noise()
     model: Networks = MLP()
-    decay: Decays | None = None
-    """A pull toward zero: L1 and L2 in front of the optimizer, a soft threshold behind it."""
     stopping: StoppingRules | None = None
     """When to stop early. Rules are asked at every measurement; those about gradients look at the
     sample of the first probe of training examples."""
 
     def describe(self) -> str:
         """What was run, in a few words: `digits (1,437 examples), MLP 64-256-10`."""
-        data, _ = self._drawn(_load, 0, _DATA)
+        data, _ = self._drawn(load, 0, _DATA)
         net = self.model.build(data.outputs).describe(data.x_train[0].size)
-        return f"{self._described(_load)}, {net}"
-
-    def _transformations(self):
-        if self.decay is None:
-            return self.aggregator, self.optimizer
-        if isinstance(self.decay, soft_threshold):
-            return self.aggregator, self.optimizer, self.decay
-        return self.aggregator, self.decay, self.optimizer
+        return f"{self._described(load)}, {net}"
 
     def build(self, seed: int) -> Problem:
         """The `Problem` of one seed; its data and label noise are drawn here, once."""
@@ -70,7 +58,7 @@ class Classification(RunSettings):
 
         from .problem import Problem
 
-        clean, drawn = self._drawn(_load, seed, _DATA)
+        clean, drawn = self._drawn(load, seed, _DATA)
         data, corrupt = self.noise.build()(clean, stream(seed, _LABELS))
         model = self.model.build(data.outputs)
         loss = PROGRAMS.get(cross_entropy, model)
@@ -151,9 +139,3 @@ def _measuring(model, watched):
         return measured
 
     return measure
-
-
-@functools.lru_cache(maxsize=4)
-def _load(data):
-    """One copy of the arrays for all seeds: what they share is then held once on the device."""
-    return data.build()

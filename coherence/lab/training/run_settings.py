@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any
 
 from coherence.lab.settings import (
     Aggregators,
+    Decays,
     Optimizers,
     Probing,
     Setting,
     average,
     scalars,
     sgd,
+    soft_threshold,
 )
 from coherence.probes.schedules import LogSpaced
 
@@ -39,8 +42,11 @@ class RunSettings:
     track_batches: bool = True
     """Record the norms of every batch's gradients: coherence at every step."""
     data_by_seed: bool = True
-    """Where `data` takes some of the training examples there are, draw them by the run's seed;
-    else all seeds get the first ones, and what is said of them may be theirs alone."""
+    """Where `data` takes some of the training examples there are, draw them by the run's seed, and
+    a data set that has a `seed` gets the run's; else all seeds get the same examples, the first
+    ones, and what is said of them may be theirs alone."""
+    decay: Decays | None = None
+    """A pull toward zero: L1 and L2 in front of the optimizer, a soft threshold behind it."""
 
     def __post_init__(self):
         names = [probe_name(probing) for probing in self.probes]
@@ -59,7 +65,11 @@ class RunSettings:
 
         `load` builds a setting, each only once: then seeds share what they have in common.
         """
-        pool = pool_of(self.data) if self.data_by_seed else None
+        if not self.data_by_seed:
+            return load(self.data), {}
+        if hasattr(self.data, "seed"):
+            return load(dataclasses.replace(self.data, seed=seed)), {}
+        pool = pool_of(self.data)
         if pool is None:
             return load(self.data), {}
         data, index = draw(load(pool), self.data.examples, stream(seed, purpose))
@@ -69,10 +79,11 @@ class RunSettings:
         """The data in a few words, such as `mnist (2,000 of 60,000 examples, drawn by seed)`."""
         pool = pool_of(self.data) if self.data_by_seed else None
         data = load(pool or self.data)
-        examples = f"{len(data.y_train):,} examples"
-        if pool is not None:
-            examples = f"{self.data.examples:,} of {examples}, drawn by seed"
-        return f"{data.name} ({examples})"
+        some = f"{self.data.examples:,} of " if pool else ""
+        drawn = pool or (self.data_by_seed and hasattr(self.data, "seed"))
+        return (
+            f"{data.name} ({some}{len(data.y_train):,} examples{', drawn by seed' * bool(drawn)})"
+        )
 
     def schedule(self) -> tuple[int, ...]:
         """The steps at which to measure."""
@@ -87,7 +98,17 @@ class RunSettings:
         return PROGRAMS.get(transformation, *self._transformations())
 
     def _transformations(self):
-        return self.aggregator, self.optimizer
+        if self.decay is None:
+            return self.aggregator, self.optimizer
+        if isinstance(self.decay, soft_threshold):
+            return self.aggregator, self.optimizer, self.decay
+        return self.aggregator, self.decay, self.optimizer
+
+
+@functools.lru_cache(maxsize=4)
+def load(data):
+    """One copy of the arrays for all seeds: what they share is then held once on the device."""
+    return data.build()
 
 
 def transformation(*parts):

@@ -87,6 +87,14 @@ def test_a_value_of_another_shape_does_not_count_as_measured():
     ).present.tolist() == [[True, False]]
 
 
+def test_arrays_of_any_depth_are_followed():
+    values = np.arange(48.0).reshape(2, 2, 3, 4)
+    history = [{"step": t, "x": value.tolist()} for t, value in enumerate(values)]
+    np.testing.assert_array_equal(r.track([history], "x").values[0], values)
+    with pytest.raises(ValueError, match="no run recorded numbers named 'x'"):
+        r.track([[{"step": 0, "x": [[[1.0, 2.0]], [[1.0]]]}]], "x")
+
+
 def test_asking_for_what_nobody_recorded_is_an_error():
     with pytest.raises(ValueError, match="no run recorded numbers named 'x'"):
         r.track([[{"step": 0}]], "x")

@@ -1,6 +1,7 @@
 """Training examples drawn by the seed of a run: which, alone and side by side, and on resume."""
 
 import contextlib
+import dataclasses
 
 import jax
 import numpy as np
@@ -62,7 +63,19 @@ def test_or_all_seeds_have_the_first_ones():
     assert "examples" not in problems[0].drawn
 
 
-def test_what_is_taken_whole_or_made_is_one_sample():
+def test_data_with_a_seed_get_the_runs():
+    settings = Autoencoding(data=circles(30, 10), model=AE(width=4, latents=2), probes=())
+    for seed in range(2):
+        images = circles(30, 10, seed).build()
+        np.testing.assert_array_equal(settings.build(seed).data["train"][0], images.x_train)
+    assert settings.describe().startswith("circles (30 examples, drawn by seed), AE")
+    fixed = dataclasses.replace(settings, data=circles(30, 10, 7), data_by_seed=False)
+    images = circles(30, 10, 7).build()
+    for seed in range(2):
+        np.testing.assert_array_equal(fixed.build(seed).data["train"][0], images.x_train)
+
+
+def test_what_is_taken_whole_is_one_sample():
     for data in (digits(), circles(30, 10)):
         assert pool_of(data) is None
     assert pool_of(digits(examples=60)) == digits()
