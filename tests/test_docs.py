@@ -124,7 +124,7 @@ def test_console_commands_exist(page):
                 experiment = collect(load(ROOT / "experiments" / f"{name}.py"))
                 cpu = experiment.presets["cpu"]
                 accepted = {
-                    "--preset",
+                    *("--preset", "--record", "--share", "--workers"),
                     "--help",
                     *(f"--{field.replace('_', '-')}" for field in vars(cpu)),
                 }

@@ -197,7 +197,10 @@ def _run(words: list[str]) -> None:
 
     if not words or words[0].startswith("-"):
         names = ", ".join(findings.files(gallery.checkout()))
-        print("usage: coherence run NAME [--preset PRESET] [--record] [--FIELD VALUE ...]")
+        print(
+            "usage: coherence run NAME [--preset PRESET] [--share K/N] [--record] "
+            "[--FIELD VALUE ...]"
+        )
         print(f"`coherence run NAME --help` lists an experiment's fields. There is {names}.")
         raise SystemExit(0 if {"-h", "--help"} & set(words) else 2)
     name, *arguments = words

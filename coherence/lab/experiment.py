@@ -8,12 +8,11 @@ settings -> arms -> runs -> recorded arrays -> verdicts, table and figure.
 from __future__ import annotations
 
 import ast
-import contextlib
 import dataclasses
 import importlib.util
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +21,10 @@ import numpy as np
 
 from . import runs
 from .claims import Claim, Judgement, digest, holm, judge, read
-from .runs.files import check_writable, write_text
+from .grid import Bar, Grid
+from .runs.files import Damaged, check_writable, read_json, write_json, write_text
+from .runs.identity import RunMismatch, code_digest, differences, package_versions
+from .runs.locks import Lock
 from .settings import plain
 
 REQUIRED = ("PRESETS", "arms", "record", "judge", "table")
@@ -73,6 +75,7 @@ class Experiment:
         source_preset: the preset at the source's own scale; "any" if the claims have no scale.
         scale: arms -> what verdicts are said to be about.
         doc: the module's docstring.
+        path: the module's file, if it has one.
     """
 
     name: str
@@ -85,6 +88,7 @@ class Experiment:
     source_preset: str | None = None
     scale: Callable[[Mapping[str, Any]], str] = first_description
     doc: str = ""
+    path: Path | None = None
 
     def grid(self, settings: Any) -> dict[str, Any]:
         """The settings of every arm's runs, `{arm: run settings}`, before anything is made.
@@ -238,97 +242,84 @@ def collect(module: ModuleType) -> Experiment:
     names = [name for name in (*REQUIRED, *OPTIONAL) if hasattr(module, name)]
     parts = {name.lower(): getattr(module, name) for name in names}
     claims = read(path.parent / "claims" / f"{path.stem}.toml")
-    return Experiment(path.stem, claims, doc=doc, **parts)
+    return Experiment(path.stem, claims, doc=doc, path=path, **parts)
+
+
+def prepare(experiment: Experiment, settings: Any, folder: Path) -> Grid:
+    """The grid of the settings, in a folder that says what it was begun with.
+
+    What is claimed is written down before the first run, as digests in `folder/claims.json`; the
+    settings and the code that begin the folder are in `folder/begun.json`.
+
+    Raises:
+        ValueError: settings of which there are no runs.
+        OSError: the folder cannot be written to.
+    """
+    grid = Grid(experiment.grid(settings), settings.seeds, folder)
+    check_writable(folder)
+    claims, begun = folder / "claims.json", folder / "begun.json"
+    if not claims.exists() and not any(folder.glob("*/seed=*")):
+        write_text(claims, json.dumps(experiment.digests()))
+    if not begun.exists():
+        lock = Lock(folder, wait=True)  # shares start together
+        if not begun.exists():
+            write_json(begun, _beginning(experiment, settings))
+        lock.release()
+    return grid
+
+
+def check_begun(experiment: Experiment, settings: Any, folder: Path) -> None:
+    """Refuse a folder that was begun with other settings or other code, naming what differs.
+
+    Seeds do not count: more of them join those that are there.
+
+    Raises:
+        RunMismatch: it was.
+    """
+    begun = folder / "begun.json"
+    try:
+        before, now = read_json(begun), _beginning(experiment, settings)
+    except Damaged:
+        raise RunMismatch(f"{begun} is damaged. Delete it to go on with this code.") from None
+    if different := differences(before, now):
+        raise RunMismatch(
+            f"{folder} was begun with other code or settings ({'; '.join(different)}). Shares of "
+            "one folder need the same: bring this checkout and its packages to that state, or give "
+            "COHERENCE_RUNS another folder. `coherence run` without --share goes on with this "
+            f"code; to share with it, delete {begun}."
+        )
+
+
+def _beginning(experiment: Experiment, settings: Any) -> dict[str, Any]:
+    package = Path(__file__).parents[1]
+    sources = {path.relative_to(package).as_posix(): path for path in package.rglob("*.py")}
+    if experiment.path is not None:
+        sources[f"experiments/{experiment.path.name}"] = experiment.path
+    counted = {name: value for name, value in plain(settings).items() if name != "seeds"}
+    return {"settings": counted, "code": {"sources": code_digest(sources), **package_versions()}}
 
 
 def perform(experiment: Experiment, settings: Any, folder: Path) -> dict[str, Any]:
     """Train or compute what is missing, in `folder/ARM/seed=K`, and return the recorded arrays.
 
-    They are also written to `folder/recorded.npz`. What is claimed is written down before the first
-    run, as digests in `folder/claims.json`, and kept with the arrays. Killed at any moment, the
-    same call goes on where it stopped and ends at the same arrays.
+    They are also written to `folder/recorded.npz`, with the digests of the claims (`prepare`).
+    Killed at any moment, the same call goes on where it stopped and ends at the same arrays.
 
     Raises:
         ValueError: settings of which there are no runs; a folder that holds another run.
+        RunBusy: another process writes to one of the runs.
     """
-    from tqdm import tqdm
-
-    from .training import compilation_cache
-
-    arms = experiment.grid(settings)
-    fixed = folder / "claims.json"
-    check_writable(folder)
-    if not fixed.exists() and not any(folder.glob("*/seed=*")):
-        write_text(fixed, json.dumps(experiment.digests()))
-    finished: dict[str, list[runs.Run]] = {}
-    announced: set[str] = set()
-    total = sum(_steps(arm) for arm in arms.values()) * settings.seeds
-    with (
-        contextlib.ExitStack() as open_runs,
-        tqdm(total=total, unit="step", unit_scale=True, mininterval=0.5, dynamic_ncols=True) as bar,
-    ):
-
-        def say(line):
-            if line not in announced:  # most arms' probes cost the same
-                bar.write(line, file=sys.stderr)
-            announced.add(line)
-
-        for name, arm in arms.items():
-            bar.set_description(f"{experiment.name} · {name}")
-            opened = [
-                open_runs.enter_context(
-                    runs.Run.open(folder / name / f"seed={seed}", plain(arm), seed=seed)
-                )
-                for seed in range(settings.seeds)
-            ]
-            bar.update(sum(run.done for run in opened) * _steps(arm))
-            if not all(run.done for run in opened):
-                compilation_cache.switch_on()
-                (_compute if _is_computed(arm) else _train)(arm, opened, bar.update, say)
-            finished[name] = opened
+    grid = prepare(experiment, settings, folder)
+    with Bar(experiment.name, sum(map(grid.steps, grid.units()))) as bar:
+        finished = {unit.arm: bar.train(grid, unit) for unit in grid.units()}
     recorded = {
         **experiment.record(settings, finished),
-        "scale": f"{experiment.scale(arms)}, {settings.seeds} seed{'s' * (settings.seeds > 1)}",
+        "scale": f"{experiment.scale(grid.arms)}, {grid.seeds} seed{'s' * (grid.seeds > 1)}",
         "at_source_scale": experiment.at_source_scale(settings),
         "settings": json.dumps(plain(settings)),
     }
+    fixed = folder / "claims.json"
     if fixed.exists():
         recorded["claims"] = fixed.read_text()
     runs.save_arrays(folder / "recorded.npz", **recorded)
     return runs.load_arrays(folder / "recorded.npz")
-
-
-def _is_computed(arm: Any) -> bool:
-    return hasattr(arm, "compute")
-
-
-def _steps(arm: Any) -> int:
-    return 1 if _is_computed(arm) else arm.steps
-
-
-def _train(arm: Any, seeds: Sequence[runs.Run], progress: Callable, say: Callable) -> None:
-    from .training.loop import train
-
-    # One that is finished comes along, for its data must be those of the seeds that are added.
-    pending = [*[run for run in seeds if run.done][-1:], *[run for run in seeds if not run.done]]
-    train(
-        [arm.build(run.seed) for run in pending],
-        pending,
-        steps=arm.steps,
-        batch_size=arm.batch_size,
-        schedule=arm.schedule(),
-        progress=progress,
-        say=say,
-    )
-
-
-def _compute(arm: Any, seeds: Sequence[runs.Run], progress: Callable, say: Callable) -> None:
-    for run in seeds:
-        if not run.done:
-            arrays = arm.compute(run.seed)
-            run.save("computed", **arrays)
-            run.truncate(-1)  # what a killed process left
-            numbers = {name: float(value) for name, value in arrays.items() if np.ndim(value) == 0}
-            run.append({"step": 0, **numbers})
-            run.finish()
-            progress(1)

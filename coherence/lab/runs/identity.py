@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,17 @@ def check_unused(folder: Path) -> None:
 
 def check_same(folder: Path, present: dict, asked: dict) -> None:
     """Refuse other settings than those of the run in the folder, naming each."""
+    if different := differences(present, asked):
+        raise RunMismatch(
+            f"{folder} holds another run ({'; '.join(different)}). Give this one another name, "
+            "or delete that directory."
+        )
+
+
+def differences(present: dict, asked: dict) -> list[str]:
+    """What differs between two sets of plain values: `optimizer.c: 2, not 8`."""
     present, asked = dict(_flat(present)), dict(_flat(asked))
-    differences = [
+    return [
         f"{key}: {_shown(present, key)}, not {_shown(asked, key)}"
         for key in {**present, **asked}
         if key not in present
@@ -47,11 +57,6 @@ def check_same(folder: Path, present: dict, asked: dict) -> None:
             present[key] != asked[key] and to_json(present[key]) != to_json(asked[key])
         )  # nan is nan
     ]
-    if differences:
-        raise RunMismatch(
-            f"{folder} holds another run ({'; '.join(differences)}). Give this one another name, "
-            "or delete that directory."
-        )
 
 
 def _flat(config: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -68,15 +73,29 @@ def _shown(config: dict, key: str) -> str:
 
 def provenance() -> dict:
     """Date, host and versions."""
-    versions = {"python": platform.python_version()}
+    return {
+        "created": now(),
+        "versions": {"python": platform.python_version(), **package_versions()},
+        "host": {"system": platform.platform(), "cpus": os.cpu_count()},
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """The versions of what numbers depend on."""
+    versions = {}
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-    return {
-        "created": now(),
-        "versions": versions,
-        "host": {"system": platform.platform(), "cpus": os.cpu_count()},
-    }
+    return versions
+
+
+def code_digest(sources: Mapping[str, Path]) -> str:
+    """Twelve letters of a digest of files and their names; ends of lines do not count."""
+    total = hashlib.sha256()
+    for name, path in sorted(sources.items()):
+        content = path.read_bytes().replace(b"\r\n", b"\n")
+        total.update(f"{name}\0{len(content)}\0".encode() + content)
+    return total.hexdigest()[:12]
 
 
 def now() -> str:
