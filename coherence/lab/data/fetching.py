@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import importlib
 import os
 import ssl
@@ -92,13 +93,13 @@ def _download(
     target = cache() / dataset / name
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        lock = Lock(cache(), wait=True)
     except OSError as error:
         raise OSError(
             f"cannot write to the cache {target.parent} ({error.strerror}). "
             "Set COHERENCE_CACHE to a folder you can write to."
         ) from error
     failures = []
-    lock = Lock(cache(), wait=True)
     try:
         if _is_whole(target, check):  # another process has just brought it
             return target
@@ -106,7 +107,8 @@ def _download(
             try:
                 _bring(mirror + name, target, check)
                 return target
-            except (OSError, ValueError) as error:  # no network, or another file at that address
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                # No network, no server that speaks HTTP, or another file at that address.
                 failures.append(f"{mirror}: {str(error)[:200]}")
     finally:
         lock.release()

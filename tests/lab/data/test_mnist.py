@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import http.server
 import os
+import socketserver
 import struct
 import threading
 import time
@@ -240,6 +241,22 @@ def test_a_download_that_ends_early_is_said(tiny, monkeypatch):
         monkeypatch.setattr(handwritten_digits, "MIRRORS", (address,))
         with pytest.raises(FileNotFoundError, match="ended 95 bytes early"):
             data.mnist()
+
+
+def test_a_server_that_does_not_speak_http_is_passed_over(tiny, monkeypatch):
+    class Mumbling(socketserver.BaseRequestHandler):
+        def handle(self):
+            self.request.recv(1000)
+            self.request.sendall(b"220 mail.example ready\r\n")
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Mumbling) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/"
+        monkeypatch.setattr(handwritten_digits, "MIRRORS", (address,))
+        with pytest.raises(FileNotFoundError, match=r"no mirror gave it \(http://127.*220 mail"):
+            data.mnist()
+        thread.join()
 
 
 def test_a_small_file_that_unpacks_to_a_large_one_is_refused(tiny, monkeypatch):
