@@ -1,15 +1,16 @@
-"""Depth: chains of factors, one panel each, in closed form; then networks at equal training loss,
-small step and large.
+"""Depth: chains of factors, in closed form; then networks at equal training loss, small step and
+large.
 
-**a-e** The learnable six-feature set, each weight a product of 1 to 6 factors: from two factors on
-the shared weight outgrows the private ones, the more so the deeper (**f**), and alpha rises from
-0.625 towards 1 (**g**). These six claims are exact and reproduced. **h, i** Networks on digits with
-20 % random labels: with small steps (solid) depth hardly changes coherence (*inconclusive*); with
-large ones (dashed) the deepest nets are the most coherent (*reproduced*), which is probably
-oscillation along one direction: in one seed sharpness times step size was 1.85. **j, k** The share
-of the mean gradient along the gradients' main direction: larger in deep MLPs (*reproduced*), in
-deep linear nets *inconclusive*. **l** Deeper nets have memorized no less at equal loss
-(*inconclusive*). Bands: 95 % over 8 seeds.
+**a** The learnable six-feature set, each weight a product of 1 to 6 factors (colours as in c): from
+two factors on the shared weight (solid) outgrows the private ones (dotted), the more so the deeper
+(**b**), and alpha rises from 0.625 towards 1 (**c**). These six claims are exact and reproduced.
+**d, e** Networks on digits with 20 % random labels: with small steps (solid) depth hardly changes
+coherence (*inconclusive*); with large ones (dashed) the deepest nets are the most coherent
+(*reproduced*), which is probably oscillation along one direction: in one seed sharpness times step
+size was 1.85. **f** Deeper nets have memorized no less at equal loss (*inconclusive*). **g, h** The
+share of the mean gradient along the gradients' main direction, colours as in d and e, bands of the
+shallowest and the deepest at the small step: larger in deep MLPs (*reproduced*), in deep linear
+nets *inconclusive*. Bands: 95 % over 8 seeds.
 """
 
 from coherence.lab.report import drawing as style
@@ -18,27 +19,19 @@ KINDS = {"mlp": "MLPs", "linear": "linear nets"}
 
 
 def draw(recorded):
-    figure, axes = style.figure(4, 3, height=2.1)
-    chains = recorded["depths/chain"]
+    figure, axes = style.figure(3, 3, height=2.1)
     panels = list(axes.flat)
-    for panel, depth in zip(panels, chains):
-        _weights(panel, recorded, depth)
-    for panel in panels[len(chains) : 5]:
-        panel.set_axis_off()
-    panels[0].legend(loc="lower right")
-    for panel in axes[:2, 0]:
-        panel.set_ylabel("weight")
-    _ratio(panels[5], recorded)
-    _alpha(panels[6], recorded)
-    for (kind, name), coherence, share in zip(
-        KINDS.items(), (panels[7], panels[8]), (panels[9], panels[10])
-    ):
+    _weights(panels[0], recorded)
+    _ratio(panels[1], recorded)
+    _alpha(panels[2], recorded)
+    for (kind, name), coherence, share in zip(KINDS.items(), panels[3:5], panels[6:8]):
         _at_loss(coherence, recorded, kind, "m_coherence", f"coherence, {name}")
         _at_loss(share, recorded, kind, "main_share", f"main direction, {name}")
-    panels[7].set_ylabel(f"m-coherence, m = {recorded['m']}")
-    panels[9].set_ylabel("share of the step")
-    _memorized(panels[11], recorded)
-    style.letters([panel for panel in panels if panel.axison])
+    panels[3].set_ylabel(f"m-coherence, m = {recorded['m']}")
+    panels[6].set_ylabel("share of the step")
+    _memorized(panels[5], recorded)
+    panels[8].set_axis_off()
+    style.letters(panels[:8], small=True)
     return figure
 
 
@@ -47,20 +40,20 @@ def _time(recorded, depth):
     return steps * recorded["chain_learning_rate"]
 
 
-def _weights(axis, recorded, depth):
-    time = _time(recorded, depth)
-    name = "1 factor" if depth == 1 else f"{depth} factors"
-    y = recorded[f"chain-{depth}/shared"]
-    style.curve(axis, time, y, "shared", colour=style.COLOUR["real"], title=name)
-    style.curve(
-        axis, time, recorded[f"chain-{depth}/private"], "private", colour=style.NEUTRAL, title=name
-    )
-    axis.set(yscale="log", ylim=(0.006, 1.5), xlim=(0, 10), xlabel="step x step size")
-    axis.set_title(name)
+def _weights(axis, recorded):
+    axis.set(title="weights of the chains", yscale="log", ylim=(0.006, 1.5), xlim=(0, 10))
+    axis.set(xlabel="step x step size", ylabel="weight")
+    for colour, depth in zip(style.SEQUENCE, recorded["depths/chain"]):
+        time, options = _time(recorded, depth), {"colour": colour, "title": "weights"}
+        for name, dashes in (("shared", "-"), ("private", ":")):
+            values = recorded[f"chain-{depth}/{name}"]
+            style.curve(axis, time, values, f"{depth}, {name}", style=dashes, **options)
+    handles = [style.key("shared"), style.key("private", style=":")]
+    axis.legend(handles=handles, loc="center right", bbox_to_anchor=(1, 0.42))
 
 
 def _ratio(axis, recorded):
-    axis.set(title="their ratio, colours as in g", yscale="log", xlabel="step x step size")
+    axis.set(title="their ratio", yscale="log", xlabel="step x step size")
     axis.set(ylabel="shared / private", xlim=(0, 10))
     for colour, depth in zip(style.SEQUENCE, recorded["depths/chain"]):
         ratio = recorded[f"chain-{depth}/shared"] / recorded[f"chain-{depth}/private"]
@@ -96,16 +89,13 @@ def _at_loss(axis, recorded, kind, name, title):
         rate = recorded["learning_rates"][int(dashes == "--")]
         values = recorded[f"{arm}/{name}"][:, shown]
         text = f"{depth} hidden layers, step {rate:g}"
-        style.band(
-            axis,
-            levels[shown],
-            values,
-            text,
-            colour=colour,
-            style=dashes,
-            title=title,
-            logarithmic=name == "m_coherence",
-        )
+        options = {"colour": colour, "style": dashes, "title": title}
+        if name == "m_coherence":
+            style.band(axis, levels[shown], values, text, logarithmic=True, **options)
+        elif dashes == "--" or depth not in recorded[f"depths/{kind}"][[0, -1]]:
+            style.curve(axis, levels[shown], values.mean(0), text, **options)
+        else:  # of which the claims are: other bands would lie over these
+            style.band(axis, levels[shown], values, text, **options)
     for level in recorded["judged"][:2]:
         axis.axvline(level, color=style.NEUTRAL, linewidth=0.6, linestyle=":")
     axis.invert_xaxis()

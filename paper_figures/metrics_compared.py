@@ -6,16 +6,16 @@ Blue: true labels, orange: random ones, compared at equal training loss; trainin
 m-coherence and norm are *lower* on true labels. So m-coherence separates from 2 to 1 nat, is
 undecided at 0.5 and reversed at 0.2. **e**: the mean cosine, in which long and short gradients
 count alike, stays apart throughout (equally long gradients with these cosines would have an
-m-coherence of 6 to 7, and of 1 on random labels). **d, h**: disparity and sharpness separate, but
-not at 2 nats. **f**: on true labels more pairs are opposed at 1.5 nats, fewer from 0.5 on. **g**:
-small, but steady when paired by seed. **i**: mean difference over its standard deviation, positive
-where theory has it; beyond 0.84 the 95 % interval of 8 seeds excludes 0. A measure's claim holds
-only if its *worst* level does, which counts chance against it: cosines, cosines within classes and
-the kernel's alignment pass, the others do not. Between classes nothing was claimed. **j**:
-Spearman's correlation over the measurements of a run, measures turned as in i. On true labels the
-first three rows fall together while stiffness within classes rises: what separates at every loss
-can still tell the opposite story over time. Alpha, diversity, noise scale, one-step generalization
-ratio and evidence are not drawn: they follow from a or b, to 5e-7 at every measurement.
+m-coherence of 6 to 7, and of 1 on random labels). **d, g**: disparity and sharpness separate, but
+not at 2 nats. **f**: small, but steady when paired by seed. **h**: mean difference over its
+standard deviation, positive where theory has it; beyond 0.84 the 95 % interval of 8 seeds excludes
+0. A measure's claim holds if it holds at every level by itself: cosines, cosines within classes and
+the kernel's alignment pass. Sign stiffness (the share of opposed pairs is another name of it) does
+from 0.5 nats on. Between classes nothing was claimed. **i**: Spearman's correlation over the
+measurements of a run, measures turned as in h. On true labels the first three rows fall together
+while stiffness within classes rises: what separates at every loss can still tell the opposite story
+over time. Alpha, diversity, noise scale, one-step generalization ratio and evidence are not drawn:
+they follow from a or b, to 5e-7 at every measurement.
 """
 
 import numpy as np
@@ -30,7 +30,6 @@ CURVES = {  # what is drawn against the loss: title, logarithmic
     "gradient_norm": ("gradient norm", True),
     "disparity": ("disparity", True),
     "cosine_stiffness": ("cosine stiffness", False),
-    "negative_share": ("opposed pairs", False),
     "kernel_alignment": ("kernel alignment", False),
     "sharpness": ("sharpness", True),
 }
@@ -45,7 +44,6 @@ SENSES = {
     "sign_stiffness": ("sign stiffness", +1, False),
     "within": ("within classes", +1, False),
     "between": ("between classes", +1, False),
-    "negative_share": ("opposed pairs", -1, False),
     "minimum_cosine": ("lowest cosine", +1, False),
     "kernel_alignment": ("kernel alignment", +1, False),
     "sharpness": ("sharpness", -1, True),
@@ -63,9 +61,10 @@ def draw(recorded):
     left, right = (figure.add_subplot(grid[2:, half]) for half in (slice(0, 2), slice(2, 4)))
     separations(left, recorded)
     agreements(right, recorded)
-    style.letters((*axes[:2].flat, left, right))
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=8)
+    *curves, empty = axes[:2].flat
+    style.letters((*curves, left, right))
+    empty.set_axis_off()
+    empty.legend(*curves[0].get_legend_handles_labels(), loc="center", fontsize=8)
     return figure
 
 
@@ -121,10 +120,10 @@ def agreements(panel, recorded):
     below, above = (recorded[f"{arm}/agreement"].mean(0)[np.ix_(order, order)] for arm in ARMS)
     both = np.tril(below, -1) + np.triu(above, 1) + np.diag(np.full(len(order), np.nan))
     labels = [label for label, *_ in SENSES.values()]
-    cells(panel, both, [""] * len(order), labels, limit=1, form="{:+.1f}", size=4.6)
+    cells(panel, both, [""] * len(order), labels, limit=1, form="{:.1f}", size=6)
     panel.tick_params(axis="x", rotation=90)
     panel.set_title(
-        "rank correlation over a run (rows as in i): true\n"
+        "rank correlation over a run (rows as in h): true\n"
         "    labels below, random above the diagonal"
     )
     remember(panel, "rank correlation", both, labels, labels)

@@ -192,9 +192,8 @@ def _takeover(panel, recorded):
     panel.set(title=f"who pays, {recorded['noise'][-1]:.0%} noise", xscale="log", xlabel="step")
     panel.set(ylabel="corrupt share of\nloss reduction, f", ylim=(0, 1))
     step = np.maximum(recorded["step"], 0.5 * recorded["step"][1])
-    style.band(
-        panel, step, recorded["corrupt_share"][-1], "f of corrupt", colour=style.COLOUR["corrupt"]
-    )
+    when, share = _smoothed(step, recorded["corrupt_share"][-1])
+    style.band(panel, when, share, "f of corrupt", colour=style.COLOUR["corrupt"])
     panel.axhline(recorded["share"][-1].mean(), color=NEUTRAL, linewidth=1.0, linestyle=":")
     takeover = recorded["kept"][list(recorded["rules"]).index("takeover by the corrupt"), -1]
     for which, name, y, mark in (
@@ -211,6 +210,14 @@ def _takeover(panel, recorded):
         style.key("best on test, by seed", NEUTRAL, "*", markersize=4),
     ]
     panel.legend(handles=handles, fontsize=6.5, loc="upper left", handletextpad=0.2)
+
+
+def _smoothed(step, values):
+    """Medians of [seed, step] over measurements in the same eighth of a decade, and their steps."""
+    bins = np.floor(8 * np.log10(step)).astype(int)
+    each = [bins == place for place in np.unique(bins)]
+    when = [np.exp(np.log(step[inside]).mean()) for inside in each]
+    return when, np.stack([np.median(values[:, inside], 1) for inside in each], 1)
 
 
 def _regrets(panel, recorded):
