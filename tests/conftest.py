@@ -11,6 +11,7 @@ Property tests are not timed, since the machine may be busy, and draw the same e
 """
 
 import ctypes
+import functools
 import gc
 import os
 import pathlib
@@ -38,29 +39,27 @@ def pytest_sessionstart(session):
         compilation_cache.prune(folder, compilation_cache.MOST_BYTES)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_context():
+    """JAX writes all programs in one MLIR context; one for each is 1 MB and a third of the time."""
+    from jax._src.interpreters import mlir
+
+    make_context = functools.cache(mlir.make_ir_context)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlir, "make_ir_context", make_context)
+        yield make_context
+
+
 @pytest.fixture(autouse=True)
-def programs_leave_memory():
-    """Where the worker has grown, drop what JAX keeps: it would need several GB in the end.
-
-    First the programs' texts, 1 MB each, which nobody needs once they are compiled; then programs.
-    """
+def programs_leave_memory(one_context):
+    """Drop compiled programs where the worker has grown: it would need several GB in the end."""
     yield
-    if resident_bytes() > MOST_RESIDENT and "jax" in sys.modules:
-        from jax._src import pjit
-        from jax._src.interpreters import pxla
-
-        for texts in (pjit._pjit_lower, pxla._cached_lowering_to_hlo):
-            texts.cache_clear()
-        give_back_memory()
-        if resident_bytes() > 0.9 * MOST_RESIDENT:
-            PROGRAMS.clear()
-            sys.modules["jax"].clear_caches()
-            gc.collect()
-            give_back_memory()
-
-
-def give_back_memory():
-    getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)
+    if resident_bytes() > MOST_RESIDENT:
+        PROGRAMS.clear()
+        sys.modules["jax"].clear_caches()
+        one_context.cache_clear()
+        gc.collect()
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)
 
 
 def resident_bytes():
