@@ -124,6 +124,8 @@ def start(task, folder, environment):
     else:
         command, place = [sys.executable, __file__, "--work", task, str(folder)], ROOT
     own = {"COHERENCE_RUNS": str(folder), "PYTHONPATH": str(ROOT)}
+    if task == "fit":
+        own |= {"TMPDIR": str(folder)}
     if task == "fetch":
         own |= {"COHERENCE_CACHE": str(folder), "COHERENCE_DATA": str(folder / "nowhere")}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}

@@ -8,6 +8,8 @@ import gzip
 import hashlib
 import json
 import os
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -17,7 +19,7 @@ from coherence.lab import cli, data, runs
 from coherence.lab.data import handwritten_digits, sms
 from coherence.lab.report import describe
 from coherence.lab.runs import Run
-from coherence.lab.runs.files import Damaged, read_json
+from coherence.lab.runs.files import Damaged, read_json, this_process, write_text
 
 DAMAGES = int(os.environ.get("COHERENCE_DAMAGES", "200"))
 
@@ -185,6 +187,19 @@ def test_a_number_changed_by_hand_is_noticed(run):
         Run.read(run.path)
     file.write_text('{"written": "by hand"}')
     assert read_json(file) == {"written": "by hand"}
+
+
+def test_what_a_killed_writer_left_is_cleared_away(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    here = this_process()
+    left = here.replace(str(os.getpid()), str(ended.pid))
+    names = [f".page.html.{who}.tmp" for who in (left, f"elsewhere-{ended.pid}")]
+    for name in (*names, f".other.html.{left}.tmp"):
+        (tmp_path / name).write_text("half a pa")
+    write_text(tmp_path / "page.html", "a page")
+    rest = {path.name for path in tmp_path.iterdir()}
+    assert rest == {"page.html", names[1], f".other.html.{left}.tmp"}
 
 
 def test_a_file_of_no_arrays_is_whole(tmp_path):

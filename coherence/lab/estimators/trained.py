@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -242,11 +243,14 @@ def _train(problem, seed, steps, batch_size):
     import jax
 
     from coherence.lab.runs import Run
+    from coherence.lab.runs.files import leftovers, this_process
     from coherence.lab.training.checkpoints import from_arrays
     from coherence.lab.training.loop import train
 
+    for left in leftovers(Path(tempfile.gettempdir()), "coherence-fit-"):
+        shutil.rmtree(left, ignore_errors=True)
     with (
-        tempfile.TemporaryDirectory(prefix="coherence-fit-") as folder,
+        tempfile.TemporaryDirectory(prefix=f"coherence-fit-{this_process()}-") as folder,
         Run.open(Path(folder) / "run", {}, seed=seed) as run,
     ):
         train([problem], [run], steps=steps, batch_size=batch_size, schedule=())

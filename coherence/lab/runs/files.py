@@ -8,6 +8,8 @@ import glob
 import hashlib
 import json
 import os
+import platform
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -49,11 +51,10 @@ def naming(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write, which takes the place of `path` once it is whole and on disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{this_process()}.tmp")
     with naming(path):
-        for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-            if not _is_running(leftover.name.split(".")[-2]):
-                leftover.unlink(missing_ok=True)
+        for leftover in leftovers(path.parent, f".{path.name}.", ".tmp"):
+            leftover.unlink(missing_ok=True)
         try:
             with open(temporary, "wb") as file:
                 yield file
@@ -72,12 +73,29 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 os.close(folder)
 
 
-def _is_running(process: str) -> bool:
-    """Whether a process of this number may still run, as far as the system says."""
-    if os.name != "posix" or not process.isdecimal():
-        return True
+def this_process() -> str:
+    """Host and number, for names of what a process leaves when it is killed."""
+    return f"{_host()}-{os.getpid()}"
+
+
+def leftovers(folder: Path, before: str, after: str = "") -> Iterator[Path]:
+    """What killed processes of this host left under names of `before`, `this_process`, `after`."""
+    if os.name != "posix":  # elsewhere there is no harmless question whether a process runs
+        return
+    start = f"{before}{_host()}-"
+    for path in folder.glob(f"{glob.escape(start)}*{after}"):
+        number = re.match(r"\d+", path.name.removeprefix(start))
+        if number and not _is_running(int(number[0])):
+            yield path
+
+
+def _host():
+    return re.sub(r"[^A-Za-z0-9]", "_", platform.node())[:60]
+
+
+def _is_running(process):
     try:
-        os.kill(int(process), 0)
+        os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:

@@ -4,6 +4,9 @@ Scikit-learn's interface, and no result but the loop's own.
 """
 
 import functools
+import os
+import subprocess
+import sys
 import tempfile
 
 import jax
@@ -28,6 +31,7 @@ from coherence.lab.estimators import (
     catalogue,
 )
 from coherence.lab.runs import Run
+from coherence.lab.runs.files import this_process
 from coherence.lab.settings import MLP, adam, sgd, winsorize
 from coherence.lab.tasks import cross_entropy
 from coherence.lab.tasks.autoencoding import elbo_terms
@@ -182,8 +186,15 @@ def test_a_diverged_classifier_is_an_error_and_not_one_that_predicts_one_class()
 
 def test_nothing_is_left_on_disk(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    process = this_process().replace(str(os.getpid()), str(ended.pid))
+    for name in (f"coherence-fit-{process}-x", f"coherence-fit-{this_process()}-x"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "DONE").touch()
     SoftmaxRegression(steps=2).fit(X, Y)
-    assert list(tmp_path.iterdir()) == []
+    # What a killed one left is gone, what belongs to a running one is not.
+    assert [path.name for path in tmp_path.iterdir()] == [f"coherence-fit-{this_process()}-x"]
 
 
 CORNERS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
