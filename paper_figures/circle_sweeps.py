@@ -33,26 +33,34 @@ REDUCTIONS = ("mean,\nmean", "mean,\nsum", "sum,\nmean", "sum,\nsum")
 
 
 def draw(recorded):
-    figure, axes = style.figure(5, 3, height=1.65, gridspec_kw={"width_ratios": (1.5, 1, 1)})
+    figure, axes = style.figure(3, 2, height=1.9, gridspec_kw={"width_ratios": (1, 1.5)})
     curves(axes[0, 0])
-    heat(figure, axes[0, 1])
-    reductions(axes[0, 2], recorded)
-    column = below(figure, axes[1:-1, 0])
+    heat(figure, axes[1, 0])
+    reductions(axes[2, 0], recorded)
+    for panel in axes[:, 1]:
+        panel.remove()
+    column = figure.add_subplot(axes[0, 0].get_gridspec()[:, 1])
     decoded(column, recorded)
-    against(axes[1, 1], recorded, "test_kl", "KL", "nats")
-    against(axes[1, 2], recorded, "error", "Squared error", "of an image")
-    style.guide(axes[1, 2], recorded["variance"])
-    against(axes[2, 1], recorded, "from_normal", "Codes from normal", "KS distance")
-    against(axes[2, 2], recorded, "distance", "Samples from a circle", "grey levels, RMS")
-    style.guide(axes[2, 2], recorded["floor"], "test circles", "left")
-    against(axes[3, 1], recorded, "kept", "Variance of reconstructions", "of an image")
-    style.guide(axes[3, 1], recorded["variance"])
-    against(axes[3, 2], recorded, "rho", "z and radius", "|rank correlation|")
-    over_time(axes[4, 0], recorded)
-    coherence(axes[4, 1], recorded)
-    gradients(axes[4, 2], recorded)
-    style.letters([*axes[0], column, *axes[1:-1, 1:].flat, *axes[-1]], small=True)
-    handles, labels = axes[1, 2].get_legend_handles_labels()
+    style.letters([*axes[:, 0], column], small=True)
+    return figure
+
+
+def draw_2(recorded):
+    figure, axes = style.figure(3, 3, height=1.9)
+    against(axes[0, 0], recorded, "test_kl", "KL", "nats")
+    against(axes[0, 1], recorded, "error", "Squared error", "of an image")
+    style.guide(axes[0, 1], recorded["variance"])
+    against(axes[0, 2], recorded, "from_normal", "Codes from normal", "KS distance")
+    against(axes[1, 0], recorded, "distance", "Samples from a circle", "grey levels, RMS")
+    style.guide(axes[1, 0], recorded["floor"], "test circles", "left")
+    against(axes[1, 1], recorded, "kept", "Variance kept", "of an image")
+    style.guide(axes[1, 1], recorded["variance"])
+    against(axes[1, 2], recorded, "rho", "z and radius", "|rank correlation|")
+    over_time(axes[2, 0], recorded)
+    coherence(axes[2, 1], recorded)
+    gradients(axes[2, 2], recorded)
+    style.letters(axes.flat, "e", small=True)
+    handles, labels = axes[0, 1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
     return figure
 
@@ -127,14 +135,6 @@ def reductions(panel, recorded):
     panel.legend(
         fontsize=6.5, loc="upper left", ncols=3, handlelength=1, columnspacing=0.7, borderaxespad=0
     )
-
-
-def below(figure, column):
-    """One panel in place of a column of them."""
-    grid = column[0].get_gridspec()
-    for panel in column:
-        panel.remove()
-    return figure.add_subplot(grid[1:-1, 0])
 
 
 def decoded(panel, recorded):

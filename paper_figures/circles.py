@@ -26,23 +26,29 @@ FIRST = "seed 0"
 
 
 def draw(recorded):
-    figure, axes = style.figure(
-        6, 3, height=1.5, gridspec_kw={"height_ratios": (0.75, 1, 1, 0.5, 1.15, 1.25)}
-    )
+    figure, axes = style.figure(3, 3, height=1.7, gridspec_kw={"height_ratios": (0.75, 1, 1)})
     figure.get_layout_engine().set(h_pad=0.03, w_pad=0.02)
     row = across(figure, axes[0])
     pictures(row, recorded["circles"], "The data: circles of growing radius")
     for k, (arm, colour) in enumerate(NETWORKS.items()):
         histogram(axes[1, k], recorded, arm, colour)
         scatter(axes[2, k], recorded, arm, colour)
-        decoded(axes[3, k], recorded, arm)
-    anomalies(axes[4, 0], recorded)
-    errors(axes[4, 1], recorded)
-    distances(axes[4, 2], recorded)
-    losses(axes[5, 0], recorded)
-    divergence(axes[5, 1], recorded)
-    coherence(axes[5, 2], recorded)
     style.letters([row, *axes[1:].flat], small=True)
+    return figure
+
+
+def draw_2(recorded):
+    figure, axes = style.figure(3, 3, height=1.7, gridspec_kw={"height_ratios": (0.5, 1.15, 1.25)})
+    figure.get_layout_engine().set(h_pad=0.03, w_pad=0.02)
+    for panel, arm in zip(axes[0], NETWORKS):
+        decoded(panel, recorded, arm)
+    anomalies(axes[1, 0], recorded)
+    errors(axes[1, 1], recorded)
+    distances(axes[1, 2], recorded)
+    losses(axes[2, 0], recorded)
+    divergence(axes[2, 1], recorded)
+    coherence(axes[2, 2], recorded)
+    style.letters(axes.flat, "h", small=True)
     return figure
 
 

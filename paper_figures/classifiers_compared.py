@@ -59,24 +59,25 @@ MARKS = {"markersize": 4, "linewidth": 0}
 
 
 def draw(recorded):
-    figure, axes = style.figure(4, 3, height=2.7, height_ratios=(1.55, 0.8, 0.45, 0.85))
+    figure, axes = style.figure(2, 3, height=3.1, height_ratios=(1.55, 0.8))
     ranked = np.argsort(recorded["accuracy"][:, -1].mean(-1))
     robustness(axes[0, 0], recorded, ranked)
     sureness(axes[0, 1], recorded, ranked)
     coherence(axes[0, 2], recorded, ranked)
     for panel, (title, names) in zip(axes[1], RELIABILITY.items()):
         reliability(panel, recorded, title, names)
-    merged = []
-    for row in axes[2:]:
-        for panel in row:
-            panel.remove()
-        merged.append(figure.add_subplot(row[0].get_gridspec()[2 + len(merged), :]))
-    pictures(merged[0], recorded)
-    regions(merged[1], recorded)
-    style.letters((*axes[:2].flat, *merged), small=True)
+    style.letters(axes.flat, small=True)
     axes[0, 0].tick_params(axis="y", labelsize=6.5)
     handles = [style.key(kind, colour, "o") for kind, colour in KINDS.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=3, handletextpad=0.1)
+    return figure
+
+
+def draw_2(recorded):
+    figure, axes = style.figure(2, 1, height=1.9, height_ratios=(0.55, 1))
+    pictures(axes[0, 0], recorded)
+    regions(axes[1, 0], recorded)
+    style.letters(axes.flat, "g", small=True)
     return figure
 
 

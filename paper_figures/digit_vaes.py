@@ -46,23 +46,25 @@ SIZES = {"fontsize": 7, "labelspacing": 0.25, "handlelength": 1.4}
 
 
 def draw(recorded):
-    figure, axes = style.figure(1, 1, height=9.4)
+    figure, axes = style.figure(1, 1, height=5.9)
     axes[0, 0].remove()
-    rows = figure.add_gridspec(4, 1, height_ratios=(2.95, 2.95, 1.75, 1.75))
+    rows = figure.add_gridspec(2, 1)
     top, below = (rows[i].subgridspec(1, 2, width_ratios=(1.25, 1)) for i in (0, 1))
     left = below[0].subgridspec(2, 1, height_ratios=(3, 4.4))
-    pictures = [figure.add_subplot(one) for one in (top[0], top[1], left[0], left[1], below[1])]
-    plots = [figure.add_subplot(one) for row in (2, 3) for one in rows[row].subgridspec(1, 3)]
-    asked(pictures[0], recorded)
-    plane(pictures[1], recorded)
-    priors(pictures[2], recorded)
-    ways(pictures[3], recorded)
-    codes(pictures[4], recorded)
-    for panel, plot in zip(
-        plots, (rate_and_distortion, worth, by_digit, by_beta, along, coherence)
-    ):
+    places = (top[0], top[1], left[0], left[1], below[1])
+    panels = [figure.add_subplot(place) for place in places]
+    for panel, plot in zip(panels, (asked, plane, priors, ways, codes)):
         plot(panel, recorded)
-    style.letters([*pictures, *plots], small=True)
+    style.letters(panels, small=True)
+    return figure
+
+
+def draw_2(recorded):
+    figure, axes = style.figure(2, 3, height=1.9)
+    plots = (rate_and_distortion, worth, by_digit, by_beta, along, coherence)
+    for panel, plot in zip(axes.flat, plots):
+        plot(panel, recorded)
+    style.letters(axes.flat, "f", small=True)
     return figure
 
 

@@ -285,6 +285,23 @@ def test_a_figure_that_moves_is_stale_without_its_gif_and_when_it_begins_to_move
     assert gallery.stale(moving, "moving") == "moving.gif is missing"
 
 
+def test_a_figure_of_two_pages_is_drawn_shown_and_stale_as_one(found, moving, tmp_path):
+    source = MOVING.partition("def animate")[0]
+    file = moving / "paper_figures" / "moving.py"
+    file.write_text(f"{source}\n\ndef draw_2(recorded):\n    return Figure(figsize=(2, 2))\n")
+    names = [path.name.removeprefix("moving.") for path in gallery.draw(moving, "moving")]
+    assert names == ["png", "pdf", "csv", "2.png", "2.pdf", "2.csv"]
+    assert gallery.stale(moving, "moving") is None
+    folder = moving / "paper_figures" / "drawn"
+    with Image.open(folder / "moving.png") as first, Image.open(folder / "moving.2.png") as second:
+        assert first.size != second.size
+    (folder / "moving.2.pdf").unlink()
+    assert gallery.stale(moving, "moving") == "moving.2.pdf is missing"
+    quick = gallery.draw(moving, "moving", folder=tmp_path / "quick", quick=True)
+    assert [path.suffix for path in quick] == [".png", ".csv", ".png", ".csv"]
+    assert "(drawn/circles.2.png)" in findings.figures_page(ROOT, found)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
 def test_a_damaged_figure_is_stale(moving, share):
     png, *_ = gallery.draw(moving, "moving")

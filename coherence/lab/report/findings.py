@@ -146,6 +146,8 @@ def _figure_section(home: Path, recording: Recording) -> Iterator[str]:
         caption = f"Panels as under [{stem}](#{stem}), which also says what this preset adds."
     yield f"## {name}"
     yield f"![{title}](drawn/{name}.png)"
+    if "2.png" in gallery.formats(home, name):
+        yield f"![{title}, second page](drawn/{name}.2.png)"
     if "gif" in gallery.formats(home, name):
         yield f"![{title}, moving](drawn/{name}.gif)"
     yield f"**{title}** {caption}".strip()

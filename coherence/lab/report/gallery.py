@@ -80,12 +80,14 @@ def recording(checkout: Path, name: str) -> Path:
 
 
 def formats(checkout: Path, name: str) -> tuple[str, ...]:
-    """What a figure is drawn as: a GIF, too, where its file has a function `animate`.
+    """What a figure is drawn as: two pages where its file has `draw_2`, a GIF where `animate`.
 
-    `animate(recorded)` returns grey frames as uint8 [frames, height, width].
+    Both pages continue one row of letters. `animate(recorded)` returns grey frames as uint8
+    [frames, height, width].
     """
-    moves = "\ndef animate(" in (checkout / "paper_figures" / f"{stem(name)}.py").read_text()
-    return (*FORMATS, "gif") if moves else FORMATS
+    source = (checkout / "paper_figures" / f"{stem(name)}.py").read_text()
+    second = tuple(f"2.{suffix}" for suffix in FORMATS) if "\ndef draw_2(" in source else ()
+    return (*FORMATS, *second, *(("gif",) if "\ndef animate(" in source else ()))
 
 
 def stale(checkout: Path, name: str) -> str | None:
@@ -131,18 +133,20 @@ def draw(
     folder.mkdir(parents=True, exist_ok=True)
     paths = {suffix: folder / f"{name}.{suffix}" for suffix in formats(checkout, name)}
     if quick:
-        del paths["pdf"]
-    arrays = runs.load_arrays(recorded)
+        paths = {suffix: path for suffix, path in paths.items() if path.suffix != ".pdf"}
+    arrays, source = runs.load_arrays(recorded), " ".join(_digests(home, name, recorded).values())
     with in_house_style():
-        figure = module.draw(arrays)
-        freeze_layout(figure)
-        write_csv(paths["csv"], COLUMNS, getattr(figure, "drawn", []))
         if "gif" in paths:
             _film(paths["gif"], module.animate(arrays))
-        if "pdf" in paths:
-            write_pdf(figure, paths["pdf"])
-        # The PNG last: it says what all of them were drawn from.
-        write_png(figure, paths["png"], " ".join(_digests(home, name, recorded).values()))
+        # The first page's PNG last: it says what all of them were drawn from.
+        for page, function in (("2.", "draw_2"), ("", "draw")):
+            if f"{page}png" in paths:
+                figure = getattr(module, function)(arrays)
+                freeze_layout(figure)
+                write_csv(paths[f"{page}csv"], COLUMNS, getattr(figure, "drawn", []))
+                if f"{page}pdf" in paths:
+                    write_pdf(figure, paths[f"{page}pdf"])
+                write_png(figure, paths[f"{page}png"], source)
     return list(paths.values())
 
 
