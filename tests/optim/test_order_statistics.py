@@ -58,7 +58,7 @@ def test_halves_go_down_and_decimals_are_meant_as_written():
 @pytest.mark.parametrize("m", range(1, 12))
 def test_a_network_that_sorts_zeros_and_ones_sorts_everything(m):
     """Knuth's 0-1 principle: all 2^m inputs at once; every pruning must find its own wire."""
-    inputs = jnp.asarray(list(itertools.product([0.0, 1.0], repeat=m))).T
+    inputs = jax.device_put(np.array(list(itertools.product([0, 1], repeat=m)), np.float32).T)
     ranked = np.sort(np.asarray(inputs), 0)
     with jax.disable_jit():
         for wire in range(m):
@@ -70,7 +70,7 @@ def test_a_network_that_sorts_zeros_and_ones_sorts_everything(m):
 @pytest.mark.parametrize("m", range(3, 12))
 def test_zeros_and_ones_are_split_at_both_ranks(kernel, m):
     """All 2^m inputs at once: the two bounds, and what lies between them."""
-    inputs = jnp.asarray(list(itertools.product([0.0, 1.0], repeat=m))).T
+    inputs = jax.device_put(np.array(list(itertools.product([0, 1], repeat=m)), np.float32).T)
     ranked = np.sort(np.asarray(inputs), 0)
     for k in range((m - 1) // 2):
         with jax.disable_jit():
@@ -312,11 +312,11 @@ def test_on_cuda_small_ranks_take_the_kernel_made_for_it(monkeypatch):
 @pytest.mark.parametrize("shape", [(6, 5), (300, 150)], ids=["joined", "never formed"])
 def test_products_of_half_precision_factors_are_made_in_the_leaf_s(dtype, shape):
     rng = np.random.default_rng(0)
-    x, y = (1e-3 * jnp.asarray(rng.normal(size=(9, n)), jnp.float32) for n in shape)
+    x, y = ((1e-3 * rng.normal(size=(9, n))).astype(np.float32) for n in shape)
     low = lambda values: values.astype(dtype)
     loss = lambda w, e: jnp.sum((low(e[0]) @ low(w)).astype(jnp.float32) * e[1])
-    gradients = per_example_value_and_grad(loss)(jnp.ones(shape), (x, y))[1]
+    gradients = jax.jit(per_example_value_and_grad(loss))(jnp.ones(shape), (x, y))[1]
     inputs, cotangents = (np.asarray(low(values), np.float64) for values in (x, y))
     rows = inputs[:, :, None] * cotangents[:, None, :]  # of 1e-6, which float16 hardly has
-    result = median().update(gradients, None)[0]
+    result = jax.jit(lambda g: median().update(g, None)[0])(gradients)
     np.testing.assert_allclose(result, np.median(rows, 0), rtol=1e-6)
