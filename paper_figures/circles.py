@@ -5,10 +5,10 @@ networks are those of seed 0. **a** The data. **b-g** z of 1,000 new circles (do
 distribution of its mean and width). From AE to VAE to ConvVAE it becomes more normal
 (*reproduced*). AE and VAE fold the circles; the ConvVAE's z is the radius in 7 of 8 runs, |rho|
 0.29 in the other (*inconclusive* at 0.95). **h-j** Decoded z. **k, l** The AE turns a square into a
-circle and does so with no more error than that of a poor circle: anomalies are not always found
-(*not reproduced*). **m** Decoded z ~ N(0, 1): the AE's farthest from any circle, also with z fitted
-to its codes, the VAE's nearer, the ConvVAE's nearest (all *reproduced*); yet white paper is nearer
-to a tiny circle than the VAE's are. **n** Last losses are within 15 % of the tutorial's but for two
+circle and does so with no more error than that of a poor circle: that all anomalies are found is
+*inconclusive*. **m** Decoded z ~ N(0, 1): the AE's farthest from any circle, also with z fitted to
+its codes, the VAE's nearer, the ConvVAE's nearest (all *reproduced*); yet white paper is nearer to
+a tiny circle than the VAE's are. **n** Last losses are within 15 % of the tutorial's but for two
 AEs (lower), one VAE and one ConvVAE (higher): *inconclusive*, all three; the first epoch's are off
 by more. **o, p** The ConvVAE's KL all but vanishes between epochs 2 and 10 and comes back
 (*reproduced*). Coherence goes and comes with it, of encoder and decoder alike: from epoch 6 to 10

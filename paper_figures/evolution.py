@@ -7,12 +7,12 @@ share of permuted labels. It starts between 8 and 28, far below m (that it start
 to between a ninth and a twentieth on random ones (**inconclusive** against the halving asked of
 every network and noise). On random labels it stays at 1 or a little below, then rises to 5 to 7
 while they are memorized, and falls back: coherence out of nothing. With half of the labels random
-there is the rise, too. With true labels learning begins before the transient is over, and there is
-little of a second rise (**inconclusive**). Against the loss (c; grey: the middle of training)
-random labels show the same rise at a quarter of the step size (dashed): it is not the larger step's
-oscillation alone. One of eight CNNs did not fit its random labels, so what needs that is
-**inconclusive**: their whole course, the return to 1, and whether more noise makes the peak later
-or lower. Lower it does not look.
+there is the rise, too, if not clearly to the double that was claimed (**inconclusive**). With true
+labels learning begins before the transient is over, and there is little of a second rise (**not
+reproduced**). Against the loss (c; grey: the middle of training) random labels show the same rise
+at a quarter of the step size (dashed): it is not the larger step's oscillation alone. One of eight
+CNNs did not fit its random labels, so what needs that is **inconclusive**: their whole course, the
+return to 1, and whether more noise makes the peak later or lower. Lower it does not look.
 
 By layer (d to g) convolutions are above the output layer of their network (i). They are above the
 hidden layers of the MLP with true labels, the first most, but hardly with noise: **inconclusive**.

@@ -6,9 +6,9 @@ line) test accuracy falls with every step in their number, at 0.2 nats from 0.93
 nearly all of it back (0.92) where there are 1,024 of them, and changes little where there are none.
 The gain grows as weights become zero, those of random features faster than those of pixels (f).
 
-Coherence falls with their number, too, but early only (b; grey in e, at 1 nat). **Not reproduced**
-at 0.2 nats (pink): there the order is reversed. Without random features m-coherence ends well below
-1, with many of them it stays a little above; the sample is of training examples, so a mean gradient
+Coherence falls with their number, too, but early only (b; grey in e, at 1 nat). At 0.2 nats (pink)
+the order looks reversed (**inconclusive**). Without random features m-coherence ends well below 1,
+with many of them it stays a little above; the sample is of training examples, so a mean gradient
 near zero is also a sign that they are fitted. **Not reproduced** either: that L1 restores
 coherence. Of all weights it is lower under L1 (diamonds in e): random inputs enter the gradients of
 weights that are zero, too. Of the weights in use (c, stars in e) it is at 0.2 nats the same as

@@ -48,7 +48,8 @@ interval over seeds, of ratios on Fieller's. A claim about several parts (networ
 losses) is tested in each by itself: reproduced if it holds in all, refuted if one part fails at 5 %
 over the number of parts; the row shows the part that decided. Both verdicts must survive Holm's
 adjustment over all tests of their recording (5 %). Values without spread are compared, not tested.
-One seed decides nothing. Exact checks have a tolerance in place of an interval.
+One seed decides nothing. Exact checks have a tolerance in place of an interval. Where a scale does
+not say *drawn by seed*, all seeds share one sample of the data, and a verdict may be that sample's.
 
 All verdicts, one page an experiment: {pages}.
 In the terminal: `coherence claims`, `--all`; for machines and papers `--csv`, `--json`, `--latex`.
