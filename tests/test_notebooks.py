@@ -27,7 +27,6 @@ def test_runs_from_top_to_bottom(notebook, tmp_path):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=200,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -238,7 +238,6 @@ assert not wrong, "\\n".join(wrong)
 """
 
 
-@pytest.mark.timeout(900)  # compiles half of the zoo
 @pytest.mark.parametrize("part", range(2))
 def test_the_whole_zoo_on_several_devices(part):
     """Under `shard_map`, checked and not, on two devices and on eight: the ways take turns."""
