@@ -137,7 +137,8 @@ def to_the_end(task, folder, environment):
     began = time.perf_counter()
     with start(task, folder, environment) as process:
         error = process.stderr.read().decode()
-    assert process.returncode == 0, f"{task}: {error[-2000:]}"
+    if process.returncode:
+        raise RuntimeError(f"{task} failed by itself: {error[-2000:]}")
     return time.perf_counter() - began
 
 
@@ -216,6 +217,27 @@ def mirror():
         server.shutdown()
 
 
+def once(task, home, environment, took, share):
+    """Kill the task after a share of the time it takes; what is wrong then, and after a resume."""
+    # Always in a folder of one name, which pages show.
+    whole, before, folder = (home / name for name in ("whole", "before", "now"))
+    shutil.rmtree(folder, ignore_errors=True)
+    if not whole.exists():
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir()
+        prepare(task, before)
+        shutil.copytree(before, folder)
+        took[task] = to_the_end(task, folder, environment)
+        folder.rename(whole)
+    shutil.copytree(before, folder)
+    kill(task, folder, environment, share * took[task])
+    wrong = [f"half a file: {name}" for name in halves(whole, before, folder)]
+    if task == "export" and any(folder.rglob("events.*")):
+        shutil.rmtree(folder / "events")  # it asks for that: points would be there twice
+    to_the_end(task, folder, environment)
+    return wrong + differences(whole, folder)
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -240,29 +262,15 @@ def main():
         }
         print("kill  task  at second of seconds  after the resume")
         for number in range(asked.kills):
-            task = names[number % len(names)]
-            # Always in a folder of one name, which pages show.
-            whole, before, folder = (parent / task / name for name in ("whole", "before", "now"))
-            if task not in took:
-                (parent / task).mkdir()
-                prepare(task, before)
-                shutil.copytree(before, folder)
-                took[task] = to_the_end(task, folder, environment)
-                folder.rename(whole)
-            moment = rng.uniform(0, took[task])
-            shutil.copytree(before, folder)
-            kill(task, folder, environment, moment)
-            wrong = [f"half a file: {name}" for name in halves(whole, before, folder)]
-            if task == "export" and any(folder.rglob("events.*")):
-                shutil.rmtree(folder / "events")  # it asks for that: points would be there twice
-            took[task] = min(took[task], to_the_end(task, folder, environment) + moment)
-            wrong += differences(whole, folder)
+            task, share = names[number % len(names)], rng.uniform()
+            try:
+                wrong = once(task, parent / task, environment, took, share)
+            except RuntimeError as error:
+                wrong = [str(error)]
             bad += bool(wrong)
+            moment = f"{share * took.get(task, 0):.2f} of {took.get(task, 0):.2f}"
             verdict = f"DIFFERENT: {', '.join(wrong)}" if wrong else "identical"
-            print(
-                f"{number + 1:>4}  {task}  {moment:.2f} of {took[task]:.2f}  {verdict}", flush=True
-            )
-            shutil.rmtree(folder)
+            print(f"{number + 1:>4}  {task}  {moment}  {verdict}", flush=True)
     print(f"{asked.kills - bad} of {asked.kills} ended as if nothing had happened")
     return int(bad > 0)
 
