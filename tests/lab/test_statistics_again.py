@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coherence.lab.experiment import load
+from coherence.lab.experiment import collect, load
 from coherence.lab.report import gallery
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,6 +48,18 @@ def real_vs_random(z):
             found[f"real above random at {level:.0%}{which}"] = [(x - 1) / (m - 1) for x in pair]
             if level == 0.5:
                 found[f"out of nothing{which}"] = pair[1] - 1
+        if z["sample"] >= 10_000:
+            for name, label in (
+                ("helps tens, true", "real"),
+                ("helps one or two, random", "random"),
+            ):
+                arm = f"{label},{rate}"
+                loss = z[f"{arm}/train_loss"].astype(float)
+                half = [
+                    crossing(curve, values, curve[0] / 2)
+                    for curve, values in zip(loss, z[f"{arm}/m_coherence"].astype(float))
+                ]
+                found[f"{name} labels{which}"] = np.array(half)
     gaps = [
         z[f"{label},{first}/train_accuracy"][:, -1] - z[f"{label},{first}/test_accuracy"][:, -1]
         for label in ("random", "real")
@@ -110,6 +122,52 @@ def evolution(z):
         middle = (loss <= 0.75 * loss[:, :1]) & (loss >= 0.25 * loss[:, :1])
         means = [row[points].mean() for row, points in zip(logs, middle)]
         found[f"coherence out of nothing, {words}"] = np.array(means)
+    return found | courses(z, m)
+
+
+def courses(z, m):
+    """Of the convolutional networks: humps, their heights and steps, and layers."""
+    found, tops, steps = {}, [], []
+    last = {"back to the orthogonal limit": {}}
+    above = {"the dense layer": {}, "an MLP's layers": {}}
+    for noise in z["noise"]:
+        name, curves = f"{noise:.0%} noise", z[f"cnn-{noise:g}/m_coherence"].astype(float)
+        smooth = np.array(
+            [[np.median(c[max(i - 1, 0) : i + 2]) for i in range(len(c))] for c in curves]
+        )
+
+        def peak(curve):
+            logs, best = np.log2(curve), (-1, 0, 0)
+            for i in range(len(logs)):
+                height = min(logs[i] - logs[: i + 1].min(), logs[i] - logs[-1])
+                best = max(best, (height, -i, logs[: i + 1].argmin()), key=lambda x: x[:2])
+            return best[2], -best[1]
+
+        places = [peak(np.delete(smooth, k, 0).mean(0)) for k in range(len(smooth))]
+        before = np.array([c[low] for c, (low, _) in zip(smooth, places)])
+        tops.append(np.array([c[top] for c, (_, top) in zip(smooth, places)]))
+        steps.append(np.array([z[f"cnn-{noise:g}/step"][peak(c)[1]] for c in smooth]))
+        found[f"coherence rises, peaks and falls, {name}"] = {
+            "rise": np.log2(tops[-1] / before),
+            "fall": np.log2(tops[-1] / smooth[:, -1]),
+        }
+        last["back to the orthogonal limit"][name] = np.log2(smooth[:, -1])
+        layers = {}
+        for arm in ("cnn", "mlp"):
+            loss, values = z[f"{arm}-{noise:g}/loss"], z[f"{arm}-{noise:g}/by_layer"].astype(float)
+            middle = (loss <= 0.75 * loss[:, :1]) & (loss >= 0.25 * loss[:, :1])
+            layers[arm] = np.array([v[inside].mean(0) for v, inside in zip(values, middle)])
+        unbiased = lambda values: (values - 1) / (m - 1)
+        convolutions = unbiased(layers["cnn"][:, :-1].mean(1))
+        others = layers["cnn"][:, -1], layers["mlp"][:, :-1].mean(1)
+        for what, other in zip(above, others):
+            above[what][name] = [convolutions, unbiased(other)]
+    found |= last | {f"convolutions above {what}": each for what, each in above.items()}
+    names = [f"{noise:.0%} noise" for noise in z["noise"][1:]]
+    logs = [np.log2(np.maximum(step, 1)) for step in steps]
+    found["more noise, later peak"] = {n: b - a for n, a, b in zip(names, logs, logs[1:])}
+    alphas = [(top - 1) / (m - 1) for top in tops]
+    found["more noise, lower peak"] = {n: [a, b] for n, a, b in zip(names, alphas, alphas[1:])}
     return found
 
 
@@ -145,7 +203,40 @@ def label_noise(z):
         each["pristine pay early"][name] = f[:, 0] - null[:, 0, 1]
         each["corrupt pay late"][name] = null[:, 1, 0] - f[:, 1]
         each["null worlds stay flat"][name] = f[:, 0] - f[:, 1] - z["null_change"][i]
-    return found | each
+    return found | each | resemblance(z) | {"pristine gain more early": gains(z)}
+
+
+def resemblance(z):
+    """How much nearer a group's curve is to its own reference, over the logarithm of the step."""
+    later, found = z["step"] >= 1, {}
+    logs = np.log(z["step"][later])
+    references = {level: z["train_accuracy"][z["noise"] == level][0] for level in (0, 1)}
+    names = {"pristine": ("pristine learned as without noise", 0)}
+    names["corrupt"] = ("corrupt learned as all random", 1)
+    for group, (claim, own) in names.items():
+        each = []
+        for k in np.flatnonzero((z["noise"] > 0) & (z["noise"] < 1)):
+            curves = z[f"{group}_accuracy"][k][:, later]
+            areas = [
+                np.trapezoid(np.abs(curves - references[level][:, later]), logs, axis=1)
+                for level in (1 - own, own)
+            ]
+            each.append(np.log2(areas[0] / areas[1]))
+        found[claim] = np.mean(each, 0)
+    return found
+
+
+def gains(z):
+    """i of pristine minus i of corrupt when half of the pristine are fitted."""
+    return {
+        f"{share:.0%} noise": np.array(
+            [
+                np.interp(half, z["step"], pristine - corrupt)
+                for half, (pristine, corrupt) in zip(z["half_fitted"][i][:, 0], z["i"][i])
+            ]
+        )
+        for i, share in enumerate(z["mixed"])
+    }
 
 
 def medians(z):
@@ -193,11 +284,40 @@ def winsorization(z):
     return found
 
 
+def classifiers_compared(z):
+    accuracy = dict(zip(map(str, z["name"]), z["accuracy"].astype(float)))
+    drop = {name: values[0] - values[-1] for name, values in accuracy.items()}
+    pairs = {
+        "one neighbour loses more than five": ("one_neighbour", "knn"),
+        "a tree loses more than a forest": ("tree", "random_forest"),
+        "boosting loses more than bagging": ("adaboost", "random_forest"),
+        "the median of means loses less": ("mlp", "mlp_m3"),
+    }
+    return {name: drop[first] - drop[second] for name, (first, second) in pairs.items()}
+
+
+def regularizers(z):
+    halves = {}
+    for kind in ("pristine", "corrupt"):
+        share = z[f"l2/{kind}_accuracy"] / z[f"{kind}_accuracy"][-1, :, -1]
+        halves[kind] = crossings(share.T, np.log10(z["l2/rates"]), 0.5)
+    test, best = z["test_accuracy"][-1], z["test_accuracy"][-1].max(-1)
+    kept = dict(zip(map(str, z["rules"]), z["kept"][:, -1]))
+    regret = {
+        rule: best - np.array([path[place] for path, place in zip(test, places)])
+        for rule, places in kept.items()
+    }
+    return {
+        "L2 gives up the corrupt first": halves["pristine"] - halves["corrupt"],
+        "patience beats never stopping": regret["never"] - regret["patience, loss"],
+    }
+
+
 AGAIN = {
     function.__name__: function
     for function in (
         *(real_vs_random, batch_and_rate, easy_and_hard, evolution, gap_bound, label_noise),
-        *(medians, metrics_compared, width, winsorization),
+        *(medians, metrics_compared, width, winsorization, classifiers_compared, regularizers),
     )
 }
 RECORDED = [name for name in gallery.names(ROOT) if gallery.stem(name) in AGAIN]
@@ -224,3 +344,15 @@ def test_numbers_computed_again_from_the_arrays_are_the_judged_ones(name):
             pairs = [(values, again)]
         for value, other in pairs:
             np.testing.assert_allclose(plain(value), plain(other), 1e-5, 1e-7, err_msg=claim)
+
+
+def test_every_claim_of_the_papers_but_exact_ones_is_computed_again():
+    for name in gallery.names(ROOT):
+        stem = gallery.stem(name)
+        claims = collect(load(ROOT / "experiments" / f"{stem}.py")).claims
+        papers = {claim.name for claim in claims if claim.group == "papers"}
+        with np.load(gallery.recording(ROOT, name)) as file:
+            recorded = dict(file)
+        judged = load(ROOT / "experiments" / f"{stem}.py").judge(recorded)
+        again = AGAIN[stem](recorded) if stem in AGAIN else {}
+        assert papers & judged.keys() <= again.keys(), name

@@ -1,6 +1,6 @@
 """Every recorded verdict once more: with scipy, from claims as files say them, by no code of ours.
 
-Only the numbers that are judged come from the experiments' `judge`; those of the main claims are
+Only the numbers that are judged come from the experiments' `judge`; those of the papers' claims are
 computed again from the recorded arrays in `test_statistics_again.py`.
 """
 
