@@ -15,6 +15,7 @@ from .settings import plain
 
 Progress = Callable[[int], object]
 Say = Callable[[str], object]
+BRIEF = 500  # steps that are done before it is known what their probes will cost
 
 
 class Unit(NamedTuple):
@@ -134,7 +135,7 @@ def _train(arm: Any, seeds: Sequence[runs.Run], progress: Progress, say: Say) ->
         batch_size=arm.batch_size,
         schedule=arm.schedule(),
         progress=progress,
-        say=say,
+        say=say if arm.steps > BRIEF else None,
     )
 
 

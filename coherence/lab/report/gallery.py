@@ -120,7 +120,7 @@ def draw(
         name: the figure's.
         recorded: a file of recorded arrays; the committed one by default.
         folder: where to draw; `paper_figures/drawn` by default.
-        quick: leave out the PDF, which takes as long as the rest.
+        quick: leave out the PDF, and the layout in which nothing overlaps: most of the time.
 
     Raises:
         ValueError: frames of an animation that are no grey pictures.
@@ -142,6 +142,8 @@ def draw(
         for page, function in (("2.", "draw_2"), ("", "draw")):
             if f"{page}png" in paths:
                 figure = getattr(module, function)(arrays)
+                if quick:
+                    figure.set_layout_engine(None)
                 freeze_layout(figure)
                 write_csv(paths[f"{page}csv"], COLUMNS, getattr(figure, "drawn", []))
                 if f"{page}pdf" in paths:
