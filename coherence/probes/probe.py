@@ -211,7 +211,10 @@ class Probe:
             few = dict(zip(("inputs", "labels"), few))
         elif not isinstance(few, dict):
             few = {"inputs": few}
-        arrays = {str(name): _small(np.asarray(x)) for name, x in few.items() if _is_numbers(x)}
+        arrays = {str(name): np.asarray(x) for name, x in few.items() if _is_numbers(x)}
+        if "labels" in arrays:
+            arrays["labels"] = _classes(arrays["labels"])
+        arrays = {name: _small(array) for name, array in arrays.items()}
         if groups is not None:
             arrays["group"] = np.asarray(groups)
         if self.group_names is not None:
@@ -221,6 +224,14 @@ class Probe:
 
 def _is_numbers(x: Any) -> bool:
     return not is_key(x) and hasattr(x, "dtype") and np.dtype(x.dtype).kind in "biuf"
+
+
+def _classes(labels: np.ndarray) -> np.ndarray:
+    """The class of each one-hot row; other labels as they are."""
+    if labels.ndim != 2 or labels.shape[1] < 2:
+        return labels
+    one_hot = np.isin(labels, (0, 1)).all() and (labels.sum(1) == 1).all()
+    return labels.argmax(1) if one_hot else labels
 
 
 def _small(array: np.ndarray) -> np.ndarray:

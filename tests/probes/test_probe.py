@@ -344,6 +344,16 @@ def test_examples_of_any_container_are_shown_by_name():
     assert set(Probe(lambda p, e: p * jnp.sum(e), x).shown()) == {"inputs", "index"}
 
 
+def test_one_hot_labels_are_shown_as_classes_and_targets_as_they_are():
+    x, loss = jnp.ones((4, 2)), lambda p, e: p * jnp.sum(e[0])
+    labels = lambda y: Probe(loss, (x, jnp.asarray(y))).shown()["labels"]
+    classes = np.array([2, 0, 1, 2])
+    assert labels(classes).tolist() == labels(np.eye(3)[classes]).tolist() == classes.tolist()
+    assert labels(np.eye(3, dtype=bool)[classes]).tolist() == classes.tolist()
+    assert labels(np.full((4, 3), 7.5)).tolist() == [[7.5] * 3] * 4
+    assert labels(np.arange(4.0)[:, None]).tolist() == [[0], [1], [2], [3]]
+
+
 def test_some_of_the_parameters_can_be_probed():
     params, batch = problem()
     only = lambda path: path[0].key == "a"

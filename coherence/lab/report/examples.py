@@ -109,7 +109,9 @@ def images(inputs: NDArray) -> NDArray | None:
 def caption(sample: Sample, index: int) -> str:
     """`label 7, corrupt`: what is known about an example, as far as it was kept."""
     labels = sample.get("labels", ())
-    words = [f"label {labels[index]}"] if index < len(labels) else []
+    # A target of many numbers is no label to read.
+    is_label = index < len(labels) and np.ndim(labels[index]) == 0
+    words = [f"label {labels[index]}"] if is_label else []
     return ", ".join(words + ["corrupt"] * is_corrupt(sample, index))
 
 

@@ -87,6 +87,8 @@ def test_corrupt_is_the_group_that_is_called_so():
         "group_names": np.array(["pristine", "corrupt"]),
     }
     assert [caption(kept, i) for i in (0, 1)] == ["label 7", "label 3, corrupt"]
+    targets = {**kept, "labels": np.ones((2, 64))}  # what an autoencoder is to return
+    assert [caption(targets, i) for i in (0, 1)] == ["", "corrupt"]
     assert not is_corrupt({"group": np.array([0, 1])}, 1)
     assert not is_corrupt({}, 0)
 
