@@ -12,8 +12,7 @@ optimizer rescales them, with true and with random labels.
 Every seed has its own training and test examples, drawn from the whole data set.
 """
 
-import functools
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,8 +26,20 @@ from coherence.lab.analysis import (
     under,
 )
 from coherence.lab.report.tables import plus_minus
-from coherence.lab.settings import MLP, adagrad, adam, digits, label_noise, mnist, rmsprop, sgd
+from coherence.lab.settings import (
+    MLP,
+    Probing,
+    adagrad,
+    adam,
+    digits,
+    label_noise,
+    mnist,
+    rmsprop,
+    sgd,
+)
 from coherence.lab.training.classification import Classification
+from coherence.lab.training.run_settings import load
+from coherence.probes.schedules import LogSpaced
 
 FITTED = 0.1  # nats of training loss at which what was learned is compared
 LEARNING = (1.5, 1.0, 0.5)  # nats between which the loss falls, where coherence is compared
@@ -47,13 +58,14 @@ CHECKPOINTS = (1, 10, 100, 1000)  # steps after which batches are drawn again an
 class Drawn:
     """Training and test examples drawn by seed from all examples of a data set."""
 
-    data: digits | mnist
-    examples: int
-    tests: int
-    seed: int
+    data: digits | mnist = digits()
+    examples: int = 500
+    """For training; the last of `batches` should be all of them."""
+    tests: int = 1200
+    seed: int = 0
 
     def build(self):
-        whole = _whole(self.data)
+        whole = load(self.data)
         x = np.concatenate([whole.x_train, whole.x_test])
         y = np.concatenate([whole.y_train, whole.y_test])
         order = np.random.default_rng([self.seed, 5]).permutation(len(y))
@@ -61,50 +73,15 @@ class Drawn:
         return replace(whole, x_train=x[train], y_train=y[train], x_test=x[test], y_test=y[test])
 
 
-@functools.lru_cache(maxsize=1)
-def _whole(data):
-    return data.build()
-
-
 @dataclass(frozen=True)
 class Learner(Classification):
     """A classifier with examples of its own for every seed."""
 
-    data: digits | mnist = digits()
+    data: Drawn = Drawn()
     model: MLP = MLP(width=64, depth=1)
     points_per_decade: int = 12
-    probes: tuple = ()
+    probes: tuple[Probing, ...] = ()
     track_batches: bool = False
-    examples: int = 500
-    """For training; the last of `batches` should be all of them."""
-    tests: int = 1200
-    coherent: bool = False
-    """Measure the m-coherence of all training examples, too."""
-
-    def describe(self):
-        whole = _whole(self.data)
-        net = self.model.build(whole.outputs).describe(whole.x_train[0].size)
-        return f"{whole.name} ({self.examples:,} examples, drawn by seed), {net}"
-
-    def build(self, seed):
-        from coherence import m_coherence, per_example_value_and_grad
-        from coherence.lab.tasks.classification import evaluate
-
-        drawn = Drawn(self.data, self.examples, self.tests, seed)
-        problem = Classification.build(replace(self, data=drawn), seed)
-        score = evaluate(self.model.build(_whole(self.data).outputs))
-
-        def measure(params, arrays):
-            values = {}
-            for part in ("train", "test"):
-                result = score(params, *arrays[part])
-                values |= {f"{part}_loss": result.loss, f"{part}_accuracy": result.accuracy}
-            if self.coherent:
-                _, gradients = per_example_value_and_grad(problem.loss)(params, arrays["train"])
-                values["m_coherence"] = m_coherence(gradients)
-            return values
-
-        return replace(problem, measure=measure)
 
 
 @dataclass(frozen=True)
@@ -182,8 +159,8 @@ class Settings:
     seeds: int = 8
 
 
-_SMALL = Learner(model=MLP(width=16), steps=60, examples=100, tests=500)
-_LARGE = Learner(data=mnist(), model=MLP(width=2048), steps=100_000, examples=10_000, tests=10_000)
+_SMALL = Learner(data=Drawn(examples=100, tests=500), model=MLP(width=16), steps=60)
+_LARGE = Learner(data=Drawn(mnist(), 10_000, 10_000), model=MLP(width=2048), steps=100_000)
 PRESETS = {
     "smoke": Settings(
         _SMALL, (10, 100), random=(), others=("Adam",), drawn=(1, 50), draws=200, seeds=2
@@ -204,13 +181,18 @@ def arms(settings):
     small = replace(
         run, optimizer=sgd(rate / settings.smaller), steps=round(run.steps * settings.smaller)
     )
-    seen = replace(run, batch_size=middle, coherent=True)
+    everything = Probing(
+        m=run.data.examples,
+        quantities=("m_coherence",),
+        groups="none",
+        when=LogSpaced(run.points_per_decade),
+    )
+    seen = replace(run, batch_size=middle, probes=(everything,))
     noisy = replace(seen, noise=label_noise(1.0), steps=settings.random_steps)
     rules = {"SGD": run.optimizer, **OTHERS}
-    large = {
-        f"b={b},large": replace(run, batch_size=b, coherent=b == middle) for b in settings.batches
-    }
-    own = {field.name: getattr(seen, field.name) for field in fields(seen)}
+    large = {f"b={b},large": replace(run, batch_size=b) for b in settings.batches}
+    large[f"b={middle},large"] = seen
+    own = {**vars(seen), "probes": ()}
     return {
         **large,
         **{f"b={b},small": replace(small, batch_size=b) for b in settings.batches},
@@ -232,11 +214,13 @@ def record(settings, runs):
         **{name: np.array(getattr(settings, name)) for name in names},
         "learning_rate": np.array(run.optimizer.learning_rate),
         "steps": np.array(run.steps),
-        "examples": np.array(run.examples),
+        "examples": np.array(run.data.examples),
         "SGD": sgd,
     }
     for arm, seeds in runs.items():
-        arrays |= under(arm, single(stacked(seeds, *_kept(arm, sgd))))
+        curves = single(stacked(seeds, *_kept(arm, sgd)))
+        curves = {name.removeprefix("train/"): values for name, values in curves.items()}
+        arrays |= under(arm, curves)
     return arrays
 
 
@@ -246,8 +230,8 @@ def _kept(arm, sgd):
         return "one", "with", "without"
     if arm.startswith("b="):
         batches = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
-        return (*batches, "m_coherence") if arm == sgd else batches
-    return "train_loss", "test_accuracy", "m_coherence"
+        return (*batches, "train/m_coherence") if arm == sgd else batches
+    return "train_loss", "test_accuracy", "train/m_coherence"
 
 
 def judge(recorded):
