@@ -162,7 +162,7 @@ def sureness(panel, recorded, ranked):
             panel.barh(i, values.mean(), 0.6, color=KINDS[how], alpha=0.55)
             spread(panel, title, name, i, values, "black")
         else:
-            panel.text(0, i, " no probabilities", fontsize=5.5, color=style.NEUTRAL, va="center")
+            panel.text(0, i, " no probabilities", fontsize=6, color=style.NEUTRAL, va="center")
     panel.axvline(0, color=style.NEUTRAL, linewidth=0.8)
     panel.set_yticks(range(len(ranked)), [])
     panel.set(xlabel="stated probability minus\naccuracy, points; true labels")
@@ -229,7 +229,7 @@ def reliability(panel, recorded, title, names):
     if title == "generative":
         panel.set_ylabel("share that is right")
     panel.legend(
-        fontsize=5.5, loc="lower right", handlelength=1.1, labelspacing=0.15, borderaxespad=0.1
+        fontsize=6, loc="lower right", handlelength=1.1, labelspacing=0.15, borderaxespad=0.1
     )
 
 

@@ -30,31 +30,25 @@ SIZES = {"title_fontsize": 7.5, "fontsize": 7.5}
 
 
 def draw(recorded):
-    figure, axes = style.figure(3, 4, height=1.95)
-    steps = style.log_steps(recorded["step"])
-    learning(axes[0], recorded, steps)
-    paying(axes[1, :-1], recorded, steps)
-    chance(axes[1, -1], recorded)
-    gaining(axes[2, :-1], recorded, steps)
-    slowing(axes[2, -1], recorded)
+    figure, axes = style.figure(1, 4, height=2.5)
+    learning(axes[0], recorded, style.log_steps(recorded["step"]))
     style.letters(axes.flat, small=True)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(
-        handles,
-        labels,
-        loc="outside upper center",
-        ncols=len(handles),
-        title="share of labels permuted",
-        **SIZES,
-    )
-    figure.legend(
-        handles=signs(),
-        loc="outside lower center",
-        ncols=5,
-        handlelength=1.6,
-        columnspacing=1.2,
-        **SIZES,
-    )
+    options = {"ncols": len(handles), "title": "share of labels permuted", **SIZES}
+    figure.legend(handles, labels, loc="outside upper center", **options)
+    return figure
+
+
+def draw_2(recorded):
+    figure, axes = style.figure(2, 4, height=2.1)
+    steps = style.log_steps(recorded["step"])
+    paying(axes[0, :-1], recorded, steps)
+    chance(axes[0, -1], recorded)
+    gaining(axes[1, :-1], recorded, steps)
+    slowing(axes[1, -1], recorded)
+    style.letters(axes.flat, "e", small=True)
+    options = {"ncols": 5, "handlelength": 1.6, "columnspacing": 1.2, **SIZES}
+    figure.legend(handles=signs(), loc="outside lower center", **options)
     return figure
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from matplotlib.text import Text
 
 from coherence.lab import cli, running, runs
 from coherence.lab.experiment import collect, load
@@ -235,17 +236,29 @@ def test_committed_figures_are_current_and_small(name):
 @pytest.mark.parametrize("name", gallery.names(ROOT))
 def test_every_figure_draws_its_committed_numbers_from_its_recorded_arrays(name):
     arrays = runs.load_arrays(gallery.recording(ROOT, name))
-    with drawing.in_house_style():
-        figure = load(ROOT / "paper_figures" / f"{gallery.stem(name)}.py").draw(arrays)
-    committed = (ROOT / "paper_figures" / "drawn" / f"{name}.csv").read_text()
-    header, *rows = csv.reader(io.StringIO(committed))
-    assert tuple(header) == gallery.COLUMNS
-    assert len(rows) == len(figure.drawn) > 20
-    for row, drawn in zip(rows, figure.drawn):
-        assert row[:2] == list(drawn[:2])
-        assert [number(x) for x in row[2:]] == pytest.approx(
-            [number(x) for x in drawn[2:]], rel=1e-4, nan_ok=True
-        )
+    module = load(ROOT / "paper_figures" / f"{gallery.stem(name)}.py")
+    pages, numbers = {"": "draw", "2.": "draw_2"}, 0
+    for page, function in pages.items():
+        if not hasattr(module, function):
+            continue
+        with drawing.in_house_style():
+            figure = getattr(module, function)(arrays)
+        # To be read at the width of a page.
+        assert figure.get_figwidth() <= 7.2
+        assert sum(axes.get_title(loc="left")[1:3] == "  " for axes in figure.axes) <= 9
+        written = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+        assert min(text.get_fontsize() for text in written) >= 6
+        committed = (ROOT / "paper_figures" / "drawn" / f"{name}.{page}csv").read_text()
+        header, *rows = csv.reader(io.StringIO(committed))
+        assert tuple(header) == gallery.COLUMNS
+        assert len(rows) == len(figure.drawn)
+        numbers += len(rows)
+        for row, drawn in zip(rows, figure.drawn):
+            assert row[:2] == list(drawn[:2])
+            assert [number(x) for x in row[2:]] == pytest.approx(
+                [number(x) for x in drawn[2:]], rel=1e-4, nan_ok=True
+            )
+    assert numbers > 20
 
 
 def number(cell):
