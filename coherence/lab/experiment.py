@@ -258,13 +258,12 @@ def prepare(experiment: Experiment, settings: Any, folder: Path) -> Grid:
     grid = Grid(experiment.grid(settings), settings.seeds, folder)
     check_writable(folder)
     claims, begun = folder / "claims.json", folder / "begun.json"
-    if not claims.exists() and not any(folder.glob("*/seed=*")):
-        write_text(claims, json.dumps(experiment.digests()))
     if not begun.exists():
-        lock = Lock(folder, wait=True)  # shares start together
-        if not begun.exists():
-            write_json(begun, _beginning(experiment, settings))
-        lock.release()
+        with Lock(folder, wait=True):  # shares start together
+            if not claims.exists() and not any(folder.glob("*/seed=*")):
+                write_text(claims, json.dumps(experiment.digests()))
+            if not begun.exists():
+                write_json(begun, _beginning(experiment, settings))
     return grid
 
 

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -111,7 +112,8 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
 
 def test_a_run_has_one_writer(run):
     with pytest.raises(
-        runs.RunBusy, match="is being written by another process, or by another Run of this one"
+        runs.RunBusy,
+        match=rf"is being written by process {os.getpid()} on .* since 20.* \(this one\)\. Wait",
     ):
         Run.open(run.path, CONFIG, seed=0)
     run.close()
@@ -123,7 +125,9 @@ def test_another_process_is_kept_out(run):
     other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert other.returncode == 1
     assert "RunBusy" in other.stderr
-    assert "is being written by another process" in other.stderr
+    assert f"is being written by process {os.getpid()} on {socket.gethostname()} since" in (
+        other.stderr
+    )
     run.append({"step": 0})
     assert run.records() == [{"step": 0}]
 

@@ -100,7 +100,7 @@ def _download(
             "Set COHERENCE_CACHE to a folder you can write to."
         ) from error
     failures = []
-    try:
+    with lock:
         if _is_whole(target, check):  # another process has just brought it
             return target
         for mirror in mirrors:
@@ -110,8 +110,6 @@ def _download(
             except (OSError, ValueError, http.client.HTTPException) as error:
                 # No network, no server that speaks HTTP, or another file at that address.
                 failures.append(f"{mirror}: {str(error)[:200]}")
-    finally:
-        lock.release()
     folders = ", ".join(str(place.parent) for place in _places(dataset, name))
     raise FileNotFoundError(
         f"{dataset}: {name} is in none of {folders}, and no mirror gave it "

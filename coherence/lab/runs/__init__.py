@@ -9,6 +9,7 @@ Reading needs numpy and nothing else of the package.
 `NAME.npz`             arrays
 `checkpoint-STEP.npz`  the newest two
 `DONE`                 written last: the run is whole, and from then on only read
+`.lock-N`              while it is written: by whom, how far, and signs of life
 =====================  ====================================================================
 
 Everything but the metrics is written to a temporary file, synced and renamed, and a last line of

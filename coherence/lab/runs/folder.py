@@ -93,23 +93,36 @@ class Run:
         config = json.loads(to_json(config, "config"))
         check_writable(path)
         manifest = json.loads(to_json({**(manifest or {}), **provenance()}, "manifest"))
+        if (path / "DONE").exists():  # nothing is written, not even a lock
+            return cls._reopened(path, config, seed)
         lock = Lock(path)
-        if (path / "config.json").exists():
-            run = cls.read(path)
-            check_same(path, {**run.config, "seed": run.seed}, {**config, "seed": seed})
-            if run.done:
-                run._check_records()
-                return run
-            run.manifest["resumed"] = [*run.manifest.get("resumed", []), manifest]
-        else:
-            check_unused(path)
-            run = cls(path, config, seed, {**manifest, "format": FORMAT, "seed": seed})
-        for leftover in path.glob(".*.tmp"):
-            leftover.unlink()
-        write_json(path / "manifest.json", run.manifest)
-        if not (path / "config.json").exists():  # last: with it the folder is a run
-            write_json(path / "config.json", config)
+        try:
+            if (path / "config.json").exists():
+                run = cls._reopened(path, config, seed)
+                if run.done:
+                    lock.release()
+                    return run
+                run.manifest["resumed"] = [*run.manifest.get("resumed", []), manifest]
+            else:
+                check_unused(path)
+                run = cls(path, config, seed, {**manifest, "format": FORMAT, "seed": seed})
+            for leftover in path.glob(".*.tmp"):
+                leftover.unlink()
+            write_json(path / "manifest.json", run.manifest)
+            if not (path / "config.json").exists():  # last: with it the folder is a run
+                write_json(path / "config.json", config)
+        except BaseException:
+            lock.release()
+            raise
         run._lock = lock
+        return run
+
+    @classmethod
+    def _reopened(cls, path: Path, config: dict, seed: int) -> Run:
+        run = cls.read(path)
+        check_same(path, {**run.config, "seed": run.seed}, {**config, "seed": seed})
+        if run.done:
+            run._check_records()
         return run
 
     @classmethod
@@ -146,6 +159,11 @@ class Run:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+    def reach(self, step: int) -> None:
+        """Tell those who look at the lock how far the run has come."""
+        if self._lock is not None:
+            self._lock.reach(step)
 
     def annotate(self, **facts) -> None:
         """Add facts to the manifest; they do not count for what run this is."""
@@ -317,7 +335,9 @@ class Run:
     # Private
 
     def _check_open(self) -> None:
-        if self._lock is None:
+        if self._lock is not None:
+            self._lock.check()
+        else:
             state = "is finished" if self.done else "was opened for reading, or is closed"
             raise RuntimeError(
                 f"{self.path} {state}: nothing can be written to it. Run.open with other settings "

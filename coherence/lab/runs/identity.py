@@ -23,11 +23,13 @@ class RunMismatch(ValueError):
 
 def check_unused(folder: Path) -> None:
     """Refuse a folder with other files than what a kill left of the beginning of a run."""
-    ours = {".lock", "manifest.json"}
     foreign = sorted(
         f.name
         for f in folder.iterdir()
-        if f.is_file() and f.name not in ours and not f.name.endswith(".tmp")
+        if f.is_file()
+        and f.name != "manifest.json"
+        and not f.name.startswith(".lock")
+        and not f.name.endswith(".tmp")
     )
     if foreign:
         raise RunMismatch(

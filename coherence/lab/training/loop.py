@@ -250,6 +250,8 @@ class _Group:
             self._step_to(position, goal)
             self.progress((goal - position) * len(self.runs))
             position = goal
+            for run in self.runs:
+                run.reach(position)
             self._record(position)
             stopped = self._stopped()
             if (
