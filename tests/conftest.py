@@ -41,13 +41,18 @@ def pytest_sessionstart(session):
 
 @pytest.fixture(scope="session", autouse=True)
 def one_context():
-    """JAX writes all programs in one MLIR context; one for each is 1 MB and a third of the time."""
+    """JAX writes all programs in one MLIR context; one for each is 1 MB and a third of the time.
+
+    But for a program that is met while another is being written: it would be written into that.
+    """
     from jax._src.interpreters import mlir
 
-    make_context = functools.cache(mlir.make_ir_context)
+    make_own = mlir.make_ir_context
+    shared = functools.cache(make_own)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mlir, "make_ir_context", make_context)
-        yield make_context
+        make = lambda: make_own() if mlir.ir.Context.current else shared()
+        patch.setattr(mlir, "make_ir_context", make)
+        yield shared
 
 
 @pytest.fixture(autouse=True)
