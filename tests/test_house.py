@@ -133,6 +133,7 @@ def test_no_module_bears_the_name_of_a_function_it_exports():
         ["figures"],
         ["completion", "bash"],
         ["run", "toy", "--help"],
+        ["status", "toy"],
         ["show", "RUN"],
         ["compare", "RUN", "RUN"],
         ["report", "RUN", "--output", "RUN.html"],

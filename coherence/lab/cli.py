@@ -28,11 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="replace")  # terminals that have no ± or ·
     parser = _parser()
     parsed, rest = parser.parse_known_args(arguments)
-    if rest and parsed.command != "run":
+    if rest and parsed.command not in FREE:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        if parsed.command == "run":
-            _run(rest)
+        if parsed.command in FREE:
+            FREE[parsed.command](rest)
         else:
             parsed.act(parsed)
         if sys.stdout is not None:  # as it is where the caller closed it
@@ -70,6 +70,12 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         None,
         "run an experiment: train what is missing, print the table and verdicts, draw the figure",
+        add_help=False,
+    )
+    command(
+        "status",
+        None,
+        "how far an experiment's runs have come, on all machines: done, running, failed, waiting",
         add_help=False,
     )
     figures = command(
@@ -192,19 +198,31 @@ def _list(parsed: Parsed) -> None:
 
 
 def _run(words: list[str]) -> None:
+    from .running import main
+
+    main(*_named("run", "[--share K/N] [--record] ", words))
+
+
+def _status(words: list[str]) -> None:
+    from .running import show_status
+
+    show_status(*_named("status", "", words))
+
+
+FREE = {"run": _run, "status": _status}
+"""Commands whose arguments are an experiment's name and its fields."""
+
+
+def _named(command: str, options: str, words: list[str]) -> tuple[Experiment, list[str]]:
     from .report import findings, gallery
-    from .running import main as run
 
     if not words or words[0].startswith("-"):
         names = ", ".join(findings.files(gallery.checkout()))
-        print(
-            "usage: coherence run NAME [--preset PRESET] [--share K/N] [--record] "
-            "[--FIELD VALUE ...]"
-        )
+        print(f"usage: coherence {command} NAME [--preset PRESET] {options}[--FIELD VALUE ...]")
         print(f"`coherence run NAME --help` lists an experiment's fields. There is {names}.")
         raise SystemExit(0 if {"-h", "--help"} & set(words) else 2)
     name, *arguments = words
-    run(_experiment(name), arguments)
+    return _experiment(name), arguments
 
 
 def _figures(parsed: Parsed) -> None:

@@ -69,7 +69,7 @@ class Grid:
                 opened.append(runs.Run.open(place, plain(arm), seed=seed))
             progress(sum(run.done for run in opened) * run_steps(arm))
             if not all(run.done for run in opened):
-                (_compute if _is_computed(arm) else _train)(arm, opened, progress, say)
+                _train_missing(arm, opened, progress, say)
         finally:
             for run in opened:
                 run.close()
@@ -115,6 +115,18 @@ class Bar:
 def run_steps(arm: Any) -> int:
     """Steps of a run with these settings; 1 of what is not trained step by step."""
     return 1 if _is_computed(arm) else arm.steps
+
+
+def _train_missing(arm: Any, opened: Sequence[runs.Run], progress: Progress, say: Say) -> None:
+    try:
+        (_compute if _is_computed(arm) else _train)(arm, opened, progress, say)
+    except runs.RunBusy:  # another process has taken over
+        raise
+    except Exception as error:
+        for run in opened:
+            if not run.done:
+                run.fail(error)
+        raise
 
 
 def _is_computed(arm: Any) -> bool:

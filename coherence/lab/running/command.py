@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from coherence.lab import runs
 from coherence.lab.experiment import Experiment, check_begun, perform, prepare
-from coherence.lab.grid import Bar
+from coherence.lab.grid import Bar, Grid
 from coherence.lab.report import gallery
 from coherence.lab.report.findings import run_id
 from coherence.lab.report.tables import verdict_table
@@ -23,6 +23,7 @@ from coherence.lab.settings import Setting, apply_flags, check, explain, variant
 from coherence.lab.training import compilation_cache
 
 from .shares import Share, read_share, share_of
+from .status import states, summary
 
 DEFAULT_PRESET = "cpu"
 SMOKE = "smoke"  # shows that everything works: compiled and drawn quickly
@@ -82,7 +83,7 @@ def main(experiment: Experiment, arguments: Sequence[str]) -> None:
 
 
 def read(experiment: Experiment, arguments: Sequence[str]) -> Asked:
-    """The settings, the folder and the rest that arguments of `coherence run NAME` ask for.
+    """The settings, the folder and the rest that a command line asks for.
 
     Raises:
         ValueError: an unknown preset, no share, settings of which there are no runs.
@@ -120,6 +121,17 @@ def read(experiment: Experiment, arguments: Sequence[str]) -> Asked:
     experiment.grid(settings)  # refuses settings before a folder is named
     folder = runs.root() / experiment.name / variant(own.preset, settings, default)
     return Asked(own.preset, settings, folder, own.record, share)
+
+
+def show_status(experiment: Experiment, arguments: Sequence[str]) -> None:
+    """Print how far the runs of an experiment have come; arguments are those of `main`.
+
+    Raises:
+        ValueError: an unknown preset, settings of which there are no runs.
+    """
+    asked = read(experiment, arguments)
+    grid = Grid(experiment.grid(asked.settings), asked.settings.seeds, asked.folder)
+    print(f"{experiment.name} -> {asked.folder}\n{summary(grid, states(grid))}")
 
 
 def train_share(experiment: Experiment, settings: Any, folder: Path, share: Share) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import load_arrays, save_arrays
-from .files import Damaged, check_writable, read_json, to_json, write_json
+from .files import Damaged, check_writable, read_json, to_json, write_json, write_text
 from .identity import check_same, check_unused, now, provenance
 from .locks import Lock
 from .record_file import RecordFile, fingerprint
@@ -106,7 +108,7 @@ class Run:
             else:
                 check_unused(path)
                 run = cls(path, config, seed, {**manifest, "format": FORMAT, "seed": seed})
-            for leftover in path.glob(".*.tmp"):
+            for leftover in (*path.glob(".*.tmp"), *path.glob("error.log")):
                 leftover.unlink()
             write_json(path / "manifest.json", run.manifest)
             if not (path / "config.json").exists():  # last: with it the folder is a run
@@ -322,6 +324,12 @@ class Run:
         done = {"finished": now(), "summary": summary or {}, "metrics": metrics}
         write_json(self.path / "DONE", done)
         self.close()
+
+    def fail(self, error: BaseException) -> None:
+        """Leave the error as `error.log` to those who look; opening the run again removes it."""
+        self._check_open()
+        with contextlib.suppress(OSError):  # the error is raised; the disk may be why
+            write_text(self.path / "error.log", "".join(traceback.format_exception(error)))
 
     def reopen(self) -> None:
         """Make a finished run one that can be gone on with, from its last checkpoint.
