@@ -63,8 +63,21 @@ class Coordinates(abc.ABC):
         The scale is one or a power of two, so that nothing is rounded. It broadcasts to `shape`.
         """
 
-    def _scale(self, largest):
-        """One, unless 4 m values as large as the `largest` finite one overflow."""
+    @property
+    @abc.abstractmethod
+    def peak(self):
+        """A bound of the magnitudes of the values; nan or infinite where they may be.
+
+        One pass: what nan and infinities need is done where this is not finite.
+        """
+
+    def _scale(self, careful):
+        """One, unless 4 m values as large as the largest finite one overflow.
+
+        That is the `peak`, or else `careful()`.
+        """
+        peak = self.peak
+        largest = lax.cond(jnp.all(jnp.isfinite(peak)), lambda: peak, careful)
         wide = jnp.finfo(accumulator(self.dtype))
         too_large = largest > float(wide.max) / (4 * self.m)
         return jnp.where(too_large, 0.5 ** (4 * self.m).bit_length(), 1).astype(self.dtype)
@@ -106,8 +119,12 @@ class Formed(Coordinates):
         return self.values.dtype
 
     def scaled(self):
-        scale = self._scale(_largest(self.values, 0)[0])
+        scale = self._scale(lambda: _largest(self.values, 0)[0])
         return Formed(self.values * scale, self.mask), scale
+
+    @property
+    def peak(self):
+        return jnp.max(jnp.abs(self.values.astype(accumulator(self.dtype))), 0)
 
     def rows(self, start=0, size=None):
         part = self.values if size is None else lax.dynamic_slice_in_dim(self.values, start, size)
@@ -138,11 +155,10 @@ class Formed(Coordinates):
         The branch keeps XLA from compiling, and running, what made the result once for each part of
         it that is used: too much of many examples, and cheaper than a pass of its own of a few.
         """
-        spoiled = jnp.any(jnp.isnan(self.values), 0)
-        marked = lambda result: jnp.where(spoiled, jnp.nan, result)
+        marked = lambda result: jnp.where(jnp.any(jnp.isnan(self.values), 0), jnp.nan, result)
         if self.m <= _FEW:
             return marked(result)
-        return lax.cond(jnp.any(spoiled), marked, lambda result: result, result)
+        return lax.cond(jnp.all(jnp.isfinite(self.peak)), lambda result: result, marked, result)
 
     def without_masked(self):
         """Masked examples as nan, which no comparison finds."""
@@ -179,8 +195,15 @@ class Products(Coordinates):
         return jnp.result_type(self.inputs, self.cotangents)
 
     def scaled(self):
-        scale = self._scale(_largest(self.inputs, (1, 2)) * _largest(self.cotangents, (1, 2)))
+        careful = lambda: _largest(self.inputs, (1, 2)) * _largest(self.cotangents, (1, 2))
+        scale = self._scale(careful)
         return dataclasses.replace(self, inputs=self.inputs * scale), scale
+
+    @property
+    def peak(self):
+        wide = lambda x: x.astype(accumulator(x.dtype))
+        peak = lambda x: jnp.max(jnp.abs(wide(x)), (1, 2), keepdims=True)
+        return peak(self.inputs) * peak(self.cotangents)
 
     def rows(self, start=0, size=None):
         _, k, n = self.shape
@@ -243,8 +266,8 @@ class Products(Coordinates):
                 any_a[:, :, None] | any_d[:, None, :] | (zero_by_inf > 0), jnp.nan, result
             )
 
-        finite = jnp.all(jnp.isfinite(a)) & jnp.all(jnp.isfinite(d))
-        return lax.cond(finite, lambda r: r, marked, result)
+        finite = jnp.all(jnp.isfinite(self.peak))
+        return lax.cond(finite, lambda result: result, marked, result)
 
     def without_masked(self):
         """Masked examples as nan, which no comparison finds."""
