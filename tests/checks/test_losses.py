@@ -169,6 +169,15 @@ def test_half_precision_is_judged_by_its_own_rounding():
     assert check.tolerance == pytest.approx(2**-3.5)
 
 
+def test_half_precision_between_float32_layers_counts_too():
+    """Neither a parameter nor a factor shows it."""
+    half = lambda x: x.astype(jnp.bfloat16)
+    loss = lambda p, e: jnp.sum(jnp.tanh(half(e @ p["w"])).astype(jnp.float32) ** 2)
+    check = co.check_loss(loss, {"w": zoo.normal(0, 30, 20)}, zoo.normal(1, 5, 30))
+    assert check.ok, check
+    assert check.tolerance == pytest.approx(2**-3.5)
+
+
 def test_keys_in_the_batch_and_few_examples_work():
     loss = lambda w, e: jnp.sum(jnp.tanh(e[0] * jax.random.bernoulli(e[1], 0.7, e[0].shape) @ w))
     check = co.check_loss(

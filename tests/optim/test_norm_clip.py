@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from coherence import per_example_value_and_grad
 from coherence.optim import average, norm_clip
 
 
@@ -33,6 +34,14 @@ def test_zero_gradients_stay_zero_and_count():
     g = jnp.array([[0.0, 0.0], [6.0, 8.0]])
     np.testing.assert_allclose(norm_clip(5.0).update(g, None)[0], [1.5, 2.0])
     np.testing.assert_array_equal(norm_clip(5.0).update(jnp.zeros((3, 2)), None)[0], 0)
+
+
+def test_masked_examples_neither_move_the_mean_nor_count():
+    x, keep = random(9, 5), np.arange(9) % 3 != 1
+    gradients = per_example_value_and_grad(lambda w, example: w @ example)
+    _, masked = gradients(jnp.zeros(5), x, jnp.asarray(keep))
+    got = norm_clip(2.0).update(masked, None)[0]
+    np.testing.assert_allclose(got, norm_clip(2.0).update(x[keep], None)[0], rtol=1e-6)
 
 
 def test_a_length_that_overflows_is_scaled_to_nothing():

@@ -60,27 +60,22 @@ class Coordinates(abc.ABC):
     def scaled(self):
         """(the values times a scale, the scale): small enough to be added up without overflow.
 
-        The scale is one or a power of two, so that nothing is rounded. It broadcasts to `shape`.
+        The scale is one or a power of two, so that nothing is rounded but numbers next to the
+        smallest, beside the largest. It broadcasts to `shape`.
         """
 
     @property
     @abc.abstractmethod
     def peak(self):
-        """A bound of the magnitudes of the values; nan or infinite where they may be.
+        """A bound of the magnitudes of the values; not finite where one of them is not."""
 
-        One pass: what nan and infinities need is done where this is not finite.
-        """
-
-    def _scale(self, careful):
-        """One, unless 4 m values as large as the largest finite one overflow.
-
-        That is the `peak`, or else `careful()`.
-        """
-        peak = self.peak
-        largest = lax.cond(jnp.all(jnp.isfinite(peak)), lambda: peak, careful)
-        wide = jnp.finfo(accumulator(self.dtype))
-        too_large = largest > float(wide.max) / (4 * self.m)
-        return jnp.where(too_large, 0.5 ** (4 * self.m).bit_length(), 1).astype(self.dtype)
+    def _scale(self):
+        """One, unless 4 m values as large as the `peak` overflow, or it is not finite."""
+        most = float(jnp.finfo(accumulator(self.dtype)).max) / (4 * self.m)
+        if float(jnp.finfo(self.dtype).max) <= most:
+            return jnp.ones((), self.dtype)
+        is_safe = self.peak <= most
+        return jnp.where(is_safe, 1, 0.5 ** (4 * self.m).bit_length()).astype(self.dtype)
 
     def filled(self, value, dtype):
         """`value` at every coordinate: under `shard_map` it differs where the values do."""
@@ -119,7 +114,7 @@ class Formed(Coordinates):
         return self.values.dtype
 
     def scaled(self):
-        scale = self._scale(lambda: _largest(self.values, 0)[0])
+        scale = self._scale()
         return Formed(self.values * scale, self.mask), scale
 
     @property
@@ -155,10 +150,11 @@ class Formed(Coordinates):
         The branch keeps XLA from compiling, and running, what made the result once for each part of
         it that is used: too much of many examples, and cheaper than a pass of its own of a few.
         """
-        marked = lambda result: jnp.where(jnp.any(jnp.isnan(self.values), 0), jnp.nan, result)
+        spoiled = jnp.isnan(self.peak)
+        marked = lambda result: jnp.where(spoiled, jnp.nan, result)
         if self.m <= _FEW:
             return marked(result)
-        return lax.cond(jnp.all(jnp.isfinite(self.peak)), lambda result: result, marked, result)
+        return lax.cond(jnp.any(spoiled), marked, lambda result: result, result)
 
     def without_masked(self):
         """Masked examples as nan, which no comparison finds."""
@@ -195,8 +191,7 @@ class Products(Coordinates):
         return jnp.result_type(self.inputs, self.cotangents)
 
     def scaled(self):
-        careful = lambda: _largest(self.inputs, (1, 2)) * _largest(self.cotangents, (1, 2))
-        scale = self._scale(careful)
+        scale = self._scale()
         return dataclasses.replace(self, inputs=self.inputs * scale), scale
 
     @property
@@ -275,14 +270,6 @@ class Products(Coordinates):
             return self
         inputs = jnp.where(self.mask[:, None], self.inputs, jnp.nan)
         return dataclasses.replace(self, inputs=inputs)
-
-
-def _largest(x, axes):
-    """The largest finite magnitude along the axes (kept), in at least float32."""
-    x = jnp.abs(x.astype(accumulator(x.dtype)))
-    return jnp.max(
-        jnp.where(jnp.isinf(x), 0, x), axes, initial=0, where=~jnp.isnan(x), keepdims=True
-    )
 
 
 def is_divided():
