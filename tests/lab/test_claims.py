@@ -221,6 +221,7 @@ def test_an_effect_below_its_threshold_is_not_left_to_look_like_a_success():
         == "+3.5 [-2.85, +9.85] examples (claimed: > 5)"
     )
     assert effect(judge(GREATER, [3.0], scale=SCALE)) == "+3 examples"
+    assert effect(judge(GREATER, [math.nan, 1.0], scale=SCALE)) == "-"
     assert (
         effect(judge(EXACT, [1e-7, 3e-7], scale=SCALE)) == "+2e-07 examples"
     )  # compared one by one: an interval says nothing

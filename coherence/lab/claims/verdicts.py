@@ -296,8 +296,13 @@ def holm(judgements: Sequence[Judgement]) -> list[Judgement]:
 
 
 def effect(judgement: Judgement) -> str:
-    """The effect as printed: mean, interval, unit, and the claim's threshold if it is not 0."""
+    """The effect as printed: mean, interval, unit, and the claim's threshold if it is not 0.
+
+    `-` where nothing was measured.
+    """
     claim, (mean, low, high) = judgement.claim, judgement.effect
+    if math.isnan(mean):
+        return "-"
     text = f"{mean:+.3g}"
     if claim.direction != "within" and not math.isnan(low) and low != high:
         text += f" [{low:+.3g}, {high:+.3g}]"
