@@ -102,6 +102,21 @@ def easy_and_hard(z):
         "easy generalize better than hard": accuracy[0, 0] - accuracy[2, 2],
         "hard ones do not define the boundary": accuracy[0, 1] - accuracy[2, 1],
         "reliably learned early": z["agreement"],
+        "random in between": {
+            "easy and random": accuracy[0, 0] - accuracy[1, 1],
+            "random and hard": accuracy[1, 1] - accuracy[2, 2],
+        },
+        "gaps in reverse order": {
+            "easy and random": z["gap"][1] - z["gap"][0],
+            "random and hard": z["gap"][2] - z["gap"][1],
+        },
+        "nor that of easy and hard alike": (
+            accuracy[0, 0] + accuracy[0, 2] - accuracy[2, 0] - accuracy[2, 2]
+        )
+        / 2,
+        "easy are more coherent": [
+            (z["coherence"][:, kind].mean(0) - 1) / (z["m"] - 1) for kind in (0, 2)
+        ],
     }
 
 
@@ -245,12 +260,39 @@ def medians(z):
     by_method = dict(zip(map(str, z["methods"]), ends))
     for name in ("M3", "RM3"):
         found[f"{name} memorizes less in large batches"] = by_method["SGD"] - by_method[name]
+    small, methods = z["batch_sizes"].min(), list(map(str, z["methods"]))
+    noisy, clean = (f"batch={small},noise={noise:g}" for noise in (float(z["noise"]), 0))
+    end = lambda cell, kind: dict(zip(methods, z[f"{cell}/{kind}_accuracy"][..., -1]))
+    corrupt, train, test = (end(noisy, kind) for kind in ("corrupt", "train", "test"))
+    found["RA3 memorizes like SGD"] = corrupt["SGD"] - corrupt["RA3"]
+    for name in ("M3", "RM3"):
+        less = corrupt["SGD"] - corrupt[name]
+        gaps = [train[method] - test[method] for method in ("SGD", name)]
+        unnoisy = end(clean, "test")
+        found |= {
+            f"{name} memorizes less": less,
+            f"{name} overfits less": gaps[0] - gaps[1],
+            f"{name} ends better on test": test[name] - test["SGD"],
+            f"{name} loses little on clean labels": unnoisy["SGD"] - unnoisy[name],
+            f"{name} needs few examples of a class": less
+            - found[f"{name} memorizes less in large batches"],
+        }
     return found
 
 
 def metrics_compared(z):
     losses, m = list(z["losses"]), float(z["sample"])
-    return {
+    differ = {"cosine stiffness": "cosine_stiffness", "sign stiffness": "sign_stiffness"}
+    differ |= {"lowest cosine": "minimum_cosine", "kernel alignment": "kernel_alignment"}
+    doubled = {"disparity": "disparity", "mean GSNR": "mean_gsnr", "sharpness": "sharpness"}
+    separate = {}
+    for names, change in ((differ, lambda x: x), (doubled, np.log2)):
+        for label, name in names.items():
+            true, random = (change(z[f"{arm}/{name}"].astype(float)) for arm in ("real", "random"))
+            separate[f"{label} separates"] = {
+                f"{level:g} nats": (true - random)[:, losses.index(level)] for level in z["levels"]
+            }
+    return separate | {
         f"m-coherence separates at {level:g}": [
             (z[f"{arm}/m_coherence"][:, losses.index(level)].astype(float) - 1) / (m - 1)
             for arm in ("real", "random")
@@ -260,8 +302,13 @@ def metrics_compared(z):
 
 
 def width(z):
-    place = {0.35: 8}[0.35]
-    return {
+    place, m = 8, float(z["m"])  # 0.35 nats
+    ends, coherent = z["widths"][[-1, 0]], {}
+    for how, words in (("standard", "standard parametrization"), ("mu", "maximal update")):
+        for level, at in ((1.5, 2), (0.65, 6)):
+            pair = [(z[f"{how}-{end}/m_coherence"][:, at] - 1) / (m - 1) for end in ends]
+            coherent[f"wider is more coherent at {level:g}, {words}"] = pair
+    return coherent | {
         f"wider generalizes better, {words}": z[f"{how}-{z['widths'][-1]}/test_accuracy"][:, place]
         - z[f"{how}-{z['widths'][0]}/test_accuracy"][:, place]
         for how, words in (("standard", "standard parametrization"), ("mu", "maximal update"))
@@ -313,11 +360,137 @@ def regularizers(z):
     }
 
 
+def noise_features(z):
+    m, arms = float(z["m"]), [f"features={k}" for k in z["features"]]
+
+    def at(arm, name, level):
+        return crossings(z[f"{arm}/train_loss"], z[f"{arm}/{name}"].astype(float), level)
+
+    accuracy = {arm: at(arm, "test_accuracy", 0.2) for arm in arms}
+    gain = {
+        arm: at(f"{arm},l1", "test_accuracy", 0.2) - accuracy[arm] for arm in (arms[0], arms[-1])
+    }
+    pairs = list(itertools.pairwise(arms))
+    unbiased = lambda arm, level: (at(arm, "m_coherence", level) - 1) / (m - 1)
+    found = {
+        f"useless features lower coherence at {level:g}": {
+            f"{a} to {b}": [unbiased(a, level), unbiased(b, level)] for a, b in pairs
+        }
+        for level in (1.0, 0.2)
+    }
+    return found | {
+        "useless features lower test accuracy": {
+            f"{a} to {b}": accuracy[a] - accuracy[b] for a, b in pairs
+        },
+        "L1 restores test accuracy": gain[arms[-1]],
+        "L1 restores half of it or more": gain[arms[-1]]
+        - (accuracy[arms[0]] - accuracy[arms[-1]]) / 2,
+        "L1 does so because of the useless features": gain[arms[-1]] - gain[arms[0]],
+        "L1 restores coherence": [unbiased(f"{arms[-1]},l1", 0.2), unbiased(arms[-1], 0.2)],
+    }
+
+
+def trees(z):
+    m, half = float(z["batch_size"]), list(z["noise"]).index(0.5)
+    shares = [f"{a:.0%} to {b:.0%}" for a, b in zip(z["noise"], z["noise"][1:])]
+    sizes, alphas = z["shapes"][:, :, 0, 0], (z["m_coherence"][..., 2] - 1) / (m - 1)
+    leaf, c = list(z["leaf"]).index(8), list(z["c"]).index(4)
+    grown = z["trees"][:, :, leaf, 3] - z["trees"][:, :, 0, 3]
+    pulled = z["ends"][:, c, :, 3] - z["ends"][:, 0, :, 3]
+    return {
+        "leaves shrink with noise": {
+            share: np.log2(sizes[i]) - np.log2(sizes[i + 1]) for i, share in enumerate(shares)
+        },
+        "coherence falls with noise": {
+            share: [alphas[i], alphas[i + 1]] for i, share in enumerate(shares)
+        },
+        "trees: many restore accuracy": grown[half],
+        "trees: because of noise": grown[half] - grown[0],
+        "networks: many restore accuracy": pulled[1],
+        "networks: because of noise": pulled[1] - pulled[0],
+    }
+
+
+def generative_vs_discriminative(z):
+    errors = np.array([z[f"{name}/error"][..., [0, -1]].mean(0) for name in z["sets"]], float)
+    bayes, logistic, penalized = errors[:, 0], errors[:, 2], errors[:, 3]  # [set, few or many]
+    few, many = logistic[:, 0] - bayes[:, 0], bayes[:, 1] - logistic[:, 1]
+    return {
+        "naive Bayes leads with few examples": few,
+        "logistic regression leads with many": many,
+        "the curves cross": 1.0 * ((few > 0) & (many > 0)),
+        "the lead outlives a penalty": penalized[:, 0] - bayes[:, 0],
+    }
+
+
+def circles(z):
+    far = {arm: z[f"{arm}/distance"] for arm in ("AE", "VAE", "ConvVAE")}
+    normal = {arm: z[f"{arm}/from_normal"] for arm in far}
+    doublings = lambda a, b: np.log2(a) - np.log2(b)
+    return {
+        "ConvVAE: z is the radius": z["ConvVAE/spearman"],
+        "z becomes normal": {
+            "AE to VAE": normal["AE"] - normal["VAE"],
+            "VAE to ConvVAE": normal["VAE"] - normal["ConvVAE"],
+        },
+        "VAE: samples nearer to circles than the AE's": doublings(far["AE"], far["VAE"]),
+        "ConvVAE: samples nearer than the VAE's": doublings(far["VAE"], far["ConvVAE"]),
+        "VAE: samples nearer even if the AE's z is fitted": doublings(
+            z["AE/fitted_distance"], far["VAE"]
+        ),
+        "AE: anomalies reconstruct badly": dict(
+            zip(("square", "cross", "disc", "noise"), z["AE/anomaly"].T)
+        ),
+    }
+
+
+def digit_vaes(z):
+    order = np.argsort(z["betas"])
+    betas, kl, error = z["betas"][order], z["test_kl"][:, order], z["test_reconstruction"][:, order]
+    names = [f"beta {a:g} to {b:g}" for a, b in itertools.pairwise(betas)]
+    elbo, unit = -(kl + error), list(betas).index(1)
+    return {
+        "the digit asked for is drawn": z["recognized"].mean(1),
+        "the label improves the bound": z["elbo"][:, 1] - z["elbo"][:, 0],
+        "the label tells at most ln 10": z["bounds"][:, 1, 1] - z["bounds"][:, 0, 1] - np.log(10),
+        "told the label, codes say less of it": z["code_accuracy"][:, 0] - z["code_accuracy"][:, 1],
+        "KL falls with beta": {
+            name: np.log2(kl[:, i]) - np.log2(kl[:, i + 1]) for i, name in enumerate(names)
+        },
+        "reconstruction suffers with beta": {
+            name: error[:, i + 1] - error[:, i] for i, name in enumerate(names)
+        },
+        "beta 1 has the best bound": {
+            f"beta {beta:g}": elbo[:, unit] - elbo[:, i]
+            for i, beta in enumerate(betas)
+            if i != unit
+        },
+    }
+
+
+def depth(z):
+    m, levels, found = float(z["m"]), list(z["levels"]), {}
+    for kind, words in (("mlp", "MLP"), ("linear", "linear network")):
+        depths = z[f"depths/{kind}"][[-1, 0]]
+        for level, large in ((1.8, ""), (1.2, ""), (1.2, "-large")):
+            pair = [
+                (z[f"{kind}-{end}{large}/m_coherence"][:, levels.index(level)] - 1) / (m - 1)
+                for end in depths
+            ]
+            which = ", large step" if large else ""
+            found[f"deeper {words}s are more coherent at {level:g}{which}"] = pair
+        inside = [i for i, level in enumerate(levels) if 1.2 <= level <= 1.8]
+        deep, shallow = (z[f"{kind}-{end}/main_share"][:, inside].mean(1) for end in depths)
+        found[f"deeper {words}s follow the main direction"] = deep - shallow
+    return found
+
+
 AGAIN = {
     function.__name__: function
     for function in (
         *(real_vs_random, batch_and_rate, easy_and_hard, evolution, gap_bound, label_noise),
         *(medians, metrics_compared, width, winsorization, classifiers_compared, regularizers),
+        *(noise_features, trees, generative_vs_discriminative, circles, digit_vaes, depth),
     )
 }
 RECORDED = [name for name in gallery.names(ROOT) if gallery.stem(name) in AGAIN]
