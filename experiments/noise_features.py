@@ -19,16 +19,17 @@ from coherence.lab.analysis import (
     parameter_count,
     single,
     stacked,
+    stacked_parts,
     tabulate,
     under,
 )
-from coherence.lab.settings import MLP, soft_threshold
+from coherence.lab.settings import MLP, Probing, soft_threshold
 from coherence.lab.training.classification import Classification
+from coherence.probes.schedules import LogSpaced
 
 PIXELS = 64
 LEVELS = (2.0, 1.5, 1.0, 0.7, 0.5, 0.4, 0.3, 0.25, 0.2)  # nats; log 10 = 2.3 at chance
 EARLY, LATE = 1.0, 0.2
-CURVES = ("test_accuracy", "m_coherence", "m_coherence_in_use", "pixels_in_use", "noise_in_use")
 
 
 @dataclass(frozen=True)
@@ -65,37 +66,27 @@ class NoisyDigits:
         )
 
 
+def sifted(view):
+    """Coherence, of all weights and of those in use, and which share of the inputs' is in use."""
+    first = view.params["params"]["hidden_0"]["kernel"] != 0
+    noise = first[PIXELS:] if len(first) > PIXELS else 0.0 * first
+    in_use = {"pixels_in_use": first[:PIXELS].mean(), "noise_in_use": noise.mean()}
+    return {**coherences(view.params, view.few), **in_use}
+
+
+FIXED = Probing(m=300, quantities=(sifted,), groups="none", when=LogSpaced(16), stream=6)
+
+
 @dataclass(frozen=True)
 class Sifting(Classification):
-    """A classifier whose random inputs are drawn anew for every seed.
-
-    Also measured is the coherence of the weights in use.
-    """
+    """A classifier whose random inputs are drawn anew for every seed."""
 
     data: NoisyDigits = NoisyDigits()
     model: MLP = MLP(64)
     steps: int = 1500
     points_per_decade: int = 16
-    probes: tuple = ()
+    probes: tuple[Probing, ...] = (FIXED,)
     track_batches: bool = False
-    sample: int = 300
-    """m: training examples whose gradients are looked at, the same ones throughout."""
-
-    def build(self, seed):
-        from coherence import per_example_value_and_grad
-
-        problem = super().build(seed)
-        order = np.random.default_rng([seed, 6]).permutation(len(problem.data["corrupt"]))
-
-        def measure(params, arrays):
-            sample = tuple(array[arrays["fixed"]] for array in arrays["train"])
-            _, gradients = per_example_value_and_grad(problem.loss)(params, sample)
-            first = params["params"]["hidden_0"]["kernel"] != 0
-            noise = first[PIXELS:].mean() if self.data.features else 0.0 * first.mean()
-            in_use = {"pixels_in_use": first[:PIXELS].mean(), "noise_in_use": noise}
-            return {**coherences(params, gradients), **in_use}
-
-        return problem.extended(measure=measure, data={"fixed": order[: self.sample]})
 
 
 def coherences(params, gradients):
@@ -129,8 +120,9 @@ class Settings:
     seeds: int = 8
 
 
-_SMALL = Sifting(data=NoisyDigits(examples=150), model=MLP(16), steps=40, sample=40)
-_LARGE = Sifting(data=NoisyDigits(examples=1000), model=MLP(2048), steps=20_000, sample=1000)
+_FEW, _MANY = (replace(FIXED, m=m, few=m) for m in (40, 1000))
+_SMALL = Sifting(data=NoisyDigits(examples=150), model=MLP(16), steps=40, probes=(_FEW,))
+_LARGE = Sifting(data=NoisyDigits(examples=1000), model=MLP(2048), steps=20_000, probes=(_MANY,))
 PRESETS = {
     "smoke": Settings(_SMALL, features=(32,), seeds=2),
     "tuning": Settings(Sifting(data=NoisyDigits(held_out=True)), seeds=2),
@@ -161,12 +153,14 @@ def record(settings, runs):
     arrays = {
         "features": np.array(settings.features),
         "levels": np.array(LEVELS),
-        "m": settings.run.sample,
+        "m": settings.run.probes[0].m,
         "l1": settings.l1,
     }
     for arm, seeds in runs.items():
-        curves = single(stacked(seeds, "train_loss", *CURVES))
-        arrays |= under(arm, {**curves, "parameters": parameter_count(seeds[0])})
+        curves = stacked(seeds, "train_loss", "test_accuracy")
+        parts, values = stacked_parts(seeds, "train/sifted")
+        curves |= dict(zip(parts, np.moveaxis(values, -1, 0)))
+        arrays |= under(arm, {**single(curves), "parameters": parameter_count(seeds[0])})
     return arrays
 
 
