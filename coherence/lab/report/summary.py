@@ -39,8 +39,8 @@ BEGIN, END = "<!-- coherence claims --write -->", "<!-- end -->"
 
 _RULES = """\
 **Symbols**: ✓ reproduced, ✗ not reproduced, ○ inconclusive, which is a result. Effects are means
-over seeds with 95 % intervals; {seeds}. Units: a *doubling* is a factor of 2, a *decade* one of 10.
-*Unbiased alpha* is alpha without the floor of 1/m that any sample of m has.
+over seeds, or data sets, with 95 % intervals. Units: a *doubling* is a factor of 2, a *decade* one
+of 10. *Unbiased alpha* is alpha without the floor of 1/m that any sample of m has.
 
 **Rules.** A claim stands in a file before its run (`experiments/claims/`); the recording keeps its
 digest, and a claim changed later says *changed after the recording*. A verdict rests on Student's t
@@ -148,8 +148,9 @@ def _checks(judgements: Sequence[Judgement]) -> str:
 def _cell(judgement: Judgement | None) -> str:
     if judgement is None:
         return ""
-    seeds = f"{judgement.n} seed{'s' * (judgement.n != 1)}"
-    return f"{SYMBOLS[judgement.verdict]} {effect(judgement)}, {seeds}"
+    unit = "data set" if "one value a data set" in judgement.claim.statistic else "seed"
+    values = f"{judgement.n} {unit}{'s' * (judgement.n != 1)}"
+    return f"{SYMBOLS[judgement.verdict]} {effect(judgement)}, {values}"
 
 
 def groups(summary: Summary) -> Iterator[tuple[str, list[Row]]]:
@@ -193,9 +194,7 @@ def page(summary: Summary, date: str) -> str:
         )
     names = list(dict.fromkeys(gallery.stem(r.name) for r in summary.recordings))
     pages = ",\n".join(f"[{name}](reproducing/{name}.md)" for name in names)
-    numbers = sorted({j.n for j in judgements if j.claim.direction != "within"})
-    seeds = f"values a row: {', '.join(map(str, numbers))}, one a seed or a data set"
-    return "\n\n".join([*parts, _RULES.format(pages=pages, seeds=seeds)]) + "\n"
+    return "\n\n".join([*parts, _RULES.format(pages=pages)]) + "\n"
 
 
 def _wrapped(sentence: str) -> str:
