@@ -79,11 +79,11 @@ class Grid:
 class Bar:
     """The progress of an experiment on the terminal; a context."""
 
-    def __init__(self, name: str, total: int):
+    def __init__(self, name: str, total: int, leave: bool = True):
         from tqdm import tqdm
 
         self._name, self._said = name, set[str]()
-        options = {"unit_scale": True, "mininterval": 0.5, "dynamic_ncols": True}
+        options = {"unit_scale": True, "mininterval": 0.5, "dynamic_ncols": True, "leave": leave}
         self._bar = tqdm(total=total, unit="step", **options)
 
     def __enter__(self) -> Bar:

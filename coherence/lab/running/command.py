@@ -2,50 +2,38 @@
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import json
 import math
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from coherence.lab import runs
 from coherence.lab.experiment import Experiment, check_begun, perform, prepare
 from coherence.lab.grid import Bar, Grid
 from coherence.lab.report import gallery
 from coherence.lab.report.findings import run_id
 from coherence.lab.report.tables import verdict_table
 from coherence.lab.runs.files import replacing
-from coherence.lab.settings import Setting, apply_flags, check, explain, variant
+from coherence.lab.settings import check
 from coherence.lab.training import compilation_cache
 
-from .shares import Share, read_share, share_of
+from .arguments import DEFAULT_PRESET, read
+from .shares import Share, share_of
 from .status import states, summary
 
-DEFAULT_PRESET = "cpu"
 SMOKE = "smoke"  # shows that everything works: compiled and drawn quickly
 COMMIT_LIMIT = 100_000  # bytes of recorded arrays a repository should carry for one figure
-
-
-class Asked(NamedTuple):
-    """What a command line asks for."""
-
-    preset: str
-    settings: Any
-    folder: Path
-    record: bool
-    share: Share | None
 
 
 def main(experiment: Experiment, arguments: Sequence[str]) -> None:
     """Train what is missing, print table and verdicts, draw the figure; or train a share only.
 
-    Arguments are `[--preset PRESET] [--record] [--share K/N] [--FIELD VALUE ...]`. With `--record`
-    the recorded arrays become those of the committed figure and of `coherence claims`. With
-    `--share` those runs are trained that are this process's, and nothing else is done.
+    Arguments are `[--preset PRESET] [--record] [--share K/N | --workers N] [--FIELD VALUE ...]`.
+    With `--record` the recorded arrays become those of the committed figure and of `coherence
+    claims`. With `--share` those runs are trained that are this process's, and nothing else is
+    done. With `--workers` so many processes train side by side.
 
     Raises:
         ValueError: an unknown preset or no share, or a run folder that holds other settings.
@@ -66,6 +54,10 @@ def main(experiment: Experiment, arguments: Sequence[str]) -> None:
             "two cores share it",
             flush=True,
         )
+    if asked.workers > 1:
+        from .team import train_by_workers
+
+        train_by_workers(experiment, settings, folder, arguments, asked.workers)
     recorded = perform(experiment, settings, folder)
     judgements = experiment.judgements(
         recorded, run_id(folder / "recorded.npz", f"{experiment.name}/{folder.name}")
@@ -80,47 +72,6 @@ def main(experiment: Experiment, arguments: Sequence[str]) -> None:
     )
     suffixes = ", ".join(path.suffix for path in others)
     print(f"figure: {png} (also {suffixes}; the CSV has its data)")
-
-
-def read(experiment: Experiment, arguments: Sequence[str]) -> Asked:
-    """The settings, the folder and the rest that a command line asks for.
-
-    Raises:
-        ValueError: an unknown preset, no share, settings of which there are no runs.
-        SystemExit: an unknown field, or a value of another type; or help was asked for.
-    """
-    parser = argparse.ArgumentParser(
-        f"coherence run {experiment.name}", add_help=False, allow_abbrev=False
-    )
-    parser.add_argument("--preset", default=DEFAULT_PRESET)
-    parser.add_argument("--record", action="store_true")
-    parser.add_argument("--share", metavar="K/N")
-    own, words = parser.parse_known_args(arguments)
-    if own.preset not in experiment.presets:
-        raise ValueError(
-            f"{experiment.name} has no preset {own.preset!r}: "
-            f"there is {', '.join(experiment.presets)}."
-        )
-    share = None if own.share is None else read_share(own.share, os.environ)
-    if share is not None and own.record:
-        raise ValueError(
-            "--record keeps what is made of all runs, and a share trains some. When all shares are "
-            f"done: coherence run {experiment.name} --record."
-        )
-    default = experiment.presets[own.preset]
-    if {"-h", "--help"} & set(words):
-        print(
-            f"presets: {', '.join(experiment.presets)} (--preset, {DEFAULT_PRESET} if not given); "
-            f"below, the values of {own.preset}.\n"
-            "--share K/N trains one of N shares of the runs and nothing else; --record keeps the "
-            f"arrays of the figure.\n\nTo choose from:\n{explain(type(default))}\n"
-        )
-    settings = apply_flags(
-        default, qualified(default, words), f"{experiment.name} --preset {own.preset}"
-    )
-    experiment.grid(settings)  # refuses settings before a folder is named
-    folder = runs.root() / experiment.name / variant(own.preset, settings, default)
-    return Asked(own.preset, settings, folder, own.record, share)
 
 
 def show_status(experiment: Experiment, arguments: Sequence[str]) -> None:
@@ -177,29 +128,6 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{5 * math.ceil(seconds / 5)} s"
     return f"{math.ceil(seconds / 60)} min"
-
-
-def qualified(settings: Any, arguments: Sequence[str]) -> list[str]:
-    """Flags with the whole path of their field, which is needed where several have its name.
-
-    `--steps` becomes `--run.steps` if only `run` has such a field.
-    """
-    own = {field.name for field in dataclasses.fields(settings)}
-    nested: dict[str, list[str]] = {}
-    for name in own:
-        part = getattr(settings, name)
-        if dataclasses.is_dataclass(part) and not isinstance(part, Setting):
-            for field in dataclasses.fields(part):
-                nested.setdefault(field.name, []).append(f"{name}.{field.name}")
-
-    def whole(word):
-        flag, equals, value = word.removeprefix("--").partition("=")
-        paths = nested.get(flag.replace("-", "_"), [])
-        if not word.startswith("--") or flag.replace("-", "_") in own or len(paths) != 1:
-            return word
-        return f"--{paths[0].replace('_', '-')}{equals}{value}"
-
-    return [whole(word) for word in arguments]
 
 
 def _commit(recorded: Path, target: Path) -> None:

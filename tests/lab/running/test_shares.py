@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -182,3 +183,16 @@ def test_a_share_records_nothing(capsys, monkeypatch):
     with pytest.raises(SystemExit, match="2"):
         cli.main(["run", "toy", "--share", "1/4", "--record"])
     assert "When all shares are done: coherence run toy --record." in capsys.readouterr().err
+
+
+def test_the_job_of_the_guide_says_its_number_twice_alike():
+    yaml = pytest.importorskip("yaml")
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "scaling.md").read_text(), re.S)
+    spec = yaml.safe_load(text)["spec"]
+    (container,) = spec["template"]["spec"]["containers"]
+    indices = range(spec["completions"])
+    shares = [
+        read_share(container["command"][-1], {"JOB_COMPLETION_INDEX": str(index)})
+        for index in indices
+    ]
+    assert shares == [Share(index + 1, len(indices)) for index in indices]

@@ -1,0 +1,103 @@
+"""What the command line asks of an experiment: settings, their folder, and who trains what."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from coherence.lab import runs
+from coherence.lab.experiment import Experiment
+from coherence.lab.settings import Setting, apply_flags, explain, variant
+
+from .shares import Share, read_share
+
+DEFAULT_PRESET = "cpu"
+
+
+class Asked(NamedTuple):
+    """What a command line asks for."""
+
+    preset: str
+    settings: Any
+    folder: Path
+    record: bool
+    share: Share | None
+    workers: int
+
+
+def read(experiment: Experiment, arguments: Sequence[str]) -> Asked:
+    """The settings, the folder and the rest that a command line asks for.
+
+    Raises:
+        ValueError: an unknown preset, no share, settings of which there are no runs.
+        SystemExit: an unknown field, or a value of another type; or help was asked for.
+    """
+    parser = argparse.ArgumentParser(
+        f"coherence run {experiment.name}", add_help=False, allow_abbrev=False
+    )
+    parser.add_argument("--preset", default=DEFAULT_PRESET)
+    parser.add_argument("--record", action="store_true")
+    parser.add_argument("--share", metavar="K/N")
+    parser.add_argument("--workers", metavar="N", default="1")
+    own, words = parser.parse_known_args(arguments)
+    if own.preset not in experiment.presets:
+        raise ValueError(
+            f"{experiment.name} has no preset {own.preset!r}: "
+            f"there is {', '.join(experiment.presets)}."
+        )
+    share = None if own.share is None else read_share(own.share, os.environ)
+    if share is not None and own.record:
+        raise ValueError(
+            "--record keeps what is made of all runs, and a share trains some. When all shares are "
+            f"done: coherence run {experiment.name} --record."
+        )
+    if not re.fullmatch("[1-9][0-9]{0,3}", own.workers):
+        raise ValueError(f"--workers: how many processes, at least 1, got {own.workers!r}.")
+    if share is not None and own.workers != "1":
+        raise ValueError(
+            "--share and --workers: a share is one process's. Say --workers alone on one machine, "
+            "--share alone in each of several processes."
+        )
+    default = experiment.presets[own.preset]
+    if {"-h", "--help"} & set(words):
+        print(
+            f"presets: {', '.join(experiment.presets)} (--preset, {DEFAULT_PRESET} if not given); "
+            f"below, the values of {own.preset}.\n"
+            "--workers N trains with N processes; --share K/N trains one of N shares of the runs "
+            "and nothing else; --record keeps the arrays of the figure.\n\n"
+            f"To choose from:\n{explain(type(default))}\n"
+        )
+    settings = apply_flags(
+        default, qualified(default, words), f"{experiment.name} --preset {own.preset}"
+    )
+    experiment.grid(settings)  # refuses settings before a folder is named
+    folder = runs.root() / experiment.name / variant(own.preset, settings, default)
+    return Asked(own.preset, settings, folder, own.record, share, int(own.workers))
+
+
+def qualified(settings: Any, arguments: Sequence[str]) -> list[str]:
+    """Flags with the whole path of their field, which is needed where several have its name.
+
+    `--steps` becomes `--run.steps` if only `run` has such a field.
+    """
+    own = {field.name for field in dataclasses.fields(settings)}
+    nested: dict[str, list[str]] = {}
+    for name in own:
+        part = getattr(settings, name)
+        if dataclasses.is_dataclass(part) and not isinstance(part, Setting):
+            for field in dataclasses.fields(part):
+                nested.setdefault(field.name, []).append(f"{name}.{field.name}")
+
+    def whole(word):
+        flag, equals, value = word.removeprefix("--").partition("=")
+        paths = nested.get(flag.replace("-", "_"), [])
+        if not word.startswith("--") or flag.replace("-", "_") in own or len(paths) != 1:
+            return word
+        return f"--{paths[0].replace('_', '-')}{equals}{value}"
+
+    return [whole(word) for word in arguments]

@@ -1,0 +1,173 @@
+"""Workers end as one process does, whoever of them is killed, and end when they are asked to."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from benchmarks import kill
+from coherence.lab import cli
+from coherence.lab.experiment import collect, load
+from coherence.lab.grid import Grid
+from coherence.lab.running import arguments, team, worker
+from coherence.lab.running.status import states
+
+ROOT = Path(__file__).resolve().parents[3]
+TOY = collect(load(ROOT / "experiments" / "toy.py"))
+BROKEN = '''"""Nothing works."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    seeds: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    sleep: float = 0.0
+
+    def describe(self):
+        return "nothing"
+
+    def compute(self, seed):
+        import time
+
+        time.sleep(self.sleep)
+        raise ValueError("no such luck")
+
+
+PRESETS = {"cpu": Settings()}
+arms = lambda settings: {"broken": Fit(), "slow": Fit(sleep=600.0)}
+record = judge = table = None
+'''
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+    def at(name):
+        monkeypatch.setenv("COHERENCE_RUNS", str(tmp_path / name))
+        return tmp_path / name
+
+    return at
+
+
+@pytest.fixture
+def workers(monkeypatch):
+    """The workers that were started, to be looked at afterwards."""
+    started = []
+
+    class Noted(team._Worker):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            started.append(self)
+
+    monkeypatch.setattr(team, "_Worker", Noted)
+    return started
+
+
+def at_first_progress(monkeypatch, act):
+    """Call `act(number)` when the first worker says for the first time how far it is."""
+    take, said = team._Progress.take, []
+
+    def taken(self, number, message):
+        take(self, number, message)
+        if "arm" in message and message["steps"] > 1 and not said:
+            said.append(number)
+            act(number)
+
+    monkeypatch.setattr(team._Progress, "take", taken)
+    return said
+
+
+def test_of_two_workers_one_is_killed_and_all_ends_as_one_process_does(
+    place, monkeypatch, workers, capsys
+):
+    words = ["run", "toy", "--preset", "smoke", "--steps", "300"]
+    at_first_progress(monkeypatch, lambda number: workers[number - 1].process.kill())
+    ours = place("workers")
+    cli.main([*words, "--workers", "2"])
+    assert sorted(one.process.returncode for one in workers) == [-signal.SIGKILL, 0]
+    assert "was killed (status -9); the others take up what it has left" in capsys.readouterr().err
+    whole = place("whole")
+    cli.main(words)
+    assert kill.differences(whole, ours) == []
+    assert not list(ours.rglob(".lock*"))
+
+
+def test_an_interrupt_ends_all_workers_with_checkpoints(place, monkeypatch, workers):
+    folder = place("runs")
+    at_first_progress(monkeypatch, lambda number: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(SystemExit, match="130"):
+        cli.main(["run", "toy", "--preset", "smoke", "--steps", "20000", "--workers", "2"])
+    assert len(workers) == 2
+    ends = {one.process.poll() for one in workers}
+    assert ends <= {team.ASKED_TO_END, -signal.SIGTERM}  # the second where it had not begun
+    assert team.ASKED_TO_END in ends
+    (grid_folder,) = (folder / "toy").iterdir()
+    found = states(Grid(TOY.grid(TOY.presets["smoke"]), 1, grid_folder))
+    assert {state.state for state in found} <= {"stopped", "waiting"}
+    assert any(state.step for state in found)
+
+
+def test_an_error_ends_all_workers_and_is_said(tmp_path, monkeypatch, workers):
+    (tmp_path / "experiments" / "claims").mkdir(parents=True)
+    (tmp_path / "experiments" / "broken.py").write_text(BROKEN)
+    (tmp_path / "experiments" / "claims" / "broken.toml").write_text("sources = {}\nclaims = []\n")
+    monkeypatch.setenv("COHERENCE_RUNS", str(tmp_path / "runs"))
+    broken = collect(load(tmp_path / "experiments" / "broken.py"))
+    asked = arguments.read(broken, [])
+    with pytest.raises(RuntimeError, match=r"worker 1: no such luck"):
+        team.train_by_workers(broken, asked.settings, asked.folder, [], 2)
+    assert [one.process.poll() for one in workers] == [2, -signal.SIGTERM]
+    grid = Grid(broken.grid(asked.settings), 2, asked.folder)
+    assert states(grid)[0].error == "ValueError: no such luck"
+
+
+def test_a_worker_looks_at_every_unit_its_own_first():
+    grid = Grid(TOY.grid(TOY.presets["smoke"]), 3, Path("nowhere"))
+    orders = [worker.in_turn(grid, number, 4) for number in (1, 2, 3, 4)]
+    assert len({order[0] for order in orders}) == 4
+    for order in orders:
+        assert sorted(order) == sorted(grid.units())
+
+
+def test_workers_share_the_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 5, 7}, raising=False)
+    environment = {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "9"}
+    assert [place[worker.CORES] for place in team.placements(2, environment)] == ["0,1", "2,5,7"]
+    places = team.placements(7, environment)
+    assert {core for place in places for core in place[worker.CORES].split(",")} == set("01257")
+    assert {place["MKL_NUM_THREADS"] for place in places} == {"1"}
+    assert not any("OMP_NUM_THREADS" in place for place in places)
+
+
+def test_each_worker_gets_a_gpu():
+    several = {"CUDA_VISIBLE_DEVICES": "4, GPU-ab,6"}
+    assert team.placements(2, several) == [
+        {"CUDA_VISIBLE_DEVICES": "4"},
+        {"CUDA_VISIBLE_DEVICES": "GPU-ab"},
+    ]
+    with pytest.raises(ValueError, match=r"--workers 4: there are 3 GPUs, and each worker takes"):
+        team.placements(4, several)
+    assert len(team.placements(4, {**several, "JAX_PLATFORMS": "cpu"})) == 4
+    assert team._gpus({"CUDA_VISIBLE_DEVICES": ""}) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--workers", "0"], "--workers: how many processes, at least 1, got '0'."),
+        (["--workers", "two"], "--workers: how many processes, at least 1, got 'two'."),
+        (["--workers", "2", "--share", "1/2"], "--share and --workers: a share is one process's."),
+    ],
+)
+def test_no_number_of_workers_names_the_way_out(place, capsys, words, message):
+    place("runs")
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["run", "toy", *words])
+    assert message in capsys.readouterr().err
