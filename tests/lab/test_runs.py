@@ -223,6 +223,22 @@ def test_a_damaged_line_in_the_middle_is_no_torn_one(run, line):
             read()
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ['{"step": 0}', '{"step": 1},{"step": 2}'],
+        ['{"step": 0}, {"step": 1}', "{}"],
+        ['{"step": 0, "a": {"b": 1', '"c": 2}}'],
+        ['[{"step": 0}', '{"step": 1}]'],
+        ['{"step": 0}', '{"step": true, "loss": 1]'],
+    ],
+)
+def test_lines_that_are_records_only_together_are_damaged(run, lines):
+    (run.path / "metrics.jsonl").write_text("\n".join([*lines, ""]))
+    with pytest.raises(Damaged, match=r"metrics\.jsonl is damaged in line [12]"):
+        run.records()
+
+
 def test_a_record_needs_its_step(run):
     with pytest.raises(
         ValueError,

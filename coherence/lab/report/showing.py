@@ -43,26 +43,24 @@ def describe(path: str | Path, format: Format = "text", width: int | None = None
     check_format("describe", format)
     page = _Page(format, width or shutil.get_terminal_size().columns)
     failed: list[Exception] = []
-    runs = _readable(find([path], failed), failed)
-    if failed and not runs:
+    read = _read(find([path], failed), failed)
+    if failed and not read:
         raise failed[0]
-    blocks = [*(page.one(runs[0]) if len(runs) == 1 else page.several(runs, Path(path)))]
+    blocks = [*(page.one(*read[0]) if len(read) == 1 else page.several(read, Path(path)))]
     if failed:
         blocks.append("\n".join(["could not be read:", *(f"  {error}" for error in failed)]))
     return "\n\n".join(blocks)
 
 
-def _readable(runs: list[Run], failed: list[Exception]) -> list[Run]:
-    """The runs whose records can be read; the errors of others are put with those that failed."""
-    readable = []
+def _read(runs: list[Run], failed: list[Exception]) -> list[tuple[Run, list[dict]]]:
+    """The runs whose records can be read, with them; errors of others are put with the failed."""
+    read = []
     for run in runs:
         try:
-            run.records()
+            read.append((run, run.records()))
         except (OSError, ValueError) as error:
             failed.append(error)
-        else:
-            readable.append(run)
-    return readable
+    return read
 
 
 class _Page:
@@ -71,8 +69,7 @@ class _Page:
     def __init__(self, format: Format, width: int):
         self.format, self.width = format, width
 
-    def one(self, run: Run) -> Iterator[str]:
-        records = run.records()
+    def one(self, run: Run, records: list[dict]) -> Iterator[str]:
         yield f"{run.path}: seed {run.seed}, {state(run, records)}, {len(records)} records"
         summary = [f"{key} {setting_text(value)}" for key, value in (run.summary or {}).items()]
         facts = [
@@ -135,9 +132,9 @@ class _Page:
         header = [what, *(split(name)[1].removesuffix(f"_by_{what}") for name in latest)]
         yield from self.table(title, header, rows)
 
-    def several(self, runs: list[Run], path: Path) -> Iterator[str]:
+    def several(self, read: list[tuple[Run, list[dict]]], path: Path) -> Iterator[str]:
         """A line per run: what sets it apart, how far it came, and what one looks for first."""
-        histories = [run.records() for run in runs]
+        runs, histories = zip(*read)
         settings = [flat(run.config) for run in runs]
         differing = differences(settings)
         yield f"{path}: {len(runs)} runs, {sum(run.done for run in runs)} done"
