@@ -32,7 +32,7 @@ def trained(folder, settings):
 def descent(x, y, x_test, y_test, *, rate, decay, steps):
     """Gradient descent from zero on the mean of (w.x - y)^2 / 2 + decay |w|^2 / 2, by hand."""
     w, path = np.zeros(x.shape[1]), []
-    for step in range(steps + 1):
+    for _ in range(steps + 1):
         losses = [np.mean((a @ w - b) ** 2) / 2 for a, b in ((x, y), (x_test, y_test))]
         path.append((w.copy(), *losses))
         w = w - rate * (x.T @ (x @ w - y) / len(y) + decay * w)
