@@ -249,7 +249,9 @@ def test_choices_are_explained():
     lines = explain(Settings).splitlines()
     assert any(line.startswith("mnist: 60,000") for line in lines)
     assert "    width=256  Units in each hidden layer." in lines
-    assert "    rate  the factor of the penalty in the objective, >= 0." in lines
+    assert (
+        "    rate  the factor of the penalty in the objective, >= 0, or a schedule of it." in lines
+    )
     assert sum(line.startswith("MLP:") for line in lines) == 1
 
 
