@@ -229,7 +229,13 @@ def reliability(panel, recorded, title, names):
     if title == "generative":
         panel.set_ylabel("share that is right")
     panel.legend(
-        fontsize=6, loc="lower right", handlelength=1.1, labelspacing=0.15, borderaxespad=0.1
+        fontsize=6,
+        loc="upper center",
+        bbox_to_anchor=(0.45, -0.32),
+        ncols=2,
+        handlelength=1.1,
+        labelspacing=0.15,
+        columnspacing=0.8,
     )
 
 
