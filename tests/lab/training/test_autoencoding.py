@@ -80,7 +80,7 @@ def test_it_learns_and_the_loss_is_factor_times_reconstruction_plus_kl(learned):
                 0.5 * record[f"{part}_reconstruction"] + record[f"{part}_kl"], rel=1e-5
             )
     assert not any(name.startswith(("pristine", "corrupt")) for name in last)
-    assert HALF.describe() == "circles (40 examples), VAE 784-8-2"
+    assert HALF.describe() == "circles (40 examples, drawn by seed), VAE 784-8-2"
 
 
 def test_the_same_seed_ends_at_the_same_bits_and_another_elsewhere(learned, tmp_path):
