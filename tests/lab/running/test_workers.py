@@ -99,8 +99,11 @@ def test_of_two_workers_one_is_killed_and_all_ends_as_one_process_does(
     assert not list(ours.rglob(".lock*"))
 
 
-def test_an_interrupt_ends_all_workers_with_checkpoints(place, monkeypatch, workers):
+def test_an_interrupt_ends_all_workers_with_checkpoints(place, monkeypatch, workers, request):
     folder = place("runs")
+    # Processes that a shell starts in the background ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     at_first_progress(monkeypatch, lambda number: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(SystemExit, match="130"):
         cli.main(["run", "toy", "--preset", "smoke", "--steps", "20000", "--workers", "2"])
