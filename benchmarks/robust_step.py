@@ -59,6 +59,8 @@ class Case(NamedTuple):
 CASES = [
     Case(1, 100, 8),
     Case(2, 100, 8),
+    Case(4, 100, 8),
+    Case(3, 128, 8),
     Case(8, 100, 5),
     Case(50, 100, 5),
     Case(50, 256, 3),
