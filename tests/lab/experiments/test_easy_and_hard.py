@@ -194,7 +194,7 @@ def test_the_smoke_preset_splits_trains_on_every_kind_and_draws(tmp_path):
     assert [j.claim.name for j in EXPERIMENT.judgements(recorded)] == [
         claim.name for claim in EXPERIMENT.claims
     ]
-    assert "brief training of 40 steps" in EXPERIMENT.table(recorded)
+    assert "40 steps of brief training" in EXPERIMENT.table(recorded)
     assert recorded["pictures"].shape == (2, 10, 2, 64)
     assert (
         recorded["learned"][0] != recorded["learned"][1]

@@ -158,7 +158,7 @@ def test_the_smoke_preset_trains_recombines_its_layers_and_draws(tmp_path):
     found = {j.claim.name: j for j in EXPERIMENT.judgements(recorded)}
     assert set(found) <= {claim.name for claim in EXPERIMENT.claims}
     assert found["layers recombine to the whole"].verdict == "reproduced"
-    assert found["more noise, later peak"].verdict == "inconclusive"
+    assert "more noise, later peak" not in found  # smoke has a single share of noise
     assert "cnn-1-small" in EXPERIMENT.table(recorded)
     for arm in recorded["arms"]:
         assert np.allclose(recorded[f"{arm}/shares"].sum(-1), 1, atol=1e-5), arm
