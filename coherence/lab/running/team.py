@@ -107,16 +107,16 @@ class _Progress:
                     self._steps[unit.arm, seed] = grid.steps(alone)
         bar.come_to(sum(self._steps.values()))
 
-    def take(self, worker: int, said: Mapping[str, Any]) -> None:
+    def take(self, worker: int, message: Mapping[str, Any]) -> None:
         with self._lock:
-            if "line" in said:
-                self._bar.say(said["line"])
+            if "line" in message:
+                self._bar.say(message["line"])
                 return
             # A unit's steps are noted with its first run. Whoever resumes it counts anew.
-            for seed in said["seeds"]:
-                self._steps[said["arm"], seed] = 0
-            self._steps[said["arm"], said["seeds"][0]] = said["steps"]
-            self._bar.begin(said["arm"])
+            for seed in message["seeds"]:
+                self._steps[message["arm"], seed] = 0
+            self._steps[message["arm"], message["seeds"][0]] = message["steps"]
+            self._bar.begin(message["arm"])
             self._bar.come_to(sum(self._steps.values()))
 
 
