@@ -19,6 +19,7 @@ import numpy as np
 from coherence.lab.analysis import given, tabulate, too_low
 from coherence.lab.experiment import all_arms
 from coherence.lab.report.tables import plus_minus
+from coherence.lab.sample_quality import nearest_distances
 from coherence.lab.settings import VAE, ConditionalVAE, adam, digits, mnist
 from coherence.lab.training.autoencoding import Autoencoding
 
@@ -230,7 +231,7 @@ def _measured(settings, seed, networks, trained, data, classifier):
                 "test_kl": terms.kl.mean(),
                 "test_reconstruction": terms.reconstruction.mean(),
                 "active": (codes.var(0) > ACTIVE).sum(),
-                "far": [nearest(images, data.x_train).mean() for images in drawn],
+                "far": [nearest_distances(images, data.x_train).mean() for images in drawn],
                 "m_coherence": vae.coherence(params, 1 / beta, sample),
             }
         )
@@ -267,21 +268,15 @@ def _between(network, params, data, pairs, many):
     codes = network.codes(params, data.x_test, data.y_test)
     ends = [network.images(params, codes[i]) for i in (a, b)]
     ways = network.images(params, mixtures(codes[a], codes[b])), mixtures(*ends)
-    return [nearest(images, data.x_train).reshape(len(ALONG), -1).mean(1) for images in ways]
+    return [
+        nearest_distances(images, data.x_train).reshape(len(ALONG), -1).mean(1) for images in ways
+    ]
 
 
 def mixtures(a, b):
     """From a to b, [places * m, ...]."""
     share = ALONG.reshape(-1, *[1] * np.ndim(a))
     return ((1 - share) * a + share * b).reshape(-1, *np.shape(a)[1:])
-
-
-def nearest(images, among):
-    """Euclidean distance of each image to the nearest one of others, over pixels of 0 to 1."""
-    from sklearn.metrics import pairwise_distances_argmin_min
-
-    flat = (np.reshape(x, (len(x), -1)).astype(np.float32) for x in (images, among))
-    return pairwise_distances_argmin_min(*flat)[1]
 
 
 def independent_pixels(x_train, x_test):
