@@ -16,6 +16,8 @@ from .masks import top_k as top_k
 from .means import average as average
 from .means import norm_clip as norm_clip
 from .median_of_means import median_of_means as median_of_means
+from .natural_gradient import kfac as kfac
+from .natural_gradient import natural_gradient as natural_gradient
 from .rolling import rolling_mean as rolling_mean
 from .rolling import rolling_median as rolling_median
 from .signs import sign_agreement as sign_agreement

@@ -29,6 +29,7 @@ from coherence.optim import (
     geometric_median,
     median,
     median_of_means,
+    natural_gradient,
     norm_clip,
     rolling_mean,
     rolling_median,
@@ -149,6 +150,11 @@ CATALOGUE = {
         lambda: norm_clip(3.0),
         twins.together(lambda g: twins.clipped(g, 3.0)),
         (permutes, odd, bounded(0.5)),
+    ),
+    "natural_gradient": Row(
+        lambda: natural_gradient(0.3),
+        twins.together(lambda g: twins.over_fisher(g, 0.3)),
+        (permutes, odd, bounded(0.2)),
     ),
     "sign_agreement": Row(
         lambda: sign_agreement(0.3), leafwise(lambda g: twins.agreed(g, 0.3)), (*PICKED, separable)

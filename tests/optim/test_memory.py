@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coherence.gradients import per_example_value_and_grad
-from coherence.optim import median_of_means
+from coherence.optim import kfac, median_of_means
 from tests.optim.catalogue import CATALOGUE
 
 SORTED = (
@@ -31,12 +31,14 @@ DRAWN = lambda: median_of_means(3, seed=0)
         (median_of_means, True),
         (DRAWN, False),
         (DRAWN, True),
+        (kfac, False),
     ],
     ids=[
         *OTHERS,
         "median_of_means, masked",
         "median_of_means, drawn",
         "median_of_means, drawn and masked",
+        "kfac",
     ],
 )
 def test_the_examples_x_parameters_array_is_never_formed(make, masked):

@@ -87,3 +87,10 @@ def coherent_coordinates(g, threshold):
 def strongest(g, scores, share):
     kept = np.argsort(-scores, kind="stable")[: math.ceil(Fraction(str(share)) * scores.size)]
     return np.where(np.isin(np.arange(scores.size), kept), mean(g), 0)
+
+
+def over_fisher(g, damping):
+    """The mean gradient over the damped Fisher matrix, which is formed."""
+    rows = np.asarray(g, np.float64).reshape(len(g), -1)
+    fisher = rows.T @ rows / len(rows) + damping * np.eye(rows.shape[1])
+    return np.linalg.solve(fisher, rows.mean(0)).reshape(np.shape(g)[1:])
