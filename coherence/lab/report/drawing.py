@@ -70,9 +70,9 @@ def across(panels: Sequence[Axes]) -> Axes:
     first, last = panels[0].get_subplotspec(), panels[-1].get_subplotspec()
     assert first is not None
     assert last is not None
+    owner: Figure = panels[0].figure  # type: ignore[assignment]
     for panel in panels:
         panel.remove()
-    owner: Figure = panels[0].figure  # type: ignore[assignment]
     place = first.get_gridspec()[first.rowspan.start, first.colspan.start : last.colspan.stop]
     return owner.add_subplot(place)
 
