@@ -2,6 +2,7 @@ from .autoencoders import AE as AE
 from .autoencoders import VAE as VAE
 from .autoencoders import Autoencoder as Autoencoder
 from .autoencoders import ConditionalVAE as ConditionalVAE
+from .boltzmann import RBM as RBM
 from .convolutional import CNN as CNN
 from .convolutional_autoencoders import ConvVAE as ConvVAE
 from .dense import MLP as MLP

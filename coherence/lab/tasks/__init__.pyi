@@ -1,10 +1,12 @@
 from . import autoencoding as autoencoding
+from . import boltzmann as boltzmann
 from . import classification as classification
 from . import regression as regression
 from .autoencoding import elbo_terms as elbo_terms
 from .autoencoding import kl_from_standard_normal as kl_from_standard_normal
 from .autoencoding import negative_elbo as negative_elbo
 from .autoencoding import reconstruction_error as reconstruction_error
+from .boltzmann import contrastive_divergence as contrastive_divergence
 from .classification import accuracy as accuracy
 from .classification import cross_entropy as cross_entropy
 from .regression import half_squared_error as half_squared_error

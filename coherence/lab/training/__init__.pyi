@@ -1,4 +1,5 @@
 from .autoencoding import Autoencoding as Autoencoding
+from .boltzmann import ContrastiveDivergence as ContrastiveDivergence
 from .classification import Classification as Classification
 from .loop import train as train
 from .order import batches as batches

@@ -25,7 +25,7 @@ from coherence.lab.settings import (
 
 from .programs import PROGRAMS
 from .run_settings import RunSettings, initial_parameters
-from .samples import make_probes, stream, stream_key
+from .samples import fixed_keys, make_probes, stream, stream_key
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -161,20 +161,10 @@ class Autoencoding(RunSettings):
         return not isinstance(self.model, AE)
 
     def _keys(self, seed, train, test):
-        """The fixed keys that examples are measured with: {part: (keys,)}, () without noise.
-
-        From two streams, so that either part may grow without changing the other.
-        """
-        import jax
-
+        """The fixed keys that examples are measured with: {part: (keys,)}, () without noise."""
         if not self._draws():
             return {"train": (), "test": ()}
-        base = stream_key(seed, _KEYS)
-        sizes = {"train": train, "test": test}
-        return {
-            part: (jax.random.split(jax.random.fold_in(base, i), n),)
-            for i, (part, n) in enumerate(sizes.items())
-        }
+        return fixed_keys(seed, _KEYS, train=train, test=test)
 
     def _terms(self, model):
         """`(params, example) -> {term: number}`; what is trained on is `loss`."""

@@ -19,6 +19,7 @@ class Recipe(NamedTuple):
     per_example: bool
     track_batches: bool
     draws: bool
+    move: Callable | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,10 @@ class Problem:
         noise: a key, for a random loss: every example of a batch, a tuple, then ends with a key of
             its own, fresh at each step. What `measure` and probes look at has keys of its own, in
             `data` and in the sample. `None`: the loss draws nothing.
+        chains: `(rows, move)`, such as a sampler's persistent chains: arrays of leading axis
+            `batch_size`, and `move(params, row, key)`, which takes each a step on, with a key of
+            its own, before the gradient is taken. Example i of a batch then ends with row i in
+            place of a key. Needs `noise`, and goes into checkpoints.
         probes: `coherence.probes.Probe`s; their readings join the records at the steps their
             schedules name. Seeds share the programs of the first one's.
     """
@@ -67,8 +72,11 @@ class Problem:
     drawn: dict[str, Any] = dataclasses.field(default_factory=dict)
     probes: tuple[Probe, ...] = ()
     noise: jax.Array | None = None
+    chains: tuple[Any, Callable] | None = None
 
     def __post_init__(self):
+        if self.chains is not None and self.noise is None:
+            raise ValueError("chains are moved at random: give a key, noise=jax.random.key(0).")
         if self.noise is not None and not isinstance(self.data["train"], tuple):
             kind = type(self.data["train"]).__name__
             raise TypeError(
@@ -85,6 +93,7 @@ class Problem:
             self.per_example,
             self.track_batches,
             self.noise is not None,
+            None if self.chains is None else self.chains[1],
         )
 
     def extended(

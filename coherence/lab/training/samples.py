@@ -31,6 +31,20 @@ def stream_key(seed: int, purpose: int) -> jax.Array:
     return key
 
 
+def fixed_keys(seed: int, purpose: int, **sizes: int) -> dict[str, tuple[jax.Array]]:
+    """The keys that examples of a random loss are measured with: `{part: (keys,)}`.
+
+    A stream for each part, so that one may grow without changing the others.
+    """
+    import jax
+
+    base = stream_key(seed, purpose)
+    return {
+        part: (jax.random.split(jax.random.fold_in(base, i), n),)
+        for i, (part, n) in enumerate(sizes.items())
+    }
+
+
 def pool_of(data):
     """The setting of all the examples there are, where `data` asks for some of them, else `None`.
 

@@ -27,7 +27,7 @@ def make_step(recipe: Recipe) -> Callable:
     The batch is the examples at `indices`. What is tracked of it is `TRACKED`; the norms
     are nan unless batches are tracked. With
     noise every example ends with a key of its own, a function of the noise's key, the step and the
-    place in the batch.
+    place in the batch, or with the chain that this key has moved.
 
     Args:
         recipe: a `Problem`'s (`Problem.recipe`).
@@ -37,8 +37,13 @@ def make_step(recipe: Recipe) -> Callable:
         batch = jax.tree.map(lambda x: x[indices], examples)
         if recipe.draws:
             key, done = state["noise"]
-            batch = (*batch, jax.random.split(jax.random.fold_in(key, done), len(indices)))
+            last = jax.random.split(jax.random.fold_in(key, done), len(indices))
             state = {**state, "noise": (key, done + 1)}
+            if recipe.move is not None:
+                move = jax.vmap(recipe.move, (None, 0, 0))
+                last = move(state["params"], state["chains"], last)
+                state = {**state, "chains": last}
+            batch = (*batch, last)
         loss, gradients, norms = _gradients(recipe, state["params"], batch)
         updates, opt_state = recipe.update(gradients, state["opt_state"], state["params"])
         params = optax.apply_updates(state["params"], updates)
@@ -89,6 +94,8 @@ def initial_state(problem: Problem) -> dict[str, Any]:
         state["stopping"] = problem.stopping[0].init(problem.params)
     if problem.noise is not None:
         state["noise"] = (problem.noise, jnp.int32(0))
+    if problem.chains is not None:
+        state["chains"] = problem.chains[0]
     return jax.tree.map(lambda x: jnp.array(x, copy=True), state)
 
 
