@@ -4,6 +4,7 @@ from .coupled import squared_norm_total as squared_norm_total
 from .factors import Factored as Factored
 from .factors import Recomputed as Recomputed
 from .factors import Stacked as Stacked
+from .projection import project as project
 from .reductions import dot as dot
 from .reductions import gram as gram
 from .reductions import materialize as materialize

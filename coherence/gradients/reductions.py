@@ -356,7 +356,7 @@ def _leaf_squared_norms(node):
         return term.squared_norms() * factor**2
     if (inner := _inner_of_tied(node)) is not None:
         return sum(term.squared_norms() for term in node.terms) + 2 * inner
-    return _streamed(node, lambda g: jnp.sum(jnp.square(g)))
+    return streamed(node, lambda g: jnp.sum(jnp.square(g)))
 
 
 def _leaf_dot(node, vector):
@@ -378,7 +378,7 @@ def _leaf_gram(node):
     if (isometric := _isometric(node)) is not None:
         term, factor = isometric
         return term.gram() * factor**2
-    return _streamed(node, lambda g: _leaf_dot(node, g))
+    return streamed(node, lambda g: _leaf_dot(node, g))
 
 
 def _isometric(node):
@@ -410,7 +410,7 @@ def _inner_of_tied(node):
     return looked.dot_outer(*(sides[::-1] if orders[1] else sides))
 
 
-def _streamed(node, reduce):
+def streamed(node, reduce):
     """`reduce(gradient of one example)` for every example, a few formed rows at a time."""
     size = max(1, _FORMED // max(1, math.prod(node.shape)))
     each = lambda terms: reduce(_formed_one(node, terms))

@@ -138,6 +138,14 @@ class Convolved(Term):
             "mtbn,mbtn->m", outputs.reshape(m, t, b, n), self.cotangents.astype(self.dtype)
         )
 
+    def bilinear(self, left, right):
+        def products(images, d):
+            return jnp.sum(left.dot(self._patches(images)[:, 0]) * right.dot(d), 1)
+
+        _, _, t, k, _ = self.dims
+        arrays = self.inputs, self.cotangents[:, 0]
+        return by_examples(products, arrays, t * max(k, len(left.rows)))
+
     def _squared_norms_by_pairs(self):
         """||g_i||^2 for each example, from Gram matrices over positions.
 
@@ -159,15 +167,20 @@ class Convolved(Term):
         Their patches are made, used in the cache and forgotten.
         """
         _, b, t, k, _ = self.dims
-        places = math.prod(self.window.shape)
 
         def few(images, d):
-            images, d = images.astype(self.dtype), d.astype(self.dtype)
-            patches = self.window.patches(images).reshape(-1, t, places, b, k // places)
-            patches = jnp.moveaxis(patches, 3, 1).reshape(-1, b, t, k)
-            return reduce(jnp.einsum("mbtn,mbtk->mbnk", d, patches).swapaxes(2, 3))
+            g = jnp.einsum("mbtn,mbtk->mbnk", d.astype(self.dtype), self._patches(images))
+            return reduce(g.swapaxes(2, 3))
 
         return by_examples(few, (self.inputs, cotangents), b * t * k)
+
+    def _patches(self, images):
+        """What the window sees at each position, [few, B, T, K], in the accumulator's dtype."""
+        _, b, t, k, _ = self.dims
+        places = math.prod(self.window.shape)
+        patches = self.window.patches(images.astype(self.dtype))
+        patches = patches.reshape(-1, t, places, b, k // places)
+        return jnp.moveaxis(patches, 3, 1).reshape(-1, b, t, k)
 
     def _to_groups(self, kernel):
         """[..., C, B N] -> [B, (places, C), N]."""

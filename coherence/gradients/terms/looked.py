@@ -77,6 +77,11 @@ class Looked(Term):
 
         return jax.lax.map(against_all, (ids, d))
 
+    def bilinear(self, left, right):
+        products = lambda ids, d: jnp.sum(left.at(ids) * right.dot(d), 1)
+        arrays = self.inputs[:, 0], self.cotangents[:, 0]
+        return by_examples(products, arrays, self.dims[2] * len(left.rows))
+
     def dot_outer(self, inputs, cotangents):
         """G_i . H_i for H_i[v, n] = sum_u inputs_i[u, v] cotangents_i[u, n]: [m].
 

@@ -63,6 +63,11 @@ class Outer(Term):
         each = (x.astype(self.dtype) for x in (self.inputs, vector, self.cotangents))
         return jnp.einsum("mbtk,bkn,mbtn->m", *each, optimize="optimal")
 
+    def bilinear(self, left, right):
+        products = lambda a, d: jnp.sum(left.dot(a) * right.dot(d), 1)
+        arrays = self.inputs[:, 0], self.cotangents[:, 0]
+        return by_examples(products, arrays, self.dims[2] * len(left.rows))
+
     def gram(self):
         if self.dims[2] > 1:
             return super().gram()

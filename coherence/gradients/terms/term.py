@@ -71,6 +71,14 @@ class Term(abc.ABC):
     def dot(self, vector):
         """G_i . v for v [B, K, N]: [m], in the accumulator's dtype."""
 
+    @abc.abstractmethod
+    def bilinear(self, left, right):
+        """u_j^T G_i v_j for J pairs of vectors over K and over N, B = 1: [m, J].
+
+        `left` and `right` have `dot`, from [..., K] or [..., N] to the products with the vectors,
+        [..., J], `at`, from coordinates [...] to the vectors' values [..., J], and `rows` [J].
+        """
+
     def weighted_cotangents(self, weights):
         """w_i d_i, in the accumulator's dtype."""
         return self.cotangents.astype(self.dtype) * weights[:, None, None, None].astype(self.dtype)
