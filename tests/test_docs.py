@@ -124,7 +124,7 @@ def test_console_commands_exist(page):
                 experiment = collect(load(ROOT / "experiments" / f"{name}.py"))
                 cpu = experiment.presets["cpu"]
                 accepted = {
-                    *("--preset", "--record", "--share", "--workers"),
+                    *("--preset", "--record", "--share", "--workers", "--devices"),
                     "--help",
                     *(f"--{field.replace('_', '-')}" for field in vars(cpu)),
                 }

@@ -245,7 +245,7 @@ def collect(module: ModuleType) -> Experiment:
     return Experiment(path.stem, claims, doc=doc, path=path, **parts)
 
 
-def prepare(experiment: Experiment, settings: Any, folder: Path) -> Grid:
+def prepare(experiment: Experiment, settings: Any, folder: Path, devices: int | None = 1) -> Grid:
     """The grid of the settings, in a folder that says what it was begun with.
 
     What is claimed is written down before the first run, as digests in `folder/claims.json`; the
@@ -255,7 +255,7 @@ def prepare(experiment: Experiment, settings: Any, folder: Path) -> Grid:
         ValueError: settings of which there are no runs.
         OSError: the folder cannot be written to.
     """
-    grid = Grid(experiment.grid(settings), settings.seeds, folder)
+    grid = Grid(experiment.grid(settings), settings.seeds, folder, devices)
     check_writable(folder)
     claims, begun = folder / "claims.json", folder / "begun.json"
     if not begun.exists():
@@ -298,17 +298,22 @@ def _beginning(experiment: Experiment, settings: Any) -> dict[str, Any]:
     return {"settings": counted, "code": {"sources": code_digest(sources), **package_versions()}}
 
 
-def perform(experiment: Experiment, settings: Any, folder: Path) -> dict[str, Any]:
+def perform(
+    experiment: Experiment, settings: Any, folder: Path, devices: int | None = 1
+) -> dict[str, Any]:
     """Train or compute what is missing, in `folder/ARM/seed=K`, and return the recorded arrays.
 
     They are also written to `folder/recorded.npz`, with the digests of the claims (`prepare`).
     Killed at any moment, the same call goes on where it stopped and ends at the same arrays.
 
+    Args:
+        devices: among how many the batches of a run are divided; `None`: all that there are.
+
     Raises:
         ValueError: settings of which there are no runs; a folder that holds another run.
         RunBusy: another process writes to one of the runs.
     """
-    grid = prepare(experiment, settings, folder)
+    grid = prepare(experiment, settings, folder, devices)
     with Bar(experiment.name, sum(map(grid.steps, grid.units()))) as bar:
         finished = {unit.arm: bar.train(grid, unit) for unit in grid.units()}
     recorded = {

@@ -32,6 +32,8 @@ class Grid:
     arms: Mapping[str, Any]
     seeds: int
     folder: Path
+    devices: int | None = 1
+    """Among how many the batches of a run are divided; `None`: all that there are."""
 
     def units(self) -> list[Unit]:
         """The arms in order, each with all of its seeds."""
@@ -69,7 +71,7 @@ class Grid:
                 opened.append(runs.Run.open(place, plain(arm), seed=seed))
             progress(sum(run.done for run in opened) * run_steps(arm))
             if not all(run.done for run in opened):
-                _train_missing(arm, opened, progress, say)
+                _train_missing(arm, opened, self.devices, progress, say)
         finally:
             for run in opened:
                 run.close()
@@ -117,9 +119,14 @@ def run_steps(arm: Any) -> int:
     return 1 if _is_computed(arm) else arm.steps
 
 
-def _train_missing(arm: Any, opened: Sequence[runs.Run], progress: Progress, say: Say) -> None:
+def _train_missing(
+    arm: Any, opened: Sequence[runs.Run], devices: int | None, progress: Progress, say: Say
+) -> None:
     try:
-        (_compute if _is_computed(arm) else _train)(arm, opened, progress, say)
+        if _is_computed(arm):
+            _compute(arm, opened, progress)
+        else:
+            _train(arm, opened, devices, progress, say)
     except runs.RunBusy:  # another process has taken over
         raise
     except Exception as error:
@@ -133,8 +140,11 @@ def _is_computed(arm: Any) -> bool:
     return hasattr(arm, "compute")
 
 
-def _train(arm: Any, seeds: Sequence[runs.Run], progress: Progress, say: Say) -> None:
+def _train(
+    arm: Any, seeds: Sequence[runs.Run], devices: int | None, progress: Progress, say: Say
+) -> None:
     from .training import compilation_cache
+    from .training.devices import mesh_of
     from .training.loop import train
 
     compilation_cache.switch_on()
@@ -146,12 +156,13 @@ def _train(arm: Any, seeds: Sequence[runs.Run], progress: Progress, say: Say) ->
         steps=arm.steps,
         batch_size=arm.batch_size,
         schedule=arm.schedule(),
+        mesh=mesh_of(devices),
         progress=progress,
         say=say if arm.steps > BRIEF else None,
     )
 
 
-def _compute(arm: Any, seeds: Sequence[runs.Run], progress: Progress, say: Say) -> None:
+def _compute(arm: Any, seeds: Sequence[runs.Run], progress: Progress) -> None:
     from .training import compilation_cache
 
     compilation_cache.switch_on()

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from coherence.gradients.placement import divided, everywhere
 from coherence.gradients.transform import per_example_value_and_grad
 from coherence.metrics.batching import batches, count_examples
 from coherence.metrics.pooling import pool
@@ -65,7 +66,8 @@ class Reader:
         return m <= self.batch_size and count_examples(sample.few) == m
 
     def gradients(self, params: PyTree, examples: PyTree, mask: Any = None) -> Any:
-        return per_example_value_and_grad(self.loss, only=self.only)(params, examples, mask)
+        differentiate = per_example_value_and_grad(self.loss, only=self.only)
+        return differentiate(params, *divided((examples, mask)))
 
     def measured(self, params: PyTree, sample: Sample) -> dict[str, Any]:
         """The fields of a `View` that say what was measured."""
@@ -95,14 +97,14 @@ def read_at_once(params, sample, *, reader):
         variances=reader.variances,
         **reader.measured(params, sample),
     )
-    return readings(reader.quantities, view)
+    return everywhere(readings(reader.quantities, view))
 
 
 @partial(jax.jit, static_argnames="reader")
 def pool_batch(params, examples, mask, *, reader):
     """Sum of losses and the means of a batch."""
     losses, gradients = reader.gradients(params, examples, mask)
-    return jnp.sum(losses), pool(gradients, variances=reader.variances)
+    return everywhere((jnp.sum(losses), pool(gradients, variances=reader.variances)))
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -131,4 +133,4 @@ def read_parts(params, sample, parts, *, reader):
         sample.few_groups,
         **reader.measured(params, sample),
     )
-    return readings(reader.quantities, view)
+    return everywhere(readings(reader.quantities, view))

@@ -28,6 +28,8 @@ class Asked(NamedTuple):
     record: bool
     share: Share | None
     workers: int
+    devices: int | None
+    """Among how many the batches of a run are divided; `None`: all that there are."""
 
 
 def read(experiment: Experiment, arguments: Sequence[str]) -> Asked:
@@ -44,6 +46,7 @@ def read(experiment: Experiment, arguments: Sequence[str]) -> Asked:
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--share", metavar="K/N")
     parser.add_argument("--workers", metavar="N", default="1")
+    parser.add_argument("--devices", metavar="N", default="1")
     own, words = parser.parse_known_args(arguments)
     if own.preset not in experiment.presets:
         raise ValueError(
@@ -63,13 +66,24 @@ def read(experiment: Experiment, arguments: Sequence[str]) -> Asked:
             "--share and --workers: a share is one process's. Say --workers alone on one machine, "
             "--share alone in each of several processes."
         )
+    if not re.fullmatch("[1-9][0-9]{0,3}|all", own.devices):
+        raise ValueError(
+            f"--devices: among how many a run's batches are divided, at least 1, or all, got "
+            f"{own.devices!r}."
+        )
+    if own.workers != "1" and own.devices != "1":
+        raise ValueError(
+            "--workers and --devices: each worker computes on one device. Say --devices alone to "
+            "divide each run among many, --workers alone to train many runs at a time."
+        )
     default = experiment.presets[own.preset]
     if {"-h", "--help"} & set(words):
         print(
             f"presets: {', '.join(experiment.presets)} (--preset, {DEFAULT_PRESET} if not given); "
             f"below, the values of {own.preset}.\n"
             "--workers N trains with N processes; --share K/N trains one of N shares of the runs "
-            "and nothing else; --record keeps the arrays of the figure.\n\n"
+            "and nothing else; --devices N (or all) divides the batches of a run among N GPUs; "
+            "--record keeps the arrays of the figure.\n\n"
             f"To choose from:\n{explain(type(default))}\n"
         )
     settings = apply_flags(
@@ -77,7 +91,8 @@ def read(experiment: Experiment, arguments: Sequence[str]) -> Asked:
     )
     experiment.grid(settings)  # refuses settings before a folder is named
     folder = runs.root() / experiment.name / variant(own.preset, settings, default)
-    return Asked(own.preset, settings, folder, own.record, share, int(own.workers))
+    devices = None if own.devices == "all" else int(own.devices)
+    return Asked(own.preset, settings, folder, own.record, share, int(own.workers), devices)
 
 
 def qualified(settings: Any, arguments: Sequence[str]) -> list[str]:

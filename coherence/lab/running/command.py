@@ -30,7 +30,8 @@ COMMIT_LIMIT = 100_000  # bytes of recorded arrays a repository should carry for
 def main(experiment: Experiment, arguments: Sequence[str]) -> None:
     """Train what is missing, print table and verdicts, draw the figure; or train a share only.
 
-    Arguments are `[--preset PRESET] [--record] [--share K/N | --workers N] [--FIELD VALUE ...]`.
+    Arguments are `[--preset PRESET] [--record] [--share K/N | --workers N] [--devices N]
+    [--FIELD VALUE ...]`.
     With `--record` the recorded arrays become those of the committed figure and of `coherence
     claims`. With `--share` those runs are trained that are this process's, and nothing else is
     done. With `--workers` so many processes train side by side.
@@ -47,7 +48,7 @@ def main(experiment: Experiment, arguments: Sequence[str]) -> None:
         check(settings)
     print(f"{experiment.name} -> {folder}", flush=True)
     if asked.share is not None:
-        return train_share(experiment, settings, folder, asked.share)
+        return train_share(experiment, settings, folder, asked.share, asked.devices)
     if seconds := expected_seconds(experiment, preset, settings):
         print(
             f"expect about {duration(seconds)} of processor time, less what is done already; "
@@ -58,7 +59,7 @@ def main(experiment: Experiment, arguments: Sequence[str]) -> None:
         from .team import train_by_workers
 
         train_by_workers(experiment, settings, folder, arguments, asked.workers)
-    recorded = perform(experiment, settings, folder)
+    recorded = perform(experiment, settings, folder, asked.devices)
     judgements = experiment.judgements(
         recorded, run_id(folder / "recorded.npz", f"{experiment.name}/{folder.name}")
     )
@@ -85,14 +86,16 @@ def show_status(experiment: Experiment, arguments: Sequence[str]) -> None:
     print(f"{experiment.name} -> {asked.folder}\n{summary(grid, states(grid))}")
 
 
-def train_share(experiment: Experiment, settings: Any, folder: Path, share: Share) -> None:
+def train_share(
+    experiment: Experiment, settings: Any, folder: Path, share: Share, devices: int | None = 1
+) -> None:
     """Train what is missing of a share; nothing is recorded, judged or drawn.
 
     Raises:
         RunMismatch: the folder was begun with other settings or other code.
         RunBusy: another process writes to one of the runs.
     """
-    grid = prepare(experiment, settings, folder)
+    grid = prepare(experiment, settings, folder, devices)
     check_begun(experiment, settings, folder)
     units = share_of(grid, share)
     with Bar(experiment.name, sum(map(grid.steps, units))) as bar:

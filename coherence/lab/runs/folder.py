@@ -338,6 +338,7 @@ class Run:
             RunBusy: another process writes to it.
         """
         self._lock = self._lock or Lock(self.path)
+        self.annotate(resumed=[*self.manifest.get("resumed", []), provenance()])
         (self.path / "DONE").unlink(missing_ok=True)
 
     # Private

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from coherence.gradients.placement import divided
+
 
 def predictor(model) -> Callable:
     """`(params, x) -> prediction` of a model: its `apply`, or the function that it is."""
@@ -36,7 +38,8 @@ def sum_over_chunks(sums: Callable, arrays: tuple, batch_size: int):
         )
     arrays = tuple(jnp.asarray(a) for a in arrays)
     (n,) = lengths
-    whole = n // batch_size
+    whole, summed = n // batch_size, sums
+    sums = lambda *chunk: summed(*divided(chunk))
     if whole <= 1 and n % batch_size == 0:
         return sums(*arrays)
     parts = []

@@ -9,11 +9,13 @@ import functools
 import operator
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from coherence.lab.runs import Run
 from coherence.lab.runs.files import to_json
@@ -21,6 +23,7 @@ from coherence.probes.costs import cost, operations
 
 from .agenda import Agenda
 from .checkpoints import digest, from_arrays, to_arrays
+from .devices import any_says, first_says, where, whole_on_each
 from .order import batches
 from .problem import Problem, check_watched, watched
 from .programs import PROGRAMS
@@ -36,6 +39,7 @@ def train(
     batch_size: int,
     schedule: Iterable[int],
     vmapped: bool | None = None,
+    mesh: Mesh | None = None,
     checkpoint_seconds: float = 20.0,
     progress: Callable[[int], object] | None = None,
     say: Callable[[str], object] | None = None,
@@ -54,6 +58,11 @@ def train(
         schedule: steps at which `measure` is recorded, such as
         `coherence.probes.LogSpaced().steps(steps)`. Probes have their own.
         vmapped: compute the seeds side by side in one program; `None` lets `side_by_side` decide.
+        mesh: devices among which the examples of batches and samples are divided (`devices.mesh_of`
+            makes one); `None` for a single device. Which they are is no part of what a run is: sums
+            are taken in another order, as on another machine. Of several processes that share it
+            (`jax.distributed`) each has runs in folders of its own, and those of the first decide
+            where to go on.
         checkpoint_seconds: how often to write a checkpoint; one is always written at the end.
         progress: called with the number of (seed) steps done since the last call, or `None`.
         say: called with a line on what each probe will cost, before anything of it is computed, or
@@ -69,7 +78,7 @@ def train(
     """
     if not isinstance(steps, int | np.integer) or steps < 0:
         raise ValueError(f"train(steps): a whole number of steps, at least 0, got {steps!r}.")
-    pending = _pending(problems, runs, steps, say or (lambda line: None))
+    pending = _pending(problems, runs, steps, say or (lambda line: None), mesh)
     digests = _digests(problems)
     for run, parts in zip(runs, digests):
         _check_data(run, parts)
@@ -94,13 +103,14 @@ def train(
             "vmapped: seeds with early stopping end at different steps and run in turn; leave it "
             "at None, or set it to False."
         )
-    groups = _side_by_side_groups(pending) if vmapped else [[pair] for pair in pending]
     first = pending[0][0]
     data = {run.path: parts for run, parts in zip(runs, digests)}
     agenda = Agenda(first.probes, schedule, steps, examples // batch_size)
-    with termination() as asked_to_end:
+    groups = _groups(pending, vmapped, mesh)
+    on_mesh = nullcontext() if mesh is None else jax.set_mesh(mesh)
+    with termination() as asked_to_end, on_mesh:
         for members in groups:
-            if asked_to_end():
+            if any_says(mesh, asked_to_end())[0]:
                 break
             for problem, run in members:
                 run.save("drawn", **problem.drawn)
@@ -108,26 +118,25 @@ def train(
                     run.save(f"examples-{probe.name}", **probe.shown())
                 run.annotate(
                     data=data[run.path],
-                    device=jax.devices()[0].device_kind,
+                    **_place(run, mesh),
                     seeds_side_by_side=[run.seed for _, run in members],
                     axes=functools.reduce(
                         operator.or_, (probe.axes for probe in problem.probes), problem.axes
                     ),
                 )
-            group = _Group(first, members, steps, batch_size, agenda, progress)
+            group = _Group(first, members, steps, batch_size, agenda, progress, mesh)
             if say is not None and members is groups[0]:
                 group.announce(say)
             group.run(checkpoint_seconds, asked_to_end)
 
 
-def _pending(problems, runs, steps, say):
+def _pending(problems, runs, steps, say, mesh):
     """The problems to train and their runs; a finished run is reopened for more steps."""
     if len(problems) != len(runs):
         raise ValueError(
             f"train: one run per problem, got {len(problems)} problems and {len(runs)} runs."
         )
-    pending = []
-    for problem, run in zip(problems, runs):
+    for run in runs:
         summary = (run.summary or {}) if run.done else {}
         end = summary.get("step", steps)
         if end > steps and not summary.get("stopped"):
@@ -138,9 +147,8 @@ def _pending(problems, runs, steps, say):
         if run.done and end < steps and not summary.get("stopped"):
             say(f"{run.path} was finished at step {end:,} and goes on to {steps:,}")
             run.reopen()
-        if not run.done:
-            pending.append((problem, run))
-    return pending
+    due = first_says(mesh, np.array([not run.done for run in runs]))
+    return [pair for pair, is_due in zip(zip(problems, runs), due) if is_due]
 
 
 def _digests(problems):
@@ -168,18 +176,35 @@ def _check_data(run, parts):
         )
 
 
-def _side_by_side_groups(pending):
-    """Seeds in groups that go on from the same step: one added later leaves the others alone."""
-    groups: list[tuple[set[int], list]] = []
-    for problem, run in pending:
+def _place(run, mesh):
+    """What the manifest says of the devices that compute, of each process that resumed the run."""
+    here, resumed = where(mesh), run.manifest.get("resumed", [])
+    if not resumed or "device" not in run.manifest:
+        return here
+    return {"resumed": [*resumed[:-1], resumed[-1] | here]}
+
+
+def _groups(pending, vmapped, mesh):
+    """The problems and runs that advance together, group by group."""
+    own = _side_by_side_groups([run for _, run in pending]) if vmapped else range(len(pending))
+    numbers = first_says(mesh, np.array(own)).tolist()
+    return [
+        [pair for pair, number in zip(pending, numbers) if number == group]
+        for group in range(max(numbers) + 1)
+    ]
+
+
+def _side_by_side_groups(runs):
+    """A group each, of those that go on from one step: a seed added later leaves others alone."""
+    common: list[set[int]] = []
+    numbers = []
+    for run in runs:
         saved = set(run.checkpoints())
-        for i, (common, members) in enumerate(groups):
-            if common & saved or not common | saved:
-                groups[i] = (common & saved, [*members, (problem, run)])
-                break
-        else:
-            groups.append((saved, [(problem, run)]))
-    return [members for _, members in groups]
+        fits = (i for i, steps in enumerate(common) if steps & saved or not steps | saved)
+        number = next(fits, len(common))
+        common[number : number + 1] = [common[number] & saved if common[number:] else saved]
+        numbers.append(number)
+    return numbers
 
 
 def side_by_side(problem: Problem) -> bool:
@@ -199,27 +224,30 @@ class _Group:
     All groups share the programs of the first problem: the others differ from it in values alone.
     """
 
-    def __init__(self, first, members, steps, batch_size, agenda, progress):
+    def __init__(self, first, members, steps, batch_size, agenda, progress, mesh):
         problems, runs = zip(*members)
         self.first, self.runs, self.many = first, runs, len(runs) > 1
-        self.steps, self.batch_size, self.agenda = steps, batch_size, agenda
+        self.steps, self.batch_size, self.agenda, self.mesh = steps, batch_size, agenda, mesh
         self.progress = progress or (lambda n: None)
-        self.samples = [[probe.sample for probe in problem.probes] for problem in problems]
+        self.samples = [
+            [whole_on_each(probe.sample, mesh) for probe in problem.probes] for problem in problems
+        ]
         self.examples = jax.tree.leaves(first.data["train"])[0].shape[0]
         self.tracked = np.full((len(runs), steps, len(TRACKED)), np.nan, np.float32)
         states, axes, train_axes = [initial_state(problem) for problem in problems], None, None
         if self.many:
-            self.data, stacked = _stack([problem.data for problem in problems])
+            data, stacked = _stack([problem.data for problem in problems])
             axes, train_axes = flat_axes(stacked), flat_axes(stacked["train"])
-            self.state = jax.tree.map(lambda *x: jnp.stack(x), *states)
+            state = jax.tree.map(lambda *x: jnp.stack(x), *states)
         else:
-            self.data = jax.tree.map(jnp.asarray, problems[0].data)
-            (self.state,) = states
-        program = PROGRAMS.get(Steps, first.recipe, train_axes)
+            data = jax.tree.map(jnp.asarray, problems[0].data)
+            (state,) = states
+        self.data, self.state = whole_on_each((data, state), mesh)
+        program = PROGRAMS.get(Steps, first.recipe, train_axes, mesh)
         self.chunk = program.chunk(states[0], problems[0].data["train"], batch_size)
         self.advance = program.advance(self.chunk)
         self.advance_whole = program.advance(self.chunk, whole=True)
-        self.measure = PROGRAMS.get(compiled_measure, first.measure, axes)
+        self.measure = PROGRAMS.get(compiled_measure, first.measure, axes, mesh)
 
     def announce(self, say):
         """Say what probes will cost against the training itself, from shapes."""
@@ -240,10 +268,14 @@ class _Group:
         position = self._resume()
         if position is None:
             self._record(position := 0)
-        saved, stopped = time.monotonic(), self._stopped()
+        saved, began, stopped = position, time.monotonic(), self._stopped()
         while position < self.steps and not stopped:
-            if asked_to_end():
+            late = time.monotonic() - began > checkpoint_seconds
+            to_end, late = any_says(self.mesh, asked_to_end(), late)
+            if to_end or (late and position > saved):
                 self._checkpoint(position)
+                saved, began = position, time.monotonic()
+            if to_end:
                 others = f" and {len(self.runs) - 1} more" if self.many else ""
                 leave(f"checkpoint of step {position:,} written to {self.runs[0].path}{others}")
             goal = min(position + self.chunk, self.agenda.next(position))
@@ -254,13 +286,6 @@ class _Group:
                 run.reach(position)
             self._record(position)
             stopped = self._stopped()
-            if (
-                time.monotonic() - saved > checkpoint_seconds
-                and not stopped
-                and position < self.steps
-            ):
-                self._checkpoint(position)
-                saved = time.monotonic()
         self._checkpoint(position)
         for run, params in zip(self.runs, self._each(self.state["params"])):
             run.save("params", **to_arrays(params))
@@ -339,22 +364,28 @@ class _Group:
     def _resume(self):
         """Put every seed at the newest step that all have a checkpoint of; `None` without one."""
         common = set.intersection(*(set(run.checkpoints()) for run in self.runs))
-        position = max(common, default=0)
+        position = int(first_says(self.mesh, np.array(max(common, default=-1))))
         if position > self.steps:
             raise ValueError(
                 f"{self.runs[0].path} has come to step {position:,}, beyond the {self.steps:,} "
                 "steps asked for. Ask for as many, or train another run."
             )
         for run in self.runs:
-            run.truncate(position if common else -1)
-        if not common:
+            run.truncate(position)
+        if position < 0:
             return None
         states = []
         for i, (run, state) in enumerate(zip(self.runs, self._each(self.state))):
-            states.append(from_arrays(state, run.restore(position)))
-            kept = run.load("batches")
-            self.tracked[i, :position] = np.stack([kept[name][:position] for name in TRACKED], -1)
-        self.state = jax.tree.map(lambda *x: jnp.stack(x), *states) if self.many else states[0]
+            # Another than the first process has no checkpoint, but arrays of the same shapes.
+            arrays = run.restore(position) if position in common else to_arrays(state)
+            states.append(from_arrays(state, first_says(self.mesh, arrays)))
+            if position in common:
+                kept = run.load("batches")
+                batches_so_far = np.stack([kept[name][:position] for name in TRACKED], -1)
+                self.tracked[i, :position] = batches_so_far
+        self.tracked = first_says(self.mesh, self.tracked)
+        state = jax.tree.map(lambda *x: jnp.stack(x), *states) if self.many else states[0]
+        self.state = whole_on_each(state, self.mesh)
         self.progress(position * len(self.runs))
         return position
 

@@ -8,8 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from coherence.gradients.jax_internals import contains
+from coherence.gradients.placement import divided, everywhere
 from coherence.gradients.reductions import mean
 from coherence.gradients.transform import per_example_value_and_grad
 from coherence.metrics.coherence import moments
@@ -41,14 +44,15 @@ def make_step(recipe: Recipe) -> Callable:
             state = {**state, "noise": (key, done + 1)}
             if recipe.move is not None:
                 move = jax.vmap(recipe.move, (None, 0, 0))
-                last = move(state["params"], state["chains"], last)
+                last = move(state["params"], *divided((state["chains"], last)))
                 state = {**state, "chains": last}
             batch = (*batch, last)
+        batch = divided(batch)
         loss, gradients, norms = _gradients(recipe, state["params"], batch)
         updates, opt_state = recipe.update(gradients, state["opt_state"], state["params"])
         params = optax.apply_updates(state["params"], updates)
         tracked = jnp.stack([loss, *norms]).astype(jnp.float32)
-        return {**state, "params": params, "opt_state": opt_state}, tracked
+        return everywhere(({**state, "params": params, "opt_state": opt_state}, tracked))
 
     return step
 
@@ -106,10 +110,11 @@ class Steps:
         recipe: the problems'.
         axes: of seeds computed side by side, which leaves of `data["train"]` are stacked: a tree of
             0 and `None` (shared), flattened by `flat_axes`; `None` for a single seed.
+        mesh: in which they run (`jax.set_mesh`), `None` for a single device.
     """
 
-    def __init__(self, recipe: Recipe, axes: FlatAxes | None = None):
-        self.axes, self.step = axes, jax.jit(make_step(recipe))
+    def __init__(self, recipe: Recipe, axes: FlatAxes | None = None, mesh: Mesh | None = None):
+        self.axes, self.mesh, self.step = axes, mesh, jax.jit(make_step(recipe))
         self._advances: dict[tuple[int, bool], Callable] = {}
 
     def chunk(self, state: Any, examples: Any, batch_size: int) -> int:
@@ -131,13 +136,23 @@ class Steps:
             advance = make_advance(self.step, length, whole)
             if self.axes is not None:
                 advance = jax.vmap(advance, (0, tree_of(self.axes), 0, None))
-            self._advances[length, whole] = jax.jit(advance, donate_argnums=0)
+            self._advances[length, whole] = jax.jit(
+                advance, donate_argnums=0, out_shardings=_whole(self.mesh)
+            )
         return self._advances[length, whole]
 
 
-def compiled_measure(measure: Callable, axes: FlatAxes | None = None) -> Any:
-    """A problem's `measure`, compiled; `axes` as for `Steps`, of all the data."""
-    return jax.jit(measure if axes is None else jax.vmap(measure, (0, tree_of(axes))))
+def compiled_measure(
+    measure: Callable, axes: FlatAxes | None = None, mesh: Mesh | None = None
+) -> Any:
+    """A problem's `measure`, compiled; `axes` and `mesh` as for `Steps`, `axes` of all the data."""
+    if axes is not None:
+        measure = jax.vmap(measure, (0, tree_of(axes)))
+    return jax.jit(measure, out_shardings=_whole(mesh))
+
+
+def _whole(mesh: Mesh | None) -> NamedSharding | None:
+    return None if mesh is None else NamedSharding(mesh, P())
 
 
 def flat_axes(axes: Any) -> FlatAxes:

@@ -166,6 +166,8 @@ def test_each_worker_gets_a_gpu():
     [
         (["--workers", "0"], "--workers: how many processes, at least 1, got '0'."),
         (["--workers", "two"], "--workers: how many processes, at least 1, got 'two'."),
+        (["--devices", "0"], "--devices: among how many a run's batches are divided, at least 1"),
+        (["--devices", "2", "--workers", "2"], "each worker computes on one device. Say --devices"),
         (["--workers", "2", "--share", "1/2"], "--share and --workers: a share is one process's."),
     ],
 )
