@@ -7,6 +7,7 @@ from .circle_images import no_circles as no_circles
 from .dataset import Dataset as Dataset
 from .fetching import FETCHABLE as FETCHABLE
 from .fetching import fetch as fetch
+from .gaussian_ring import gaussian_ring as gaussian_ring
 from .handwritten_digits import digits as digits
 from .handwritten_digits import mnist as mnist
 from .labels import LabelNoise as LabelNoise

@@ -1,3 +1,5 @@
+from .adversarial import GAN as GAN
+from .adversarial import AdversarialNetwork as AdversarialNetwork
 from .autoencoders import AE as AE
 from .autoencoders import VAE as VAE
 from .autoencoders import Autoencoder as Autoencoder

@@ -155,11 +155,12 @@ class Encoder(nn.Module):
     depth: int
     latents: int
     heads: tuple[str, ...]
+    slope: float = SLOPE
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
         for layer in range(self.depth):
-            x = nn.leaky_relu(dense(self.width, x.shape[-1], f"hidden_{layer}")(x), SLOPE)
+            x = nn.leaky_relu(dense(self.width, x.shape[-1], f"hidden_{layer}")(x), self.slope)
         return tuple(dense(self.latents, x.shape[-1], head)(x) for head in self.heads)
 
 
@@ -169,11 +170,12 @@ class Decoder(nn.Module):
     width: int
     depth: int
     shape: tuple[int, ...]
+    slope: float = SLOPE
 
     @nn.compact
     def __call__(self, z: jax.Array) -> jax.Array:
         for layer in range(self.depth):
-            z = nn.leaky_relu(dense(self.width, z.shape[-1], f"hidden_{layer}")(z), SLOPE)
+            z = nn.leaky_relu(dense(self.width, z.shape[-1], f"hidden_{layer}")(z), self.slope)
         pixels = dense(math.prod(self.shape), z.shape[-1], "output")(z)
         return pixels.reshape(*pixels.shape[:-1], *self.shape)
 

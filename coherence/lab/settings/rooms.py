@@ -31,6 +31,7 @@ ROOMS = {
     "StoppingRules": Room("coherence.optim.stopping", ("Rule",)),
     "Optimizers": Room("coherence.lab.optimizers", _TRANSFORMATIONS),
     "Networks": Room("coherence.lab.models", bases=("Network",), given=("outputs",)),
+    "AdversarialNetworks": Room("coherence.lab.models", bases=("AdversarialNetwork",)),
     "Autoencoders": Room("coherence.lab.models", bases=("Autoencoder",)),
     "Datasets": Room("coherence.lab.data", ("Dataset",)),
     "LabelNoises": Room("coherence.lab.data", ("LabelNoise",)),

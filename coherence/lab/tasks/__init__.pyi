@@ -1,7 +1,9 @@
+from . import adversarial as adversarial
 from . import autoencoding as autoencoding
 from . import boltzmann as boltzmann
 from . import classification as classification
 from . import regression as regression
+from .adversarial import adversarial_losses as adversarial_losses
 from .autoencoding import elbo_terms as elbo_terms
 from .autoencoding import kl_from_standard_normal as kl_from_standard_normal
 from .autoencoding import negative_elbo as negative_elbo

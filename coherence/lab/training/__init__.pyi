@@ -1,3 +1,4 @@
+from .adversarial import Adversarial as Adversarial
 from .autoencoding import Autoencoding as Autoencoding
 from .boltzmann import ContrastiveDivergence as ContrastiveDivergence
 from .classification import Classification as Classification

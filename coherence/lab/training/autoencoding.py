@@ -6,7 +6,6 @@ The settings are plain values (no JAX here); `build` imports what it needs.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -24,7 +23,7 @@ from coherence.lab.settings import (
 )
 
 from .programs import PROGRAMS
-from .run_settings import RunSettings, initial_parameters
+from .run_settings import RunSettings, initial_parameters, load_folded
 from .samples import fixed_keys, make_probes, stream, stream_key
 
 if TYPE_CHECKING:
@@ -138,7 +137,7 @@ class Autoencoding(RunSettings):
         )
 
     def _load(self, data):
-        return _load(data, tuple(self.model.shape))
+        return load_folded(data, tuple(self.model.shape))
 
     def _images(self, seed):
         data, drawn = self._drawn(self._load, seed, _DATA)
@@ -226,20 +225,6 @@ def _measuring(terms, garbage):
         return measured
 
     return measure
-
-
-@functools.lru_cache(maxsize=4)
-def _load(data, shape):
-    """One copy of the images for all seeds: what they share is then held once on the device."""
-    loaded = data.build()
-    if loaded.x_train[0].size != np.prod(shape):
-        raise ValueError(
-            f"{loaded.name}'s images have {loaded.x_train[0].size} pixels and the model's "
-            f"{np.prod(shape)}: "
-            f"its shape {shape} has to be theirs."
-        )
-    folded = {part: getattr(loaded, part).reshape(-1, *shape) for part in ("x_train", "x_test")}
-    return dataclasses.replace(loaded, **folded)
 
 
 def _with_keys(arrays, part):

@@ -6,6 +6,8 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from coherence.lab.settings import (
     Aggregators,
     Decays,
@@ -109,6 +111,23 @@ class RunSettings:
 def load(data):
     """One copy of the arrays for all seeds: what they share is then held once on the device."""
     return data.build()
+
+
+@functools.lru_cache(maxsize=4)
+def load_folded(data, shape):
+    """`load`, with examples folded into a shape.
+
+    Raises:
+        ValueError: an example has another number of numbers.
+    """
+    loaded = load(data)
+    if loaded.x_train[0].size != np.prod(shape):
+        raise ValueError(
+            f"{loaded.name}'s images have {loaded.x_train[0].size} pixels and the model's "
+            f"{np.prod(shape)}: its shape {shape} has to be theirs."
+        )
+    folded = {part: getattr(loaded, part).reshape(-1, *shape) for part in ("x_train", "x_test")}
+    return dataclasses.replace(loaded, **folded)
 
 
 def transformation(*parts):
