@@ -10,9 +10,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from coherence.lab.models.activations import ACTIVATIONS
 from coherence.lab.models.network import Network, at_least, chain_of, flat, he_init, paper_init
 
-INITIALIZERS = {"paper": paper_init, "he": he_init}
+INITIALIZERS = {
+    "paper": paper_init,
+    "he": he_init,
+    "glorot": nn.initializers.glorot_normal(),
+}
 
 
 class _Dense(Network):
@@ -32,15 +37,20 @@ class _Dense(Network):
 
 
 class MLP(_Dense):
-    """Hidden layers of one width with ReLU, then a linear layer to the logits.
+    """Hidden layers of one width, with ReLU if not told otherwise, then a linear one to the logits.
 
     Takes one example or a batch: flat `[features]` or `[m, features]`; images `[h, w, c]` or `[m,
     h, w, c]` are flattened. The paper's networks are `MLP(width=2048)` and `MLP(width=256,
     depth=3)`.
     """
 
-    initializer: Literal["paper", "he"] | Callable = "paper"
-    """Of the weights: `paper_init`, `he_init`, or a function like these. Biases start at 0."""
+    initializer: Literal["paper", "he", "glorot"] | Callable = "paper"
+    """Of the weights: `paper_init`, `he_init`, Glorot's, or a function like these. Biases start at
+    0."""
+    activation: Literal["step", "sigmoid", "tanh", "relu", "leaky_relu", "gelu"] = "relu"
+    """Of the hidden layers; `coherence.lab.models.activations` has them."""
+    residual: bool = False
+    """Whether each hidden layer but the first adds to what comes in: x + g(W x + b)."""
 
     @nn.nowrap
     def check(self) -> None:
@@ -50,19 +60,25 @@ class MLP(_Dense):
             raise ValueError(
                 f"MLP: initializer is {names} or a function, got {self.initializer!r}."
             )
+        if self.activation not in ACTIVATIONS:
+            names = ", ".join(ACTIVATIONS)
+            raise ValueError(f"MLP: activation is one of {names}, got {self.activation!r}.")
 
     @nn.nowrap
     def describe(self, inputs: int) -> str:
-        kind = " (standard)" if self.initializer == "he" else ""
-        return super().describe(inputs) + kind
+        kinds = {"he": ["standard"], "glorot": ["Glorot"]}.get(self.initializer, [])
+        kinds = [*[self.activation] * (self.activation != "relu"), *kinds]
+        kinds += ["residual"] * self.residual
+        return super().describe(inputs) + (f" ({', '.join(kinds)})" if kinds else "")
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         start = self.initializer
         start = INITIALIZERS[start] if isinstance(start, str) else start
-        x = flat(x)
+        x, activation = flat(x), ACTIVATIONS[self.activation]
         for layer in range(self.depth):
-            x = nn.relu(nn.Dense(self.width, kernel_init=start, name=f"hidden_{layer}")(x))
+            hidden = activation(nn.Dense(self.width, kernel_init=start, name=f"hidden_{layer}")(x))
+            x = x + hidden if self.residual and layer else hidden
         return nn.Dense(self.outputs, kernel_init=start, name="output")(x)
 
 

@@ -23,6 +23,10 @@ from coherence.lab.training import Classification
         (MLP(32, 2), "MLP 64-32-32-10"),
         (MLP(depth=0), "MLP 64-10"),
         (MLP(128, 2, initializer="he"), "MLP 64-128-128-10 (standard)"),
+        (
+            MLP(32, 1, initializer="glorot", activation="tanh", residual=True),
+            "MLP 64-32-10 (tanh, Glorot, residual)",
+        ),
         (MuMLP(128, 2, base_width=16), "MLP 64-128-128-10 (mu, base width 16)"),
         (CNN(), "CNN 32-64-64"),
         (CNN(8, 1, shape=(8, 8, 1)), "CNN 8"),
@@ -68,7 +72,11 @@ def test_a_classifier_takes_every_network(model):
         (lambda: MLP(depth=-1), "depth=-1"),
         (
             lambda: MLP(initializer="best"),
-            "MLP: initializer is paper or he or a function, got 'best'",
+            "MLP: initializer is paper or he or glorot or a function, got 'best'",
+        ),
+        (
+            lambda: MLP(activation="swish"),
+            "MLP: activation is one of step, sigmoid, tanh, relu, leaky_relu, gelu, got 'swish'",
         ),
         (lambda: MuMLP(base_width=0), "MuMLP: .* base_width is at least 1; got .* base_width=0"),
         (lambda: DeepLinear(width=0), "DeepLinear: .* got width=0, depth=1"),

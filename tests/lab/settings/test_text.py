@@ -139,13 +139,16 @@ def test_a_setting_is_read_as_it_is_typed():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("Perceptron", r"'Perceptron' is none of MLP\(width, depth, initializer\), CNN\(width, "),
+        (
+            "Perceptron",
+            r"'Perceptron' is none of MLP\(width, .*, activation, residual\), CNN\(width, ",
+        ),
         ("1 +", r"'1 \+' is none of MLP\("),
         ("", "'' is none of MLP"),
         ("1", r"'1': a setting: .* got 1\."),
         ("[]", r"'\[\]' is none of MLP"),
         ("__import__('os').system('ls')", "is none of MLP"),
-        ("MLP(colour=1)", r"MLP\(width, depth, initializer\): got an unexpected .* 'colour'"),
+        ("MLP(colour=1)", r"MLP\(width, depth, .*\): got an unexpected .* 'colour'"),
         ("MLP('wide')", r"MLP\(width\): a whole number, got 'wide'"),
         ("MLP(1 + 1)", r"'1 \+ 1' is no plain value"),
         ("MLP(**{})", "got an unexpected|keywords must be strings|is no plain value"),
@@ -242,7 +245,8 @@ def test_a_mistake_in_a_flag_is_said(capsys):
         apply_flags(DEFAULT, ["--brief.model", "MLP(colour=1)"], "test")
     assert stop.value.code == 2
     words = " ".join(capsys.readouterr().err.replace("│", " ").split())
-    assert "MLP(width, depth, initializer): got an unexpected keyword argument 'colour'" in words
+    fields = "width, depth, initializer, activation, residual"
+    assert f"MLP({fields}): got an unexpected keyword argument 'colour'" in words
 
 
 def test_choices_are_explained():
