@@ -66,8 +66,9 @@ class MLP(_Dense):
 
     @nn.nowrap
     def describe(self, inputs: int) -> str:
-        kinds = {"he": ["standard"], "glorot": ["Glorot"]}.get(self.initializer, [])
-        kinds = [*[self.activation] * (self.activation != "relu"), *kinds]
+        starts = {"he": "standard", "glorot": "Glorot"}
+        kinds = [] if self.activation == "relu" else [self.activation]
+        kinds += [word for name, word in starts.items() if name == self.initializer]
         kinds += ["residual"] * self.residual
         return super().describe(inputs) + (f" ({', '.join(kinds)})" if kinds else "")
 

@@ -34,6 +34,7 @@ ROOMS = {
     "AdversarialNetworks": Room("coherence.lab.models", bases=("AdversarialNetwork",)),
     "Autoencoders": Room("coherence.lab.models", bases=("Autoencoder",)),
     "Datasets": Room("coherence.lab.data", ("Dataset",)),
+    "OutputLosses": Room("coherence.lab.tasks", ("OutputLoss",)),
     "LabelNoises": Room("coherence.lab.data", ("LabelNoise",)),
 }
 

@@ -11,4 +11,10 @@ from .autoencoding import reconstruction_error as reconstruction_error
 from .boltzmann import contrastive_divergence as contrastive_divergence
 from .classification import accuracy as accuracy
 from .classification import cross_entropy as cross_entropy
+from .classification import loss_of as loss_of
+from .output_losses import hinge as hinge
+from .output_losses import huber as huber
+from .output_losses import softmax_cross_entropy as softmax_cross_entropy
+from .output_losses import softmax_squared_error as softmax_squared_error
+from .output_losses import squared_error as squared_error
 from .regression import half_squared_error as half_squared_error

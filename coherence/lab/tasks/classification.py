@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from coherence.lab.tasks.chunks import predictor, sum_over_chunks
+from coherence.lab.tasks.output_losses import OutputLoss, softmax_cross_entropy
 
 
 def cross_entropy(model) -> Callable[[Any, tuple], jax.Array]:
@@ -21,37 +21,46 @@ def cross_entropy(model) -> Callable[[Any, tuple], jax.Array]:
     whatever the network computes in. `model` is anything with `apply(params, x)`, or that function
     itself.
     """
+    return loss_of(model, softmax_cross_entropy())
+
+
+def loss_of(model, compare: OutputLoss) -> Callable[[Any, tuple], jax.Array]:
+    """The loss of one example `(x, y)`: `compare(outputs, y)` of what the model makes of x."""
     predict = predictor(model)
 
     def loss(params, example):
         x, y = example
-        return _losses(predict(params, x), y)
+        return compare(predict(params, x), y)
 
     return loss
 
 
 class Evaluation(NamedTuple):
-    """Mean cross-entropy, and the fraction of examples whose largest logit is the label's."""
+    """The mean loss, and the fraction of examples whose largest output is the label's."""
 
     loss: jax.Array
     accuracy: jax.Array
 
 
-def evaluate(model, *, batch_size: int = 1000) -> Callable[..., Evaluation]:
+def evaluate(
+    model, compare: OutputLoss | None = None, *, batch_size: int = 1000
+) -> Callable[..., Evaluation]:
     """`(params, x, y, weights=None) -> Evaluation`, in memory for `batch_size` examples.
+
+    The loss is that of `compare`, by default cross-entropy.
 
     Exact for any number of examples; can be jitted and vmapped. `weights` `[n]` (bool or
     real) make it a weighted mean,
     as for the corrupt examples only; nan where they sum to 0. An example with a nan logit counts as
     wrong.
     """
-    predict = predictor(model)
+    predict, compare = predictor(model), compare or softmax_cross_entropy()
 
     def sums(params, x, y, weights):
         logits = predict(params, x)
         right = (jnp.argmax(logits, -1) == y) & ~jnp.isnan(logits).any(-1)
         losses = jnp.where(
-            weights == 0, 0, _losses(logits, y)
+            weights == 0, 0, compare(logits, y)
         )  # 0 * inf is nan: an example left out must not matter
         return jnp.sum(losses * weights), jnp.sum(right * weights), jnp.sum(weights)
 
@@ -71,8 +80,3 @@ def accuracy(model, *, batch_size: int = 1000) -> Callable[..., jax.Array]:
     """`(params, x, y, weights=None) ->` the fraction classified correctly; see `evaluate`."""
     evaluation = evaluate(model, batch_size=batch_size)
     return lambda params, x, y, weights=None: evaluation(params, x, y, weights).accuracy
-
-
-def _losses(logits, labels):
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)

@@ -13,9 +13,11 @@ from coherence.lab.settings import (
     Datasets,
     LabelNoises,
     Networks,
+    OutputLosses,
     StoppingRules,
     digits,
     label_noise,
+    softmax_cross_entropy,
 )
 
 from .programs import PROGRAMS
@@ -33,13 +35,15 @@ _GRADIENT_QUANTITIES = ("m_coherence", "evidence", "gradient_norm")
 class Classification(RunSettings):
     """One run: data and its noise, network, aggregator and optimizer, length, and measurements.
 
-    Recorded are cross-entropy and accuracy on the training and the test examples, and accuracy on
-    the pristine and the corrupt training examples, against the labels that are trained on.
+    Recorded are the loss and the accuracy on the training and the test examples, and the accuracy
+    on the pristine and the corrupt training examples, against the labels that are trained on.
     """
 
     data: Datasets = digits()
     noise: LabelNoises = label_noise()
     model: Networks = MLP()
+    loss: OutputLosses = softmax_cross_entropy()
+    """Of the network's outputs and the label."""
     stopping: StoppingRules | None = None
     """When to stop early. Rules are asked at every measurement; those about gradients look at the
     sample of the first probe of training examples."""
@@ -54,14 +58,12 @@ class Classification(RunSettings):
         """The `Problem` of one seed; its data and label noise are drawn here, once."""
         import jax
 
-        from coherence.lab.tasks.classification import cross_entropy
-
         from .problem import Problem
 
         clean, drawn = self._drawn(load, seed, _DATA)
         data, corrupt = self.noise.build()(clean, stream(seed, _LABELS))
         model = self.model.build(data.outputs)
-        loss = PROGRAMS.get(cross_entropy, model)
+        loss = PROGRAMS.get(_loss, model, self.loss)
         arrays = {
             "train": (clean.x_train, data.y_train),
             "test": (clean.x_test, clean.y_test),
@@ -90,7 +92,7 @@ class Classification(RunSettings):
             data=arrays,
             optimizer=optimizer,
             per_example=not optimizer.takes_batch_gradient,
-            measure=PROGRAMS.get(_measuring, model, watched),
+            measure=PROGRAMS.get(_measuring, model, self.loss, watched),
             track_batches=self.track_batches,
             stopping=None if rule is None else (rule, rule.watch),
             drawn={
@@ -113,13 +115,20 @@ class Classification(RunSettings):
         )
 
 
-def _measuring(model, watched):
+def _loss(model, loss):
+    from coherence.lab.tasks.classification import loss_of
+
+    return loss_of(model, loss.build())
+
+
+def _measuring(model, loss, watched):
     """`(params, data) -> {name: number}`; `watched` are read off a sample's gradients."""
     from coherence import metrics
     from coherence.gradients.transform import per_example_value_and_grad
-    from coherence.lab.tasks.classification import cross_entropy, evaluate
+    from coherence.lab.tasks.classification import evaluate
 
-    score, differentiate = evaluate(model), per_example_value_and_grad(cross_entropy(model))
+    score = evaluate(model, loss.build())
+    differentiate = per_example_value_and_grad(_loss(model, loss))
 
     def measure(params, data):
         (x, y), corrupt = data["train"], data["corrupt"]
