@@ -23,7 +23,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-
 ENUMERABLE = 20
 """Most units whose joint states are enumerated: a million states."""
 

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coherence.lab.settings import Datasets, LabelNoises, digits, label_noise
+from coherence.lab.settings import Datasets, LabelNoises, Setting, digits, label_noise, setting
 
 from .programs import PROGRAMS
 from .run_settings import RunSettings, initial_parameters, load
 from .samples import fixed_keys, make_probes, stream, stream_key
 
 if TYPE_CHECKING:
-    from coherence.lab.models.boltzmann import RBM
-
     from .problem import Problem
 
 PARTS = ("train", "test")
+
+RBM = setting("coherence.lab.models.boltzmann:RBM")
 
 # What a seed's separate random streams are for.
 _PARAMS, _LABELS, _SAMPLE, _NOISE, _KEYS, _CHAINS, _DATA = range(7)
@@ -62,16 +62,14 @@ class ContrastiveDivergence(RunSettings):
                 f"ContrastiveDivergence(k): at least 1 sweep of sampling, got {self.k}."
             )
 
-    def machine(self, inputs: int, classes: int) -> RBM:
+    def machine(self, inputs: int, classes: int) -> Setting:
         """The machine for examples of so many numbers, and so many labels where it has them."""
-        from coherence.lab.models.boltzmann import RBM
-
         return RBM(inputs, self.hidden, classes if self.labels else 0)
 
     def describe(self) -> str:
         """What was run, in a few words: `digits (1,437 examples), RBM 64-128, 10 classes, CD-1`."""
         data = self._drawn(self._load, 0, _DATA)[0]
-        machine = self.machine(data.x_train[0].size, len(data.classes)).describe()
+        machine = self.machine(data.x_train[0].size, len(data.classes)).build().describe()
         sampling = f"{'persistent ' * self.persistent}CD-{self.k}"
         return f"{self._described(self._load)}, {machine}, {sampling}"
 
@@ -85,7 +83,7 @@ class ContrastiveDivergence(RunSettings):
         data, corrupt = clean, np.zeros(len(clean.y_train), bool)
         if clean.classes:
             data, corrupt = self.noise.build()(clean, stream(seed, _LABELS))
-        model = self.machine(data.x_train[0].size, len(data.classes))
+        model = self.machine(data.x_train[0].size, len(data.classes)).build()
         arrays = {
             "train": self._inputs(clean.x_train, data.y_train),
             "test": self._inputs(clean.x_test, clean.y_test),
