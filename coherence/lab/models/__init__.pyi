@@ -7,6 +7,9 @@ from .autoencoders import ConditionalVAE as ConditionalVAE
 from .boltzmann import RBM as RBM
 from .convolutional import CNN as CNN
 from .convolutional_autoencoders import ConvVAE as ConvVAE
+from .denoisers import Denoiser as Denoiser
+from .denoisers import DenoisingMLP as DenoisingMLP
+from .denoisers import UNet as UNet
 from .dense import MLP as MLP
 from .dense import MuMLP as MuMLP
 from .linear import DeepLinear as DeepLinear

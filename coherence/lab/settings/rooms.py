@@ -33,6 +33,8 @@ ROOMS = {
     "Networks": Room("coherence.lab.models", bases=("Network",), given=("outputs",)),
     "AdversarialNetworks": Room("coherence.lab.models", bases=("AdversarialNetwork",)),
     "Autoencoders": Room("coherence.lab.models", bases=("Autoencoder",)),
+    "Denoisers": Room("coherence.lab.models", bases=("Denoiser",)),
+    "NoiseSchedules": Room("coherence.lab.tasks.noise_schedules", ("NoiseSchedule",)),
     "Datasets": Room("coherence.lab.data", ("Dataset",)),
     "OutputLosses": Room("coherence.lab.tasks", ("OutputLoss",)),
     "LabelNoises": Room("coherence.lab.data", ("LabelNoise",)),

@@ -2,6 +2,8 @@ from . import adversarial as adversarial
 from . import autoencoding as autoencoding
 from . import boltzmann as boltzmann
 from . import classification as classification
+from . import diffusion as diffusion
+from . import noise_schedules as noise_schedules
 from . import regression as regression
 from .adversarial import adversarial_losses as adversarial_losses
 from .autoencoding import elbo_terms as elbo_terms
@@ -12,6 +14,10 @@ from .boltzmann import contrastive_divergence as contrastive_divergence
 from .classification import accuracy as accuracy
 from .classification import cross_entropy as cross_entropy
 from .classification import loss_of as loss_of
+from .diffusion import ddim as ddim
+from .diffusion import noise_prediction_error as noise_prediction_error
+from .diffusion import noised as noised
+from .diffusion import sampler as sampler
 from .output_losses import hinge as hinge
 from .output_losses import huber as huber
 from .output_losses import softmax_cross_entropy as softmax_cross_entropy

@@ -8,6 +8,8 @@ import numpy as np
 
 from coherence.lab.settings import Autoencoders
 
+from .diffusion import Diffusion
+
 
 def autoencoders(settings: Autoencoders, runs: Iterable) -> Iterator[tuple[Callable, Callable]]:
     """`(encode, decode)` of each run: images [m, ...] to z [m, latents] and back, numpy arrays.
@@ -31,3 +33,47 @@ def autoencoders(settings: Autoencoders, runs: Iterable) -> Iterator[tuple[Calla
 
 def _of(function, params):
     return lambda x: np.asarray(function(params, np.asarray(x, np.float32)))
+
+
+def samplers(
+    settings: Diffusion, runs: Iterable, *, steps: int = 50, guidance: float = 0.0
+) -> Iterator[Callable]:
+    """`draw(many, seed)` or `draw(labels, seed)` of each run: examples [m, *shape], numpy arrays.
+
+    In the units of the data. Networks with classes are asked for labels [m], or draw from all
+    classes where they are given a number.
+
+    Args:
+        steps, guidance: of `coherence.lab.tasks.diffusion.sampler`.
+
+    Raises:
+        ValueError: guidance of a network that was never without a label in training.
+    """
+    import jax
+
+    from coherence.lab.tasks.diffusion import sampler
+
+    from .checkpoints import from_arrays
+
+    if guidance and not settings.label_dropout:
+        raise ValueError(
+            "samplers(guidance): guidance compares with the network when it is told no label, and "
+            "this one was always told: train with label_dropout=0.1."
+        )
+    model = settings.model.build()
+    example = np.zeros((1, *model.shape), np.float32), np.zeros(1, np.int32)
+    like = jax.eval_shape(model.init, jax.random.key(0), *example)
+    sample = sampler(model, settings.noise_schedule.build(), steps=steps, guidance=guidance)
+    for run in runs:
+        params, drawn = from_arrays(like, run.load("params")), run.load("drawn")
+        yield _drawing(sample, params, model.shape, drawn["centre"], drawn["scale"])
+
+
+def _drawing(sample, params, shape, centre, scale):
+    def draw(labels, seed):
+        told = () if np.ndim(labels) == 0 else (labels,)
+        m = len(labels) if told else labels
+        noise = np.random.default_rng(seed).normal(size=(m, *shape)).astype(np.float32)
+        return centre + scale * np.asarray(sample(params, noise, *told))
+
+    return draw

@@ -249,7 +249,7 @@ def test_settings_are_plain_values():
         ),
         (
             {"model": VAE(**SMALL, **IMAGE)},
-            r"circles's images have 784 pixels and the model's 64: its shape \(8, 8, 1\) has to be",
+            r"circles's images have 784 pixels and the model's 64: its shape \(8, 8, 1\) has",
         ),
         (
             {"probes": (Probing(m=10, groups="class"),)},
