@@ -78,6 +78,12 @@ def _parser() -> argparse.ArgumentParser:
         "how far an experiment's runs have come, on all machines: done, running, failed, waiting",
         add_help=False,
     )
+    init = command(
+        "init",
+        _init,
+        "write a working folder: experiments, claims, figures and recorded arrays, to run and edit",
+    )
+    init.add_argument("folder", metavar="FOLDER", type=Path, help="a new folder")
     figures = command(
         "figures",
         _figures,
@@ -225,13 +231,19 @@ def _named(command: str, options: str, words: list[str]) -> tuple[Experiment, li
     return _experiment(name), arguments
 
 
+def _init(parsed: Parsed) -> None:
+    from .report import gallery
+
+    print(f"{gallery.init(parsed.folder)}: go there, then `coherence list`")
+
+
 def _figures(parsed: Parsed) -> None:
     from .report import findings, gallery
     from .running import DEFAULT_PRESET
     from .running import main as run
     from .runs.files import write_text
 
-    home = gallery.checkout()
+    home = gallery.checkout(write=True)
     recorded = gallery.names(home)
     drawable = {path.stem for path in (home / "experiments").glob("*.py")} | set(recorded)
     missing = []
@@ -263,7 +275,7 @@ def _claims(parsed: Parsed) -> None:
     from .report import findings, gallery, summary
     from .report.tables import verdict_table
 
-    home = gallery.checkout()
+    home = gallery.checkout(write=parsed.format == "write")
     known = findings.experiments(home)
     failed: dict[str, ValueError] = {}
     recordings = findings.recordings(home, known, failed)

@@ -1,8 +1,10 @@
 """The command: what it prints, and that every mistake ends in one line with the way out."""
 
+import ast
 import csv
 import dataclasses
 import io
+import itertools
 import os
 import signal
 import subprocess
@@ -197,7 +199,59 @@ finally:
 
 def test_outside_a_checkout_it_says_where_to_get_one(capsys, here, monkeypatch):
     monkeypatch.chdir(here)
-    assert "clone it and work inside" in fails(capsys, "list")
+    assert "coherence init FOLDER" in fails(capsys, "list")
+
+
+def only_toy(folder):
+    """Leave one experiment of a working folder, which is quickly read."""
+    for path in [*folder.glob("experiments/*.*"), *folder.glob("paper_figures/*/*.npz")]:
+        if path.stem != "toy":
+            path.unlink()
+
+
+def test_init_writes_a_folder_in_which_everything_works(capsys, here, monkeypatch):
+    cli.main(["init", str(here / "mine")])
+    assert "then `coherence list`" in capsys.readouterr().out
+    monkeypatch.chdir(here / "mine")
+    only_toy(here / "mine")
+    cli.main(["claims", "--all"])
+    assert "shared feature wins" in capsys.readouterr().out
+    cli.main(["figures", "toy"])
+    assert "toy: redrawn" in capsys.readouterr().out
+    assert (here / "mine" / "paper_figures" / "drawn" / "toy.png").stat().st_size > 20_000
+    assert "not empty" in fails(capsys, "init", ".")
+
+
+def test_what_the_wheel_carries_is_read_where_there_is_no_folder_and_never_written(
+    capsys, here, monkeypatch
+):
+    carried = here / "site-packages" / "working_folder"
+    cli.main(["init", str(carried)])
+    only_toy(carried)
+    before = {path: path.read_bytes() for path in carried.rglob("*.*") if path.is_file()}
+    monkeypatch.setattr(gallery, "INSTALLED", carried)
+    monkeypatch.chdir(here)
+    cli.main(["list"])
+    assert "toy" in capsys.readouterr().out
+    for command in (["figures"], ["claims", "--write"], ["run", "toy", "--record"]):
+        assert "coherence init FOLDER" in fails(capsys, *command)
+    after = {path: path.read_bytes() for path in carried.rglob("*.*") if path.suffix != ".pyc"}
+    assert {path: after[path] for path in before} == before
+    assert after.keys() == before.keys()
+
+
+def test_the_wheel_carries_what_init_writes(here):
+    """`setup.py` copies files by patterns; nothing that a working folder needs is left out."""
+    tree = ast.parse((ROOT / "setup.py").read_text())
+    [patterns] = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "WORKING_FOLDER"
+    ]
+    carried = [ROOT.glob(f"{folder}/{x}") for folder, each in patterns.items() for x in each]
+    gallery.init(here / "mine")
+    written = {p.relative_to(here / "mine") for p in (here / "mine").rglob("*") if p.is_file()}
+    assert {path.relative_to(ROOT) for path in itertools.chain(*carried)} == written
 
 
 def test_files_of_a_folder_above_are_run_only_if_it_is_the_project(capsys, here, monkeypatch):
@@ -205,7 +259,7 @@ def test_files_of_a_folder_above_are_run_only_if_it_is_the_project(capsys, here,
         (here / folder).mkdir()
     (here / "experiments" / "theirs.py").write_text("raise SystemExit(77)")
     monkeypatch.chdir(here / "below")
-    assert "clone it and work inside" in fails(capsys, "list")
+    assert "coherence init FOLDER" in fails(capsys, "list")
     monkeypatch.chdir(here)
     with pytest.raises(SystemExit, match="77"):
         cli.main(["list"])

@@ -6,6 +6,7 @@ Never imports JAX.
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+WORKING = ("experiments", "paper_figures")
+"""What a working folder has."""
+INSTALLED = Path(__file__).parents[1] / "working_folder"
+"""The one that a wheel carries; `setup.py` puts it there."""
+_PROJECT = Path(__file__).parents[3]  # the repository, where the package is installed from it
 FORMATS = ("png", "pdf", "csv")
 COLUMNS = ("panel", "curve", "x", "y", "low", "high")
 """Of a figure's CSV."""
@@ -28,25 +34,52 @@ _FRAME_MILLISECONDS = 80
 _PNG_COMPRESSION = 3  # of 9: as small within 4 % as the default, in half of its time
 
 
-def checkout() -> Path:
+def checkout(*, write: bool = False) -> Path:
     """The folder with `experiments/` and `paper_figures/`, whose files commands run.
 
-    The working directory, or the project's repository around it. Folders of others above are left
-    alone: their files would be run unasked.
+    The working directory, or the project's repository around it; else, to be read only, what the
+    installed package carries. Folders of others above are left alone: their files would be run
+    unasked.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is none, or none to write to.
     """
     here = Path.cwd()
     for folder in (here, *here.parents):
-        has_both = (folder / "experiments").is_dir() and (folder / "paper_figures").is_dir()
-        if has_both and (folder == here or _is_project(folder)):
+        if _is_working_folder(folder) and (folder == here or _is_project(folder)):
             return folder
+    if _is_working_folder(INSTALLED) and not write:
+        return INSTALLED
     raise FileNotFoundError(
         f"no experiments/ and paper_figures/ in {here}, and it is not inside the project's "
-        "repository, where they live: clone it and work inside, or change to the folder that has "
-        "them."
+        "repository, where they live. `coherence init FOLDER` writes a folder that has them; "
+        "change to it, or clone the project and work inside."
     )
+
+
+def init(folder: Path) -> Path:
+    """Write a working folder: experiments, their claims, figures and recorded arrays.
+
+    Raises:
+        FileExistsError: the folder has something in it.
+        FileNotFoundError: the package was installed without them, as from a checkout, which is one.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"init: {folder} is there and not empty; name a new folder.")
+    source = INSTALLED if _is_working_folder(INSTALLED) else _PROJECT
+    if not _is_working_folder(source):
+        raise FileNotFoundError(
+            "init: this installation carries no experiments; clone the project and work inside."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in WORKING:
+        leave_out = shutil.ignore_patterns("__pycache__", "drawn", "README.md")
+        shutil.copytree(source / name, folder / name, ignore=leave_out)
+    return folder
+
+
+def _is_working_folder(folder: Path) -> bool:
+    return all((folder / name).is_dir() for name in WORKING)
 
 
 def _is_project(folder: Path) -> bool:

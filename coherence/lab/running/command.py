@@ -38,10 +38,12 @@ def main(experiment: Experiment, arguments: Sequence[str]) -> None:
 
     Raises:
         ValueError: an unknown preset or no share, or a run folder that holds other settings.
+        FileNotFoundError: `--record` outside a working folder.
         RunBusy: another process writes to one of the runs.
     """
     asked = read(experiment, arguments)
     preset, settings, folder = asked.preset, asked.settings, asked.folder
+    home = gallery.checkout(write=asked.record)
     if preset == SMOKE:
         compilation_cache.compile_quickly()
     if not os.path.exists(folder):  # Path.exists raises where a name is too long
@@ -64,7 +66,6 @@ def main(experiment: Experiment, arguments: Sequence[str]) -> None:
         recorded, run_id(folder / "recorded.npz", f"{experiment.name}/{folder.name}")
     )
     print(f"\n{experiment.table(recorded)}\n\n{verdict_table(judgements)}\n")
-    home = gallery.checkout()
     if asked.record:
         name = gallery.name(experiment.name, preset, DEFAULT_PRESET)
         _commit(folder / "recorded.npz", gallery.recording(home, name))
