@@ -115,7 +115,7 @@ class Settings:
     """Images of each digit drawn from p(x | y)."""
     sweeps: int = 500
     """Of Gibbs sampling for each of them."""
-    seeds: int = 8
+    seeds: int = 5
 
 
 _SMALL = ByPhase(data=digits(examples=200), hidden=16, steps=1000, batch_size=20, sample=20)

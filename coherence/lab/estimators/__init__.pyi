@@ -1,3 +1,4 @@
+from .boltzmann import RBMClassifier as RBMClassifier
 from .classifier_catalogue import Entry as Entry
 from .classifier_catalogue import NumberedLabels as NumberedLabels
 from .classifier_catalogue import ScaledPipeline as ScaledPipeline

@@ -23,6 +23,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .boltzmann import RBMClassifier
 from .generative import BernoulliNB, GaussianNB, MultinomialNB, NormalBayes
 from .network_classifiers import CNNClassifier, MLPClassifier, RNNClassifier, SoftmaxRegression
 from .variational import ConditionalVAEClassifier
@@ -107,6 +108,12 @@ def _generative(shape):
             lambda seed: _scaled(NormalBayes(covariance="shared")),
         ),
         entry("conditional_vae", "class-conditional VAE", vae, gradients=True),
+        entry(
+            "rbm",
+            "classification RBM",
+            lambda seed: _scaled(RBMClassifier(random_state=seed)),
+            gradients=True,
+        ),
     ]
 
 

@@ -82,7 +82,7 @@ class Trained(ClassifierMixin, BaseEstimator):
                 f"got shape {list(np.shape(corrupt))}."
             )
         self._learn(
-            _dense(X),
+            self._inputs(_dense(X)),
             labels.astype(np.int32),
             None if corrupt is None else np.asarray(corrupt, bool),
         )
@@ -103,6 +103,10 @@ class Trained(ClassifierMixin, BaseEstimator):
 
     def _parts(self) -> Parts:
         return PROGRAMS.get(network, self._settings(), len(self.classes_))
+
+    def _inputs(self, X):
+        """Examples as the network reads them."""
+        return X
 
     def _accepts(self):
         """Which sparse matrices `fit` and `predict` take."""
@@ -221,7 +225,7 @@ class Trained(ClassifierMixin, BaseEstimator):
         program, m = self._parts().scores, X.shape[0]
         scores = []
         for start in range(0, m, _BLOCK):
-            block = _dense(X[start : start + _BLOCK])
+            block = self._inputs(_dense(X[start : start + _BLOCK]))
             filled = np.zeros((_BLOCK, X.shape[1]), np.float32)
             filled[: len(block)] = block
             scores.append(program(self.params_, filled, *more))

@@ -58,9 +58,9 @@ class RBM(nn.Module):
         """v of x and its integer label, which only a machine with classes has."""
         return jnp.concatenate([x, *(jax.nn.one_hot(y, self.classes) for y in labels)], -1)
 
-    def __call__(self, v: jax.Array) -> jax.Array:
-        """The free energy."""
-        return self.free_energy(v)
+    def __call__(self, x: jax.Array, *labels: jax.Array) -> jax.Array:
+        """The free energy of x and its label."""
+        return self.free_energy(self.joined(x, *labels))
 
     def energy(self, v: jax.Array, h: jax.Array) -> jax.Array:
         """E(v, h)."""

@@ -108,10 +108,10 @@ class ContrastiveDivergence(RunSettings):
             rows = model.joined(*(array[first] for array in arrays["train"]))
             chains = (rows, PROGRAMS.get(sweeps, model, self.k))
         optimizer = self._transformation()
-        blank = np.zeros(model.visible + model.classes, np.float32)
+        example = (array[:1] for array in arrays["train"])
         return Problem(
             loss=PROGRAMS.get(against_chain, model) if self.persistent else loss,
-            params=initial_parameters(model, stream_key(seed, _PARAMS), blank),
+            params=initial_parameters(model, stream_key(seed, _PARAMS), *example),
             data=arrays,
             optimizer=optimizer,
             per_example=not optimizer.takes_batch_gradient,
