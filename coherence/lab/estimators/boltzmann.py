@@ -32,8 +32,7 @@ class RBMClassifier(Sampling, Trained):
     """Sweeps of Gibbs sampling for the negative phase."""
     sweeps: int = 500
     """Of Gibbs sampling for a draw."""
-    optimizer: Any = "sgd(learning_rate=0.1, momentum=0.5)"
-    steps: int = 3000
+    optimizer: Any = "sgd(learning_rate=0.1, momentum=0.9)"
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

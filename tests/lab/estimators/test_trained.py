@@ -26,6 +26,7 @@ from coherence.lab.estimators import (
     ConditionalVAEClassifier,
     MLPClassifier,
     NumberedLabels,
+    RBMClassifier,
     RNNClassifier,
     SoftmaxRegression,
     catalogue,
@@ -65,6 +66,7 @@ def test_it_keeps_what_scikit_learn_asks_of_classifiers(estimator, check):
         CNNClassifier(width=4, depth=1, **TINY),
         RNNClassifier(width=8, **TINY),
         ConditionalVAEClassifier(width=16, latents=2, draws=2, **TINY),
+        RBMClassifier(hidden=16, sweeps=5, **TINY),
     ]
 )
 def test_networks_of_every_kind_keep_it(estimator, check):
