@@ -67,7 +67,7 @@ class MLP(_Dense):
     @nn.nowrap
     def describe(self, inputs: int) -> str:
         starts = {"he": "standard", "glorot": "Glorot"}
-        kinds = [] if self.activation == "relu" else [self.activation]
+        kinds: list[str] = [] if self.activation == "relu" else [self.activation]
         kinds += [word for name, word in starts.items() if name == self.initializer]
         kinds += ["residual"] * self.residual
         return super().describe(inputs) + (f" ({', '.join(kinds)})" if kinds else "")
