@@ -81,7 +81,8 @@ def main():
         ) from None
     commands = {
         "demo": ["-m", "coherence.lab", "run", "real_vs_random", "--preset", "demo"],
-        "test": ["-m", "pytest", "-q", "-n", "auto", "-m", "not slow"],
+        # Each worker takes neighbouring tests, which share programs and what modules made.
+        "test": ["-m", "pytest", "-q", "-n", "auto", "--dist", "worksteal", "-m", "not slow"],
     }
     command = [python, *commands.get(word, ["-m", "coherence.lab", word]), *rest]
     say(*("python", *command[1:]))

@@ -1,6 +1,5 @@
 """Every reduction of every odd model equals what a Python loop of `jax.grad` gives."""
 
-import contextlib
 import warnings
 
 import jax
@@ -31,19 +30,6 @@ def large(request, monkeypatch):
 def recomputed_leaves(gradients):
     paths = jax.tree.leaves_with_path(gradients, is_leaf=lambda x: isinstance(x, NODES))
     return {leaf(path) for path, node in paths if isinstance(node, co.gradients.Recomputed)}
-
-
-def per_example(model, **kwargs):
-    loss, params, batch = model()
-    expected = (
-        pytest.warns(co.gradients.RecomputedWarning)
-        if model in zoo.FALLBACK
-        else contextlib.nullcontext()
-    )
-    with expected:
-        value_and_grad = jax.jit(co.per_example_value_and_grad(loss, **kwargs))
-        losses, gradients = value_and_grad(params, batch)
-    return losses, gradients, reference.gradients(loss, params, batch)
 
 
 def whole(tree):
@@ -99,15 +85,26 @@ def test_every_reduction_equals_the_loop(model):
     agree(reference.flat(formed), g)
 
 
+norms_and_mean = lambda g: (co.gradients.squared_norms(g), co.mean(g))
+
+
 @pytest.mark.parametrize(
     "model", [zoo.dense, zoo.tied, zoo.convolution], ids=lambda model: model.__name__
 )
-@pytest.mark.parametrize("size", [1, 2, 4, 100])
-def test_microbatches_change_nothing(model, size):
-    _, gradients, truth = per_example(model, microbatch_size=size)
-    g = reference.flat(truth)
-    agree(co.gradients.squared_norms(gradients), (g**2).sum(1))
-    agree(whole(co.mean(gradients)), g.mean(0))
+def test_microbatches_change_nothing(model):
+    loss, params, batch = model()
+
+    @jax.jit
+    def read(params, batch):
+        transforms = (
+            co.per_example_value_and_grad(loss, microbatch_size=size) for size in (1, 2, 4, 100)
+        )
+        return [norms_and_mean(transform(params, batch)[1]) for transform in transforms]
+
+    g = reference.flat(reference.gradients(loss, params, batch))
+    for norms, mean in read(params, batch):
+        agree(norms, (g**2).sum(1))
+        agree(whole(mean), g.mean(0))
 
 
 @pytest.mark.parametrize(
@@ -122,20 +119,18 @@ def test_masked_examples_might_as_well_not_be_there(model):
     poisoned = jax.tree.map(
         lambda x: np.where(keep.reshape(-1, *[1] * (x.ndim - 1)), x, np.nan), batch
     )
-    expected = (
-        pytest.warns(co.gradients.RecomputedWarning)
-        if model in zoo.FALLBACK
-        else contextlib.nullcontext()
-    )
-    with expected:
-        value_and_grad = jax.jit(co.per_example_value_and_grad(loss))
-        _, gradients = value_and_grad(params, poisoned, keep)
+
+    @jax.jit
+    def read(params, batch, keep):
+        _, g = co.per_example_value_and_grad(loss)(params, batch, keep)
+        return *norms_and_mean(g), co.alpha(g)
+
+    norms, mean, alpha = read(params, poisoned, keep)
     g = reference.flat(reference.gradients(loss, params, batch))[keep]
-    norms = np.asarray(co.gradients.squared_norms(gradients))
     agree(norms[keep], (g**2).sum(1))
     assert norms[1] == 0
-    agree(whole(co.mean(gradients)), g.mean(0))
-    agree(co.alpha(gradients), reference.alpha(g))
+    agree(whole(mean), g.mean(0))
+    agree(alpha, reference.alpha(g))
 
 
 def test_float64_agrees_to_twelve_digits():
@@ -159,11 +154,13 @@ def test_float64_agrees_to_twelve_digits():
 def test_bfloat16_sums_are_kept_in_float32():
     loss, params, batch = zoo.dense()
     half = lambda tree: jax.tree.map(lambda x: np.asarray(x).astype(jnp.bfloat16), tree)
-    _, gradients = jax.jit(co.per_example_value_and_grad(loss))(half(params), half(batch))
-    assert co.gradients.squared_norms(gradients).dtype == jnp.float32
-    assert {leaf.dtype for leaf in jax.tree.leaves(co.mean(gradients))} == {jnp.dtype(jnp.bfloat16)}
+    value_and_grad = co.per_example_value_and_grad(loss)
+    read = jax.jit(lambda params, batch: norms_and_mean(value_and_grad(params, batch)[1]))
+    norms, mean = read(half(params), half(batch))
+    assert norms.dtype == jnp.float32
+    assert {leaf.dtype for leaf in jax.tree.leaves(mean)} == {jnp.dtype(jnp.bfloat16)}
     g = reference.flat(reference.gradients(loss, params, batch))
-    agree(co.gradients.squared_norms(gradients), (g**2).sum(1), rtol=5e-2)
+    agree(norms, (g**2).sum(1), rtol=5e-2)
 
 
 @pytest.mark.parametrize("half", [jnp.float16, jnp.bfloat16])
@@ -215,40 +212,51 @@ def test_many_small_gradients_in_half_precision_are_summed_in_float32(half, kind
 def test_small_parameters_without_a_rule_are_not_recomputed(model, monkeypatch):
     monkeypatch.setattr(tracked, "ROWS", 4096)
     loss, params, batch = model()
-    _, gradients = jax.jit(co.per_example_value_and_grad(loss))(params, batch)
-    assert recomputed_leaves(gradients) == set()
-    agree(
-        co.gradients.gram(gradients),
-        (g := reference.flat(reference.gradients(loss, params, batch))) @ g.T,
-    )
+    recomputed = []
+
+    @jax.jit
+    def gram(params, batch):
+        _, g = co.per_example_value_and_grad(loss)(params, batch)
+        recomputed.append(recomputed_leaves(g))
+        return co.gradients.gram(g)
+
+    ours = gram(params, batch)
+    assert recomputed == [set()]
+    g = reference.flat(reference.gradients(loss, params, batch))
+    agree(ours, g @ g.T)
 
 
 def test_leaves_can_be_left_out_and_count_as_frozen():
     loss, params, batch = zoo.siamese()
-    _, gradients = co.per_example_value_and_grad(loss, only=lambda path: leaf(path) == "w")(
-        params, batch
-    )
+    value_and_grad = co.per_example_value_and_grad(loss, only=lambda path: leaf(path) == "w")
+    read = jax.jit(lambda params, batch: norms_and_mean(value_and_grad(params, batch)[1]))
+    norms, mean = read(params, batch)
     truth = reference.gradients(loss, params, batch)
-    agree(co.gradients.squared_norms(gradients), (reference.flat({"w": truth["w"]}) ** 2).sum(1))
-    assert not co.mean(gradients)["b"].any()
+    agree(norms, (reference.flat({"w": truth["w"]}) ** 2).sum(1))
+    assert not mean["b"].any()
 
 
 def test_aux_comes_back_with_an_example_axis():
     loss, params, batch = zoo.dense()
     with_aux = lambda p, e: (loss(p, e), {"first": e[0][0]})
-    (losses, aux), gradients = co.per_example_value_and_grad(with_aux, has_aux=True)(params, batch)
+
+    @jax.jit
+    def read(params, batch):
+        value, g = co.per_example_value_and_grad(with_aux, has_aux=True)(params, batch)
+        bare, _ = co.per_example_value_and_grad(loss)(params, batch)
+        return value, co.gradients.squared_norms(g), bare
+
+    (losses, aux), norms, bare = read(params, batch)
     agree(aux["first"], batch[0][:, 0])
-    agree(losses, co.per_example_value_and_grad(loss)(params, batch)[0])
-    agree(
-        co.gradients.squared_norms(gradients),
-        (reference.flat(reference.gradients(loss, params, batch)) ** 2).sum(1),
-    )
+    agree(losses, bare)
+    agree(norms, (reference.flat(reference.gradients(loss, params, batch)) ** 2).sum(1))
 
 
 def test_a_plain_tree_of_rows_is_reduced_alike():
     loss, params, batch = zoo.dense()
-    _, gradients = co.per_example_value_and_grad(loss)(params, batch)
+    gradients = zoo.gradients(zoo.dense)
     rows = jax.tree.map(jnp.asarray, reference.gradients(loss, params, batch))
-    for reduce in (co.gradients.squared_norms, co.gradients.gram, co.mean, co.alpha):
-        for ours, plain in zip(jax.tree.leaves(reduce(gradients)), jax.tree.leaves(reduce(rows))):
-            agree(ours, plain)
+    reductions = co.gradients.squared_norms, co.gradients.gram, co.mean, co.alpha
+    reduce = jax.jit(lambda g: [reduction(g) for reduction in reductions])
+    for ours, plain in zip(jax.tree.leaves(reduce(gradients)), jax.tree.leaves(reduce(rows))):
+        agree(ours, plain)

@@ -5,7 +5,6 @@ Exact plainly, in `jit`, masked, on several devices and in bfloat16.
 `python -m tests.gradients.test_situations` prints the table of them in the documentation.
 """
 
-import functools
 import re
 import warnings
 from pathlib import Path
@@ -22,7 +21,13 @@ from tests import eight_devices, reference, zoo
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/losses.md"
 MODELS = [model for models in zoo.SITUATIONS.values() for model in models]
+FIRST = [models[0] for models in zoo.SITUATIONS.values()]
 by_name = pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+FIRST_OF_EACH_KIND = pytest.mark.parametrize(
+    "model",
+    [pytest.param(model, marks=() if model in FIRST else pytest.mark.slow) for model in MODELS],
+    ids=[model.__name__ for model in MODELS],
+)
 
 # In half precision both sides round: their own derivative is what each is compared with.
 TOLERANCES = {
@@ -54,17 +59,14 @@ def gradients(loss, **kwargs):
     return function
 
 
-made = functools.cache(lambda model: model())  # so that programs of its loss are shared
+def by_jax(loss):
+    """By JAX alone, a function of parameters and batch."""
+    return jax.vmap(jax.grad(loss), (None, 0))
 
 
 def rows(loss, params, batch):
     """By JAX alone, [m, parameters]."""
-    return reference.flat(jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(params, batch))
-
-
-@functools.cache
-def truth(model):
-    return rows(*made(model))
+    return reference.flat(jax.jit(by_jax(loss))(params, batch))
 
 
 def agree(ours, truth, tolerance):
@@ -78,14 +80,13 @@ def whole(tree):
     return reference.flat(jax.tree.map(lambda x: np.asarray(x)[None], tree))[0]
 
 
+def norms_and_mean(g):
+    return co.gradients.squared_norms(g), co.mean(g)
+
+
 def reductions(g):
-    return (
-        co.gradients.squared_norms(g),
-        co.gradients.gram(g),
-        co.mean(g),
-        co.gradients.dot(g, co.mean(g)),
-        co.gradients.materialize(g),
-    )
+    norms, mean = norms_and_mean(g)
+    return norms, co.gradients.gram(g), mean, co.gradients.dot(g, mean), co.gradients.materialize(g)
 
 
 def compare(reduced, g, tolerance):
@@ -105,72 +106,63 @@ def kinds(g):
 tracing_nodes = (co.gradients.Factored, co.gradients.Stacked, co.gradients.Recomputed)
 
 
+def poison(x):
+    """The last example is nan, where it can be."""
+    x = np.array(x)
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        x[-1] = np.nan
+    return x
+
+
 @by_name
-def test_every_reduction_is_exact_in_jit(model):
-    loss, params, batch = made(model)
+def test_every_reduction_is_exact_and_masked_examples_might_as_well_not_be_there(model):
+    """In one program: what takes time is to make programs."""
+    loss, params, batch = model()
+    m = jax.tree.leaves(batch)[0].shape[0]
+    keep = np.arange(m) != m - 1
     nodes = {}
 
     @jax.jit
-    def reduced(params, batch):
+    def reduced(params, batch, poisoned):
         _, g = gradients(loss)(params, batch)
         nodes.update(kinds(g))
-        return reductions(g)
+        _, masked = gradients(loss, microbatch_size=2)(params, poisoned, keep)
+        return by_jax(loss)(params, batch), reductions(g), norms_and_mean(masked)
 
+    truth, plain, (norms, mean) = reduced(params, batch, jax.tree.map(poison, batch))
     tolerance = TOLERANCES.get(model, 2e-5)
-    compare(reduced(params, batch), truth(model), tolerance)
+    g = reference.flat(truth)
+    compare(plain, g, tolerance)
     recomputed = {name for name, kind in nodes.items() if kind is co.gradients.Recomputed}
     assert recomputed == zoo.RECOMPUTED_SITUATIONS.get(model, set())
+    agree(norms, np.append((g[:-1] ** 2).sum(1), 0.0), tolerance)
+    agree(whole(mean), g[:-1].mean(0), tolerance)
 
 
-@by_name
-def test_masked_examples_in_microbatches_might_as_well_not_be_there(model):
-    loss, params, batch = made(model)
-    m = jax.tree.leaves(batch)[0].shape[0]
-    keep = np.arange(m) != m - 1
-
-    def poison(x):
-        x = np.array(x)
-        if jnp.issubdtype(x.dtype, jnp.floating):
-            x[-1] = np.nan
-        return x
-
-    @jax.jit
-    def reduced(params, batch):
-        _, g = gradients(loss, microbatch_size=2)(params, batch, keep)
-        return co.gradients.squared_norms(g), co.mean(g)
-
-    norms, mean = reduced(params, jax.tree.map(poison, batch))
-    g = truth(model)[keep]
-    tolerance = TOLERANCES.get(model, 2e-5)
-    agree(norms, np.append((g**2).sum(1), 0.0), tolerance)
-    agree(whole(mean), g.mean(0), tolerance)
-
-
-@by_name
+@FIRST_OF_EACH_KIND
 def test_parameters_and_data_in_bfloat16(model):
-    loss, params, batch = made(model)
+    loss, params, batch = model()
     floats = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
     half = lambda x: np.asarray(x).astype(jnp.bfloat16) if floats(x) else x
     params, batch = jax.tree.map(half, (params, batch))
     try:
-        g = rows(loss, params, batch)
+        jax.eval_shape(by_jax(loss), params, batch)
     except (TypeError, ValueError):  # scans and Fourier transforms that JAX refuses in bfloat16
         pytest.skip("JAX does not take this loss in bfloat16")
 
     @jax.jit
     def reduced(params, batch):
         _, g = gradients(loss)(params, batch)
-        return co.gradients.squared_norms(g), co.mean(g)
+        return by_jax(loss)(params, batch), norms_and_mean(g)
 
-    norms, mean = reduced(params, batch)
+    truth, (norms, mean) = reduced(params, batch)
+    g = reference.flat(truth)
     assert norms.dtype == jnp.float32
     agree(norms, (g**2).sum(1), 4e-2)
     agree(whole(mean), g.mean(0), 4e-2)
 
 
-@pytest.mark.parametrize(
-    "model", [models[0] for models in zoo.SITUATIONS.values()], ids=lambda model: model.__name__
-)
+@pytest.mark.parametrize("model", FIRST, ids=lambda model: model.__name__)
 def test_without_jit_the_numbers_are_the_same(model):
     loss, params, batch = model()
     _, g = gradients(loss)(params, batch)
@@ -210,7 +202,7 @@ def jax_refuses(loss, params, batch, mesh, check):
     return False
 
 
-for model, (n, check) in zip([*zoo_models, *test_situations.MODELS][PART::2], ways):
+for model, (n, check) in zip(MODELS, ways):
     tracked.ROWS = 0 if model in large else 4096
     loss, params, batch = model()
     batch = jax.tree.map(lambda x: np.concatenate([x] * 8)[:8], batch)
@@ -238,10 +230,17 @@ assert not wrong, "\\n".join(wrong)
 """
 
 
-@pytest.mark.parametrize("part", range(2))
-def test_the_whole_zoo_on_several_devices(part):
+@pytest.mark.parametrize(
+    "models",
+    [
+        "[*zoo_models[::8], *test_situations.FIRST]",
+        pytest.param("[*zoo_models, *test_situations.MODELS]", marks=pytest.mark.slow),
+    ],
+    ids=["some", "all"],
+)
+def test_the_zoo_on_several_devices(models):
     """Under `shard_map`, checked and not, on two devices and on eight: the ways take turns."""
-    eight_devices.run(DEVICES.replace("PART", str(part)))
+    eight_devices.run(DEVICES.replace("MODELS", models, 1))
 
 
 def table():

@@ -116,9 +116,14 @@ def test_gradients_leave_a_jit_whose_arguments_the_loss_closes_over():
 
 STRICT = [*zoo.FAST, *zoo.FALLBACK, *(m for models in zoo.SITUATIONS.values() for m in models)]
 STRICT.remove(zoo.ordinary_differential_equation)  # JAX looks for leaks in odeint for minutes
+FAST = {*zoo.FAST[::4], *zoo.FALLBACK, *(models[0] for models in zoo.SITUATIONS.values())}
 
 
-@pytest.mark.parametrize("model", STRICT, ids=lambda model: model.__name__)
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(model, marks=() if model in FAST else pytest.mark.slow) for model in STRICT],
+    ids=[model.__name__ for model in STRICT],
+)
 def test_nothing_leaks_and_no_dtype_or_rank_is_promoted_in_silence(model, monkeypatch):
     monkeypatch.setattr(tracked, "ROWS", 0 if model in zoo.LARGE_SITUATIONS else 4096)
     loss, params, batch = model()
