@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -17,7 +18,9 @@ from coherence.gradients.reductions import mean
 from coherence.gradients.transform import per_example_value_and_grad
 from coherence.metrics.coherence import moments
 
+from .order import batches
 from .problem import Problem, Recipe
+from .programs import PROGRAMS
 
 FlatAxes = tuple[Any, tuple[int | None, ...]]
 TRACKED = ("loss", "squared_norm_of_mean", "mean_squared_norm")
@@ -153,6 +156,27 @@ def compiled_measure(
 
 def _whole(mesh: Mesh | None) -> NamedSharding | None:
     return None if mesh is None else NamedSharding(mesh, P())
+
+
+def snapshots(
+    problem: Problem, seed: int, schedule: Iterable[int], batch_size: int
+) -> Iterator[tuple[int, Any]]:
+    """`(step, params)` at each step of a schedule, trained as `train` does; nothing is recorded.
+
+    `seed` orders the batches. For measurements that are too large for a run's records.
+    """
+    advance = PROGRAMS.get(Steps, problem.recipe).advance(CHUNK)
+    state, examples = initial_state(problem), jax.device_put(problem.data["train"])
+    size = {"examples": len(jax.tree.leaves(examples)[0]), "batch_size": batch_size}
+    position = 0
+    for goal in schedule:
+        while position < goal:
+            stop = min(goal, position + CHUNK)
+            indices = np.zeros((CHUNK, batch_size), np.int32)
+            indices[: stop - position] = batches(seed, position, stop, **size)
+            state, _ = advance(state, examples, indices, stop - position)
+            position = stop
+        yield goal, jax.tree.map(lambda x: jnp.array(x, copy=True), state["params"])
 
 
 def flat_axes(axes: Any) -> FlatAxes:

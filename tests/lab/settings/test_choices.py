@@ -57,10 +57,21 @@ BEHIND = {
     "adam(0.5)": -0.5,  # its first step has the learning rate's length
     "adagrad(0.5)": -0.5 / 1.1**0.5,  # optax begins with a sum of squares of 0.1
     "rmsprop(0.5, decay=0.75)": -1.0,
+    "nesterov(0.5)": -0.95,
+    "adamw(0.5, weight_decay=0.1)": -0.6,
+    "lbfgs(0.5)": -0.5,
+    "clipped(sgd(0.5), longest=0.2)": -0.1,
+    "step_rate(sgd(0.5))": -0.5,
+    "exponential_rate(adam(0.5))": -0.5,
+    "cosine_rate(sgd(0.5))": -0.5,
+    "warm_up(sgd(0.5), steps=5)": -0.1,
     "l1_decay(0.25)": 1.25,
     "l2_decay(0.25)": 1.5,
     "soft_threshold(0.25)": 0.75,
 }
+
+
+WRAPPERS = ("clipped", "step_rate", "exponential_rate", "cosine_rate", "warm_up")
 
 
 @pytest.mark.parametrize("text", AGGREGATORS)
@@ -86,6 +97,25 @@ def test_what_stands_behind_an_aggregator_is_built(text):
     tx, params = parse(text, settings.Optimizers | settings.Decays).build(), jnp.full(1, 2.0)
     update, _ = tx.update(jnp.ones(1), tx.init(params), params)
     np.testing.assert_allclose(update, [BEHIND[text]], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "shares"),
+    [
+        ("step_rate(sgd(1.0), every=2, factor=0.5)", [1, 1, 0.5, 0.5, 0.25]),
+        ("exponential_rate(sgd(1.0), every=2, factor=0.25)", [1, 0.5, 0.25, 0.125, 0.0625]),
+        ("cosine_rate(sgd(1.0), steps=2, last=0.1)", [1, 0.55, 0.1, 0.1, 0.1]),
+        ("warm_up(sgd(1.0), steps=4)", [0.25, 0.5, 0.75, 1, 1]),
+        ("warm_up(cosine_rate(sgd(1.0), steps=2), steps=2)", [0.5, 0.5, 0, 0, 0]),
+    ],
+)
+def test_a_schedule_scales_each_step(text, shares):
+    tx = parse(text, settings.Optimizers).build()
+    state, steps = tx.init(jnp.ones(1)), []
+    for _ in shares:
+        update, state = tx.update(jnp.ones(1), state, jnp.ones(1))
+        steps.append(-update[0])
+    np.testing.assert_allclose(steps, shares, atol=1e-6)
 
 
 def test_every_optimizer_is_tried_here():
@@ -131,7 +161,8 @@ def test_a_setting_can_be_copied_pickled_and_cloned(name):
     cls = rooms.everything()[name]
     required = {"path": "mine.npz", "rate": 0.1, "threshold": 0.5, "watch": "test_loss"}
     fields = {key: required[key] for key in required if key in cls.__signature__.parameters}
-    args = (settings.patience(3),) if name == "any_of" else ()
+    wrapped = {"any_of": settings.patience(3), **dict.fromkeys(WRAPPERS, settings.sgd())}
+    args = (wrapped[name],) if name in wrapped else ()
     setting = cls(*args, **fields)
     assert parse(repr(setting), cls) == setting
     assert pickle.loads(pickle.dumps(setting)) == setting
@@ -162,6 +193,14 @@ def test_a_setting_can_be_copied_pickled_and_cloned(name):
         ("adam(b1=-1)", r"adam\(b1\)"),
         ("adam(b2=1)", r"adam\(b2\): in \[0, 1\), got 1\.0"),
         ("adagrad(-1)", r"adagrad\(learning_rate\)"),
+        ("nesterov(momentum=1)", r"nesterov\(momentum\)"),
+        ("adamw(b1=1)", r"adamw\(b1\)"),
+        ("lbfgs(memory=0)", r"lbfgs\(memory\): at least 1, got 0"),
+        ("clipped(sgd(), longest=0)", r"clipped\(longest\)"),
+        ("step_rate(sgd(), every=0)", r"step_rate\(every\)"),
+        ("exponential_rate(sgd(), factor=2)", r"what is left of a rate is a share, .* got 2"),
+        ("cosine_rate(sgd(), last=-1)", "cosine_rate: what is left of a rate"),
+        ("warm_up(sgd(), steps=0)", r"warm_up\(steps\)"),
         ("rmsprop(-1)", r"rmsprop\(learning_rate\)"),
         ("rmsprop(decay=-1)", r"rmsprop\(decay\)"),
         ("l1_decay(-1)", r"l1_decay\(rate\)"),

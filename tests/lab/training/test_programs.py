@@ -29,7 +29,7 @@ from coherence.lab.training import Classification, train
 from coherence.lab.training.checkpoints import from_arrays, to_arrays
 from coherence.lab.training.programs import PROGRAMS, Programs
 from coherence.lab.training.run_settings import transformation
-from coherence.lab.training.step import initial_state, make_advance, make_step
+from coherence.lab.training.step import initial_state, make_advance, make_step, snapshots
 from coherence.optim import chain
 from tests import zoo
 
@@ -218,6 +218,21 @@ def test_a_step_is_traced_once_also_where_its_price_is_told(tmp_path):
         with Run.open(tmp_path / name, {}, seed=0) as run:
             train([counting], [run], steps=3, batch_size=10, schedule=(0,), say=lambda _: None)
     assert len(traces) == 1
+
+
+def test_snapshots_are_of_the_very_run(tmp_path):
+    settings = Classification(
+        model=MLP(width=3, depth=1), probes=(), track_batches=False, batch_size=10, steps=7
+    )
+    problem = settings.build(2)
+    with Run.open(tmp_path / "run", {}, seed=2) as run:
+        train([problem], [run], steps=7, batch_size=10, schedule=(0, 7))
+    seen = dict(snapshots(problem, 2, (0, 3, 7), 10))
+    assert list(seen) == [0, 3, 7]
+    assert jax.tree.all(jax.tree.map(np.array_equal, seen[0], problem.params))
+    ends = run.load("params")
+    for name, leaf in to_arrays(seen[7]).items():
+        np.testing.assert_array_equal(leaf, ends[name])
 
 
 def test_the_labs_own_cache_is_bounded():
