@@ -111,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     show = command("show", _show, "what a recorded run is and how it went")
     _path(show, "run", "RUN", "a run's folder, or one that holds several")
+    _where(show)
     _table_options(show, "every number of every record, one per row")
     compare = command(
         "compare",
@@ -127,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         "one HTML file",
     )
     _path(report, "runs", "RUN", "a run's folder, or one that holds several", nargs="+")
+    _where(report)
     report.add_argument(
         "--output",
         metavar="FILE",
@@ -157,6 +159,16 @@ def _path(
     command.add_argument(name, metavar=metavar, type=Path, help=help, **options)
 
 
+def _where(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--where",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="only runs with this setting, as noise=0.5, or seed=0; all of several must hold",
+    )
+
+
 def _print(text: str) -> None:
     """Print what was recorded: the terminal must not obey it."""
     from .report.records import printable
@@ -166,6 +178,9 @@ def _print(text: str) -> None:
 
 def _table_options(command: argparse.ArgumentParser, rows: str) -> None:
     command.add_argument("--csv", metavar="FILE", type=Path, help=f"also write a CSV file: {rows}")
+    command.add_argument(
+        "--parquet", metavar="FILE", type=Path, help="the same as a Parquet file (polars or pandas)"
+    )
     command.add_argument(
         "--markdown",
         dest="format",
@@ -327,28 +342,34 @@ def _report_failed(failed: dict[str, ValueError]) -> None:
 def _show(parsed: Parsed) -> None:
     from .report import describe
     from .report.grouping import find
-    from .report.tables import LONG, long, write_csv
+    from .report.tables import LONG, long
 
-    _print(describe(parsed.run, parsed.format))
+    _print(describe(parsed.run, parsed.format, where=parsed.where))
+    _write_tables(parsed, LONG, lambda: long(find([parsed.run], where=parsed.where)))
+
+
+def _write_tables(parsed: Parsed, columns: Sequence[str], rows: Callable[[], Any]) -> None:
+    from .report.tables import write_csv, write_parquet
+
     if parsed.csv:
-        write_csv(parsed.csv, LONG, long(find([parsed.run])))
+        write_csv(parsed.csv, columns, rows())
+    if parsed.parquet:
+        write_parquet(parsed.parquet, columns, rows())
 
 
 def _compare(parsed: Parsed) -> None:
     from .report import compare
     from .report.comparing import COLUMNS
-    from .report.tables import write_csv
 
     comparison = compare(parsed.a, parsed.b)
     _print(comparison.text(parsed.format))
-    if parsed.csv:
-        write_csv(parsed.csv, COLUMNS, comparison.rows())
+    _write_tables(parsed, COLUMNS, comparison.rows)
 
 
 def _report(parsed: Parsed) -> None:
     from .report import write
 
-    print(f"report: {write(parsed.runs, parsed.output)}")
+    print(f"report: {write(parsed.runs, parsed.output, parsed.where)}")
 
 
 def _export(parsed: Parsed) -> None:

@@ -64,39 +64,102 @@ class Arm:
         return {seed: value[1] for seed, value in values.items() if value}
 
 
-def find(paths: Iterable[str | Path], failed: list[Exception] | None = None) -> list[runs.Run]:
+def find(
+    paths: Iterable[str | Path],
+    failed: list[Exception] | None = None,
+    where: Sequence[str] = (),
+) -> list[runs.Run]:
     """The runs in some folders and below, each once.
 
     Args:
         paths: the folders.
+        where: conditions that all must hold, as `noise.fraction=0.5`, `noise=0.5`, `seed=0`.
         failed: if given, errors of runs that cannot be read are put here.
 
     Raises:
         FileNotFoundError: one of the folders holds none.
+        ValueError: a condition is none, or holds for no run.
         OSError, ValueError: a run cannot be read, and there is no `failed`.
     """
     members: dict[Path, runs.Run] = {}
-    for path in map(Path, paths):
+    folders = list(map(Path, paths))
+    several = len(folders) > 1
+    for path in folders:
         inside = runs.find(path, failed=failed) if path.is_dir() else []
         if not inside and not failed:
             raise FileNotFoundError(
                 f"{path} holds no run. Runs go to {runs.root()}/EXPERIMENT/PRESET/ARM/seed=K."
             )
-        members |= {run.path.resolve(): run for run in inside}
-    return list(members.values())
+        members |= {run.path.resolve() if several else run.path: run for run in inside}
+    return chosen(list(members.values()), where)
 
 
-def arms(paths: Iterable[str | Path]) -> list[Arm]:
+def chosen(members: list[runs.Run], where: Sequence[str]) -> list[runs.Run]:
+    """The runs for which all conditions hold, `NAME=VALUE` each.
+
+    A name may be the beginning or the end of a setting's dotted one, and is then all of these.
+
+    Raises:
+        ValueError: a condition is none, no run has such a setting, or none that value.
+    """
+    for condition in where:
+        name, equals, value = condition.partition("=")
+        if not name or not equals:
+            raise ValueError(f"--where {condition}: expected NAME=VALUE, such as noise=0.5.")
+        of_runs = [_values(run, name) for run in members]
+        members = [run for run, has in zip(members, of_runs) if any(_same(x, value) for x in has)]
+        if not members:
+            have = sorted({x for has in of_runs for x in has}, key=by_size)
+            raise ValueError(
+                f"--where {condition}: "
+                + (
+                    f"no run has this value; there is {', '.join(have[:20])}."
+                    if have
+                    else f"no run has a setting {name}. `coherence show` lists what differs."
+                )
+            )
+    return members
+
+
+def _values(run: runs.Run, name: str) -> list[str]:
+    """The values of the settings that a name means."""
+    if name == "seed":
+        return [str(run.seed)]
+    dotted = f".{name}."
+    return [value for key, value in flat(run.config).items() if dotted in f".{key}."]
+
+
+def _same(value: str, asked: str) -> bool:
+    numbers = is_number(value) and is_number(asked)
+    return float(value) == float(asked) if numbers else value == asked
+
+
+def is_number(text: str) -> bool:
+    """Whether a setting's text is a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def by_size(text: str) -> tuple[bool, float, str]:
+    """What settings' texts are sorted by: numbers by size, then words."""
+    return (False, float(text), "") if is_number(text) else (True, 0.0, text)
+
+
+def arms(paths: Iterable[str | Path], where: Sequence[str] = ()) -> list[Arm]:
     """The runs in some folders, grouped by their settings.
 
-    They are named by what tells their folders apart, else by the settings that differ.
+    They are named by what tells their folders apart, else by the settings that differ. `where` are
+    conditions that choose some of them, as for `find`.
 
     Raises:
         FileNotFoundError: one of the folders holds none.
         ValueError: two runs of the same settings have the same seed.
     """
     groups: dict[str, dict[int, runs.Run]] = {}
-    for run in find(paths):
+    for run in find(paths, where=where):
         seeds = groups.setdefault(json.dumps(run.config, sort_keys=True), {})
         if run.seed in seeds:
             raise ValueError(

@@ -17,18 +17,22 @@ from matplotlib.figure import Figure
 
 from coherence.lab.runs.files import write_text
 
-from . import curves, drawing, examples, labels, maps
+from . import curves, drawing, examples, grids, labels, maps
 from .gallery import COLUMNS
 from .grouping import ABSENT, Arm, arms, device, differences, duration, flat, state
-from .records import diverged, printable, split
+from .records import PREFERRED, diverged, printable, split
 from .tables import cell, csv_text, markdown
 
 _MOST_COLUMNS = 5  # arms in a table
 _MOST_PANELS, _MOST_ARMS = 8, 8  # of one figure: what fits on a printed page
+_MOST_CURVES = 24  # settings whose curves look different; more are shown as a grid
+_MOST_QUANTITIES, _MOST_GRID_PANELS, _MOST_ROWS = 6, 36, 500  # of a grid
 _BAND = (
     "Mean over seeds with its 95 % interval, on logarithmic axes the geometric mean; "
     "an interval far wider than the data is cut at the panel's edge."
 )
+_GRID = "mean over seeds with its 95 % interval."
+_RUN_COLUMNS = ("", "seed", "state", "last step", "took", "device")
 _LOST = (
     "Where a seed was not measured or has no number there is no mean: "
     "the thin lines are the seeds that have one."
@@ -44,15 +48,26 @@ _ENDS = (
 )
 
 
-def write(paths: Iterable[str | Path], output: str | Path = "report.html") -> Path:
+def write(
+    paths: Iterable[str | Path],
+    output: str | Path = "report.html",
+    where: Sequence[str] = (),
+) -> Path:
     """Draw runs into one HTML file and return its path.
 
     Runs of the same settings are one arm, with 95 % bands over its seeds; arms share panels and are
-    told apart by colour and dashes. What a run did not record has no section. The same runs give
-    the same bytes.
+    told apart by colour and dashes. What a run did not record has no section. More than 24 settings
+    are shown as a grid: last values over the settings that differ, and no curves. The same runs
+    give the same bytes.
+
+    Args:
+        paths: folders of runs.
+        output: the file to write.
+        where: conditions on settings, of runs to choose: `("noise=0.5", "seed=0")`.
 
     Raises:
         FileNotFoundError: one of `paths` holds no run, or there is no folder for the output.
+        ValueError: a condition is none, or holds for no run.
     """
     output = Path(output)
     if not output.parent.is_dir():
@@ -60,7 +75,7 @@ def write(paths: Iterable[str | Path], output: str | Path = "report.html") -> Pa
             f"there is no folder {output.parent} to write {output.name} to. "
             "Make it, or name another with --output."
         )
-    members = arms(paths)
+    members = arms(paths, where)
     with drawing.in_house_style():
         text = _document(f"coherence: {_title(members)}", _body(members))
     write_text(output, text)
@@ -76,8 +91,11 @@ def _body(arms: Sequence[Arm]) -> Iterator[str]:
     runs = sum(len(arm.runs) for arm in arms)
     yield f"<h1>{_escape(_title(arms))}</h1>"
     yield _paragraph(f"{runs} run{'s' * (runs > 1)} of {len(arms)} setting{'s' * (len(arms) > 1)}.")
+    if len(arms) > _MOST_CURVES:
+        yield from _grid(arms)
+        return
     yield _table(
-        ["", "seed", "state", "last step", "took", "device"],
+        _RUN_COLUMNS,
         [_run(arm, i) for arm in arms for i in range(len(arm.runs))],
     )
     yield from _settings(arms)
@@ -88,6 +106,58 @@ def _body(arms: Sequence[Arm]) -> Iterator[str]:
 
 
 # Sections
+
+
+def _grid(arms: Sequence[Arm]) -> Iterator[str]:
+    """What so many settings have in common, where each quantity ended, and runs to look after."""
+    grid = grids.Grid(arms)
+    settings = [flat(arm.config) for arm in grid.arms]
+    differ = differences(settings)
+    names = sorted(_names(arms, "scalar"), key=_first_looked_for)
+    shown = names[:_MOST_QUANTITIES]
+    count = len(set(grid.titles))
+    yield _paragraph(
+        f"Of so many settings no curves are drawn, but where each ended: {', '.join(shown)}. "
+        "Curves of some of them: coherence report RUNS --where "
+        f"{differ[0]}={settings[0].get(differ[0], ABSENT)}."
+    )
+    for name in shown:
+        yield _heading(f"At the end: {labels.heading(name)}")
+        left = f" The first {_MOST_GRID_PANELS} of {count} panels." * (count > _MOST_GRID_PANELS)
+        for figure in grid.figures(name, _MOST_GRID_PANELS):
+            yield _picture(figure, f"The last record of each run; {_GRID}{left}")
+    header = [*differ, "seeds", *shown]
+    rows = [
+        [
+            *(values.get(name, ABSENT) for name in differ),
+            str(len(arm.runs)),
+            *(cell([*arm.finals(name).values()]) for name in shown),
+        ]
+        for arm, values in zip(grid.arms, settings)
+    ]
+    yield _heading("All settings")
+    if len(rows) > _MOST_ROWS:
+        yield _paragraph(f"The first {_MOST_ROWS} of {len(rows):,}; all of them are in the CSV.")
+    yield _table(header, rows[:_MOST_ROWS])
+    yield _folded("this table as CSV", csv_text(header, rows))
+    odd = [
+        _run(arm, i)
+        for arm in grid.arms
+        for i, run in enumerate(arm.runs)
+        if not run.done or diverged(arm.histories[i]) is not None
+    ]
+    if odd:
+        yield _heading(f"Unfinished or diverged: {len(odd):,}")
+        yield _table(_RUN_COLUMNS, odd[:_MOST_ROWS])
+    yield _heading("In common")
+    common = [[name, value] for name, value in settings[0].items() if name not in differ]
+    yield _table(["setting", "value"], common)
+
+
+def _first_looked_for(name: str) -> tuple[bool, int]:
+    quantity = split(name)[1]
+    known = quantity in PREFERRED
+    return not known, PREFERRED.index(quantity) if known else 0
 
 
 def _run(arm: Arm, i: int) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from coherence.lab.runs import Run
+from coherence.lab.runs.files import to_json
 
 from . import examples
 from .grouping import ABSENT, device, differences, duration, find, flat, setting_text, state
@@ -18,35 +19,44 @@ from .tables import Format, blocks, check_format, number
 
 ROWS = 8
 """Steps in a table: enough to see how it went, few enough to read."""
-_MOST_TABLES, _MOST_PARTS, _MOST_EXAMPLES = 3, 40, 10
+_MOST_TABLES, _MOST_PARTS, _MOST_EXAMPLES, _MOST_RUNS = 3, 40, 10, 500
 
 
-def describe(path: str | Path, format: Format = "text", width: int | None = None) -> str:
+def describe(
+    path: str | Path,
+    format: Format = "text",
+    width: int | None = None,
+    where: Sequence[str] = (),
+) -> str:
     """What `coherence show` prints: of one run everything, of several a line each.
 
     Of one run: settings, seed, device, whether it is done; scalars at a few steps, a table per
     probe; by layer and by group at the last step; the most and least coherent examples. Of several
     also what they have in common. Nothing is printed for what was not measured, and `nan` for what
-    was and is none.
+    was and is none. Of very many runs the records of the first are read, and the rest counted.
 
     Args:
         path: a run's folder, or one that holds several.
         format: of the tables.
         width: what tables should fit into; the terminal's by default.
+        where: conditions on settings, of runs to choose: `("noise=0.5", "seed=0")`.
 
     Runs that cannot be read are named at the end.
 
     Raises:
         FileNotFoundError: the folder holds no run.
+        ValueError: a condition is none, or holds for no run.
         OSError, ValueError: none of its runs can be read.
     """
     check_format("describe", format)
     page = _Page(format, width or shutil.get_terminal_size().columns)
     failed: list[Exception] = []
-    read = _read(find([path], failed), failed)
+    found = find([path], failed, where)
+    read = _read(found[:_MOST_RUNS], failed)
     if failed and not read:
         raise failed[0]
-    blocks = [*(page.one(*read[0]) if len(read) == 1 else page.several(read, Path(path)))]
+    every = [*(run for run, _ in read), *found[_MOST_RUNS:]]
+    blocks = [*(page.one(*read[0]) if len(every) == 1 else page.several(read, every, Path(path)))]
     if failed:
         blocks.append("\n".join(["could not be read:", *(f"  {error}" for error in failed)]))
     return "\n\n".join(blocks)
@@ -132,12 +142,15 @@ class _Page:
         header = [what, *(split(name)[1].removesuffix(f"_by_{what}") for name in latest)]
         yield from self.table(title, header, rows)
 
-    def several(self, read: list[tuple[Run, list[dict]]], path: Path) -> Iterator[str]:
+    def several(
+        self, read: list[tuple[Run, list[dict]]], every: list[Run], path: Path
+    ) -> Iterator[str]:
         """A line per run: what sets it apart, how far it came, and what one looks for first."""
         runs, histories = zip(*read)
         settings = [flat(run.config) for run in runs]
-        differing = differences(settings)
-        yield f"{path}: {len(runs)} runs, {sum(run.done for run in runs)} done"
+        distinct = {to_json(run.config): run.config for run in every}
+        differing = differences([flat(config) for config in distinct.values()])
+        yield f"{path}: {len(every)} runs, {sum(run.done for run in every)} done"
         common = [f"{key}={x}" for key, x in settings[0].items() if key not in differing]
         yield textwrap.fill(f"in common: {', '.join(common)}", self.width, subsequent_indent="  ")
         recorded = quantities([record for history in histories for record in history], {}, "scalar")
@@ -160,6 +173,11 @@ class _Page:
             )
         header = ["run", "step", "state", *differing, *names]
         yield from self.table("at the last record of each", header, rows)
+        if len(every) > _MOST_RUNS:
+            yield (
+                f"These are the first {_MOST_RUNS} of {len(every):,} runs. Others: --where "
+                f"{differing[0] if differing else 'seed'}=VALUE, or a folder below {path}."
+            )
         yield (
             f"One of them in full: coherence show {runs[0].path}\n"
             f"All of them drawn:   coherence report {path}"

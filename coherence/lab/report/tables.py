@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from coherence.lab.claims import Judgement, effect, format_p, interval
 from coherence.lab.runs import Run
-from coherence.lab.runs.files import write_text
+from coherence.lab.runs.files import replacing, write_text
 
 from .records import parts, printable
 
@@ -170,6 +170,34 @@ def _csv_cell(cell: Any) -> Any:
 def write_csv(path: str | Path, header: Header, rows: Rows) -> None:
     """Write a table to a file as `csv_text`."""
     write_text(Path(path), csv_text(header, rows))
+
+
+def write_parquet(path: str | Path, header: Header, rows: Rows) -> None:
+    """Write a table as a Parquet file, by polars or by pandas with pyarrow.
+
+    Raises:
+        ValueError: neither is installed.
+    """
+    path, table = Path(path), [list(row) for row in rows]
+    try:
+        import polars
+    except ImportError:
+        try:
+            import pandas
+            import pyarrow  # noqa: F401
+        except ImportError:
+            raise ValueError(
+                f"{path}: Parquet files are written by polars, or by pandas with pyarrow, and "
+                "neither is installed: pip install polars. --csv FILE needs nothing."
+            ) from None
+        with replacing(path) as file:
+            pandas.DataFrame(table, columns=list(header)).to_parquet(file, index=False)
+    else:
+        with replacing(path) as file:
+            columns = polars.DataFrame(
+                table, schema=list(header), orient="row", infer_schema_length=None
+            )
+            columns.write_parquet(file)
 
 
 def long(runs: Iterable[Run]) -> Iterator[tuple]:

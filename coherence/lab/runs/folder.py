@@ -55,13 +55,13 @@ def find(
         if not isinstance(error, FileNotFoundError):  # a folder that is not there holds no run
             fail(error)
 
-    folders = sorted(
-        Path(folder)
+    folders = [
+        folder
         for folder, _, files in os.walk(root, onerror=unreadable)
-        if {"config.json", "manifest.json"} <= set(files)
-    )
+        if "config.json" in files and "manifest.json" in files
+    ]
     runs = []
-    for folder in folders:
+    for folder in sorted(folders, key=lambda folder: folder.split(os.sep)):
         try:
             runs.append(Run.read(folder))
         except (OSError, ValueError, KeyError) as error:
@@ -131,12 +131,13 @@ class Run:
     def read(cls, path: str | Path) -> Run:
         """An existing run, to look at; no lock, also while it is being written."""
         path = Path(path)
-        if not (path / "config.json").is_file() or not (path / "manifest.json").is_file():
+        try:
+            manifest, config = (read_json(path / f"{n}.json") for n in ("manifest", "config"))
+        except (FileNotFoundError, NotADirectoryError):
             raise FileNotFoundError(
                 f"{path} is no run folder: it has no config.json and manifest.json. Runs below a "
                 "folder: runs.find(folder)."
-            )
-        manifest = read_json(path / "manifest.json")
+            ) from None
         if manifest.get("format") != FORMAT:
             raise ValueError(
                 f"{path} was written in format {manifest.get('format')}; this version reads "
@@ -144,7 +145,7 @@ class Run:
                 "(gradient-coherence "
                 f"{manifest.get('versions', {}).get('gradient-coherence', 'unknown')})."
             )
-        return cls(path, read_json(path / "config.json"), manifest["seed"], manifest)
+        return cls(path, config, manifest["seed"], manifest)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, seed={self.seed}, done={self.done})"
