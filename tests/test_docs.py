@@ -125,6 +125,7 @@ def test_console_commands_exist(page):
                 cpu = experiment.presets["cpu"]
                 accepted = {
                     *("--preset", "--record", "--share", "--workers", "--devices"),
+                    *("--submit", "--shares", "--option"),
                     "--help",
                     *(f"--{field.replace('_', '-')}" for field in vars(cpu)),
                 }

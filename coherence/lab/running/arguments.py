@@ -15,6 +15,7 @@ from coherence.lab.experiment import Experiment
 from coherence.lab.settings import Setting, apply_flags, explain, variant
 
 from .shares import Share, read_share
+from .submission import Submission, read_submission
 
 DEFAULT_PRESET = "cpu"
 
@@ -30,6 +31,7 @@ class Asked(NamedTuple):
     workers: int
     devices: int | None
     """Among how many the batches of a run are divided; `None`: all that there are."""
+    submission: Submission | None
 
 
 def read(experiment: Experiment, arguments: Sequence[str]) -> Asked:
@@ -47,6 +49,9 @@ def read(experiment: Experiment, arguments: Sequence[str]) -> Asked:
     parser.add_argument("--share", metavar="K/N")
     parser.add_argument("--workers", metavar="N", default="1")
     parser.add_argument("--devices", metavar="N", default="1")
+    parser.add_argument("--submit", metavar="WHERE")
+    parser.add_argument("--shares", metavar="N")
+    parser.add_argument("--option", metavar="NAME=VALUE", action="append", default=[])
     own, words = parser.parse_known_args(arguments)
     if own.preset not in experiment.presets:
         raise ValueError(
@@ -76,6 +81,23 @@ def read(experiment: Experiment, arguments: Sequence[str]) -> Asked:
             "--workers and --devices: each worker computes on one device. Say --devices alone to "
             "divide each run among many, --workers alone to train many runs at a time."
         )
+    submission = None
+    if own.submit is not None:
+        if share is not None or own.workers != "1":
+            raise ValueError(
+                "--submit hands all runs over, divided by --shares N: leave out --share and "
+                "--workers."
+            )
+        said = {"--preset": (own.preset, DEFAULT_PRESET), "--devices": (own.devices, "1")}
+        rest = [*words, *["--record"] * own.record]
+        for flag, (value, default) in said.items():
+            rest += [flag, value] if value != default else []
+        submission = read_submission(own.submit, own.shares or "1", own.option, rest)
+    elif own.shares is not None or own.option:
+        raise ValueError(
+            "--shares and --option say how jobs are submitted: say where to, --submit slurm or "
+            "--submit local. One share here: --share K/N."
+        )
     default = experiment.presets[own.preset]
     if {"-h", "--help"} & set(words):
         print(
@@ -83,7 +105,9 @@ def read(experiment: Experiment, arguments: Sequence[str]) -> Asked:
             f"below, the values of {own.preset}.\n"
             "--workers N trains with N processes; --share K/N trains one of N shares of the runs "
             "and nothing else; --devices N (or all) divides the batches of a run among N GPUs; "
-            "--record keeps the arrays of the figure.\n\n"
+            "--record keeps the arrays of the figure; --submit slurm --shares N --option "
+            "partition=... (any of sbatch's) hands it to Slurm, --submit local to a process in the "
+            "background.\n\n"
             f"To choose from:\n{explain(type(default))}\n"
         )
     settings = apply_flags(
@@ -92,7 +116,8 @@ def read(experiment: Experiment, arguments: Sequence[str]) -> Asked:
     experiment.grid(settings)  # refuses settings before a folder is named
     folder = runs.root() / experiment.name / variant(own.preset, settings, default)
     devices = None if own.devices == "all" else int(own.devices)
-    return Asked(own.preset, settings, folder, own.record, share, int(own.workers), devices)
+    workers = int(own.workers)
+    return Asked(own.preset, settings, folder, own.record, share, workers, devices, submission)
 
 
 def qualified(settings: Any, arguments: Sequence[str]) -> list[str]:

@@ -22,6 +22,7 @@ from coherence.lab.training import compilation_cache
 from .arguments import DEFAULT_PRESET, read
 from .shares import Share, share_of
 from .status import states, summary
+from .submission import submit
 
 SMOKE = "smoke"  # shows that everything works: compiled and drawn quickly
 COMMIT_LIMIT = 100_000  # bytes of recorded arrays a repository should carry for one figure
@@ -31,10 +32,10 @@ def main(experiment: Experiment, arguments: Sequence[str]) -> None:
     """Train what is missing, print table and verdicts, draw the figure; or train a share only.
 
     Arguments are `[--preset PRESET] [--record] [--share K/N | --workers N] [--devices N]
-    [--FIELD VALUE ...]`.
+    [--submit slurm|local [--shares N] [--option NAME=VALUE ...]] [--FIELD VALUE ...]`.
     With `--record` the recorded arrays become those of the committed figure and of `coherence
     claims`. With `--share` those runs are trained that are this process's, and nothing else is
-    done. With `--workers` so many processes train side by side.
+    done. With `--workers` so many processes train side by side. With `--submit` jobs do all of it.
 
     Raises:
         ValueError: an unknown preset or no share, or a run folder that holds other settings.
@@ -49,6 +50,13 @@ def main(experiment: Experiment, arguments: Sequence[str]) -> None:
     if not os.path.exists(folder):  # Path.exists raises where a name is too long
         check(settings)
     print(f"{experiment.name} -> {folder}", flush=True)
+    if asked.submission is not None:
+        prepare(experiment, settings, folder)
+        check_begun(experiment, settings, folder)
+        print(submit(experiment.name, folder, asked.submission))
+        words = [word for word in asked.submission.words if word != "--record"]
+        print(f"how far it has come: coherence status {' '.join((experiment.name, *words))}")
+        return None
     if asked.share is not None:
         return train_share(experiment, settings, folder, asked.share, asked.devices)
     if seconds := expected_seconds(experiment, preset, settings):

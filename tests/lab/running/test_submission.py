@@ -1,0 +1,176 @@
+"""Experiments handed to Slurm, a real one, or to the background: killed, they end the same."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import kill
+from coherence.lab import cli
+from coherence.lab.running import submission
+
+ROOT = Path(__file__).resolve().parents[3]
+WORDS = ["run", "toy", "--preset", "smoke", "--seeds", "2", "--steps", "4001"]
+SEED = int(os.environ.get("COHERENCE_KILL_SEED", "0"))
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+
+    def at(name):
+        monkeypatch.setenv("COHERENCE_RUNS", str(tmp_path / name))
+        return tmp_path / name / "toy"
+
+    return at
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    if not all(map(shutil.which, ("sbatch", "slurmctld", "slurmd", "munged"))):
+        pytest.skip("no Slurm to start: apt-get install slurm-wlm munge")
+    script = Path(__file__).with_name("slurm.sh")
+    port = str(20000 + os.getpid() % 20000)
+    home = tmp_path / "slurm"
+    monkeypatch.setenv("SLURM_CONF", str(home / "slurm.conf"))
+    try:
+        subprocess.run([script, "up", home, port], check=True)
+        yield
+    finally:
+        subprocess.run(["scancel", "--user=root"], check=False)
+        subprocess.run([script, "down", home], check=False)
+
+
+def output(*words):
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def children():
+    """Process numbers of the `coherence run`s that the jobs' Pythons have started."""
+    listed = output("ps", "-eo", "pid,args").splitlines()
+    words = "coherence.lab run toy", WORDS[-1]
+    return [int(line.split()[0]) for line in listed if all(word in line for word in words)]
+
+
+def wait_until(condition, seconds=300):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.5)
+
+
+@pytest.mark.slurm
+@pytest.mark.timeout(1800)
+def test_a_grid_on_slurm_killed_requeued_and_preempted_ends_byte_identical(place, slurm, capfd):
+    pytest.importorskip("submitit")
+    rng = np.random.default_rng(SEED)
+    whole = place("whole")
+    cli.main(WORDS)
+    cut = place("cut")
+    cli.main([*WORDS, "--submit", "slurm", "--shares", "2", "--option", "cpus-per-task=1"])
+    assert "submitted as Slurm's job" in capfd.readouterr().out
+    running = lambda: output("squeue", "-h", "-r", "-t", "R", "-o", "%i").split()
+    ended = lambda: not output("squeue", "-h")
+    kills = []
+    for kind in rng.permutation(["time limit", "preemption", "step", "daemon"] * 2):
+        wait_until(lambda: (running() and children()) or ended())
+        time.sleep(rng.uniform(0, 4))
+        jobs, processes = running(), children()
+        if not jobs or not processes:
+            continue
+        if kind == "time limit":  # submitit asks for a checkpoint and requeues
+            subprocess.run(["scancel", "--signal=USR2", rng.choice(jobs)], check=False)
+        elif kind == "preemption":  # Slurm ends it by SIGTERM and SIGKILL, and queues it again
+            subprocess.run(["scontrol", "requeue", rng.choice(jobs)], check=False)
+        elif kind == "step":
+            os.kill(rng.choice(processes), signal.SIGKILL)
+        else:  # the daemon of a step, as when a node breaks down
+            daemons = output("pgrep", "-x", "slurmstepd").split()
+            os.kill(int(rng.choice(daemons)), signal.SIGKILL)
+        kills.append(kind)
+    wait_until(ended, 900)
+    print("kills:", *kills, file=sys.stderr)
+    cli.main(WORDS)  # where the last job was killed, too
+    for logs in cut.rglob(submission._LOGS):
+        shutil.rmtree(logs)
+    assert len(kills) > 1
+    assert kill.differences(whole, cut) == []
+
+
+@pytest.mark.slow  # two processes of a background job, each with its own JAX
+def test_local_submission_trains_in_the_background_and_goes_on_when_asked_to_end(place, tmp_path):
+    pytest.importorskip("submitit")
+    cut = place("cut")
+    words = [*WORDS[:-1], "200003", "--submit", "local"]
+    lines = tmp_path / "lines"
+    with open(lines, "w") as file:  # no pipe, which the process in the background would keep open
+        subprocess.run([sys.executable, "-m", "coherence.lab", *words], stdout=file, check=True)
+    said = lines.read_text()
+    (logs,) = cut.rglob(submission._LOGS)
+    assert f"; logs: {logs}" in said
+    (controller,) = [int(word) for word in said.split("process ")[1].split(";")[:1]]
+    try:
+        wait_until(lambda: any(cut.rglob("metrics.jsonl")), 120)
+        (job,) = output("pgrep", "-P", str(controller)).split()
+        os.kill(int(job), signal.SIGUSR2)  # as before a time limit
+        err = lambda: "".join(path.read_text() for path in logs.glob("*_log.err"))
+        out = lambda: "".join(path.read_text() for path in logs.glob("*_log.out"))
+        wait_until(lambda: "SIGTERM: checkpoint of step" in err(), 120)
+        wait_until(lambda: out().count("toy -> ") == 2, 120)  # it runs again
+    finally:
+        os.kill(controller, signal.SIGKILL)
+        for text in (str(logs), "--steps 200003"):
+            listed = subprocess.run(["pgrep", "-f", "--", text], capture_output=True, text=True)
+            for pid in listed.stdout.split():
+                os.kill(int(pid), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--submit", "nowhere"], "--submit: one of slurm, local, got 'nowhere'."),
+        (["--submit", "local", "--shares", "0"], "--shares: among how many jobs the runs are"),
+        (["--submit", "slurm", "--option", "gpu"], "--option gpu: expected NAME=VALUE as sbatch"),
+        (["--submit", "local", "--option", "gpus=1"], "--submit local asks no Slurm: leave it out"),
+        (["--submit", "local", "--share", "1/2"], "--submit hands all runs over, divided by"),
+        (["--shares", "4"], "--shares and --option say how jobs are submitted: say where to"),
+    ],
+)
+def test_no_submission_names_the_way_out(place, capsys, words, message):
+    place("runs")
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["run", "toy", "--preset", "smoke", *words])
+    assert message in capsys.readouterr().err
+
+
+def test_without_submitit_or_slurm_the_way_out_is_named(place, capsys, monkeypatch):
+    place("runs")
+    words = ["run", "toy", "--preset", "smoke", "--submit", "slurm"]
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "submitit", None)
+        with pytest.raises(SystemExit, match="2"):
+            cli.main(words)
+    assert "pip install 'gradient-coherence[cluster]'" in capsys.readouterr().err
+    pytest.importorskip("submitit")
+    monkeypatch.setattr(submission.shutil, "which", lambda name: None)
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(words)
+    assert "there is no sbatch here. Run this on a login node" in capsys.readouterr().err
+
+
+def test_options_are_those_of_sbatch_and_a_time_is_minutes():
+    made = submission._parameters("toy", {"partition": "gpu", "gpus-per-node": "1", "time": "90"})
+    assert (made["time"], made["additional_parameters"]) == (
+        90,
+        {"partition": "gpu", "gpus_per_node": "1"},
+    )
+    with pytest.raises(ValueError, match="--option time: a whole number of minutes, got '1:30'"):
+        submission._parameters("toy", {"time": "1:30"})
