@@ -3,6 +3,11 @@ from .aggregation import Aggregator as Aggregator
 from .aggregation import aggregator as aggregator
 from .aggregation import averaged as averaged
 from .aggregation import chain as chain
+from .compression import Compressor as Compressor
+from .compression import compressed as compressed
+from .compression import largest as largest
+from .compression import rounded as rounded
+from .compression import scaled_sign as scaled_sign
 from .coordinatewise import median as median
 from .coordinatewise import trimmed_mean as trimmed_mean
 from .coordinatewise import winsorize as winsorize

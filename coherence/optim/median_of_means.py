@@ -86,19 +86,32 @@ def _state(key):
     return Permutation(jax.random.key_data(key))
 
 
-def _median_of_means(gradients, groups, order):
-    pairs, treedef = nodes(gradients)
+def means_of_groups(gradients, groups, order=None):
+    """The means of consecutive groups of examples, and how many are in each.
+
+    Returns:
+        means: of each group a list of its leaves' means, in at least float32; there are as many
+            groups as examples where these are fewer, and zeros for a group that the mask empties.
+        counts: a list of numbers, or with a mask an array [groups].
+    """
     keep, m = mask(gradients), size(gradients)
     if keep is None:
-        present, stretches = None, _stretches(m, min(groups, m))
+        stretches = _stretches(m, min(groups, m))
         means = [_mean(gradients, s if order is None else order[s]) for s in stretches]
-    else:
-        n = count(gradients)
-        group = _groups_of_present(keep if order is None else keep[order], n, groups)
-        if order is not None:
-            group = jnp.zeros(m, jnp.int32).at[order].set(group)
-        present = jnp.arange(groups) < n
-        means = [_masked_mean(gradients, keep & (group == k)) for k in range(groups)]
+        return means, [s.stop - s.start for s in stretches]
+    n = count(gradients)
+    group = _groups_of_present(keep if order is None else keep[order], n, groups)
+    if order is not None:
+        group = jnp.zeros(m, jnp.int32).at[order].set(group)
+    members = [keep & (group == k) for k in range(groups)]
+    means = [_masked_mean(gradients, some) for some in members]
+    return means, jnp.stack([jnp.sum(some) for some in members])
+
+
+def _median_of_means(gradients, groups, order):
+    pairs, treedef = nodes(gradients)
+    means, counts = means_of_groups(gradients, groups, order)
+    present = None if isinstance(counts, list) else counts > 0
     medians = [median_of(*rows, present=present) for rows in zip(*means)]
     return treedef.unflatten([x.astype(node.dtype) for x, (_, node) in zip(medians, pairs)])
 

@@ -25,14 +25,18 @@ from coherence.checks.promises import (
 from coherence.optim import (
     average,
     coherence_mask,
+    compressed,
     coordinate_mask,
     geometric_median,
+    largest,
     median,
     median_of_means,
     natural_gradient,
     norm_clip,
     rolling_mean,
     rolling_median,
+    rounded,
+    scaled_sign,
     sign_agreement,
     sign_of_sum,
     sum_of_signs,
@@ -155,6 +159,21 @@ CATALOGUE = {
         lambda: natural_gradient(0.3),
         twins.together(lambda g: twins.over_fisher(g, 0.3)),
         (permutes, odd, bounded(0.2)),
+    ),
+    "compressed, signs": Row(
+        lambda: compressed(scaled_sign(), 3),
+        leafwise(lambda g: twins.sent_by_workers(g, 3, twins.scaled_signs)),
+        (odd, scales),
+    ),
+    "compressed, largest": Row(
+        lambda: compressed(largest(0.3), 3, feedback=False),
+        leafwise(lambda g: twins.sent_by_workers(g, 3, lambda p: twins.keep_largest(p, 0.3))),
+        (odd, scales),
+    ),
+    "compressed, rounded": Row(
+        lambda: compressed(rounded(16), 3),
+        leafwise(lambda g: twins.sent_by_workers(g, 3, lambda p: twins.in_steps(p, 16))),
+        (odd, scales),
     ),
     "sign_agreement": Row(
         lambda: sign_agreement(0.3), leafwise(lambda g: twins.agreed(g, 0.3)), (*PICKED, separable)

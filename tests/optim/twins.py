@@ -94,3 +94,26 @@ def over_fisher(g, damping):
     rows = np.asarray(g, np.float64).reshape(len(g), -1)
     fisher = rows.T @ rows / len(rows) + damping * np.eye(rows.shape[1])
     return np.linalg.solve(fisher, rows.mean(0)).reshape(np.shape(g)[1:])
+
+
+def sent_by_workers(g, workers, compress):
+    """The mean over examples of what consecutive groups make of their means, weighted by size."""
+    groups = [part for part in np.array_split(np.asarray(g, np.float64), workers) if len(part)]
+    return sum(len(part) / len(g) * compress(part.mean(0)) for part in groups)
+
+
+def scaled_signs(p):
+    return np.abs(p).mean() * np.sign(p)
+
+
+def keep_largest(p, share):
+    flat = p.ravel()
+    kept = np.argsort(-np.abs(flat), kind="stable")[: max(1, round(share * flat.size))]
+    result = np.zeros_like(flat)
+    result[kept] = flat[kept]
+    return result.reshape(p.shape)
+
+
+def in_steps(p, bits):
+    step = np.abs(p).max() / (2 ** (bits - 1) - 1)
+    return np.round(p / step) * step if step else 0 * p

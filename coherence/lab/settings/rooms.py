@@ -27,6 +27,7 @@ class Room:
 _TRANSFORMATIONS = ("optax.GradientTransformation", "optax.GradientTransformationExtraArgs", "Last")
 ROOMS = {
     "Aggregators": Room("coherence.optim", ("Aggregator",)),
+    "Compressors": Room("coherence.optim", ("Compressor",)),
     "Decays": Room("coherence.optim", _TRANSFORMATIONS),
     "StoppingRules": Room("coherence.optim.stopping", ("Rule",)),
     "Optimizers": Room("coherence.lab.optimizers", _TRANSFORMATIONS),

@@ -26,7 +26,7 @@ PLAIN = (bool, int, float, str, type(None), Setting)
 _KNOWN = {
     **{name: getattr(typing, name) for name in ("Any", "Callable", "Literal", "Optional")},
     # What settings build: where one is wanted, a setting is.
-    **dict.fromkeys(("Aggregator", "Dataset", "Optimizer", "Rule"), Setting),
+    **dict.fromkeys(("Aggregator", "Compressor", "Dataset", "Optimizer", "Rule"), Setting),
     "Path": str,
     "Scalar": SCALAR,
 }

@@ -41,6 +41,7 @@ AGGREGATORS = {
     "norm_clip(max_norm=2.0)": 1.4,
     "natural_gradient(damping=50.0)": 21.2 / (2002.8 + 50),
     "kfac(damping=50.0)": 21.2 / (2002.8 + 50),
+    "compressed(compressor=scaled_sign(), workers=4, feedback=True)": 21.2,
     "sum_of_signs()": 4.0,
     "sign_of_sum()": 1.0,
     "sign_agreement(threshold=0.8)": 21.2,
