@@ -150,7 +150,7 @@ def compressed(compressor: Compressor, workers: int = 4, feedback: bool = True) 
         for (_, node), leaves, error in zip(pairs, zip(*means), owed):
             absent = [jnp.zeros_like(leaves[0])] * (workers - len(means))
             sums = jnp.stack([*leaves, *absent]) + error
-            sent = jax.vmap(compressor.compress)(sums)
+            sent = jax.lax.map(compressor.compress, sums)  # one by one: sorting takes memory
             present = (counts > 0).reshape(-1, *[1] * (sums.ndim - 1))
             sent = jnp.where(present, sent, 0)
             updates.append(jnp.tensordot(weights.astype(sent.dtype), sent, 1).astype(node.dtype))

@@ -89,7 +89,7 @@ def test_an_aggregator_is_built_from_its_text(text):
 def test_the_function_of_that_name_and_its_setting_are_one_thing(text):
     setting = parse(text, settings.Aggregators)
     assert setting.target() is getattr(co.optim, type(setting).__name__)
-    built = eval(f"co.optim.{text}")
+    built = eval(text, {name: getattr(co.optim, name) for name in co.optim.__all__})
     assert parse(repr(built), settings.Aggregators) == setting
 
 
@@ -162,7 +162,8 @@ def test_a_setting_can_be_copied_pickled_and_cloned(name):
     cls = rooms.everything()[name]
     required = {"path": "mine.npz", "rate": 0.1, "threshold": 0.5, "watch": "test_loss"}
     fields = {key: required[key] for key in required if key in cls.__signature__.parameters}
-    wrapped = {"any_of": settings.patience(3), **dict.fromkeys(WRAPPERS, settings.sgd())}
+    wrapped = {"any_of": settings.patience(3), "compressed": settings.rounded()}
+    wrapped |= dict.fromkeys(WRAPPERS, settings.sgd())
     args = (wrapped[name],) if name in wrapped else ()
     setting = cls(*args, **fields)
     assert parse(repr(setting), cls) == setting
