@@ -3,20 +3,24 @@
     python benchmarks/kill.py [--kills 100] [--seed 0] [--only NAME ...]
 
 Tasks: a classifier that measures, records and checkpoints every 10 steps; a fit; every experiment's
-preset `smoke`; the commands that write pages, tables, figures and exports; a download. Each runs
-once to its end. Then, a fresh folder each, it is killed at a moment uniform in the time that took,
-and run again to the end. What the kill left must be whole files and beginnings of records; what the
-second run ends with must be the files of the whole one, byte by byte, and no other. Exit status 1
-at any difference. Tasks take turns; without `--only` all of them.
+preset `smoke`; the commands that write pages, tables, figures and exports; a download; an
+experiment by workers, of which one or the first process is killed, a share of it, and a process
+that submits it (where submitit is installed). Each runs once to its end, those by one process.
+Then, a fresh folder each, it is killed at a moment uniform in the time that took, and run again to
+the end. What the kill left must be whole files and beginnings of records; what the second run ends
+with must be the files of the whole one, byte by byte, and no other. Exit status 1 at any
+difference. Tasks take turns; without `--only` all of them.
 """
 
 import argparse
 import contextlib
 import functools
 import http.server
+import importlib.util
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -84,12 +88,23 @@ COMMANDS = {
 }
 
 
+SPREAD = {
+    "workers": ["--workers", "2"],
+    "share": ["--share", "1/2"],
+    "submit": ["--submit", "local", "--shares", "2"],
+}
+"""How the work of several processes begins; one process ends it."""
+GRID = ["run", "toy", "--preset", "smoke", "--seeds", "2", "--steps", "2000"]
+
+
 def tasks():
     """The names of all tasks."""
     experiments = sorted(path.stem for path in (ROOT / "experiments").glob("*.py"))
     here = os.environ.get("COHERENCE_DATA", "")
     downloads = ["fetch"] if (pathlib.Path(here) / "mnist").is_dir() else []
-    return ["classifier", "fit", *downloads, *COMMANDS, *(f"run {name}" for name in experiments)]
+    spread = [name for name in SPREAD if name != "submit" or importlib.util.find_spec("submitit")]
+    runs = [f"run {name}" for name in experiments]
+    return ["classifier", "fit", *downloads, *COMMANDS, *spread, *runs]
 
 
 def prepare(task, folder):
@@ -115,9 +130,11 @@ def prepare(task, folder):
                 run.finish({"step": 199})
 
 
-def start(task, folder, environment):
-    """A process of its own that does the task in the folder."""
-    if task in COMMANDS:
+def start(task, folder, environment, spread=False):
+    """A process of its own that does the task in the folder; `spread` by several, if it can be."""
+    if task in SPREAD:
+        command, place = [*LAB, *GRID, *(SPREAD[task] if spread else [])], ROOT
+    elif task in COMMANDS:
         command, place = [*LAB, *COMMANDS[task]], folder
     elif task.startswith("run "):
         command, place = [*LAB, *task.split(), "--preset", "smoke"], ROOT
@@ -142,13 +159,39 @@ def to_the_end(task, folder, environment):
     return time.perf_counter() - began
 
 
-def kill(task, folder, environment, seconds):
-    """Kill the task so long after its start."""
-    with start(task, folder, environment) as process:
+def kill(task, folder, environment, seconds, which):
+    """Kill the task so long after its start; of several processes one, by a number in [0, 1)."""
+    with start(task, folder, environment, spread=True) as process:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(seconds)
-        process.kill()
-        process.stderr.read()
+        others = children(process.pid)
+        victims = [process.pid, *others] if task == "workers" else [process.pid]
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victims[int(which * len(victims))], signal.SIGKILL)
+        if task != "submit":  # its process in the background holds this pipe
+            process.stderr.read()
+    # What a killed process started ends by itself, or has ended its work.
+    while any(map(running, others)) or (task == "submit" and working_in(folder)):
+        time.sleep(0.2)
+
+
+def children(parent):
+    """The numbers of a process's own ones."""
+    listed = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True)
+    return [int(number) for number in listed.stdout.split()]
+
+
+def running(number):
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def working_in(folder):
+    """Whether a submitted job has this folder's logs open, or runs for it."""
+    return subprocess.run(["pgrep", "-f", str(folder)], capture_output=True).returncode == 0
 
 
 # What must be there
@@ -166,7 +209,7 @@ def files(folder):
             found[name] = {key: read_json(path)[key] for key in ("summary", "metrics")}
         elif path.name.startswith("events."):
             found[str(pathlib.Path(name).parent / "events")] = b"with its own times"
-        elif "__pycache__" not in name:
+        elif "__pycache__" not in name and ".submitted" not in name:
             found[name] = path.read_bytes()
     return found
 
@@ -217,7 +260,7 @@ def mirror():
         server.shutdown()
 
 
-def once(task, home, environment, took, share):
+def once(task, home, environment, took, share, which):
     """Kill the task after a share of the time it takes; what is wrong then, and after a resume."""
     # Always in a folder of one name, which pages show.
     whole, before, folder = (home / name for name in ("whole", "before", "now"))
@@ -230,7 +273,7 @@ def once(task, home, environment, took, share):
         took[task] = to_the_end(task, folder, environment)
         folder.rename(whole)
     shutil.copytree(before, folder)
-    kill(task, folder, environment, share * took[task])
+    kill(task, folder, environment, share * took[task], which)
     wrong = [f"half a file: {name}" for name in halves(whole, before, folder)]
     if task == "export" and any(folder.rglob("events.*")):
         shutil.rmtree(folder / "events")  # it asks for that: points would be there twice
@@ -262,9 +305,9 @@ def main():
         }
         print("kill  task  at second of seconds  after the resume")
         for number in range(asked.kills):
-            task, share = names[number % len(names)], rng.uniform()
+            task, (share, which) = names[number % len(names)], rng.uniform(size=2)
             try:
-                wrong = once(task, parent / task, environment, took, share)
+                wrong = once(task, parent / task, environment, took, share, which)
             except RuntimeError as error:
                 wrong = [str(error)]
             bad += bool(wrong)

@@ -221,7 +221,7 @@ def _list(parsed: Parsed) -> None:
 def _run(words: list[str]) -> None:
     from .running import main
 
-    main(*_named("run", "[--workers N | --share K/N] [--record] ", words))
+    main(*_named("run", "[--workers N | --share K/N | --submit WHERE] [--record] ", words))
 
 
 def _status(words: list[str]) -> None:

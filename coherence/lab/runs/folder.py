@@ -318,9 +318,14 @@ class Run:
         }
 
     def finish(self, summary: dict | None = None) -> None:
-        """Mark the run as whole and close it. Nothing can be written to it afterwards."""
+        """Mark the run as whole and close it. Nothing can be written to it afterwards.
+
+        Of its checkpoints only the last stays: which others there are depends on the time it took.
+        """
         self._check_open()
         self._records.sync()
+        for file_path in list(self._checkpoint_files().values())[1:]:
+            file_path.unlink()
         metrics = self._records.fingerprint()
         done = {"finished": now(), "summary": summary or {}, "metrics": metrics}
         write_json(self.path / "DONE", done)
