@@ -167,7 +167,7 @@ def test_a_file_that_is_being_made_is_a_lock_and_one_that_never_was_is_none(
     (tmp_path / ".lock-1").write_bytes(content)
     with pytest.raises(RunBusy, match="process unknown on an unknown machine since just now"):
         Lock(tmp_path)
-    give_sign(tmp_path / ".lock-1", HOUR)
+    give_sign(tmp_path / ".lock-1", locks.BEAT + 1)
     Lock(tmp_path).release()
 
 
@@ -246,3 +246,63 @@ def test_of_many_at_once_one_at_a_time_holds_the_lock(tmp_path, monkeypatch, dea
         thread.join()
     assert set(most) == {1}
     assert held.count(True) == 4 * 15
+
+
+def test_a_lock_appears_whole_and_what_a_killed_writer_left_of_it_is_none(tmp_path, monkeypatch):
+    with monkeypatch.context() as killed:
+        killed.setattr(os, "link", lambda *_: os._exit(9))
+        child = os.fork()
+        if not child:
+            Lock(tmp_path)
+        os.waitpid(child, 0)
+    (left,) = files(tmp_path)
+    assert left.endswith(".tmp")
+    with Lock(tmp_path):
+        assert files(tmp_path) == [".lock-1"]
+
+
+def test_without_hard_links_there_are_locks_too(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with Lock(tmp_path):
+        assert files(tmp_path) == [".lock-1"]
+        with pytest.raises(RunBusy):
+            Lock(tmp_path)
+    assert files(tmp_path) == []
+
+
+HOLD = """
+import pathlib, socket, sys, time
+from coherence.lab.runs.locks import Lock
+socket.sethostname(sys.argv[1])
+with Lock(pathlib.Path(sys.argv[2])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_two_hosts_in_namespaces_of_their_own_share_a_folder(tmp_path, hasty):
+    """Their networks and names are apart, as on two machines; processes are not asked about."""
+    words = ["unshare", "--net", "--uts", sys.executable, "-c", HOLD]
+    allowed = subprocess.run([*words[:3], "true"], capture_output=True)
+    if allowed.returncode:
+        pytest.skip("namespaces of one's own are not allowed here")
+    with subprocess.Popen([*words, "nodea", tmp_path], stdout=subprocess.PIPE) as first:
+        try:
+            assert first.stdout.readline() == b"held\n"
+            with pytest.raises(
+                RunBusy, match="by process [0-9]+ on nodea since .* sign of life was"
+            ):
+                Lock(tmp_path)
+            second = subprocess.run([*words, "nodeb", tmp_path], capture_output=True, text=True)
+            assert "on nodea since" in second.stderr.splitlines()[-1]
+        finally:
+            first.kill()
+    give_sign(tmp_path / ".lock-1")
+    with pytest.raises(RunBusy):
+        Lock(tmp_path)
+    give_sign(tmp_path / ".lock-1", STALE + 10)
+    with Lock(tmp_path):
+        assert writer_of(tmp_path).pid == os.getpid()

@@ -1,6 +1,6 @@
 """One writer a run, also in a folder that several machines share.
 
-A lock is a file that only one process can have made (`O_EXCL`, which holds on network file systems,
+A lock is a file that only one process can have made (`link`, which holds on network file systems,
 where `flock` often holds within a machine or not at all). It names its writer, who gives a sign of
 life every `BEAT` seconds. The lock of a dead writer is taken over: on the same machine when no
 process of that number and start runs any more, so at once; from another machine when there was no
@@ -37,6 +37,7 @@ POLL = 0.2
 """Seconds between two looks at a lock that is waited for."""
 
 _NAME = re.compile(r"\.lock-(\d+)")
+_UNNAMED = ".lock-{}.tmp"  # before it is linked to its name
 _SIZE = 1024  # bytes of a lock's file, always as many: a sign of life is written over the last
 
 
@@ -68,7 +69,8 @@ class Writer:
             return _started(self.pid) == self.started
         if _person(self) in _DEAD:
             return False
-        return True if abs(time.time() - self.seen) <= STALE else None
+        patience = STALE if self.pid else BEAT  # an empty file takes a moment to be filled
+        return True if abs(time.time() - self.seen) <= patience else None
 
     def __str__(self) -> str:
         return f"process {self.pid or 'unknown'} on {self.host} since {self.since}"
@@ -120,12 +122,10 @@ class Lock:
             dead[path] = writer.token
         path = self._folder / f".lock-{1 + max(map(_number, dead), default=0)}"
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            _make(path, self._writer)
         except FileExistsError:
             return None
         try:
-            with naming(path), os.fdopen(descriptor, "wb") as file:
-                file.write(_content(self._writer))
             # Whoever made a file of another number meanwhile sees this one, or is seen here.
             for other, writer in _writers(self._folder):
                 if other != path and dead.get(other) != writer.token:
@@ -133,7 +133,7 @@ class Lock:
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        for other in dead:
+        for other in (*dead, *self._folder.glob(_UNNAMED.format("*"))):
             other.unlink(missing_ok=True)
         return path
 
@@ -233,6 +233,38 @@ def _read(path: Path) -> Writer | None:
             return dataclasses.replace(_parsed(file.read()) or Writer(), seen=seen)
     except FileNotFoundError:
         return None
+
+
+def _make(path: Path, writer: Writer) -> None:
+    """The file of a lock, whole at once: who is killed meanwhile has none.
+
+    Where the file system has no hard links it is made empty, then filled.
+
+    Raises:
+        FileExistsError: there is one, or whoever just got another took this for a killed one's.
+    """
+    unnamed = path.with_name(_UNNAMED.format(writer.token))
+    try:
+        with naming(path):
+            unnamed.write_bytes(_content(writer))
+        try:
+            os.link(unnamed, path)
+        except (FileExistsError, FileNotFoundError):
+            raise FileExistsError(path) from None
+        except OSError:
+            _make_empty_and_fill(path, writer)
+    finally:
+        unnamed.unlink(missing_ok=True)
+
+
+def _make_empty_and_fill(path: Path, writer: Writer) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        with naming(path), os.fdopen(descriptor, "wb") as file:
+            file.write(_content(writer))
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _content(writer: Writer) -> bytes:
