@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
-import jax
 from jax.tree_util import GetAttrKey, keystr
 
 PyTree: TypeAlias = Any  # nested containers of arrays
@@ -11,7 +10,6 @@ KeyPath: TypeAlias = tuple[Any, ...]  # of a leaf: `jax.tree_util.tree_leaves_wi
 LeafNames: TypeAlias = Callable[[KeyPath], str]  # leaves of one name are taken together
 By: TypeAlias = LeafNames | Literal["layer", "leaf"]
 LeafFilter: TypeAlias = Callable[[KeyPath], bool]
-Scalar: TypeAlias = float | jax.Array  # a number on which no shape depends: it may be traced
 Loss: TypeAlias = Callable[[Any, Any], Any]  # `(params, example) -> scalar` for one example
 
 

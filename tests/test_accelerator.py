@@ -7,7 +7,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from benchmarks import accelerator
+from benchmarks import accelerator, accelerator_recordings
 from coherence.lab.runs import Run
 from coherence.lab.settings import digits
 
@@ -35,7 +35,7 @@ def names(file):
 @pytest.fixture
 def few(monkeypatch):
     """Digits instead of MNIST, and short."""
-    original = accelerator.chosen_experiment
+    original = accelerator_recordings.chosen_experiment
 
     def chosen(name, preset, tiny):
         experiment, settings = original(name, preset, True)
@@ -43,19 +43,21 @@ def few(monkeypatch):
         changes = {"noise": (0.5,), "c": (0.0, 2.0), "slower": (0.5,)}
         return experiment, dataclasses.replace(settings, run=run, **changes)
 
-    monkeypatch.setattr(accelerator, "chosen_experiment", chosen)
+    monkeypatch.setattr(accelerator_recordings, "chosen_experiment", chosen)
 
 
 def test_what_is_finished_is_kept_after_every_arm_and_recorded(tmp_path, few):
     out, folder = tmp_path / "out", tmp_path / "runs"
     out.mkdir()
-    accelerator.record(["winsorization:columns:noise=0.5"], out, folder, True, Clock(10**6))
+    accelerator_recordings.record(
+        ["winsorization:columns:noise=0.5"], out, folder, True, Clock(10**6)
+    )
     done = "winsorization/columns/noise=0.5,c=2/seed=1/DONE"
     assert done in names(out / "winsorization.tar.gz")
     with np.load(folder / "winsorization" / "columns" / "recorded.npz") as recorded:
         settings = json.loads(str(recorded["settings"]))
         assert settings["slower"] == []  # those arms are not trained yet
-    accelerator.record(["winsorization:columns"], out, folder, True, Clock(10**6))
+    accelerator_recordings.record(["winsorization:columns"], out, folder, True, Clock(10**6))
     with np.load(folder / "winsorization" / "columns" / "recorded.npz") as recorded:
         assert recorded["slower/test_accuracy"].shape == (1, 2)
     assert names(out / "recorded.tar.gz") == ["winsorization-columns.npz"]
@@ -64,14 +66,14 @@ def test_what_is_finished_is_kept_after_every_arm_and_recorded(tmp_path, few):
 def test_a_clock_that_is_over_trains_nothing_more(tmp_path, few):
     out = tmp_path / "out"
     out.mkdir()
-    accelerator.record(["winsorization:columns"], out, tmp_path / "runs", True, Clock(0))
+    accelerator_recordings.record(["winsorization:columns"], out, tmp_path / "runs", True, Clock(0))
     assert not list((tmp_path / "runs").rglob("DONE"))
 
 
 def test_a_run_that_was_cut_goes_on_elsewhere(tmp_path, few, monkeypatch):
     out, first, second = (tmp_path / name for name in ("out", "first", "second"))
     out.mkdir()
-    original = accelerator.chosen_experiment
+    original = accelerator_recordings.chosen_experiment
 
     def long(*chosen):
         experiment, settings = original(*chosen)
@@ -79,9 +81,9 @@ def test_a_run_that_was_cut_goes_on_elsewhere(tmp_path, few, monkeypatch):
         return experiment, dataclasses.replace(settings, run=run)
 
     with monkeypatch.context() as patch:
-        patch.setattr(accelerator, "chosen_experiment", long)
-        clock = accelerator.Clock(0.1)
-        accelerator.record(["winsorization:columns:slower"], out, first, True, clock)
+        patch.setattr(accelerator_recordings, "chosen_experiment", long)
+        clock = accelerator_recordings.Clock(0.1)
+        accelerator_recordings.record(["winsorization:columns:slower"], out, first, True, clock)
         clock.stop()
     with tarfile.open(out / "cut-0.tar.gz") as tar:
         tar.extractall(second, filter="data")
@@ -93,8 +95,8 @@ def test_a_run_that_was_cut_goes_on_elsewhere(tmp_path, few, monkeypatch):
 
 
 def test_batches_are_pooled_by_windows():
-    values = np.arange(accelerator.WINDOW * 2 + 3, dtype=np.float32)
-    np.testing.assert_allclose(accelerator.pooled_mean(values), [24.5, 74.5])
+    values = np.arange(accelerator_recordings.WINDOW * 2 + 3, dtype=np.float32)
+    np.testing.assert_allclose(accelerator_recordings.pooled_mean(values), [24.5, 74.5])
 
 
 def test_errors_are_relative():

@@ -303,33 +303,33 @@ def _claims(parsed: Parsed) -> None:
     if parsed.format == "all":
         print(verdict_table(findings.all_judgements(recordings)))
         return
-    found = summary.read(home, recordings)
+    judged = summary.read(home, recordings)
     if parsed.format == "write":
-        _write_claims(home, found)
+        _write_claims(home, judged)
     else:
         shown = {"json": summary.as_json, "csv": summary.as_csv, "latex": summary.as_latex}
-        print(shown.get(parsed.format, summary.text)(found))
+        print(shown.get(parsed.format, summary.text)(judged))
 
 
-def _write_claims(home: Path, found: Summary) -> None:
+def _write_claims(home: Path, judged: Summary) -> None:
     import datetime
 
     from .report import forest, summary
     from .runs.files import write_text
 
     (home / summary.PAGES).mkdir(parents=True, exist_ok=True)
-    pages = summary.pages(found)
+    pages = summary.pages(judged)
     for path in (home / summary.PAGES).glob("*.md"):
         if path.relative_to(home) not in pages:
             path.unlink()
-    pages[summary.PAGE] = summary.page(found, datetime.date.today().isoformat())
+    pages[summary.PAGE] = summary.page(judged, datetime.date.today().isoformat())
     readme = home / "README.md"
     if readme.is_file():
-        pages[Path("README.md")] = summary.with_summary(readme.read_text(), found)
+        pages[Path("README.md")] = summary.with_summary(readme.read_text(), judged)
     for path, text in pages.items():
         write_text(home / path, text)
-    if found.rows:
-        forest.write(found, home / summary.PAGES)
+    if judged.rows:
+        forest.write(judged, home / summary.PAGES)
     print(home / summary.PAGE)
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from coherence.trees import Scalar
+from coherence.optim.decay import Scalar
 
 Optimizer: TypeAlias = optax.GradientTransformation  # what a setting of one of these builds
 

@@ -2,14 +2,15 @@
 
 import numbers
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from coherence.gradients.jax_internals import is_traced
-from coherence.trees import Scalar
+
+Scalar: TypeAlias = float | jax.Array  # a number on which no shape depends: it may be traced
 
 
 def l1_decay(

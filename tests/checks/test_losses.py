@@ -96,7 +96,7 @@ def test_the_batch_norm_trap_is_reported_and_not_raised():
             return linen.Dense(2, name="second")(x)
 
     net, x = Net(), zoo.normal(0, 5, 3)
-    variables = net.init(jax.random.key(0), x)
+    variables = jax.jit(net.init)(jax.random.key(0), x)
 
     def loss(p, e):
         out, stats = net.apply({**variables, "params": p}, e[None], mutable=["batch_stats"])
@@ -284,6 +284,6 @@ def test_what_is_zero_up_to_rounding_in_bfloat16_is_no_mistake(seed):
     """The bias of an attention's keys: adding one number to all scores of a row changes nothing."""
     model = linen.MultiHeadDotProductAttention(num_heads=2, dtype=jnp.bfloat16)
     x, y = zoo.normal(seed, 4, 12, 16), zoo.normal(9 + seed, 4, 12, 16)
-    params = model.init(jax.random.key(seed), x[0])["params"]
+    params = jax.jit(model.init)(jax.random.key(seed), x[0])["params"]
     loss = lambda p, e: ((model.apply({"params": p}, e[0]).astype(jnp.float32) - e[1]) ** 2).mean()
     assert co.check_loss(loss, params, (x, y)).ok

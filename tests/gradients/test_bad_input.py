@@ -108,7 +108,7 @@ def test_the_way_out_for_nnx_dropout_draws_for_every_example():
 
 def test_a_linen_module_whose_variables_change_is_refused_with_linens_ways_out():
     norm = linen.BatchNorm(use_running_average=False)
-    variables = norm.init(jax.random.key(0), X)
+    variables = jax.jit(norm.init)(jax.random.key(0), X)
     loss = lambda p, x: jnp.sum(norm.apply({**variables, "params": p}, x[None]))
     with pytest.raises(
         ValueError,

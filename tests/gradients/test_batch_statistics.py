@@ -40,7 +40,7 @@ class _Convolutional(linen.Module):
 
 def _linen(net, x):
     """A loss of one example, handed to the model as a batch of one, and its parameters."""
-    variables = net.init(jax.random.key(0), x[:1])
+    variables = jax.jit(net.init)(jax.random.key(0), x[:1])
     rest = {k: v for k, v in variables.items() if k != "params"}
 
     def loss(p, example):

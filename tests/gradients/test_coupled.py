@@ -25,7 +25,7 @@ class _Net(linen.Module):
 
 def batch_normalized():
     net, x, y = _Net(), zoo.normal(0, M, 3), zoo.normal(1, M, 2)
-    variables = net.init(jax.random.key(0), x)
+    variables = jax.jit(net.init)(jax.random.key(0), x)
 
     def losses(p, batch):
         out, _ = net.apply({**variables, "params": p}, batch[0], mutable=["batch_stats"])

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 
 from coherence.checks import leafwise
 from coherence.checks.promises import (
@@ -203,3 +204,19 @@ CATALOGUE = {
         (permutes, odd, scales),
     ),
 }
+
+# The same code as another row with another number. Their definitions are tested at every size, the
+# rest where slow tests run.
+VARIANTS = {
+    "winsorize(0)",
+    "winsorize(2.5)",
+    "trimmed_mean(10)",
+    "trimmed_mean(50)",
+    "median_of_means(1)",
+    "median_of_means(4)",
+}
+
+
+def marked(name, *values):
+    """A parameter of a test, slow for a variant."""
+    return pytest.param(name, *values, marks=pytest.mark.slow if name in VARIANTS else ())

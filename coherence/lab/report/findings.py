@@ -123,8 +123,8 @@ def counts(judgements: Sequence[claims.Judgement]) -> str:
     for group, words in claims.GROUPS.items():
         verdicts = [j.verdict for j in judgements if j.claim.group == group]
         numbers = [(verdicts.count(verdict), verdict) for verdict in claims.VERDICTS]
-        if said := ", ".join(f"{number} {verdict}" for number, verdict in numbers if number):
-            kinds.append(f"{words}: {said}")
+        if counts := ", ".join(f"{number} {verdict}" for number, verdict in numbers if number):
+            kinds.append(f"{words}: {counts}")
     return "; ".join(kinds)
 
 

@@ -130,10 +130,10 @@ def _numbers(judgements: Sequence[Judgement]) -> dict[str, int]:
 
 
 def why(summary: Summary, recording: str, judgement: Judgement) -> str:
-    """Why a claim is not reproduced, as far as that was said; empty for one that is."""
-    said = summary.why.get(recording, {}).get(judgement.claim.name, "")
-    if said or judgement.verdict == "reproduced":
-        return said
+    """Why a claim is not reproduced, as far as that was written; empty for one that is."""
+    reason = summary.why.get(recording, {}).get(judgement.claim.name, "")
+    if reason or judgement.verdict == "reproduced":
+        return reason
     return "seeds: one" if judgement.n == 1 and math.isnan(judgement.p) else ""
 
 
@@ -273,11 +273,11 @@ def records(summary: Summary) -> list[dict[str, Any]]:
 def _record(summary: Summary, recording: str, j: Judgement) -> tuple[Any, ...]:
     claim, source = j.claim, j.claim.source
     number = lambda x: float(x) if math.isfinite(x) else None
-    said = (claim.text, claim.statistic, source.reference, source.known, source.says)
+    claimed = (claim.text, claim.statistic, source.reference, source.known, source.says)
     expected = (claim.unit, claim.direction, float(claim.threshold))
     tested = (j.n, number(j.p), number(j.p_adjusted), j.part, j.parts, j.reason)
     return (
-        *(recording, claim.name, claim.group, *said, j.verdict, *map(number, j.effect)),
+        *(recording, claim.name, claim.group, *claimed, j.verdict, *map(number, j.effect)),
         *(*expected, *tested, why(summary, recording, j), j.note, j.changed),
         *(j.scale, j.at_source_scale, j.run),
     )

@@ -71,7 +71,7 @@ def test_the_prediction_is_the_gradients_size_where_derivatives_are_constant():
     """Of a wide network of ReLU with weights that keep lengths, up to one constant."""
     setting = MLP(256, 4, initializer="he")
     model, x = setting.build(10), np.random.default_rng(0).normal(size=(200, 64))
-    params = model.init(jax.random.key(0), x[:1])
+    params = jax.jit(model.init)(jax.random.key(0), x[:1])
     batch = np.float32(x), np.arange(200) % 10
     _, gradients = per_example_value_and_grad(cross_entropy(model))(params, batch)
     rows = {name: leaves["kernel"] for name, leaves in gradients["params"].items()}

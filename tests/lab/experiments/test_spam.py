@@ -51,7 +51,8 @@ def test_what_a_word_sums_to_is_what_its_gradients_do():
     x, y = (rng.random((12, 5)) < 0.4).astype(np.float32), rng.integers(0, 2, 12)
     model = spam.FromZero().build(2)
     params = jax.tree.map(
-        lambda p: rng.normal(size=p.shape).astype(np.float32), model.init(jax.random.key(0), x[:1])
+        lambda p: rng.normal(size=p.shape).astype(np.float32),
+        jax.eval_shape(model.init, jax.random.key(0), x[:1]),
     )
     _, gradients = per_example_value_and_grad(cross_entropy(model))(params, (x, y))
     delta = jax.nn.softmax(model.apply(params, x))[:, 1] - y

@@ -39,9 +39,9 @@ def test_a_sigmoid_is_a_half_at_zero_and_nowhere_steeper_than_a_quarter():
 def test_a_residual_network_adds_what_comes_in_from_the_second_hidden_layer_on():
     x = np.linspace(-1, 1, 4, dtype=np.float32)
     model = MLP(3, 3, outputs=2, activation="tanh", residual=True)
-    params = model.init(jax.random.key(0), x)
+    params = jax.jit(model.init)(jax.random.key(0), x)
     layer = lambda name, x: x @ params["params"][name]["kernel"] + params["params"][name]["bias"]
     h = np.tanh(layer("hidden_0", x))
     h = h + np.tanh(layer("hidden_1", h))
     h = h + np.tanh(layer("hidden_2", h))
-    np.testing.assert_allclose(model.apply(params, x), layer("output", h), rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(model.apply)(params, x), layer("output", h), rtol=1e-5)

@@ -19,7 +19,7 @@ V = np.array([[*x, *label] for x in X for label in np.eye(CLASSES)])
 
 def parameters(model=MACHINE, seed=0, scale=1.0):
     """Far from the start, so that nothing is nearly independent."""
-    params = model.init(jax.random.key(0), jnp.zeros(model.visible + model.classes))
+    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros(model.visible + model.classes))
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: np.float32(scale * rng.normal(size=leaf.shape)), params)
 

@@ -18,7 +18,7 @@ T, Y = jnp.array([0, 7, 199]), jnp.array([0, 3, 4])
 def made(name):
     model = MODELS[name]
     x = jax.random.normal(jax.random.key(0), (3, *model.shape))
-    return jax.jit(model.apply), model.init(jax.random.key(1), x, T, Y), x
+    return jax.jit(model.apply), jax.jit(model.init)(jax.random.key(1), x, T, Y), x
 
 
 @pytest.mark.parametrize("name", MODELS)

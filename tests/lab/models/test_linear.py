@@ -19,14 +19,14 @@ M, START, STEP = 4, 0.1, 0.005
 
 
 def test_the_linear_model_starts_at_zero_without_bias():
-    params = Linear().init(jax.random.key(0), jnp.zeros(6))["params"]
+    params = jax.jit(Linear().init)(jax.random.key(0), jnp.zeros(6))["params"]
     assert jax.tree.map(jnp.shape, params) == {"output": {"kernel": (6, 1)}}
     assert not params["output"]["kernel"].any()
 
 
 def test_a_deep_linear_network_is_the_product_of_its_matrices():
     model, x = DeepLinear(width=5, depth=2, outputs=3), zoo.normal(0, 4, 6)
-    params = model.init(jax.random.key(0), x)
+    params = jax.jit(model.init)(jax.random.key(0), x)
     assert {name: leaf["kernel"].shape for name, leaf in params["params"].items()} == {
         "hidden_0": (6, 5),
         "hidden_1": (5, 5),
@@ -36,13 +36,14 @@ def test_a_deep_linear_network_is_the_product_of_its_matrices():
     for name in ("hidden_0", "hidden_1", "output"):
         product = product @ np.asarray(params["params"][name]["kernel"], np.float64)
     np.testing.assert_allclose(
-        model.apply(params, x), np.asarray(x) @ product, rtol=1e-4, atol=1e-5
+        jax.jit(model.apply)(params, x), np.asarray(x) @ product, rtol=1e-4, atol=1e-5
     )
 
 
 def test_a_signal_keeps_its_size_through_many_linear_layers():
     x = zoo.normal(0, 10, 300)
-    logits = DeepLinear(width=300, depth=9, outputs=300).init_with_output(jax.random.key(0), x)[0]
+    model = DeepLinear(width=300, depth=9, outputs=300)
+    logits = jax.jit(model.init_with_output)(jax.random.key(0), x)[0]
     assert 0.5 < jnp.std(logits) < 2
 
 
@@ -56,7 +57,7 @@ def flow(depth, steps):
         return jax.tree.map(lambda w, d: w - STEP * d, params, co.mean(g)), (params, co.alpha(g))
 
     _, (factors, alphas) = jax.lax.scan(
-        step, model.init(jax.random.key(0), data.x_train), length=steps
+        step, jax.jit(model.init)(jax.random.key(0), data.x_train), length=steps
     )
     weights = np.prod([np.asarray(w, np.float64)[..., 0] for w in jax.tree.leaves(factors)], axis=0)
     return weights.T, np.asarray(alphas)
@@ -97,17 +98,20 @@ def test_a_diagonal_chain_follows_its_closed_form(depth, learned, coherent):
 def test_every_factor_of_a_chain_has_exact_gradients_of_each_example(depth, outputs):
     model, x = DiagonalChain(depth, outputs), zoo.normal(0, 5, 6)
     params = jax.tree.map(
-        lambda w: w + 0.3 * zoo.normal(w.size, *w.shape), model.init(jax.random.key(0), x)
+        lambda w: w + 0.3 * zoo.normal(w.size, *w.shape), jax.jit(model.init)(jax.random.key(0), x)
     )
     y = jnp.arange(5) % outputs if outputs > 1 else zoo.normal(1, 5)
     loss = cross_entropy(model) if outputs > 1 else half_squared_error(model)
-    _, g = jax.jit(co.per_example_value_and_grad(loss))(params, (x, y))
+
+    @jax.jit
+    def reduced(params, batch):
+        _, g = co.per_example_value_and_grad(loss)(params, batch)
+        return co.gradients.materialize(g), co.gradients.squared_norms(g), co.gradients.gram(g)
+
+    rows, norms, gram = reduced(params, (x, y))
     truth = reference.flat(reference.gradients(loss, params, (x, y)))
     assert len(jax.tree.leaves(params)) == depth
-    np.testing.assert_allclose(
-        reference.flat(co.gradients.materialize(g)), truth, rtol=1e-4, atol=1e-5
-    )
-    np.testing.assert_allclose(co.gradients.squared_norms(g), (truth**2).sum(1), rtol=1e-4)
-    np.testing.assert_allclose(
-        co.gradients.gram(g), truth @ truth.T, rtol=1e-4, atol=1e-4 * (truth**2).sum(1).max()
-    )
+    np.testing.assert_allclose(reference.flat(rows), truth, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(norms, (truth**2).sum(1), rtol=1e-4)
+    scale = (truth**2).sum(1).max()
+    np.testing.assert_allclose(gram, truth @ truth.T, rtol=1e-4, atol=1e-4 * scale)

@@ -39,17 +39,19 @@ NETWORKS = [
 @pytest.mark.parametrize(("model", "shape"), NETWORKS)
 def test_a_batch_gives_what_its_examples_give_one_by_one(model, shape):
     batch = jax.random.normal(jax.random.key(0), (3, *shape))
-    init, apply = jax.jit(model.init), jax.jit(model.apply)
+    init = jax.jit(model.init)
     params, again, other = (init(jax.random.key(seed), batch[0]) for seed in (1, 1, 2))
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(
         jnp.shape, jax.eval_shape(model.init, jax.random.key(1), batch)
     )
-    together = apply(params, batch)
+    both_ways = lambda p, batch: (
+        model.apply(p, batch),
+        jax.lax.map(lambda x: model.apply(p, x), batch),
+    )
+    together, in_turn = jax.jit(both_ways)(params, batch)
     assert together.shape == (3, 10)
     assert jax.eval_shape(model.apply, params, batch[:1]).shape == (1, 10)
-    np.testing.assert_allclose(
-        together, jnp.stack([apply(params, x) for x in batch]), rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(together, in_turn, rtol=1e-4, atol=1e-5)
     same = lambda a, b: all(
         np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     )
@@ -60,7 +62,9 @@ def test_a_batch_gives_what_its_examples_give_one_by_one(model, shape):
 
 
 def test_depth_counts_the_hidden_layers():
-    params = MLP(width=256, depth=3).init(jax.random.key(0), jnp.zeros(784))["params"]
+    params = jax.eval_shape(MLP(width=256, depth=3).init, jax.random.key(0), jnp.zeros(784))[
+        "params"
+    ]
     assert jax.tree.map(jnp.shape, params) == {
         "hidden_0": {"kernel": (784, 256), "bias": (256,)},
         "hidden_1": {"kernel": (256, 256), "bias": (256,)},
@@ -70,7 +74,7 @@ def test_depth_counts_the_hidden_layers():
 
 
 def test_the_papers_initial_weights_are_root_two_times_glorots_and_biases_zero():
-    params = MLP(width=300).init(jax.random.key(0), jnp.zeros(500))["params"]
+    params = jax.jit(MLP(width=300).init)(jax.random.key(0), jnp.zeros(500))["params"]
     assert MLP().initializer == "paper"
     assert params["hidden_0"]["kernel"].std() == pytest.approx(2 / np.sqrt(500 + 300), rel=0.01)
     assert abs(params["hidden_0"]["kernel"]).max() > 3.5 * 2 / np.sqrt(
@@ -129,6 +133,7 @@ def test_folding_flat_examples_changes_no_number():
     ):
         sequences = images if isinstance(model, CNN) else images.reshape(2, 8, 24)
         params = jax.jit(model.init)(jax.random.key(1), sequences)
-        np.testing.assert_array_equal(
-            flat.apply(params, images.reshape(2, -1)), model.apply(params, sequences)
+        both = jax.jit(
+            lambda *args, a=flat, b=model: (a.apply(*args[:2]), b.apply(args[0], args[2]))
         )
+        np.testing.assert_array_equal(*both(params, images.reshape(2, -1), sequences))

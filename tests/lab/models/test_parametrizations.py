@@ -60,11 +60,14 @@ def growth(parametrization):
 
 def test_at_its_base_width_it_is_the_standard_network():
     standard, maximal = (NETWORKS[how](BASE, 2) for how in ("standard", "mu"))
-    params = standard.init(jax.random.key(1), X[:1])
+    params = jax.jit(standard.init)(jax.random.key(1), X[:1])
     np.testing.assert_allclose(
-        maximal.apply(params, X), standard.apply(params, X), rtol=1e-5, atol=1e-6
+        jax.jit(maximal.apply)(params, X),
+        jax.jit(standard.apply)(params, X),
+        rtol=1e-5,
+        atol=1e-6,
     )
-    again = maximal.init(jax.random.key(1), X[:1])
+    again = jax.jit(maximal.init)(jax.random.key(1), X[:1])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), again, params)
 
 
@@ -83,7 +86,7 @@ def test_factors_of_weights_and_biases_are_those_of_the_equations():
     hidden = np.maximum(2 * (np.asarray(X) @ first["kernel"] + first["bias"]), 0)
     hidden = np.maximum(hidden @ second["kernel"] + 2 * second["bias"], 0)
     expected = hidden @ last["kernel"] / 2 + last["bias"]
-    np.testing.assert_allclose(model.apply(params, X), expected, rtol=1e-4)
+    np.testing.assert_allclose(jax.jit(model.apply)(params, X), expected, rtol=1e-4)
 
 
 def test_a_step_moves_logits_as_far_at_every_width_and_farther_the_wider_without_mu():
@@ -105,23 +108,21 @@ def test_hidden_layers_learn_as_much_at_every_width():
 
 def test_its_examples_keep_factors_and_nothing_is_recomputed():
     model = MuMLP(48, 2, 10, base_width=16)
-    params = model.init(jax.random.key(0), X[:1])
+    params = jax.eval_shape(model.init, jax.random.key(0), X[:1])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        _, gradients = co.per_example_value_and_grad(cross_entropy(model))(params, (X, Y))
+        value_and_grad = co.per_example_value_and_grad(cross_entropy(model))
+        _, gradients = jax.eval_shape(value_and_grad, params, (X, Y))
     kinds = {
         type(leaf).__name__ for layer in gradients["params"].values() for leaf in layer.values()
     }
     assert kinds <= {"Factored", "Stacked"}
     assert type(gradients["params"]["hidden_1"]["kernel"]).__name__ == "Factored"
-    assert list(co.gradients.squared_norms(gradients, by="layer")) == [
-        "hidden_0",
-        "hidden_1",
-        "output",
-    ]
+    by_layer = lambda g: co.gradients.squared_norms(g, by="layer")
+    assert list(jax.eval_shape(by_layer, gradients)) == ["hidden_0", "hidden_1", "output"]
 
 
 @pytest.mark.parametrize(("name", "function"), [("he", he_init), ("paper", paper_init)])
 def test_an_initializer_is_named_or_given(name, function):
-    one, other = (MLP(8, 1, 3, x).init(jax.random.key(0), X[:1]) for x in (name, function))
+    one, other = (jax.jit(MLP(8, 1, 3, x).init)(jax.random.key(0), X[:1]) for x in (name, function))
     jax.tree.map(np.testing.assert_array_equal, one, other)

@@ -43,7 +43,7 @@ def first(batch):
 def fake_of(model, params):
     """What the loss generates from the first key."""
     z = jax.random.normal(jax.random.split(KEYS[0])[0], (3,))
-    return np.asarray(model.apply(params, z, method="generate"))
+    return np.asarray(jax.jit(functools.partial(model.apply, method="generate"))(params, z))
 
 
 @pytest.mark.parametrize("name", ["non-saturating", "wasserstein, told labels"])
@@ -93,13 +93,14 @@ def test_losses_by_hand():
     fake = fake_of(model, params)
     assert fake.shape == (8, 8, 1)
     assert 0 <= fake.min() <= fake.max() <= 1
-    real, false = (float(model.apply(params, x, method="discriminate")) for x in (X[0], fake))
+    discriminate = jax.jit(functools.partial(model.apply, method="discriminate"))
+    real, false = (float(discriminate(params, x)) for x in (X[0], fake))
     softplus = lambda x: np.log1p(np.exp(x))
-    losses = adversarial_losses(model)(params, first(batch))
+    losses = jax.jit(adversarial_losses(model))(params, first(batch))
     assert losses.generator == pytest.approx(softplus(-false), rel=1e-5)
     assert losses.discriminator == pytest.approx(softplus(-real) + softplus(false), rel=1e-5)
     assert losses.total == pytest.approx(losses.generator + losses.discriminator)
-    saturating = adversarial_losses(model, "saturating")(params, first(batch))
+    saturating = jax.jit(adversarial_losses(model, "saturating"))(params, first(batch))
     assert saturating.generator == pytest.approx(-softplus(false), rel=1e-5)
     assert saturating.discriminator == losses.discriminator
 
@@ -107,10 +108,11 @@ def test_losses_by_hand():
 def test_the_penalty_is_of_the_gradient_by_the_example():
     model, _, params, batch = made("points")
     free, ten = (
-        adversarial_losses(model, "wasserstein", penalty=penalty)(params, first(batch))
+        jax.jit(adversarial_losses(model, "wasserstein", penalty=penalty))(params, first(batch))
         for penalty in (0.0, 10.0)
     )
-    score = lambda x: float(model.apply(params, x, method="discriminate"))
+    discriminate = jax.jit(functools.partial(model.apply, method="discriminate"))
+    score = lambda x: float(discriminate(params, x))
     fake = fake_of(model, params)
     u, x = float(jax.random.uniform(jax.random.split(KEYS[0])[1])), np.asarray(batch[0][0])
     middle, width = u * x + (1 - u) * fake, 1e-2

@@ -119,24 +119,34 @@ def test_no_leaf_is_recomputed_at_the_tutorials_size(name):
 
 
 def test_the_loss_is_factor_times_the_squared_error_plus_the_divergence():
-    terms = elbo_terms(MODEL, factor=3.0)(PARAMS, (X[0], KEYS[0]))
-    mu, log_var = MODEL.apply(PARAMS, X[0], method="encode")
-    z = mu + jax.random.normal(KEYS[0], (2,)) * np.exp(log_var / 2)
-    error = np.square(np.asarray(MODEL.apply(PARAMS, z, method="decode") - X[0], np.float64)).sum()
+
+    @jax.jit
+    def computed(params, x, key):
+        mu, log_var = MODEL.apply(params, x, method="encode")
+        z = mu + jax.random.normal(key, (2,)) * jnp.exp(log_var / 2)
+        image = MODEL.apply(params, z, method="decode")
+        losses = [
+            elbo_terms(MODEL, factor=3.0),
+            negative_elbo(MODEL, factor=3.0),
+            elbo_terms(MODEL, pixels="mean"),
+        ]
+        return mu, log_var, image, [loss(params, (x, key)) for loss in losses]
+
+    mu, log_var, image, (terms, total, means) = jax.device_get(computed(PARAMS, X[0], KEYS[0]))
+    error = np.square(np.asarray(image - X[0], np.float64)).sum()
     divergence = -0.5 * np.sum(1 + log_var - mu**2 - np.exp(log_var))
     np.testing.assert_allclose(terms, [error, divergence, 3 * error + divergence], rtol=1e-5)
-    assert negative_elbo(MODEL, factor=3.0)(PARAMS, (X[0], KEYS[0])) == terms.total
-    assert elbo_terms(MODEL, pixels="mean")(
-        PARAMS, (X[0], KEYS[0])
-    ).reconstruction == pytest.approx(error / 64, rel=1e-4)
+    assert total == terms.total
+    assert means.reconstruction == pytest.approx(error / 64, rel=1e-4)
 
 
 def test_cross_entropy_reads_logits():
     model = VAE(**SMALL, sigmoid=True)
     params = jax.tree.map(lambda leaf: 3 * leaf, PARAMS)
     x = np.asarray(X[0], np.float64)
-    z = MODEL.apply(params, X[0], method="encode")[0]
-    image = np.asarray(model.apply(params, z, method="decode"), np.float64)
+    encode = jax.jit(functools.partial(MODEL.apply, method="encode"))
+    decode = jax.jit(functools.partial(model.apply, method="decode"))
+    image = np.asarray(decode(params, encode(params, X[0])[0]), np.float64)
     expected = -np.sum(x * np.log(image) + (1 - x) * np.log(1 - image))
     ae = AE(**SMALL, sigmoid=True)
     encoder = {
@@ -145,13 +155,13 @@ def test_cross_entropy_reads_logits():
         if name != "log_var"
     }
     plain = {"params": {"encoder": encoder, "decoder": params["params"]["decoder"]}}
-    loss = reconstruction_error(ae, error="cross_entropy", pixels="sum")
+    loss = jax.jit(reconstruction_error(ae, error="cross_entropy", pixels="sum"))
     np.testing.assert_allclose(loss(plain, X[0]), expected, rtol=1e-4)
     assert loss(plain, (X[0], Y[0], KEYS[0])) == loss(
         plain, X[0]
     )  # what follows the image is not looked at
     np.testing.assert_allclose(
-        reconstruction_error(ae)(plain, X[0]), np.square(image - x).mean(), rtol=1e-5
+        jax.jit(reconstruction_error(ae))(plain, X[0]), np.square(image - x).mean(), rtol=1e-5
     )
 
 
@@ -191,7 +201,7 @@ def test_an_examples_noise_is_its_keys():
     loss = jax.jit(negative_elbo(MODEL))
     assert loss(PARAMS, (X[0], KEYS[0])) == loss(PARAMS, (X[0], KEYS[0]))
     assert loss(PARAMS, (X[0], KEYS[0])) != loss(PARAMS, (X[0], KEYS[1]))
-    losses = jax.vmap(loss, (None, 0))
+    losses = jax.jit(jax.vmap(loss, (None, 0)))
     np.testing.assert_allclose(
         losses(PARAMS, (X[::-1], KEYS[::-1])), losses(PARAMS, (X, KEYS))[::-1], rtol=1e-6
     )
@@ -238,7 +248,7 @@ def test_a_sum_over_the_batch_is_the_mean_gradient_times_the_examples():
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
 def test_means_over_examples_are_exact_for_any_chunk(batch_size):
     terms = elbo_terms(MODEL, factor=2.0)
-    each = jax.vmap(terms, (None, 0))(PARAMS, (X, KEYS))
+    each = jax.device_get(jax.jit(jax.vmap(terms, (None, 0)))(PARAMS, (X, KEYS)))
     evaluate = jax.jit(autoencoding.evaluate(terms, batch_size=batch_size))
     np.testing.assert_allclose(
         evaluate(PARAMS, (X, KEYS)), [np.mean(part) for part in each], rtol=1e-5
@@ -252,10 +262,9 @@ def test_means_over_examples_are_exact_for_any_chunk(batch_size):
 @pytest.mark.parametrize("name", ["AE", "conditional VAE"])
 def test_means_of_one_number_and_of_labelled_images(name):
     loss, params, batch = made(name)
-    each = jax.vmap(loss, (None, 0))(params, batch)
-    np.testing.assert_allclose(
-        autoencoding.evaluate(loss, batch_size=2)(params, batch), np.mean(each), rtol=1e-5
-    )
+    each = jax.jit(jax.vmap(loss, (None, 0)))(params, batch)
+    evaluate = jax.jit(autoencoding.evaluate(loss, batch_size=2))
+    np.testing.assert_allclose(evaluate(params, batch), np.mean(each), rtol=1e-5)
 
 
 def test_encoder_and_decoder_have_coherences_of_their_own():

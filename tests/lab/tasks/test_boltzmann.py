@@ -22,7 +22,7 @@ def parameters(model=MACHINE, scale=1.0):
     rng = np.random.default_rng(0)
     return jax.tree.map(
         lambda leaf: np.float32(scale * rng.normal(size=leaf.shape)),
-        model.init(jax.random.key(0), blank),
+        jax.eval_shape(model.init, jax.random.key(0), blank),
     )
 
 

@@ -11,7 +11,7 @@ from coherence.lab.tasks import accuracy, classification, cross_entropy
 MODEL = MLP(width=8, outputs=4)
 X = jax.random.normal(jax.random.key(0), (23, 5))
 Y = jax.random.randint(jax.random.key(1), (23,), 0, 4)
-PARAMS = MODEL.init(jax.random.key(2), X)
+PARAMS = jax.jit(MODEL.init)(jax.random.key(2), X)
 
 
 def naive(weights=None):

@@ -10,7 +10,7 @@ from coherence.lab.models import Linear
 from coherence.lab.tasks import half_squared_error, regression
 
 TOY = data.learnable()
-PARAMS = Linear().init(jax.random.key(0), TOY.x_train[0])
+PARAMS = jax.jit(Linear().init)(jax.random.key(0), TOY.x_train[0])
 
 
 def test_the_initial_loss_of_the_six_feature_sets_is_a_half():

@@ -646,37 +646,39 @@ def test_a_stopping_rule_that_is_never_asked_is_refused(tmp_path):
         learn(tmp_path, make=stopping_problem, schedule=(0,))
 
 
-@pytest.mark.parametrize("make", [problem, stopping_problem])
-def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path, make):
-    """kill -9, three times, at moments nobody chose."""
+def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path):
+    """kill -9, twice in each of two trainings, at moments nobody chose."""
     script = tmp_path / "script.py"
     script.write_text(
-        textwrap.dedent(f"""
+        textwrap.dedent("""
         import sys, time, pathlib
         sys.path.insert(0, sys.argv[2])
         from tests.lab.training import test_loop
-        slow = lambda n: (print("step", flush=True), time.sleep(0.01))
-        options = dict(checkpoint_seconds=0, progress=slow, schedule=range(61))
-        make = test_loop.{make.__name__}
-        test_loop.learn(pathlib.Path(sys.argv[1]), (0, 1), make, **options)
+        for make in (test_loop.problem, test_loop.stopping_problem):
+            slow = lambda n: (print(make.__name__, flush=True), time.sleep(0.01))
+            options = dict(checkpoint_seconds=0, progress=slow, schedule=range(61))
+            folder = pathlib.Path(sys.argv[1], make.__name__)
+            test_loop.learn(folder, (0, 1), make, **options)
         """)
     )
     command = [sys.executable, str(script), str(tmp_path / "killed"), os.getcwd()]
-    for lines in (2, 9, 17):
+    for make, lines in ((problem, 2), (problem, 9), (stopping_problem, 2), (stopping_problem, 17)):
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            for _ in range(lines):
-                process.stdout.readline()
+            while lines and (line := process.stdout.readline()):
+                lines -= line.strip() == make.__name__
             process.send_signal(signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
     subprocess.run(command, check=True, capture_output=True)
-    whole = learn(tmp_path / "whole", (0, 1), make=make, schedule=range(61))
-    for one, other in zip(whole, [Run.read(tmp_path / "killed" / f"seed={s}") for s in (0, 1)]):
-        assert same_bits(one, other)
-        assert one.records() == other.records()
-        assert one.summary == other.summary
-        if make is stopping_problem:
-            assert (one.path / "best_params.npz").read_bytes() == (
-                other.path / "best_params.npz"
-            ).read_bytes()
+    for make in (problem, stopping_problem):
+        whole = learn(tmp_path / make.__name__, (0, 1), make=make, schedule=range(61))
+        killed = [Run.read(tmp_path / "killed" / make.__name__ / f"seed={s}") for s in (0, 1)]
+        for one, other in zip(whole, killed):
+            assert same_bits(one, other)
+            assert one.records() == other.records()
+            assert one.summary == other.summary
+            if make is stopping_problem:
+                best = [run.path / "best_params.npz" for run in (one, other)]
+                assert best[0].read_bytes() == best[1].read_bytes()
 
 
 def test_data_that_changed_between_kill_and_resume_are_refused(tmp_path):
