@@ -79,17 +79,22 @@ def errors(network, k, keys):
     return ((products - truth) / np.outer(norms, norms))[:, *pairs]
 
 
-def test_inner_products_are_unbiased_and_right_within_three_over_root_k(network):
-    wrong = errors(network, 64, jax.random.split(KEY, 40))
+@pytest.fixture(scope="module")
+def errors_of_64(network):
+    return errors(network, 64, jax.random.split(KEY, 40))
+
+
+def test_inner_products_are_unbiased_and_right_within_three_over_root_k(errors_of_64):
+    wrong = errors_of_64
     standard = wrong.std(0) / 40**0.5
     assert np.abs(wrong.mean(0) / standard).mean() < 1.1  # 0.8 where the mean is zero
     assert np.mean(np.abs(wrong) < 3 / 8) > 0.99
     assert np.sqrt(np.mean(wrong**2)) < 1.5 / 8
 
 
-def test_four_times_the_numbers_halve_the_error(network):
-    spread = [errors(network, k, jax.random.split(KEY, 10)).std() for k in (16, 64)]
-    assert abs(spread[0] / spread[1] - 2) < 0.5
+def test_four_times_the_numbers_halve_the_error(network, errors_of_64):
+    spread = errors(network, 16, jax.random.split(KEY, 10)).std()
+    assert abs(spread / errors_of_64.std() - 2) < 0.5
 
 
 def test_masked_examples_have_a_sketch_of_zeros():
@@ -97,7 +102,10 @@ def test_masked_examples_have_a_sketch_of_zeros():
     keep = np.asarray(real.masked["bias"].mask)
     result = np.asarray(sketch(real.masked, 5, KEY))
     assert not result[~keep].any()
-    np.testing.assert_allclose(result[keep], sketch(real.present, 5, KEY), rtol=1e-4, atol=1e-3)
+    expected = np.asarray(sketch(real.rows, 5, KEY))[keep]
+    np.testing.assert_allclose(
+        result[keep], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max()
+    )
 
 
 def test_rows_are_never_formed():

@@ -27,8 +27,12 @@ PARAMS = {"first": normal(5, 4), "bias": normal(4, seed=1), "second": normal(4, 
 BATCH = normal(M, 5, seed=3), np.random.default_rng(4).integers(3, size=M)
 
 
+def gradients_of(loss, params, batch, mask=None):
+    return jax.jit(per_example_value_and_grad(loss))(params, batch, mask)[1]
+
+
 def network_gradients(mask=None):
-    return jax.jit(per_example_value_and_grad(loss))(PARAMS, BATCH, mask)[1]
+    return gradients_of(loss, PARAMS, BATCH, mask)
 
 
 def update(tx, gradients):
@@ -66,9 +70,9 @@ def test_without_damping_the_step_does_not_depend_on_the_parametrization():
         data = jnp.asarray(rng.normal(size=(40, 6))), jnp.asarray(rng.normal(size=40))
         squared = lambda w, example: (jnp.tanh(example[0] @ w) - example[1]) ** 2
         w, tx = jnp.asarray(rng.normal(size=6)), natural_gradient(1e-8)
-        plain = per_example_value_and_grad(squared)(w, data)[1]
+        plain = gradients_of(squared, w, data)
         other = lambda v, example: squared(stretch @ v, example)
-        stretched = per_example_value_and_grad(other)(jnp.linalg.solve(stretch, w), data)[1]
+        stretched = gradients_of(other, jnp.linalg.solve(stretch, w), data)
         step, mapped = update(tx, plain), stretch @ update(tx, stretched)
         np.testing.assert_allclose(mapped, step, rtol=1e-5)
         descents = [update(average(), g) for g in (plain, stretched)]
@@ -95,7 +99,7 @@ def test_a_leaf_of_outer_products_takes_the_kronecker_factors_others_their_own_f
 
 
 def test_a_transposed_kernel_takes_the_transposed_step():
-    of = lambda loss, w: per_example_value_and_grad(loss)(w, (BATCH[0], normal(M, 4, seed=5)))[1]
+    of = lambda loss, w: gradients_of(loss, w, (BATCH[0], normal(M, 4, seed=5)))
     w = jnp.asarray(PARAMS["first"])
     plain = of(lambda w, example: jnp.sum(jnp.tanh(example[0] @ w) * example[1]), w)
     turned = of(lambda w, example: jnp.sum(jnp.tanh(w @ example[0]) * example[1]), w.T)
@@ -108,22 +112,21 @@ def test_where_inputs_and_cotangents_are_independent_kfac_is_exact():
         a, d = np.float64(normal(5, 3)), np.float64(normal(4, 2, seed=1))
         pairs = np.repeat(a, 4, 0), np.tile(d, (5, 1))
         product = lambda w, example: example[0] @ w @ example[1]
-        gradients = per_example_value_and_grad(product)(np.zeros((3, 2)), pairs)[1]
+        gradients = gradients_of(product, np.zeros((3, 2)), pairs)
         exact = update(natural_gradient(1e-9), gradients)
         np.testing.assert_allclose(update(kfac(1e-14), gradients), exact, rtol=1e-5)
 
 
 def test_masked_examples_do_not_count_in_kronecker_factors():
     keep = np.arange(M) % 3 != 1
-    gradients = jax.tree.map(lambda x: x[keep], BATCH)
-    few = jax.jit(per_example_value_and_grad(loss))(PARAMS, gradients)[1]
+    few = gradients_of(loss, PARAMS, jax.tree.map(lambda x: x[keep], BATCH))
     masked = network_gradients(jnp.asarray(keep))
     assert_close(update(kfac(0.1), masked), update(kfac(0.1), few))
 
 
 def test_a_layer_without_gradients_stays_where_it_is():
     linear = lambda w, example: 0.0 * (example @ w)[0]
-    gradients = per_example_value_and_grad(linear)(jnp.ones((5, 4)), BATCH[0])[1]
+    gradients = gradients_of(linear, jnp.ones((5, 4)), BATCH[0])
     for tx in (natural_gradient(), kfac()):
         np.testing.assert_array_equal(update(tx, gradients), 0)
 
@@ -137,7 +140,7 @@ def test_a_damping_that_rounding_hides_is_raised(make):
 
 def test_kronecker_factors_of_identical_examples_stay_finite():
     same = jax.tree.map(lambda x: np.broadcast_to(x[:1], x.shape), BATCH)
-    gradients = per_example_value_and_grad(loss)(PARAMS, same)[1]
+    gradients = gradients_of(loss, PARAMS, same)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(update(kfac(1e-30), gradients)))
 
 
