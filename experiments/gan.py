@@ -314,10 +314,11 @@ def table(recorded):
         for arm in DIGITS
     ]
     floor, perfect = recorded["conditional/floor"], recorded["conditional/perfect_coverage"]
+    apart = plus_minus(recorded["conditional/real_to_training"])
     note = (
         f"two halves of test images: Frechet {plus_minus(floor)}; a perfect generator's coverage "
-        f"{perfect.mean():.2f};\nunseen images are {plus_minus(recorded['conditional/real_to_training'])} "
-        f"from training images. Ring: {plus_minus(recorded['ring/modes'])} of {MODES} modes, "
+        f"{perfect.mean():.2f};\nunseen images are {apart} from training images. Ring: "
+        f"{plus_minus(recorded['ring/modes'])} of {MODES} modes, "
         f"{plus_minus(recorded['ring/near'])} of samples near one;\ncircles: "
         f"{plus_minus(recorded['circles/radii'])} of 10 parts of the radii, "
         f"{plus_minus(recorded['circles/distance'])} from the nearest circle"

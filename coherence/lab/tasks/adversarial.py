@@ -22,6 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from coherence.lab.tasks.diffusion import check_labels
+
 PLAYERS = ("generator", "discriminator")
 Objective = Literal["non_saturating", "saturating", "wasserstein"]
 
@@ -135,20 +137,12 @@ def generated(
     if (labels is None) != (model.classes == 0) or (labels is None) == (examples is None):
         wanted = "labels, one an example" if model.classes else "examples, how many"
         raise ValueError(f"generated: of a model with classes={model.classes} give {wanted}.")
-    told = () if labels is None else (_checked(np.asarray(labels), model.classes),)
+    told = () if labels is None else (np.asarray(labels),)
+    for y in told:
+        check_labels(y, model.classes, len(y))
     number = len(told[0]) if told else int(examples or 0)
     z = jax.random.normal(key, (number, model.latents))
     return np.asarray(model.apply(params, z, *told, method="generate"))
-
-
-def _checked(labels, classes):
-    outside = (labels < 0) | (labels >= classes)
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or outside.any():
-        wrong = (
-            f"{outside.sum()} outside, such as {labels[outside][0]}" if outside.any() else labels
-        )
-        raise ValueError(f"labels: whole numbers [n] from 0 to {classes - 1}, got {wrong}.")
-    return labels
 
 
 def _stopped(params, name):

@@ -9,8 +9,6 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import numpy as np
-
 from coherence.lab.settings import (
     GAN,
     AdversarialNetworks,
@@ -22,27 +20,26 @@ from coherence.lab.settings import (
     digits,
 )
 
+from .generative import GenerativeRun
 from .programs import PROGRAMS
-from .run_settings import RunSettings, initial_parameters, load_folded, transformation
-from .samples import fixed_keys, make_probes, stream_key
+from .run_settings import transformation
 
 if TYPE_CHECKING:
     from .problem import Problem
 
-_PARAMS, _SAMPLE, _NOISE, _KEYS, _DATA = range(5)  # what a seed's separate random streams are for
+PLAYERS = ("generator", "discriminator")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Adversarial(RunSettings):
+class Adversarial(GenerativeRun):
     """One run: examples, two players, their objective, aggregators and optimizers, measurements.
 
-    Recorded are the means over examples of both players' losses (`generator_loss`,
-    `discriminator_loss`) and of how real an example and the fake look (`real_score`,
-    `fake_score`), each as `train_...` and `test_...`, with keys that stay the same throughout the
-    run; and the root mean square of each player's parameters. Where a step of either would not be
-    finite, the player with the larger parameters has diverged: its `..._rms` is nan from then on,
-    and the other keeps its parameters, for its losses mean nothing any more. Every probe also
-    records `by_player_m_coherence` and `by_player_mean_squared_norm` of each player's gradients.
+    Recorded are means of both players' losses (`generator_loss`, `discriminator_loss`; `loss` is
+    their sum) and of how real an example and its fake look (`real_score`, `fake_score`), and the
+    root mean square of each player's parameters. Where a step of either would not be finite, the
+    player with the larger parameters has diverged: its `..._rms` is nan from then on, and the other
+    keeps its parameters, for its losses mean nothing any more. Every probe also records
+    `by_player_m_coherence` and `by_player_mean_squared_norm` of each player's gradients.
     """
 
     data: Datasets = digits(examples=1000)
@@ -76,62 +73,16 @@ class Adversarial(RunSettings):
                 f"penalty={self.penalty}, discriminator_steps={self.discriminator_steps}."
             )
 
-    def describe(self) -> str:
-        """What was run: `digits (1,437 examples), GAN 16-128-128-64 against 64-128-128-1`."""
-        self._examples(0)  # refuses what does not go together
-        return f"{self._described(self._load)}, {self.model.build().describe()}"
-
     def build(self, seed: int) -> Problem:
         """The `Problem` of one seed."""
-        from .problem import Problem
+        own = dataclasses.replace(self, probes=tuple(map(_by_player, self.probes)))
+        return super(Adversarial, own).build(seed).extended(measure=PROGRAMS.get(_sizes))
 
-        (data, drawn), model = self._examples(seed), self.model.build()
-        arrays: dict[str, Any] = {
-            "train": self._inputs(data.x_train, data.y_train),
-            "test": self._inputs(data.x_test, data.y_test),
-            "keys": fixed_keys(seed, _KEYS, train=len(data.x_train), test=len(data.x_test)),
-        }
-        options = (model, self.objective, self.penalty)
-        loss = PROGRAMS.get(_loss, *options)
-        probes, samples = make_probes(
-            map(_by_player, self.probes),
-            loss,
-            {part: (*arrays[part], *arrays["keys"][part]) for part in ("train", "test")},
-            corrupt=np.zeros(len(data.x_train), bool),
-            labels={"train": data.y_train, "test": data.y_test},
-            classes=data.outputs,
-            seed=seed,
-            purpose=_SAMPLE,
-        )
-        example = (array[:1] for array in arrays["train"])
-        optimizer = self._transformation()
-        return Problem(
-            loss=loss,
-            params=initial_parameters(model, stream_key(seed, _PARAMS), *example),
-            data=arrays,
-            optimizer=optimizer,
-            per_example=not optimizer.takes_batch_gradient,
-            measure=PROGRAMS.get(_measuring, *options),
-            track_batches=self.track_batches,
-            drawn={**drawn, **{f"sample-{name}": index for name, index in samples.items()}},
-            probes=probes,
-            noise=stream_key(seed, _NOISE),
-        )
+    def _takes_labels(self):
+        return self.model.classes > 0
 
-    def _load(self, data):
-        return load_folded(data, tuple(self.model.shape))
-
-    def _examples(self, seed):
-        data, drawn = self._drawn(self._load, seed, _DATA)
-        if self.model.classes not in (0, len(data.classes)):
-            raise ValueError(
-                f"GAN(classes={self.model.classes}) is told one of so many labels; {data.name} has "
-                f"{len(data.classes)}. Labels out of range would tell it nothing."
-            )
-        return data, drawn
-
-    def _inputs(self, x, y):
-        return (x, y) if self.model.classes else (x,)
+    def _terms(self, model):
+        return PROGRAMS.get(_losses, model, self.objective, self.penalty)
 
     def _transformation(self):
         own = dataclasses.replace(
@@ -177,14 +128,15 @@ def two_players(generator, discriminator, discriminator_steps=0):
         generator, discriminator: `Aggregator`s, of the gradients of each player's parameters alone.
         discriminator_steps: as in `Adversarial`.
     """
-    from coherence.lab.tasks.adversarial import PLAYERS
+    import jax.numpy as jnp
+
     from coherence.optim import Aggregator
 
     players = dict(zip(PLAYERS, (generator, discriminator)))
 
     def init(params):
         parts = {name: part.init(params["params"][name]) for name, part in players.items()}
-        return {"step": np.int32(0), **parts}
+        return {"step": jnp.int32(0), **parts}
 
     return Aggregator(
         init,
@@ -198,8 +150,6 @@ def _turns(generator, discriminator, alone):
     """The update of `two_players`, from theirs."""
     import jax
     import jax.numpy as jnp
-
-    from coherence.lab.tasks.adversarial import PLAYERS
 
     def move(own, gradients, state, params):
         return own(gradients, state, params)
@@ -249,30 +199,24 @@ def _rms(tree):
     return jnp.sqrt(jnp.mean(jnp.concatenate(leaves) ** 2))
 
 
-def _loss(model, objective, penalty):
-    from coherence.lab.tasks.adversarial import adversarial_loss
+def _losses(model, objective, penalty):
+    from coherence.lab.tasks.adversarial import adversarial_losses
 
-    return adversarial_loss(model, objective, penalty=penalty)
+    losses = adversarial_losses(model, objective, penalty=penalty)
+
+    def terms(params, example):
+        own = losses(params, example)
+        return {
+            "generator_loss": own.generator,
+            "discriminator_loss": own.discriminator,
+            "loss": own.total,
+            "real_score": own.real_score,
+            "fake_score": own.fake_score,
+        }
+
+    return terms
 
 
-def _measuring(model, objective, penalty):
-    """`(params, data) -> {part_term: mean}`, and the size of each player's parameters."""
-    import jax
-
-    from coherence.lab.tasks.adversarial import PLAYERS, adversarial_losses
-    from coherence.lab.tasks.autoencoding import evaluate
-
-    means = evaluate(adversarial_losses(model, objective, penalty=penalty))
-
-    def measure(params, data):
-        measured: dict[str, jax.Array] = {}
-        for part in ("train", "test"):
-            of_part = means(params, (*data[part], *data["keys"][part]))
-            measured |= {f"{part}_{name}_loss": getattr(of_part, name) for name in PLAYERS}
-            scores = ("real_score", "fake_score")
-            measured |= {f"{part}_{name}": getattr(of_part, name) for name in scores}
-        for name in PLAYERS:
-            measured[f"{name}_rms"] = _rms(params["params"][name])
-        return measured
-
-    return measure
+def _sizes():
+    """`(params, data) -> {PLAYER_rms: number}`."""
+    return lambda params, data: {f"{name}_rms": _rms(params["params"][name]) for name in PLAYERS}
