@@ -21,8 +21,9 @@ from timing import compiled, ratio
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import coherence as co
-from coherence.lab.models import CNN, LSTM, MLP, ResNet, Transformer
-from coherence.lab.tasks import cross_entropy
+from coherence.lab.models import CNN, GAN, LSTM, MLP, ResNet, Transformer
+from coherence.lab.tasks import adversarial_losses, cross_entropy
+from coherence.lab.tasks.adversarial import adversarial_loss
 
 
 class Net(NamedTuple):
@@ -35,6 +36,9 @@ class Net(NamedTuple):
     draw: object
     time: float
     memory: float
+    task: object = cross_entropy
+    part: str = ""
+    """Of the parameters, where the others are held fixed."""
 
 
 def images(*shape):
@@ -46,6 +50,18 @@ def tokens(rng):
     return text[:, :-1], text[:, 1:]
 
 
+def images_and_keys(*shape):
+    """Keys as plain numbers."""
+    of_keys = lambda rng: rng.integers(2**32, size=(shape[0], 2)).astype(np.uint32)
+    return lambda rng: (rng.random(shape, np.float32), of_keys(rng))
+
+
+def discriminator_loss(model):
+    losses = adversarial_losses(model)
+    return lambda params, example: losses(params, example).discriminator
+
+
+PLAYERS = GAN(width=512, latents=64, shape=(28, 28, 1))
 NETS = {
     "mlp": Net(MLP(width=2048, depth=1), images(100, 784), 1.15, 1.2),
     "cnn": Net(CNN(), images(128, 32, 32, 3), 1.3, 1.5),
@@ -53,6 +69,15 @@ NETS = {
     "transformer": Net(Transformer(tied=False), tokens, 1.5, 2.0),
     "tied": Net(Transformer(), tokens, 1.5, 2.0),
     "lstm": Net(LSTM(), images(32, 64, 32), 2.0, 2.0),
+    "gan": Net(PLAYERS, images_and_keys(128, 28, 28, 1), 1.2, 1.5, adversarial_loss),
+    "its D": Net(
+        PLAYERS,
+        images_and_keys(128, 28, 28, 1),
+        1.2,
+        1.5,
+        discriminator_loss,
+        part="discriminator",
+    ),
 }
 COMPILE = 3.0
 
@@ -60,12 +85,14 @@ COMPILE = 3.0
 def problem(net):
     """The loss of one example (for sequences the mean over positions), parameters and a batch."""
     batch = jax.tree.map(jnp.asarray, net.draw(np.random.default_rng(0)))
-    losses = cross_entropy(net.model)
-    return (
-        lambda params, example: jnp.mean(losses(params, example)),
-        jax.jit(net.model.init)(jax.random.key(0), batch[0][:1]),
-        batch,
-    )
+    losses = net.task(net.model)
+    loss = lambda params, example: jnp.mean(losses(params, example))
+    params = jax.jit(net.model.init)(jax.random.key(0), batch[0][:1])
+    if not net.part:
+        return loss, params, batch
+    players = params["params"]
+    of_part = lambda part, example: loss({"params": {**players, net.part: part}}, example)
+    return of_part, players[net.part], batch
 
 
 def measure(name, net, pairs):

@@ -7,13 +7,14 @@ from .circle_images import no_circles as no_circles
 from .dataset import Dataset as Dataset
 from .fetching import FETCHABLE as FETCHABLE
 from .fetching import fetch as fetch
-from .gaussian_ring import gaussian_ring as gaussian_ring
 from .handwritten_digits import digits as digits
 from .handwritten_digits import mnist as mnist
 from .labels import LabelNoise as LabelNoise
 from .labels import corrupt_labels as corrupt_labels
 from .labels import label_noise as label_noise
 from .npz_file import npz as npz
+from .ring import gaussian_ring as gaussian_ring
+from .ring import ring_means as ring_means
 from .six_features import learnable as learnable
 from .six_features import memorizable as memorizable
 from .sms import sms_messages as sms_messages

@@ -9,7 +9,7 @@ import pytest
 
 import coherence as co
 from coherence.lab import data
-from coherence.lab.data.gaussian_ring import ring_means
+from coherence.lab.data import ring_means
 from coherence.lab.models import GAN
 from coherence.lab.tasks import adversarial, adversarial_losses
 from coherence.lab.tasks.adversarial import PLAYERS, adversarial_loss, generated, player
