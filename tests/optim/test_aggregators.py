@@ -40,7 +40,7 @@ from tests.optim.catalogue import CATALOGUE, marked, winsorized
 def rows(*promised):
     """The names of the catalogue's rows that keep these promises."""
     names = [name for name, row in CATALOGUE.items() if set(promised) <= set(row.promises)]
-    return pytest.mark.parametrize("name", map(marked, names))
+    return pytest.mark.parametrize("name", [*map(marked, names)])
 
 
 def rows_of_sizes(promised, small, large, mark=marked):

@@ -10,7 +10,7 @@ from coherence.checks import check_aggregator
 from tests.optim.catalogue import CATALOGUE, marked
 
 
-@pytest.mark.parametrize("name", map(marked, CATALOGUE))
+@pytest.mark.parametrize("name", [*map(marked, CATALOGUE)])
 def test_a_row_does_what_it_says(name):
     row = CATALOGUE[name]
     check = check_aggregator(row.make(), promises=row.promises, twin=row.twin, steps=row.steps)

@@ -38,12 +38,19 @@ def test_at_zero_it_is_the_mean_and_at_one_nobody_is_against_or_silent():
     )
 
 
-@pytest.mark.parametrize("hundredths", range(0, 101, 2))
-def test_thresholds_are_the_decimals_they_are_written_as(hundredths):
-    lead = 50 + hundredths // 2  # of 100 votes; in binary 0.14 * 100 is above 14
-    assert agreed(hundredths / 100, votes(lead, 100 - lead)) != 0
-    if hundredths > 2:
-        assert agreed(hundredths / 100, votes(lead - 1, 101 - lead)) == 0
+def test_thresholds_are_the_decimals_they_are_written_as():
+    hundredths = range(0, 101, 2)  # a coordinate each
+
+    @jax.jit
+    def updates(ups):
+        """Of as many votes for each coordinate, out of 100."""
+        g = jnp.where(jnp.arange(100)[:, None] < ups, 2.0, -1.0)
+        coordinates = zip(hundredths, g.T[:, :, None])
+        return jnp.stack([sign_agreement(n / 100).update(g, None)[0] for n, g in coordinates])
+
+    leads = 50 + np.array(hundredths) // 2  # in binary 0.14 * 100 is above 14
+    assert np.all(updates(leads) != 0)
+    assert not np.any(updates(leads - 1)[2:])
 
 
 def test_of_masked_votes_the_rest_is_the_whole():
