@@ -12,6 +12,7 @@ from .denoisers import DenoisingMLP as DenoisingMLP
 from .denoisers import UNet as UNet
 from .dense import MLP as MLP
 from .dense import MuMLP as MuMLP
+from .latent_autoencoders import SpatialVAE as SpatialVAE
 from .linear import DeepLinear as DeepLinear
 from .linear import DiagonalChain as DiagonalChain
 from .linear import Linear as Linear

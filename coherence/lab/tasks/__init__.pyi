@@ -5,6 +5,7 @@ from . import classification as classification
 from . import diffusion as diffusion
 from . import noise_schedules as noise_schedules
 from . import regression as regression
+from . import sharp_autoencoding as sharp_autoencoding
 from .adversarial import adversarial_losses as adversarial_losses
 from .autoencoding import elbo_terms as elbo_terms
 from .autoencoding import kl_from_standard_normal as kl_from_standard_normal
@@ -24,3 +25,4 @@ from .output_losses import softmax_cross_entropy as softmax_cross_entropy
 from .output_losses import softmax_squared_error as softmax_squared_error
 from .output_losses import squared_error as squared_error
 from .regression import half_squared_error as half_squared_error
+from .sharp_autoencoding import sharp_terms as sharp_terms

@@ -7,3 +7,4 @@ from .loop import train as train
 from .order import batches as batches
 from .problem import Problem as Problem
 from .regression import Regression as Regression
+from .sharp_autoencoding import SharpAutoencoding as SharpAutoencoding

@@ -60,7 +60,7 @@ class Autoencoding(GenerativeRun):
     def _draws(self):
         return not isinstance(self.model, AE)
 
-    def _terms(self, model):
+    def _terms(self, model, data):
         """`(params, example) -> {term: number}`; what is trained on is `loss`."""
         options = (self.factor, self.error, self.pixels)
         return PROGRAMS.get(_drawn_terms if self._draws() else _plain_terms, model, *options)

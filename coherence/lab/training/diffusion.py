@@ -57,7 +57,7 @@ class Diffusion(GenerativeRun):
     def _takes_labels(self):
         return self.model.classes > 0
 
-    def _terms(self, model):
+    def _terms(self, model, data):
         return PROGRAMS.get(_error, model, self.noise_schedule.build(), self.label_dropout)
 
     def _preparation(self, data):

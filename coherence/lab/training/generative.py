@@ -77,7 +77,7 @@ class GenerativeRun(RunSettings):
         if self.garbage:
             fresh = _garbage(data.x_test, self.garbage_kind, rng(_FRESH))
             arrays["fresh"] = self._inputs(prepared(fresh), data.y_test)
-        terms = self._terms(model)
+        terms = self._terms(model, data)
         loss = PROGRAMS.get(_loss_of, terms)
         probes, samples = make_probes(
             self.probes,
@@ -109,7 +109,7 @@ class GenerativeRun(RunSettings):
             noise=stream_key(seed, _NOISE) if self._draws() else None,
         )
 
-    def _terms(self, model):
+    def _terms(self, model, data):
         """`(params, example) -> {term: number}`; what is trained on is `loss`."""
         raise NotImplementedError
 

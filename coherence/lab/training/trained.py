@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from coherence.lab.settings import Autoencoders
+from coherence.lab.runs import Run
+from coherence.lab.settings import Autoencoders, plain
 
 from .diffusion import Diffusion
 
@@ -33,6 +38,27 @@ def autoencoders(settings: Autoencoders, runs: Iterable) -> Iterator[tuple[Calla
 
 def _of(function, params):
     return lambda x: np.asarray(function(params, np.asarray(x, np.float32)))
+
+
+@contextlib.contextmanager
+def temporary_run(settings: Any, seed: int) -> Iterator[Run]:
+    """A finished run, trained here in a folder that is deleted afterwards: a context.
+
+    For the first stage of two: what the second one is trained on is made of it.
+    """
+    from .loop import train
+
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "run"
+        with Run.open(place, plain(settings), seed=seed) as run:
+            train(
+                [settings.build(seed)],
+                [run],
+                steps=settings.steps,
+                batch_size=settings.batch_size,
+                schedule=settings.schedule(),
+            )
+        yield Run.read(place)
 
 
 def samplers(
