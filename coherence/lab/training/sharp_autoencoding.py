@@ -51,13 +51,13 @@ def _classifier(data):
 
 
 def _sharp_terms(model, classifier, factor, perceptual, adversarial):
-    from coherence.lab.tasks.sharp_autoencoding import features_of, sharp_terms
+    from coherence.lab.tasks.sharp_autoencoding import SharpTerms, features_of, sharp_terms
 
     features = features_of(classifier.weights, classifier.biases)
     of = sharp_terms(model, features, factor=factor, perceptual=perceptual, adversarial=adversarial)
 
     def terms(params, example):
-        values = of(params, example)._asdict()
-        return {**values, "loss": values.pop("total")}
+        *values, total = of(params, example)
+        return {**dict(zip(SharpTerms._fields, values)), "loss": total}
 
     return terms
