@@ -1,7 +1,7 @@
 """A VAE with weak KL draws badly by itself and well with diffusion in its latent space.
 
 Digits of 8 x 8 pixels, 1,000 to train on; codes of 16 numbers; means and 95 % intervals over 5
-seeds of training. **a** Ten samples or images a row, of one seed. **b** Frechet distance from test
+seeds of training. **a** Six samples or images a row, of one seed. **b** Frechet distance from test
 images in the features of a classifier of other digits, by VAE: with all four ingredients, with the
 code in a row instead of 4 x 4 places, without the perceptual term (φ), without the discriminator
 (D), and with KL twenty times as strong. **c** The same by the number of steps of drawing, and the
@@ -36,13 +36,13 @@ def draw(recorded):
 
 
 def pictures(panel, recorded):
-    rows = np.pad(recorded["all/pictures"][:, :10], ((0, 0), (0, 0), (0, GAP), (0, GAP)))
+    rows = np.pad(recorded["all/pictures"][:, :6], ((0, 0), (0, 0), (0, GAP), (0, GAP)))
     kinds, images, height, width = rows.shape
     whole = rows.transpose(0, 2, 1, 3).reshape(kinds * height, images * width)
     style.picture(panel, whole)
     panel.set_yticks([(i + 0.5) * height for i in range(kinds)], ROWS)
     panel.tick_params(length=0)
-    panel.set_title("ten of each")
+    panel.set_title("six of each")
 
 
 def distances(panel, recorded):
