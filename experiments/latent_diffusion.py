@@ -205,7 +205,7 @@ def record(settings, runs):
 
 def _ring(settings, seeds):
     """The share of points near a mode, [seed, steps], and points of a seed, [steps, 300, 2]."""
-    from coherence.lab.data.gaussian_ring import ring_means
+    from coherence.lab.data import ring_means
     from coherence.lab.training.trained import samplers
 
     ring, near, shown = settings.ring.data, [], []
