@@ -94,7 +94,7 @@ SPREAD = {
     "submit": ["--submit", "local", "--shares", "2"],
 }
 """How the work of several processes begins; one process ends it."""
-GRID = ["run", "toy", "--preset", "smoke", "--seeds", "2", "--steps", "2000"]
+GRID = ["run", "toy", "--preset", "smoke", "--seeds", "2", "--steps", "500"]
 
 
 def tasks():
