@@ -4,10 +4,12 @@
 
 The runs are those of `coherence run toy --preset smoke --seeds RUNS/4`, with made-up numbers; a
 tenth is unfinished. Processor and wall seconds of a whole command, its start included. Targets:
-`status`, `list` and `show` 3 s, `compare` of two arms 1 s.
+`status`, `list` and `show` 3 s, `compare` of two runs 1 s; `report` of 500 runs, of four settings
+and of a hundred, 30 s and 5 MB.
 """
 
 import argparse
+import itertools
 import os
 import pathlib
 import resource
@@ -45,6 +47,20 @@ def make(folder, count):
     return grid
 
 
+def make_grid(folder):
+    """500 runs of a hundred settings."""
+    rng = np.random.default_rng(0)
+    for rate, width in itertools.product(np.geomspace(0.01, 10, 20), (8, 16, 32, 64, 128)):
+        config = {"rate": round(float(rate), 4), "model": {"kind": "MLP", "width": width}}
+        for seed in range(5):
+            with Run.open(
+                folder / f"{rate:.3g}" / f"{width}" / f"seed={seed}", config, seed=seed
+            ) as run:
+                for step, (loss, alpha) in enumerate(rng.random((RECORDS, 2)).tolist()):
+                    run.append({"step": step, "train_loss": loss + rate, "train/alpha": alpha})
+                run.finish({"step": RECORDS - 1})
+
+
 def seconds(words, folder):
     """`(processor, wall)` of a command."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
@@ -64,11 +80,16 @@ def main():
     parser.add_argument("--folder", type=pathlib.Path, help="made there once, and kept")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = asked.folder or pathlib.Path(temporary)
-        if not (folder / "toy").exists():
-            make(folder, asked.runs)
+        home = asked.folder or pathlib.Path(temporary)
+        folder, few, grid = (home / name for name in ("many", "few", "grid"))
+        for place, made in ((folder, asked.runs), (few, 500)):
+            if not place.exists():
+                make(place, made)
+        if not grid.exists():
+            make_grid(grid)
         arms = sorted(str(path) for path in (folder / "toy" / "smoke").iterdir() if path.is_dir())
         pair = [f"{arm}/seed=1" for arm in arms[:2]]
+        pages = {name: home / f"{name}.html" for name in ("few", "grid")}
         commands = {
             "status": ["status", "toy", "--preset", "smoke", "--seeds", str(asked.runs // 4)],
             "list": ["list"],
@@ -76,11 +97,15 @@ def main():
             "show one arm": ["show", arms[0]],
             "compare two runs": ["compare", *pair],
             "compare two arms": ["compare", *arms[:2]],
+            "report 500 of 4 settings": ["report", str(few), "--output", str(pages["few"])],
+            "report 500 of 100 settings": ["report", str(grid), "--output", str(pages["grid"])],
         }
         print(f"{asked.runs:,} runs of {RECORDS} records       processor s    wall s")
         for name, words in commands.items():
             processor, wall = seconds(words, folder)
             print(f"{name:<30}{processor:>16.2f}{wall:>10.2f}", flush=True)
+        sizes = ", ".join(f"{page.stat().st_size / 1e6:.2f}" for page in pages.values())
+        print(f"reports: {sizes} MB")
 
 
 if __name__ == "__main__":

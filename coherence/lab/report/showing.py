@@ -19,7 +19,7 @@ from .tables import Format, blocks, check_format, number
 
 ROWS = 8
 """Steps in a table: enough to see how it went, few enough to read."""
-_MOST_TABLES, _MOST_PARTS, _MOST_EXAMPLES, _MOST_RUNS = 3, 40, 10, 500
+_MOST_TABLES, _MOST_PARTS, _MOST_EXAMPLES, _MOST_RUNS = 3, 40, 10, 200
 
 
 def describe(
