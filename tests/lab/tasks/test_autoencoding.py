@@ -66,9 +66,11 @@ def test_per_example_gradients_are_those_of_one_example_at_a_time_with_its_key(n
     @jax.jit
     def ours(params, batch):
         losses, gradients = co.per_example_value_and_grad(loss)(params, batch)
-        return losses, co.gradients.materialize(gradients), co.mean(gradients)
+        mean_loss = lambda params: jnp.mean(jax.vmap(loss, (None, 0))(params, batch))
+        plain = jax.grad(mean_loss)(params)
+        return losses, co.gradients.materialize(gradients), co.mean(gradients), plain
 
-    losses, rows, mean = ours(params, batch)
+    losses, rows, mean, plain = ours(params, batch)
     one = jax.jit(jax.value_and_grad(loss))
     looped = [one(params, jax.tree.map(lambda x, i=i: x[i], batch)) for i in range(5)]
     np.testing.assert_allclose(losses, [value for value, _ in looped], rtol=1e-5)
@@ -81,13 +83,19 @@ def test_per_example_gradients_are_those_of_one_example_at_a_time_with_its_key(n
         rtol=1e-4,
         atol=1e-5 * np.abs(g).max(),
     )
-    mean_loss = lambda params: jnp.mean(jax.vmap(loss, (None, 0))(params, batch))
-    plain = jax.jit(jax.grad(mean_loss))(params)
     for a, b in zip(jax.tree.leaves(mean), jax.tree.leaves(plain)):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6 * np.abs(g).max())
 
 
-@pytest.mark.parametrize("name", ["AE", "VAE", "conditional VAE", "convolutional VAE"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("AE", marks=pytest.mark.slow),
+        pytest.param("VAE", marks=pytest.mark.slow),
+        "conditional VAE",
+        "convolutional VAE",
+    ],
+)
 def test_check_loss_finds_nothing_wrong_and_every_leaf_on_a_fast_rule(name):
     check = co.check_loss(*made(name), examples=2)
     assert check.fast_share == 1
