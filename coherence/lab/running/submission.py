@@ -69,7 +69,7 @@ def submit(name: str, folder: Path, submission: Submission) -> str:
         raise ValueError(
             f"--submit {submission.where} needs submitit: pip install "
             f"'gradient-coherence[cluster]'. Without it, coherence run {name} --share K/N trains a "
-            "share wherever it is started (docs/scaling.md has a script for sbatch)."
+            "share wherever it is started (docs/scaling.md has the lines for sbatch)."
         ) from None
     logs = folder / _LOGS
     logs.mkdir(parents=True, exist_ok=True)

@@ -150,6 +150,7 @@ def test_200_steps_of_four_rules_are_those_of_one_device(tmp_path):
     eight_devices.run(COMMON + PATHS, tmp_path)
 
 
+@pytest.mark.slow  # two processes, each with its own JAX, besides the one of eight devices
 def test_two_processes_train_one_run_and_the_first_has_it(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
