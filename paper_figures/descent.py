@@ -35,7 +35,8 @@ def theory(panel, x, y, label="theory"):
 def rates(panel, recorded):
     panel.set(title="Quadratics", yscale="log", xlabel="step", ylabel="error / first error")
     for i, kappa in enumerate(recorded["kappas"]):
-        paths, colour = recorded["theory/paths"][:, i, :101], style.SEQUENCE[i + 1]
+        paths = recorded["theory/paths"][:, i, :101].clip(1e-30)  # below the panel
+        colour = style.SEQUENCE[i + 1]
         style.band(panel, np.arange(101), paths, f"kappa {kappa:g}", colour=colour)
         theory(panel, np.arange(101), ((kappa - 1) / (kappa + 1)) ** np.arange(101))
     panel.set(ylim=(1e-16, 2))
