@@ -114,6 +114,6 @@ def steps(panel, recorded):
         style.curve(
             panel, [best], [after], f"after g'g / g'Hg, step {at}", colour=colour, style="o"
         )
-    panel.set(ylim=(0, 6))
+    panel.set(ylim=(0, 6), xlim=(1e-5, 5e3))
     handles = [line for line in panel.lines if line.get_marker() == "None"]
     panel.legend(handles=handles, loc="upper left", **style.SMALL)
