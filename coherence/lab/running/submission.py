@@ -7,6 +7,7 @@ checkpoints and is queued again (submitit sends SIGUSR2 first; its child gets ou
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -14,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ def submit(name: str, folder: Path, submission: Submission) -> str:
         executor: Any = submitit.LocalExecutor(logs, max_num_timeout=1000)
         executor.update_parameters(timeout_min=365 * _MINUTES, signal_delay_s=90)
         many = ["--workers", str(submission.shares)] if submission.shares > 1 else []
-        job = executor.submit(Job([*command, *many]))
+        with _detached():
+            job = executor.submit(Job([*command, *many]))
         return f"submitted as process {job.job_id}; logs: {job.paths.stderr}"
     if shutil.which("sbatch") is None:
         raise ValueError(
@@ -168,6 +170,24 @@ def _parameters(name: str, options: Mapping[str, str]) -> dict[str, Any]:
         "additional_parameters": given or None,
         **{key: int(value) for key, value in counted.items()},
     }
+
+
+@contextlib.contextmanager
+def _detached() -> Iterator[None]:
+    """A context whose processes outlive the terminal and do not hold this one's pipes."""
+    sys.stdout.flush()
+    before_hangup = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    kept, nowhere = {fd: os.dup(fd) for fd in (1, 2)}, os.open(os.devnull, os.O_WRONLY)
+    try:
+        for fd in kept:
+            os.dup2(nowhere, fd)
+        yield
+    finally:
+        for fd, before in kept.items():
+            os.dup2(before, fd)
+            os.close(before)
+        os.close(nowhere)
+        signal.signal(signal.SIGHUP, before_hangup)
 
 
 class _refusals:

@@ -103,14 +103,11 @@ def test_a_grid_on_slurm_killed_requeued_and_preempted_ends_byte_identical(place
 
 
 @pytest.mark.slow  # two processes of a background job, each with its own JAX
-def test_local_submission_trains_in_the_background_and_goes_on_when_asked_to_end(place, tmp_path):
+def test_local_submission_trains_in_the_background_and_goes_on_when_asked_to_end(place):
     pytest.importorskip("submitit")
     cut = place("cut")
     words = [*WORDS[:-1], "200003", "--submit", "local"]
-    lines = tmp_path / "lines"
-    with open(lines, "w") as file:  # no pipe, which the process in the background would keep open
-        subprocess.run([sys.executable, "-m", "coherence.lab", *words], stdout=file, check=True)
-    said = lines.read_text()
+    said = output(sys.executable, "-m", "coherence.lab", *words)  # its pipes end with it
     (logs,) = cut.rglob(submission._LOGS)
     assert f"; logs: {logs}" in said
     (controller,) = [int(word) for word in said.split("process ")[1].split(";")[:1]]
