@@ -111,6 +111,8 @@ class Settings:
     run: ByPhase = ByPhase()
     small: int = 16
     """Hidden units of the machines whose likelihood is exact."""
+    small_steps: int = 1000
+    """Of these machines, whose likelihood takes longer than their training."""
     draws: int = 50
     """Images of each digit drawn from p(x | y)."""
     sweeps: int = 500
@@ -134,7 +136,8 @@ PRESETS = {
 def arms(settings):
     """The plain machine first, then what differs from it."""
     run = settings.run
-    small = replace(run, hidden=settings.small, exact=True, sample=0)
+    options = {"steps": settings.small_steps, "points_per_decade": 1}
+    small = replace(run, hidden=settings.small, exact=True, sample=0, **options)
     noisy = replace(run, noise=label_noise(1.0))
     robust = {
         f"{labels}{name}": replace(base, aggregator=aggregator, sample=0)

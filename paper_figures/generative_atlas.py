@@ -60,19 +60,19 @@ def measured(recorded, model, kind, name):
 
 
 def quality(panel, recorded, models):
-    panel.set_title("Frechet distance from unseen images", loc="left")
+    panel.set_title("Frechet distance", loc="left")
     for place, model in enumerate(models):
         values = measured(recorded, model, "real", "frechet")[:, None]
         style.bars(panel, [model], values, model, colour=COLOUR[model], offset=place, width=0.7)
     floor = recorded["real_quality"][MEASURES.index("frechet")].mean()
     style.guide(panel, floor, "real images")
     _names(panel, models)
-    panel.set(ylabel="of the classifier's features")
+    panel.set(ylabel="from unseen images")
 
 
 def by_model(panel, recorded, models, name):
     titles = {
-        "coverage": "unseen images with a sample near",
+        "coverage": "coverage",
         "novelty": "distance from training images",
     }
     panel.set_title(titles[name], loc="left")
@@ -92,7 +92,7 @@ def by_model(panel, recorded, models, name):
             )
     if name == "coverage":
         style.guide(panel, recorded["real_quality"][1].mean(), "real images")
-        panel.set(ylabel="share")
+        panel.set(ylabel="unseen images with\na sample near")
     else:
         style.guide(panel, 1, "unseen images", side="left")
         panel.set(ylabel="over that of unseen ones")
@@ -129,7 +129,9 @@ def plane(panel, recorded, models):
     style.guide(panel, 1)
     panel.set(xscale="log", xlabel="m-coherence, 3 to 60 passes", ylabel="novelty of samples")
     keys = [style.key(m, COLOUR[m], MARKER[m], markersize=3.5) for m in models]
-    panel.legend(handles=keys, loc="upper right", **{**style.SMALL, "fontsize": 6})
+    low, high = panel.get_xlim()
+    style.ticks(panel, x=[tick for tick in (1, 2, 5, 10, 20, 50, 100) if low < tick < high])
+    panel.legend(handles=keys, loc="best", **{**style.SMALL, "fontsize": 6})
 
 
 def agreement(panel, recorded, models, kind):

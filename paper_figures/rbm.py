@@ -123,7 +123,7 @@ def cosines(panel, recorded):
 
 
 def accuracy(panel, recorded):
-    panel.set_title("classifiers of the same images", loc="left")
+    panel.set_title("beside other classifiers", loc="left")
     own = recorded["plain/test_accuracy"][:, -1:]
     values = 100 * np.concatenate([own, recorded["others"]], 1).astype(float)
     names = ["RBM,\np(y | x)", *OTHERS]
