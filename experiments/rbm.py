@@ -113,7 +113,7 @@ class Settings:
     """Hidden units of the machines whose likelihood is exact."""
     small_steps: int = 1000
     """Of these machines, whose likelihood takes longer than their training."""
-    draws: int = 50
+    draws: int = 20
     """Images of each digit drawn from p(x | y)."""
     sweeps: int = 500
     """Of Gibbs sampling for each of them."""
