@@ -1,7 +1,22 @@
-"""A restricted Boltzmann machine on black and white digits: what it draws, how well it fits, and
-which of its gradients agree.
+"""A Boltzmann machine learns from what is left of two directions that nearly all examples share.
 
-TO BE WRITTEN.
+Black and white digits, 1,200 to learn from, labels among the visible units, 128 hidden units,
+contrastive divergence with one sweep (CD-1); bands over 5 seeds. **a** Draws from p(x | y), a digit
+a column, after 500 sweeps of Gibbs sampling. A classifier of other images sees the digit asked for
+in 85 %: above 80 %, but for nine tests together *inconclusive*. **b** The hidden units with the
+largest weights. **c** Gradients of the positive phase agree among 167 of 300 images and later 119,
+those of the negative phase as much; their difference, from which the machine learns, falls to one
+image's own (*reproduced*). **d** On the weights of the label that difference agrees no more where
+labels are true than where they are permuted: *inconclusive*, and late it is the other way round.
+
+**e** Free energies of test images rise above those of training images (*reproduced*), no less with
+gradients winsorized at 2 %, or by the median of three means (*inconclusive*). **f** Nor do these
+keep permuted labels from being fitted (**not reproduced**): of so incoherent gradients they take
+away next to nothing. **g, h** Machines of 16 hidden units, whose likelihood is exact, for 1,000
+steps. Persistent chains end lower here, at a constant step size, and five sweeps as high as one
+(*inconclusive*, against the claim). CD-1 points along the exact gradient, cosine 0.9, until little
+is left to learn (*inconclusive* at step 1,000). **i** p(y | x) by free energies is right on 93.6 %
+of test images; more than 93 % is *inconclusive*.
 """
 
 import numpy as np
@@ -20,7 +35,7 @@ SMALL = {
     "small, CD-5": ("CD-5", style.SEQUENCE[2]),
     "small, persistent": ("persistent", style.COLOUR["other"]),
 }
-OTHERS = ("Bernoulli\nnaive Bayes", "LDA", "5 neighbours", "kernel SVM", "logistic\nregression")
+OTHERS = ("Bernoulli\nnaive Bayes", "LDA", "5 nearest", "kernel SVM", "logistic\nregression")
 
 
 def draw(recorded):
@@ -76,6 +91,8 @@ def labels(panel, recorded):
     style.guide(panel, 1)
     panel.set(xscale="log", yscale="log", xlabel="step")
     panel.set(ylabel=f"m-coherence, m = {recorded['m']}")
+    panel.set(ylim=(0.25, 8))
+    style.ticks(panel, y=(0.5, 1, 2, 4))
     panel.legend(loc="upper right", **style.SMALL)
 
 
@@ -118,7 +135,7 @@ def cosines(panel, recorded):
         values = recorded[f"{arm}/cosine"].astype(float)
         style.band(panel, style.log_steps(recorded[f"{arm}/step"]), values, name, colour=colour)
     style.guide(panel, 0.5, "claimed of CD-1", side="left")
-    panel.set(xscale="log", xlabel="step", ylabel="cosine, exact gradient", ylim=(-1, 1.05))
+    panel.set(xscale="log", xlabel="step", ylabel="cosine, exact gradient", ylim=(0, 1.05))
     panel.legend(loc="lower left", **style.SMALL)
 
 
