@@ -21,9 +21,10 @@ from timing import compiled, ratio
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import coherence as co
-from coherence.lab.models import CNN, GAN, LSTM, MLP, ResNet, Transformer
-from coherence.lab.tasks import adversarial_losses, cross_entropy
+from coherence.lab.models import CNN, GAN, LSTM, MLP, ResNet, Transformer, UNet
+from coherence.lab.tasks import adversarial_losses, cross_entropy, noise_prediction_error
 from coherence.lab.tasks.adversarial import adversarial_loss
+from coherence.lab.tasks.noise_schedules import linear_schedule
 
 
 class Net(NamedTuple):
@@ -39,6 +40,8 @@ class Net(NamedTuple):
     task: object = cross_entropy
     part: str = ""
     """Of the parameters, where the others are held fixed."""
+    told: tuple = ()
+    """What the network is initialized with, besides an example."""
 
 
 def images(*shape):
@@ -61,6 +64,10 @@ def discriminator_loss(model):
     return lambda params, example: losses(params, example).discriminator
 
 
+def diffusion_loss(model):
+    return noise_prediction_error(model, linear_schedule())
+
+
 PLAYERS = GAN(width=512, latents=64, shape=(28, 28, 1))
 NETS = {
     "mlp": Net(MLP(width=2048, depth=1), images(100, 784), 1.15, 1.2),
@@ -78,6 +85,7 @@ NETS = {
         discriminator_loss,
         part="discriminator",
     ),
+    "unet": Net(UNet(), images_and_keys(64, 8, 8, 1), 1.2, 2.0, diffusion_loss, told=(0,)),
 }
 COMPILE = 3.0
 
@@ -87,7 +95,7 @@ def problem(net):
     batch = jax.tree.map(jnp.asarray, net.draw(np.random.default_rng(0)))
     losses = net.task(net.model)
     loss = lambda params, example: jnp.mean(losses(params, example))
-    params = jax.jit(net.model.init)(jax.random.key(0), batch[0][:1])
+    params = jax.jit(net.model.init)(jax.random.key(0), batch[0][:1], *net.told)
     if not net.part:
         return loss, params, batch
     players = params["params"]

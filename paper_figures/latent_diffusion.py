@@ -4,10 +4,13 @@ Digits of 8 x 8 pixels, 1,000 to train on; codes of 16 numbers; means and 95 % i
 seeds of training. **a** Six samples or images a row, of one seed. **b** Frechet distance from test
 images in the features of a classifier of other digits, by VAE: with all four ingredients, with the
 code in a row instead of 4 x 4 places, without the perceptual term (φ), without the discriminator
-(D), and with KL twenty times as strong. **c** The same by the number of steps of drawing, and the
-share of points near a mode of a ring of eight normal distributions. **d** Points of one seed on
-that ring after 1, 5, 20 and 50 steps. **e** Loss of diffusion in the latent space, smoothed over
-200 steps. **f** High frequencies of reconstructions of test images, over the images' own.
+(D), and with KL twenty times as strong. Diffusion brings the VAE's samples 4.3 doublings nearer,
+and needs weak KL (both *reproduced*); a spatial code, features and discriminator make no difference
+to samples here (*inconclusive*), though both terms sharpen reconstructions (**f**, *reproduced*).
+**c** The same by the number of steps of drawing, and the share of points near a mode of a ring of
+eight normal distributions: 20 steps are enough (*reproduced*). **d** Points of one seed on that
+ring after 1, 5, 20 and 50 steps. **e** Loss of diffusion in the latent space, smoothed over 200
+steps.
 """
 
 import numpy as np
