@@ -60,7 +60,7 @@ def gaps(panel, recorded):
     for arm in ARMS:
         seen, unseen = (recorded[f"{arm}/{p}/loss_by_group"][:, -1] for p in ("train", "unseen"))
         by_level(panel, 100 * (1 - seen / unseen), arm)
-    panel.set(ylim=(-10, 145))
+    panel.set(ylim=(-10, 145), yticks=(0, 25, 50, 75, 100))
     panel.legend(loc="upper right", **style.SMALL)
 
 
