@@ -18,7 +18,8 @@ def mesh_of(count: int | None) -> Mesh | None:
     """A mesh of the first so many devices, all of them for `None`; `None` for a single one.
 
     It has an axis for each prime factor of their number, so that a batch which not all of them
-    divide evenly is divided among some.
+    divide evenly is divided among some. With JAX 0.12 take a power of two where seeds run side by
+    side: XLA's partitioner aborts at 2 x 3 devices ("Could not slice dimension"; 0.10 does not).
 
     Raises:
         ValueError: there are fewer.

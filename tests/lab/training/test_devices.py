@@ -76,12 +76,13 @@ assert alone[0].manifest["devices"] == 1
 learn(folder / "eight", 6, mesh_of(8), (0, 1))
 eight = learn(folder / "eight", steps, mesh_of(8), (0, 1))
 check_same(eight, alone)
-learn(folder / "fewer", 6, mesh_of(6), (0, 1), vmapped=True)
+# Not of six devices: there XLA's partitioner of JAX 0.12 aborts where seeds are side by side.
+learn(folder / "fewer", 6, mesh_of(4), (0, 1), vmapped=True)
 fewer = learn(folder / "fewer", steps, mesh_of(1), (0, 1))
 check_same(fewer, alone)
 places = lambda run: (run.manifest, *run.manifest.get("resumed", []))
 counts = lambda run: [place["devices"] for place in places(run)]
-assert (counts(eight[0]), counts(fewer[1])) == ([8, 8], [6, 1])
+assert (counts(eight[0]), counts(fewer[1])) == ([8, 8], [4, 1])
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
