@@ -1,6 +1,23 @@
-"""Seven generative models on the same black and white digits: samples, quality, copies, coherence.
+"""Seven generative models on the same images: those whose gradients agree less copy more.
 
-TO BE WRITTEN.
+1,000 black and white digits, or the same with the pixels of each in an order of its own; 100 passes
+over them each, by gradients; samples turned black and white; bars and bands over 5 seeds. **a** Two
+samples of each digit; AE and VAE take no label, and a code of the AE is drawn from the normal
+distribution of its training images' codes. **b, c** Quality in the features of a classifier of
+other images. Naive Bayes, whose pixels are independent given the digit, is nearest in these two
+moments, though not to the eye; the conditional VAE draws the digit asked for in 96 %, naive Bayes
+in 86 %, the Boltzmann machine in 83 %, diffusion by dense layers in 45 %. The GAN collapsed on all
+seeds: grey is told from black and white at a glance. **d** How far samples are from the nearest
+training image, over how far unseen images are: below 1 they are nearer. Those of the model with the
+least Frechet distance, naive Bayes, are no copies (*reproduced*); those of the conditional VAE are
+nearer than unseen images by a fifth.
+
+**e** Over models and both kinds of images (open: shuffled) novelty goes with coherence, rank
+correlation 0.69 (*reproduced*): a correlation of models that differ in much else. The GAN's
+generator, which follows one direction, is on the right. **f, g** Coherence of what each is trained
+on, on real images. **h** Real over shuffled images, of a GAN the generator: twofold to fourfold for
+naive Bayes and VAEs; that it is above in every model is *inconclusive*, decided by the GAN's
+discriminator.
 """
 
 import numpy as np
@@ -65,9 +82,9 @@ def quality(panel, recorded, models):
         values = measured(recorded, model, "real", "frechet")[:, None]
         style.bars(panel, [model], values, model, colour=COLOUR[model], offset=place, width=0.7)
     floor = recorded["real_quality"][MEASURES.index("frechet")].mean()
-    style.guide(panel, floor, "real images")
+    style.guide(panel, floor, "real images", side="left")
     _names(panel, models)
-    panel.set(ylabel="from unseen images")
+    panel.set(ylabel="from unseen images", yscale="log", ylim=(0.5, 300))
 
 
 def by_model(panel, recorded, models, name):
@@ -94,8 +111,8 @@ def by_model(panel, recorded, models, name):
         style.guide(panel, recorded["real_quality"][1].mean(), "real images")
         panel.set(ylabel="unseen images with\na sample near")
     else:
-        style.guide(panel, 1, "unseen images", side="left")
-        panel.set(ylabel="over that of unseen ones")
+        style.guide(panel, 1)
+        panel.set(ylabel="over that of unseen ones", ylim=(0, 2))
         keys = [style.key(kind, style.NEUTRAL, "s", alpha=a) for kind, a in kinds.items()]
         panel.legend(handles=keys, loc="upper right", **style.SMALL)
     _names(panel, models)
