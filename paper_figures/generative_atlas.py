@@ -4,7 +4,7 @@
 over them each, by gradients; samples turned black and white; bars and bands over 5 seeds. **a** Two
 samples of each digit; AE and VAE take no label, and a code of the AE is drawn from the normal
 distribution of its training images' codes. **b, c** Quality in the features of a classifier of
-other images. Naive Bayes, whose pixels are independent given the digit, is nearest in these two
+other images (dotted: real images). Naive Bayes, whose pixels are independent given the digit, is nearest in these two
 moments, though not to the eye; the conditional VAE draws the digit asked for in 96 %, naive Bayes
 in 86 %, the Boltzmann machine in 83 %, diffusion by dense layers in 45 %. The GAN collapsed on all
 seeds: grey is told from black and white at a glance. **d** How far samples are from the nearest
@@ -82,7 +82,7 @@ def quality(panel, recorded, models):
         values = measured(recorded, model, "real", "frechet")[:, None]
         style.bars(panel, [model], values, model, colour=COLOUR[model], offset=place, width=0.7)
     floor = recorded["real_quality"][MEASURES.index("frechet")].mean()
-    style.guide(panel, floor, "real images", side="left")
+    style.guide(panel, floor)
     _names(panel, models)
     panel.set(ylabel="from unseen images", yscale="log", ylim=(0.5, 300))
 
