@@ -4,10 +4,11 @@
 over them each, by gradients; samples turned black and white; bars and bands over 5 seeds. **a** Two
 samples of each digit; AE and VAE take no label, and a code of the AE is drawn from the normal
 distribution of its training images' codes. **b, c** Quality in the features of a classifier of
-other images (dotted: real images). Naive Bayes, whose pixels are independent given the digit, is nearest in these two
-moments, though not to the eye; the conditional VAE draws the digit asked for in 96 %, naive Bayes
-in 86 %, the Boltzmann machine in 83 %, diffusion by dense layers in 45 %. The GAN collapsed on all
-seeds: grey is told from black and white at a glance. **d** How far samples are from the nearest
+other images (dotted: real ones). Naive Bayes, whose pixels are independent given the digit, is
+nearest in these two moments, though not to the eye; the conditional VAE draws the digit asked for
+in 96 %, naive Bayes in 86 %, the Boltzmann machine in 83 %, diffusion by dense layers in 45 %. The
+GAN failed: it draws few digits, and seldom those asked for; presumably grey is told from black and
+white at a glance. **d** How far samples are from the nearest
 training image, over how far unseen images are: below 1 they are nearer. Those of the model with the
 least Frechet distance, naive Bayes, are no copies (*reproduced*); those of the conditional VAE are
 nearer than unseen images by a fifth.
