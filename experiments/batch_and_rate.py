@@ -174,8 +174,8 @@ PRESETS = {
 # its training loss alone was looked at: to see whether it reaches the levels at which arms are
 # compared. The random labels did not, and were given more steps. Eight seeds were recorded first;
 # 32 were then asked for, since eight cannot bound every fall of a gap. The variances of drawn
-# batches are since judged as means over seeds, with the same tolerances: the farthest of 1,024 drawn
-# values had been 0.27, as noise has it; the means were not looked at before.
+# batches are since judged as means over seeds, with the same tolerances: the farthest of 1,024
+# drawn values had been 0.27, as noise has it; the means were not looked at before.
 
 
 def arms(settings):
