@@ -2,7 +2,6 @@
 joined at both ends.
 """
 
-import functools
 import math
 
 import jax
@@ -52,47 +51,31 @@ def window(inputs, outputs):
 @pytest.mark.parametrize("model", NETWORKS, ids=lambda model: type(model).__name__)
 def test_a_batch_gives_what_its_images_give_one_by_one_flat_or_folded(model):
     batch = inputs(model)
-    params = jax.jit(model.init)(jax.random.key(1), *batch)
-
-    @jax.jit
-    def ways(params, *batch):
-        """At once, in turn, and flat, by each method."""
-        results = []
-        for method in (None, "encode"):
-            apply = functools.partial(model.apply, params, method=method)
-            in_turn = jax.lax.map(lambda example, apply=apply: apply(*example), batch)
-            flat = apply(batch[0].reshape(3, 64), *batch[1:])
-            results.append((apply(*batch), in_turn, flat))
-        return results
-
-    results = ways(params, *batch)
-    for together, in_turn, flat in results:
-        close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
-        jax.tree.map(close, together, in_turn)
-        jax.tree.map(np.testing.assert_array_equal, together, flat)
-    assert results[0][0].shape == (3, 8, 8, 1)
+    params = model.init(jax.random.key(1), *batch)
+    apply = jax.jit(model.apply, static_argnames="method")
+    for method in (None, "encode"):
+        together = apply(params, *batch, method=method)
+        alone = [apply(params, *(x[i] for x in batch), method=method) for i in range(3)]
+        jax.tree.map(
+            lambda a, *b: np.testing.assert_allclose(a, np.stack(b), rtol=1e-4, atol=1e-6),
+            together,
+            *alone,
+        )
+        flat = apply(params, IMAGES.reshape(3, 64), *batch[1:], method=method)
+        jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b), together, flat)
+    assert apply(params, *batch).shape == (3, 8, 8, 1)
 
 
 @pytest.mark.parametrize("model", NETWORKS, ids=lambda model: type(model).__name__)
 def test_a_reconstruction_is_what_the_middle_decodes_to(model):
     batch = inputs(model)
-    params = jax.jit(model.init)(jax.random.key(1), *batch)
-
-    @jax.jit
-    def parts(params, *batch):
-        middle = model.apply(params, *batch, method="encode")
-        z = middle if isinstance(model, AE) else middle[0]
-        logits = model.apply(params, z, *batch[1:], method="logits")
-        image = model.apply(params, z, *batch[1:], method="decode")
-        return (
-            model.apply(params, *batch),
-            image,
-            jax.nn.sigmoid(logits) if model.sigmoid else logits,
-        )
-
-    whole, image, expected = parts(params, *batch)
-    np.testing.assert_array_equal(image, whole)
-    np.testing.assert_array_equal(image, expected)
+    params = model.init(jax.random.key(1), *batch)
+    middle = model.apply(params, *batch, method="encode")
+    z = middle if isinstance(model, AE) else middle[0]
+    image = model.apply(params, z, *batch[1:], method="decode")
+    logits = model.apply(params, z, *batch[1:], method="logits")
+    np.testing.assert_array_equal(image, model.apply(params, *batch))
+    np.testing.assert_array_equal(image, jax.nn.sigmoid(logits) if model.sigmoid else logits)
 
 
 def test_the_dense_networks_have_the_tutorials_layers():
@@ -176,9 +159,8 @@ def spread(x, kernel, stride):
 
 def test_strided_windows_lie_as_in_pytorch():
     model = ConvVAE(width=2, shape=(8, 8, 1))
-    params = jax.jit(model.init)(jax.random.key(0), IMAGES[0])
-    options = {"capture_intermediates": True, "mutable": ["intermediates"]}
-    _, kept = jax.jit(lambda params, x: model.apply(params, x, **options))(params, IMAGES[0])
+    params = model.init(jax.random.key(0), IMAGES[0])
+    _, kept = model.apply(params, IMAGES[0], capture_intermediates=True, mutable=["intermediates"])
     leaky = lambda x: np.where(x > 0, x, 0.01 * x)
     for part, layer_of, strides in (
         ("encoder", convolved, (1, 2, 2, 1)),
@@ -229,12 +211,11 @@ def test_weights_and_biases_start_uniform_within_pytorchs_bounds():
 
 def test_a_label_decides_what_a_conditional_network_draws():
     model = ConditionalVAE(**SMALL)
-    params = jax.jit(model.init)(jax.random.key(1), IMAGES, LABELS)
+    params = model.init(jax.random.key(1), IMAGES, LABELS)
     z = jnp.zeros((10, 2))
-    apply = jax.jit(model.apply, static_argnames="method")
-    drawn = apply(params, z, jnp.arange(10), method="decode")
+    drawn = model.apply(params, z, jnp.arange(10), method="decode")
     assert len(np.unique(np.asarray(drawn).reshape(10, -1), axis=0)) == 10
-    mu, _ = apply(params, IMAGES[:1].repeat(10, 0), jnp.arange(10), method="encode")
+    mu, _ = model.apply(params, IMAGES[:1].repeat(10, 0), jnp.arange(10), method="encode")
     assert len(np.unique(np.asarray(mu), axis=0)) == 10
     assert params["params"]["encoder"]["hidden_0"]["kernel"].shape == (64 + 10, 6)
     assert params["params"]["decoder"]["hidden_0"]["kernel"].shape == (2 + 10, 6)
