@@ -45,7 +45,7 @@ class ByTerm(Autoencoding):
         from coherence.trees import layer
 
         problem = super().build(seed)
-        terms = self._terms(self.model.build())
+        terms = self._terms(self.model.build(), self.data.build())
         train = (*problem.data["train"], *problem.data["keys"]["train"])
         chosen = np.sort(np.random.default_rng([seed, 7]).permutation(len(train[0]))[: self.sample])
         sums = Quantity("moments", functools.partial(moments, by=layer))

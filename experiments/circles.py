@@ -66,7 +66,7 @@ class Watched(Autoencoding):
         from coherence import m_coherence, per_example_value_and_grad
         from coherence.trees import layer
 
-        problem, terms = super().build(seed), self._terms(self.model.build())
+        problem, terms = super().build(seed), self._terms(self.model.build(), self.data.build())
         order = np.random.default_rng([seed, 6]).permutation(len(problem.data["corrupt"]))
         part = lambda path: layer(path).split("/")[0]  # encoder or decoder
 

@@ -81,7 +81,7 @@ class Adversarial(GenerativeRun):
     def _takes_labels(self):
         return self.model.classes > 0
 
-    def _terms(self, model):
+    def _terms(self, model, data):
         return PROGRAMS.get(_losses, model, self.objective, self.penalty)
 
     def _transformation(self):
