@@ -13,8 +13,7 @@ stand among ImageNet's 1,000 classes. That this number matters is our guess from
 source's. **g** What slower fitting explains; dots mark the end. M3 ends on SGD's own path: SGD
 stopped there has memorized as little (*inconclusive*, near zero), and its best test accuracy on the
 way is no lower. RM3 ends below it, not by enough for a verdict among 15 claims. **i** Without noise
-the medians end a few percent lower (M3: *not reproduced* that it loses less than 2 %; RM3:
-*inconclusive*).
+the medians end a few percent lower (*inconclusive* against the 2 % that were allowed).
 """
 
 import numpy as np

@@ -6,12 +6,12 @@ learning rates chosen for each on held-out training examples (in the legends). A
 loss the wider network has the higher test accuracy in both parametrizations (a, b; c at 0.35 nats,
 where the widest is ahead by 8 points): it is ahead as soon as random labels begin to be memorized.
 
-That wider networks are more coherent is **not reproduced** (f, at the two dotted losses of d and
-e): m-coherence of the batches is lower at 1.5 nats the wider the network, and alike at 0.65 nats in
-the standard parametrization (**inconclusive**). Under maximal update the tuned rates differ
-ninefold and the widest takes the smallest steps; how much of its low coherence is that, is not
-separated here. Standard networks all have one rate, and the widest starts out the most coherent (d,
-left end), which no claim had asked for.
+That wider networks are more coherent is **not reproduced** under maximal update (f, at the two
+dotted losses of d and e): m-coherence of the batches is lower the wider the network. In the
+standard parametrization widths are alike (**inconclusive**). Under maximal update the tuned rates
+differ ninefold and the widest takes the smallest steps; how much of its low coherence is that, is
+not separated here. Standard networks all have one rate, and the widest starts out the most coherent
+(d, left end), which no claim had asked for.
 """
 
 import numpy as np
