@@ -115,7 +115,7 @@ class Settings:
     sample: int = 500
     shown: int = 1000
     frames: int = 8
-    seeds: int = 5
+    seeds: int = 8
 
 
 _SMALL = Training(data=mnist(examples=200), model=MLP(width=16, depth=1), steps=30, batch_size=50)
@@ -133,7 +133,11 @@ scale = all_arms
 # ten leading ones' share of the mean gradient 0.98 and then 0.51, and 0.94 and then 0.73;
 # m-coherence 14.0 and 4.85, of sketches of 1,000 numbers 14.8 and 5.07; all neighbours on a map of
 # random labels share the given label, 0.55 the true one. Then one seed that is not judged (100,
-# half of the labels permuted) was run for its costs, and nothing was changed.
+# half of the labels permuted) was run for its costs, and nothing was changed. The first recording
+# had 5 seeds, for time, though 8 had been asked for beforehand; seen in it: random labels +0.59
+# doublings, [0.46, 0.72], inconclusive, as were both claims on the mean step and the share of
+# neighbours of the given label, 0.88 [0.80, 0.96]; the other five were reproduced. With 8 nothing
+# else was changed.
 
 
 def arms(settings):

@@ -146,7 +146,7 @@ class Settings:
         data=digits(examples=150), model=MLP(width=32, depth=2), probes=(), track_batches=False
     )
     lengths: tuple[int, int, int] = (600, 200, 500)
-    seeds: int = 5
+    seeds: int = 8
 
 
 _SMALL = Classification(
@@ -156,7 +156,13 @@ PRESETS = {"smoke": Settings(_SMALL, (40, 20, 60), seeds=2), "cpu": Settings()}
 
 # What was fixed when: every statistic and threshold before any run of this file; of natural
 # gradient nothing had been seen but its loss at 100 steps (below gradient descent's). After a run
-# of `smoke` examples, units, steps and the number of rates were made fewer, for time.
+# of `smoke` examples, units, steps and the number of rates were made fewer, for time. The first
+# recording had 5 seeds, for time, though 8 had been asked for beforehand; seen in it: curvature
+# saves steps, reproduced; schedules (-0.11 nats) and clipping (0), not reproduced; all others
+# inconclusive: momentum +0.41 doublings, AdaGrad -0.01, Adam sharper by 2.2 doublings (p 0.09),
+# more of the corrupt memorized by natural gradient, 0.26 (p 0.13), and by K-FAC, 0.27 (p 0.14),
+# coherence +1.1 doublings (p 0.27), larger steps not to be judged. With 8, losses are recorded in
+# half precision, for the file's size. Nothing else was changed.
 
 
 def arms(settings):
@@ -368,7 +374,8 @@ def record(settings, runs):
         place, _, kind = name.rpartition("/")
         if kind == "loss" or place == "schedule":
             values = values[..., :: STRIDE.get(place, EVERY)]
-        if kind == "measured":  # a loss that explodes is no number of half precision
+        if kind in ("loss", "measured") or place == "schedule":
+            # a loss that explodes is no number of half precision
             arrays[name] = np.minimum(values, 6e4).astype(np.float16)
         else:
             arrays[name] = values.astype(np.float32)
@@ -383,7 +390,7 @@ def steps_to(losses, level, every):
 
 def judge(recorded):
     losses = {
-        place: dict(zip(NAMES, np.moveaxis(recorded[f"{place}/loss"], 1, 0)))
+        place: dict(zip(NAMES, np.moveaxis(recorded[f"{place}/loss"].astype(float), 1, 0)))
         for place in ("quadratic", "regression", "network")
     }
 
@@ -407,7 +414,7 @@ def judge(recorded):
         first_at(measured(name, "loss"), measured(name, "m-coherence"), EQUAL, falling=True)
         for name in (DESCENT, NATURAL)
     ]
-    floor = {name: recorded[f"schedule/{name}"][:, -1] for name in SCHEDULED}
+    floor = {name: recorded[f"schedule/{name}"][:, -1].astype(float) for name in SCHEDULED}
     slow, fast = (recorded[f"rate={rate:g}/sharpness"][:, 0] for rate in SHARP)
     return {
         "momentum is faster on a quadratic": {
