@@ -373,7 +373,7 @@ def record(settings, runs):
     }
     return {
         **single(arrays),
-        "places": np.round(np.nan_to_num(places) * 127).astype(np.int8),
+        "places": np.nan_to_num(places).astype(np.float16),
         "labels": first["labels"],
         "shown": runs["denoising"][0].load("computed")["shown"],
         "users": users["places"].astype(np.float16),

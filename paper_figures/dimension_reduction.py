@@ -38,7 +38,7 @@ OWN, OTHERS, NEUTRAL = style.COLOUR["other"], style.COLOUR["real"], style.NEUTRA
 def draw(recorded):
     """The gallery: one seed's digits by every method."""
     names = present(recorded)
-    figure, axes = style.figure(2, 4, width=7.2, height=1.85)
+    figure, axes = style.figure(2, 5, width=7.2, height=1.6)
     colours = [TEN[label] for label in recorded["labels"]]
     for panel, name in zip(axes.flat, names):
         x, y = recorded["places"][METHODS.index(name)].T.astype(float)

@@ -76,6 +76,10 @@ def kfac(damping: float = 0.1) -> Aggregator:
     what their factors were: they take the natural gradient leaf by leaf. A nan in an example makes
     the leaves it reaches nan. Masked examples do not count.
 
+    On CPU LAPACK solves for many right sides with threads of its own, and these and XLA's wait for
+    each other: beside other work a step takes a quarter of the time with OPENBLAS_NUM_THREADS=1 in
+    the environment.
+
     Martens & Grosse, Optimizing Neural Networks with Kronecker-factored Approximate Curvature
     (arXiv:1503.05671), Sections 3 and 6.3 (block-diagonal, without momentum).
 
