@@ -120,8 +120,9 @@ def train_share(
 def expected_seconds(experiment: Experiment, preset: str, settings: Any) -> float | None:
     """Processor time of an experiment as measured for its preset, in proportion to steps and seeds.
 
-    The measurements are in `experiments/seconds.json` (`benchmarks/startup.py --record`, from
-    nothing, on one machine); `None` where there is none.
+    The measurements are in `experiments/seconds.json`, on one machine: those of `cpu` from
+    recordings, the others by `benchmarks/startup.py --record`, from nothing; `None` where there
+    is none.
     """
     file = gallery.checkout() / "experiments" / "seconds.json"
     measured = json.loads(file.read_text()) if file.is_file() else {}
