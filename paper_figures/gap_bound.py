@@ -13,7 +13,7 @@ labels take 7 times the steps; an average step's integrand differs by 0.001 doub
 equally many steps it is the same for all labels, and its rank correlation with the gap at the end
 is undecided around 0; that of the summed distances is 0.99. **h**: how many decades the bounds lie
 above the gap at the end. They lie above it in all 1,360 measurements, but end at hundreds of nats
-and more even without expansion (beta = 0), which is no bound, and with it at 10^640 and more. L and
+and more even without expansion (beta = 0), which is no bound, and with it at 10^660 and more. L and
 beta are the largest seen on the path, beta that of the mean loss: the true bound is larger still.
 """
 
