@@ -7,13 +7,13 @@ than of fresh one it has memorized (b: the lines part; a: SGD draws the garbage 
 and not the fresh). **c** Means over 8 seeds, to be read upwards at equal error of the digits. After
 3,000 steps SGD has memorized 45 % and winsorized at 10 % it has 7 %. At the same error of the
 digits SGD stopped early has 30 %, and SGD with so small a step that it ends there has 13 %
-(squares): winsorizing is below both (*reproduced*). M3 lies hardly below SGD (9.5 points after as
-many steps, *inconclusive* against the 10 claimed) and above its smaller steps (**not reproduced**);
-so does c = 2 %. Most of the gain can be had by a smaller step. **d** Of uniform noise less is
-memorized, and winsorizing is no better than a smaller step: *inconclusive*. **e** Before Adam it
-works as well: 5 against 23 % at equal error; Adam with smaller steps was not tried.
+(squares): winsorizing is below both (*reproduced*). M3 lies hardly below SGD (9.8 points after as
+many steps, *inconclusive* against the 10 claimed) and in the mean above its smaller steps
+(*inconclusive*); so does c = 2 %. Most of the gain can be had by a smaller step. **d** Of uniform
+noise less is memorized, and winsorizing is no better than a smaller step: *inconclusive*. **e**
+Before Adam it works as well: 5 against 23 % at equal error; Adam with smaller steps was not tried.
 
-The price: digits that were not trained on are reconstructed by winsorized SGD a fifth worse after
+The price: digits that were not trained on are reconstructed by winsorized SGD a sixth worse after
 as many steps (*inconclusive* against the 7 % allowed) and no better at equal error
 (*inconclusive*): keeping garbage out did not help real images. The median learns next to nothing,
 and 4 of its 8 runs end in nan. So did 5 of 8 winsorized at 10 % in a first version with twice the
