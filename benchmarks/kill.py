@@ -4,8 +4,9 @@
 
 Tasks: a classifier that measures, records and checkpoints every 10 steps; a fit; every experiment's
 preset `smoke`; the commands that write pages, tables, figures and exports; a download; an
-experiment by workers, of which one or the first process is killed, a share of it, and a process
-that submits it (where submitit is installed). Each runs once to its end, those by one process.
+experiment by workers, of which one, the process that forked them or the first is killed, a share of
+it, and a process that submits it (where submitit is installed). Each runs once to its end, those by
+one process.
 Then, a fresh folder each, it is killed at a moment uniform in the time that took, and run again to
 the end. What the kill left must be whole files and beginnings of records; what the second run ends
 with must be the files of the whole one, byte by byte, and no other. Exit status 1 at any
@@ -176,9 +177,10 @@ def kill(task, folder, environment, seconds, which):
 
 
 def children(parent):
-    """The numbers of a process's own ones."""
+    """The numbers of the processes that a process started, and of those that they started."""
     listed = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True)
-    return [int(number) for number in listed.stdout.split()]
+    own = [int(number) for number in listed.stdout.split()]
+    return [*own, *(below for number in own for below in children(number))]
 
 
 def running(number):

@@ -1,15 +1,18 @@
 """Local processes that train an experiment's runs together, each on its own cores or GPU.
 
-Each begins with its share, then takes what others have left: what nobody writes to and is not
-finished. So a killed worker's runs are taken up, and nobody is idle for long. Locks decide who has
-what; there is no other communication than a line on a pipe for every few steps, for the one bar.
+One process imports JAX and forks them (`worker`). Each begins with its share, then takes what
+others have left: what nobody writes to and is not finished. So a killed worker's runs are taken up,
+and nobody is idle for long. Locks decide who has what; there is no other communication than a line
+on a pipe for every few steps, for the one bar.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
+import queue
 import re
 import signal
 import subprocess
@@ -19,7 +22,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 from coherence.lab.experiment import Experiment, prepare
 from coherence.lab.grid import Bar, Grid, Unit
@@ -30,6 +33,9 @@ from .worker import CORES
 GRACE = 60.0
 """Seconds a worker has for its last steps and a checkpoint before it is killed."""
 ASKED_TO_END = 128 + signal.SIGTERM  # the status of one that wrote a checkpoint and ended
+FORKS = sys.platform == "linux"
+"""Whether one process imports for all workers: elsewhere a library's threads may not bear a fork.
+"""
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -47,50 +53,113 @@ def train_by_workers(
         ValueError: more workers than GPUs.
         RuntimeError: an error ended a worker, and with it the others; its words are the message.
     """
-    places = placements(count, os.environ)
-    grid = prepare(experiment, settings, folder)
+    places = dict(enumerate(placements(count, os.environ), start=1))
+    grid = Grid(experiment.grid(settings), settings.seeds, folder)
     if all(map(grid.is_done, grid.units())):
         return
-    total, team = sum(map(grid.steps, grid.units())), list[_Worker]()
-    with Bar(experiment.name, total, leave=False) as bar, _sigterm_ends():
-        progress = _Progress(grid, bar)
+    parts = [places] if FORKS else [{number: place} for number, place in places.items()]
+    total, team = sum(map(grid.steps, grid.units())), list[_Workers]()
+    ends: _Ends = queue.SimpleQueue()
+    with _sigterm_ends():
         try:
-            for number, place in enumerate(places, start=1):
-                words = [str(experiment.path), str(number), str(count), *command]
-                team.append(_Worker(number, words, place, progress))
-            _wait(team, bar)
+            for part in parts:
+                words = [str(experiment.path), str(count), json.dumps(part), *command]
+                team.append(_Workers(words, part, ends))
+            prepare(experiment, settings, folder)
+            with Bar(experiment.name, total, leave=False) as bar:
+                progress = _Progress(grid, bar)
+                for workers in team:
+                    workers.begin(progress)
+                # JAX takes a core and a second to import; the figure needs this afterwards.
+                importlib.import_module("coherence.lab.report.drawing")
+                _wait(team, ends, bar)
         finally:
             _end(team)
 
 
-class _Worker:
-    """A process, the lines it says and what it says of errors."""
+class _Workers:
+    """A process that forks workers, and what it and they say.
 
-    def __init__(self, number: int, words: list[str], place: dict, progress: _Progress):
-        self.number = number
-        self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `_end`
-        self.process = subprocess.Popen(
+    How a worker ended is put into `ends` as (this, its number, its status), and last how the
+    process did, as number 0: then none of them runs any more.
+    """
+
+    def __init__(self, words: list[str], places: Mapping[int, Mapping[str, str]], ends: _Ends):
+        self.count = len(places)
+        self.processes: dict[int, int] = {}
+        """By the number of a worker."""
+        self._errors: dict[int, str] = {}
+        self._ends = ends
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
+        place = next(iter(places.values()))  # the one of the fewest cores
+        self._process = subprocess.Popen(
             [sys.executable, "-m", "coherence.lab.running.worker", *words],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self.errors,
-            env={**os.environ, **place},
-            start_new_session=True,  # Ctrl-C is for the first process, which then asks the others
+            stderr=self._stderr,
+            env={**os.environ, **{name: place[name] for name in _THREADS if name in place}},
+            start_new_session=True,  # Ctrl-C is for this process, which then asks the others
         )
-        self.reader = threading.Thread(target=self._read, args=(progress,), daemon=True)
-        self.reader.start()
+        self._reader: threading.Thread | None = None
+
+    def begin(self, progress: _Progress) -> None:
+        """Let the workers train."""
+        self._reader = threading.Thread(target=self._read, args=(progress,), daemon=True)
+        self._reader.start()
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), self._process.stdin as line:
+            line.write(b"\n")
 
     def _read(self, progress: _Progress) -> None:
-        assert self.process.stdout is not None
-        with self.process.stdout as lines:
+        assert self._process.stdout is not None
+        with self._process.stdout as lines:
             for line in lines:
-                progress.take(self.number, json.loads(line))
+                self._take(json.loads(line), progress)
+        self._ends.put((self, 0, self._process.wait()))
 
-    def last_words(self) -> str:
-        """The last line on its stderr."""
-        self.errors.seek(0)
-        lines = self.errors.read().decode(errors="replace").strip().splitlines()
+    def _take(self, message: dict[str, Any], progress: _Progress) -> None:
+        number = message.pop("worker")
+        if "process" in message:
+            self.processes[number] = message["process"]
+        elif "error" in message:
+            self._errors[number] = message["error"]
+        elif "status" in message:
+            self._ends.put((self, number, message["status"]))
+        else:
+            progress.take(number, message)
+
+    def last_words(self, number: int) -> str:
+        """The error that ended a worker, or the last line on stderr."""
+        if number in self._errors:
+            return self._errors[number]
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
         return lines[-1].removeprefix("coherence: ") if lines else "it said nothing"
+
+    def signal(self, number: int) -> None:
+        """Send a signal to all of them."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+
+    def wait(self, seconds: float) -> None:
+        """Until all have ended, but no longer than that."""
+        if self._reader is not None:
+            self._reader.join(seconds)
+        else:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(seconds)
+
+    def end(self) -> None:
+        """Kill who is left."""
+        self.signal(signal.SIGKILL)
+        self.wait(GRACE)
+        for file in (self._process.stdin, self._process.stdout, self._stderr):
+            assert file is not None
+            file.close()
+
+
+_Ends: TypeAlias = "queue.SimpleQueue[tuple[_Workers, int, int]]"
 
 
 class _Progress:
@@ -120,42 +189,37 @@ class _Progress:
             self._bar.come_to(sum(self._steps.values()))
 
 
-def _wait(team: Sequence[_Worker], bar: Bar) -> None:
+def _wait(team: Sequence[_Workers], ends: _Ends, bar: Bar) -> None:
     """Until all have ended.
 
     Raises:
         RuntimeError: an error ended one.
     """
-    running = list(team)
-    while running:
-        time.sleep(0.05)
-        for worker in [worker for worker in running if worker.process.poll() is not None]:
-            running.remove(worker)
-            worker.reader.join()
-            status = worker.process.returncode
-            if status < 0 or status == ASKED_TO_END:
-                heirs = "the others take up" if running else "this process takes up"
-                bar.say(
-                    f"worker {worker.number} was killed (status {status}); {heirs} what it has left"
-                )
-            elif status:
-                raise RuntimeError(f"worker {worker.number}: {worker.last_words()}")
+    running, parts = sum(workers.count for workers in team), len(team)
+    while parts:
+        workers, number, status = ends.get()
+        running -= bool(number)
+        parts -= not number
+        name = f"worker {number}" if number else "the process of the workers"
+        if status < 0 or status == ASKED_TO_END:
+            others = running if number else parts
+            heirs = "the others take up" if others else "this process takes up"
+            bar.say(f"{name} was killed (status {status}); {heirs} what it has left")
+        elif status:
+            raise RuntimeError(f"{name}: {workers.last_words(number)}")
 
 
-def _end(team: Sequence[_Worker]) -> None:
+def _end(team: Sequence[_Workers]) -> None:
     """Ask all for a checkpoint and their end, wait for it, and kill who takes too long."""
-    for worker in team:
-        worker.process.terminate()
+    for workers in team:
+        workers.signal(signal.SIGTERM)
     deadline = time.monotonic() + GRACE
     try:
-        for worker in team:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.process.wait(max(0.0, deadline - time.monotonic()))
+        for workers in team:
+            workers.wait(max(0.0, deadline - time.monotonic()))
     finally:  # also at a second Ctrl-C
-        for worker in team:
-            worker.process.kill()
-            worker.process.wait()
-            worker.errors.close()
+        for workers in team:
+            workers.end()
 
 
 @contextlib.contextmanager

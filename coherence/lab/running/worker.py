@@ -1,19 +1,23 @@
-"""A worker: one of several processes that train an experiment's runs together (`team`).
+"""Workers: processes that train an experiment's runs together (`team`).
 
-    python -m coherence.lab.running.worker EXPERIMENT_FILE NUMBER COUNT [ARGUMENT ...]
+    python -m coherence.lab.running.worker EXPERIMENT_FILE COUNT PLACES [ARGUMENT ...]
 
-It trains its share, then what others have left: what nobody writes to and is not finished. Progress
-goes to stdout, a JSON object a line; errors to stderr.
+The first process imports what training needs, waits for a line on stdin and forks a worker for each
+place: `{number: environment}` as JSON. It does not compute, so JAX has no threads yet that a fork
+would lose. A worker trains its share, then what others have left: what nobody writes to and is not
+finished. All talk on stdout, a JSON object a line: which process a worker is, its progress, the
+error that ended it, its status.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +33,67 @@ CORES = "COHERENCE_WORKER_CORES"
 POLL = 0.2
 """Seconds between two looks at what others write to."""
 MOST_LINES = 10  # a second
+NEEDED = (
+    "coherence.lab.training.loop",
+    "coherence.lab.tasks.classification",
+    "coherence.lab.models.dense",
+    "coherence.lab.optimizers",
+    "coherence.optim.aggregation",
+)
+"""What most experiments import when they train."""
+
+Say = Callable[[Mapping[str, Any]], None]
 
 
 def main(words: Sequence[str]) -> None:
-    path, number, count, *command = words
-    parent = os.getppid()
-    if CORES in os.environ:  # before JAX counts them
-        os.sched_setaffinity(0, [int(core) for core in os.environ[CORES].split(",")])
+    """The first process; in each worker, where the fork returns 0, that worker."""
+    path, count, places, *command = words
     try:
         experiment = collect(load(path))
         asked = read(experiment, command)
         grid = Grid(experiment.grid(asked.settings), asked.settings.seeds, Path(asked.folder))
-        train_with_others(grid, in_turn(grid, int(number), int(count)), parent)
+        for module in NEEDED:
+            importlib.import_module(module)
     except (ValueError, FileNotFoundError, RuntimeError, OSError) as error:
         print(f"coherence: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    if not sys.stdin.readline():  # who started this process is gone
+        return
+    parent, numbers = os.getpid(), dict[int, int]()
+    for name, place in json.loads(places).items():
+        number = int(name)
+        process = os.fork()
+        if not process:
+            os.environ.update(place)
+            if CORES in place:  # before JAX counts them
+                os.sched_setaffinity(0, [int(core) for core in place[CORES].split(",")])
+            return work(grid, in_turn(grid, number, int(count)), parent, number)
+        numbers[process] = number
+        _say({"worker": number, "process": process})
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is for the workers, who have it too
+    while numbers:
+        process, status = os.wait()
+        _say({"worker": numbers.pop(process), "status": os.waitstatus_to_exitcode(status)})
+
+
+def work(grid: Grid, units: Sequence[Unit], parent: int, number: int) -> None:
+    """A worker's whole life.
+
+    Raises:
+        SystemExit: an error ended it, which it has said.
+    """
+
+    def say(what: Mapping[str, Any]) -> None:
+        _say({"worker": number, **what})
+
+    try:
+        train_with_others(grid, units, parent, say)
+    except (ValueError, FileNotFoundError, RuntimeError, OSError) as error:
+        say({"error": str(error)})
+        raise SystemExit(2) from None
+    except Exception as error:
+        say({"error": f"{type(error).__name__}: {error}"})
+        raise
 
 
 def in_turn(grid: Grid, number: int, count: int) -> list[Unit]:
@@ -53,14 +103,14 @@ def in_turn(grid: Grid, number: int, count: int) -> list[Unit]:
     return [*shares[number - 1], *(unit for share in others for unit in reversed(share))]
 
 
-def train_with_others(grid: Grid, units: Sequence[Unit], parent: int) -> None:
+def train_with_others(grid: Grid, units: Sequence[Unit], parent: int, say: Say) -> None:
     """Train every unit that nobody else trains, until all are done or the parent is gone."""
     pending = [unit for unit in units if not grid.is_done(unit)]
     while pending:
         for unit in pending:
             try:
                 if not grid.is_done(unit):
-                    _train(grid, unit)
+                    _train(grid, unit, say)
             except RunBusy:
                 continue
         before, pending = pending, [unit for unit in pending if not grid.is_done(unit)]
@@ -70,7 +120,7 @@ def train_with_others(grid: Grid, units: Sequence[Unit], parent: int) -> None:
                 return
 
 
-def _train(grid: Grid, unit: Unit) -> None:
+def _train(grid: Grid, unit: Unit, say: Say) -> None:
     steps, last = 0, 0.0
 
     def progress(more: int) -> None:
@@ -78,14 +128,14 @@ def _train(grid: Grid, unit: Unit) -> None:
         steps += more
         if time.monotonic() - last >= 1 / MOST_LINES or steps == grid.steps(unit):
             last = time.monotonic()
-            _say({"arm": unit.arm, "seeds": unit.seeds, "steps": steps})
+            say({"arm": unit.arm, "seeds": unit.seeds, "steps": steps})
 
-    grid.train(unit, progress, lambda line: _say({"line": line}))
+    grid.train(unit, progress, lambda line: say({"line": line}))
 
 
 def _say(what: Mapping[str, Any]) -> None:
     try:
-        print(json.dumps(what), flush=True)
+        os.write(1, f"{json.dumps(what)}\n".encode())  # at once: others write to this pipe, too
     except BrokenPipeError:  # who started this worker is gone: a checkpoint, and the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.kill(os.getpid(), signal.SIGTERM)

@@ -1,6 +1,7 @@
 """Workers end as one process does, whoever of them is killed, and end when they are asked to."""
 
 import os
+import queue
 import signal
 from pathlib import Path
 
@@ -57,41 +58,48 @@ def place(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def workers(monkeypatch):
-    """The workers that were started, to be looked at afterwards."""
-    started = []
+def ends(monkeypatch):
+    """How workers ended: `{number: status}`; that of the process that forked them is number 0."""
+    statuses = {}
 
-    class Noted(team._Worker):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
-            started.append(self)
+    class Noted(queue.SimpleQueue):
+        def put(self, end):
+            statuses[end[1]] = end[2]
+            super().put(end)
 
-    monkeypatch.setattr(team, "_Worker", Noted)
-    return started
+    monkeypatch.setattr(team.queue, "SimpleQueue", Noted)
+    return statuses
 
 
 def at_first_progress(monkeypatch, act):
-    """Call `act(number)` when the first worker says for the first time how far it is."""
-    take, said = team._Progress.take, []
+    """Call `act(process)` when the first worker says for the first time how far it is."""
+    take, send = team._Progress.take, team._Workers.begin
+    started, said = [], []
 
     def taken(self, number, message):
         take(self, number, message)
         if "arm" in message and message["steps"] > 1 and not said:
             said.append(number)
-            act(number)
+            (process,) = (one.processes[number] for one in started if number in one.processes)
+            act(process)
+
+    def begin(self, progress):
+        started.append(self)
+        send(self, progress)
 
     monkeypatch.setattr(team._Progress, "take", taken)
-    return said
+    monkeypatch.setattr(team._Workers, "begin", begin)
 
 
 def test_of_two_workers_one_is_killed_and_all_ends_as_one_process_does(
-    place, monkeypatch, workers, capsys
+    place, monkeypatch, ends, capsys
 ):
     words = ["run", "toy", "--preset", "smoke", "--steps", "300"]
-    at_first_progress(monkeypatch, lambda number: workers[number - 1].process.kill())
+    at_first_progress(monkeypatch, lambda process: os.kill(process, signal.SIGKILL))
     ours = place("workers")
     cli.main([*words, "--workers", "2"])
-    assert sorted(one.process.returncode for one in workers) == [-signal.SIGKILL, 0]
+    assert ends.pop(0) == 0
+    assert sorted(ends.values()) == [-signal.SIGKILL, 0]
     assert "was killed (status -9); the others take up what it has left" in capsys.readouterr().err
     whole = place("whole")
     cli.main(words)
@@ -99,35 +107,41 @@ def test_of_two_workers_one_is_killed_and_all_ends_as_one_process_does(
     assert not list(ours.rglob(".lock*"))
 
 
-def test_an_interrupt_ends_all_workers_with_checkpoints(place, monkeypatch, workers, request):
+def test_an_interrupt_ends_all_workers_with_checkpoints(place, monkeypatch, ends, request):
     folder = place("runs")
     # Processes that a shell starts in the background ignore Ctrl-C.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
-    at_first_progress(monkeypatch, lambda number: os.kill(os.getpid(), signal.SIGINT))
+    at_first_progress(monkeypatch, lambda process: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(SystemExit, match="130"):
         cli.main(["run", "toy", "--preset", "smoke", "--steps", "20000", "--workers", "2"])
-    assert len(workers) == 2
-    ends = {one.process.poll() for one in workers}
-    assert ends <= {team.ASKED_TO_END, -signal.SIGTERM}  # the second where it had not begun
-    assert team.ASKED_TO_END in ends
+    assert ends.pop(0) == 0
+    assert len(ends) == 2
+    assert set(ends.values()) <= {team.ASKED_TO_END, -signal.SIGTERM}  # one had not begun
+    assert team.ASKED_TO_END in ends.values()
     (grid_folder,) = (folder / "toy").iterdir()
     found = states(Grid(TOY.grid(TOY.presets["smoke"]), 1, grid_folder))
     assert {state.state for state in found} <= {"stopped", "waiting"}
     assert any(state.step for state in found)
 
 
-def test_an_error_ends_all_workers_and_is_said(tmp_path, monkeypatch, workers):
+def broken(tmp_path, monkeypatch):
     (tmp_path / "experiments" / "claims").mkdir(parents=True)
     (tmp_path / "experiments" / "broken.py").write_text(BROKEN)
     (tmp_path / "experiments" / "claims" / "broken.toml").write_text("sources = {}\nclaims = []\n")
     monkeypatch.setenv("COHERENCE_RUNS", str(tmp_path / "runs"))
-    broken = collect(load(tmp_path / "experiments" / "broken.py"))
-    asked = arguments.read(broken, [])
-    with pytest.raises(RuntimeError, match=r"worker 1: no such luck"):
-        team.train_by_workers(broken, asked.settings, asked.folder, [], 2)
-    assert [one.process.poll() for one in workers] == [2, -signal.SIGTERM]
-    grid = Grid(broken.grid(asked.settings), 2, asked.folder)
+    experiment = collect(load(tmp_path / "experiments" / "broken.py"))
+    return experiment, arguments.read(experiment, [])
+
+
+@pytest.mark.parametrize("forks", [True, False])
+def test_an_error_ends_all_workers_and_is_said(tmp_path, monkeypatch, ends, forks):
+    monkeypatch.setattr(team, "FORKS", forks)
+    experiment, asked = broken(tmp_path, monkeypatch)
+    with pytest.raises(RuntimeError, match=r"^worker 1: no such luck"):
+        team.train_by_workers(experiment, asked.settings, asked.folder, [], 2)
+    assert (ends[1], ends.get(2, -signal.SIGTERM)) == (2, -signal.SIGTERM)
+    grid = Grid(experiment.grid(asked.settings), 2, asked.folder)
     assert states(grid)[0].error == "ValueError: no such luck"
 
 
