@@ -62,6 +62,15 @@ def test_a_finished_run_is_opened_without_a_lock(tmp_path):
     assert os.stat(tmp_path).st_mtime_ns == before
 
 
+def test_of_a_finished_run_only_a_dead_writer_s_lock_is_removed(tmp_path):
+    with Run.open(tmp_path, {}, seed=0) as run:
+        run.finish()
+    write(tmp_path / ".lock-1", space=locks._space(), pid=os.getpid(), started="another start")
+    write(tmp_path / ".lock-2")
+    assert Run.open(tmp_path, {}, seed=0).done
+    assert files(tmp_path) == [".lock-2"]
+
+
 def test_a_file_system_without_flock_has_locks(tmp_path, monkeypatch):
     fcntl = pytest.importorskip("fcntl")
 

@@ -15,6 +15,7 @@ import os
 import queue
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -85,6 +86,11 @@ class _Workers:
     """
 
     def __init__(self, words: list[str], places: Mapping[int, Mapping[str, str]], ends: _Ends):
+        if not os.path.exists(sys.executable):
+            raise FileNotFoundError(
+                f"there is no {sys.executable} on {socket.gethostname()}, with which to start "
+                "workers: start this with a Python that is there, or without --workers."
+            )
         self.count = len(places)
         self.processes: dict[int, int] = {}
         """By the number of a worker."""

@@ -17,7 +17,7 @@ import numpy as np
 from .arrays import load_arrays, save_arrays
 from .files import Damaged, check_writable, read_json, to_json, write_json, write_text
 from .identity import check_same, check_unused, now, provenance
-from .locks import Lock
+from .locks import Lock, remove_dead
 from .record_file import RecordFile, fingerprint
 
 FORMAT = 1
@@ -96,6 +96,7 @@ class Run:
         check_writable(path)
         manifest = json.loads(to_json({**(manifest or {}), **provenance()}, "manifest"))
         if (path / "DONE").exists():  # nothing is written, not even a lock
+            remove_dead(path)
             return cls._reopened(path, config, seed)
         lock = Lock(path)
         try:

@@ -209,6 +209,14 @@ def writer_of(folder: Path) -> Writer | None:
     return max(writers, key=lambda writer: writer.lives() is not False, default=None)
 
 
+def remove_dead(folder: Path) -> None:
+    """Remove the locks of writers of this machine that died when their work was whole."""
+    for path, writer in _writers(folder):
+        if writer.lives() is False:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
 # Files
 
 

@@ -3,6 +3,7 @@
 import os
 import queue
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from coherence.lab.experiment import collect, load
 from coherence.lab.grid import Grid
 from coherence.lab.running import arguments, team, worker
 from coherence.lab.running.status import states
+from coherence.lab.runs import Run
 
 ROOT = Path(__file__).resolve().parents[3]
 TOY = collect(load(ROOT / "experiments" / "toy.py"))
@@ -34,10 +36,18 @@ class Fit:
         return "nothing"
 
     def compute(self, seed):
-        import time
+        import os, resource, signal, time
+        from pathlib import Path
 
-        time.sleep(self.sleep)
-        raise ValueError("no such luck")
+        if "DISK_FULL" not in os.environ:
+            time.sleep(self.sleep)
+            raise ValueError("no such luck")
+        if not self.sleep and os.environ["DISK_FULL"] == "yes":
+            while len([*Path(os.environ["COHERENCE_RUNS"]).rglob("slow/*/DONE")]) < 2:
+                time.sleep(0.05)
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        return {"seed": seed}
 
 
 PRESETS = {"cpu": Settings()}
@@ -143,6 +153,45 @@ def test_an_error_ends_all_workers_and_is_said(tmp_path, monkeypatch, ends, fork
     assert (ends[1], ends.get(2, -signal.SIGTERM)) == (2, -signal.SIGTERM)
     grid = Grid(experiment.grid(asked.settings), 2, asked.folder)
     assert states(grid)[0].error == "ValueError: no such luck"
+
+
+def test_a_full_disk_ends_one_worker_and_finished_runs_stay(tmp_path, monkeypatch):
+    experiment, asked = broken(tmp_path, monkeypatch)
+    monkeypatch.setenv("DISK_FULL", "yes")
+    with pytest.raises(
+        RuntimeError, match=r"^worker 1: cannot write .*computed.* \(File too large\)"
+    ):
+        team.train_by_workers(experiment, asked.settings, asked.folder, [], 2)
+    grid = Grid(experiment.grid(asked.settings), 2, asked.folder)
+    (done,) = [unit for unit in grid.units() if grid.is_done(unit)]
+    assert done.arm == "slow"
+    before = kill.files(asked.folder / "slow")
+    monkeypatch.setenv("DISK_FULL", "no")
+    for unit in grid.units():
+        grid.train(unit, lambda steps: None, print)
+    assert all(map(grid.is_done, grid.units()))
+    assert kill.files(asked.folder / "slow") == before
+
+
+def test_runs_of_other_settings_in_the_folder_are_refused_and_stay(tmp_path, monkeypatch, ends):
+    experiment, asked = broken(tmp_path, monkeypatch)
+    other = asked.folder / "broken" / "seed=0"
+    with Run.open(other, {"sleep": 1.0}, seed=0) as run:
+        run.finish({})
+    before = kill.files(other)
+    with pytest.raises(RuntimeError, match=r"^worker 1: .*holds another run \(.*sleep"):
+        team.train_by_workers(experiment, asked.settings, asked.folder, [], 2)
+    assert ends[1] == 2
+    assert kill.files(other) == before
+
+
+def test_a_python_that_is_missing_is_named(tmp_path, monkeypatch, capsys, place):
+    place("runs")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["run", "toy", "--preset", "smoke", "--workers", "2"])
+    expected = f"there is no {tmp_path / 'python'} on "
+    assert expected in capsys.readouterr().err
 
 
 def test_a_worker_looks_at_every_unit_its_own_first():
