@@ -64,6 +64,26 @@ def test_methods_that_are_not_installed_are_left_out(monkeypatch):
     assert [name for name, make in reduction.methods(0).items() if make is None] == ["UMAP"]
 
 
+def test_only_lda_sees_the_labels(monkeypatch):
+    seen = {}
+
+    class Method:
+        def __init__(self, name):
+            self.name = name
+
+        def fit_transform(self, x, y):
+            seen[self.name] = y is not None
+            return x[:, :2]
+
+    names = reduction.METHODS[:-2]
+    made = {name: lambda name=name: Method(name) for name in names}
+    monkeypatch.setattr(reduction, "methods", lambda seed: made)
+    x, y = clusters()
+    for name in names:
+        reduction.Gallery(reduction.Images())._reduced(name, x, y, 0, 0)
+    assert seen == {name: name == "LDA" for name in names}
+
+
 def made(*, isomap=0.87, tsne=0.99, held_out=0.66, slow=2.0, components=16, shared=0.6, error=17.0,
          code=0.9, denoised=4.0, rand=1.0, same=1.0):  # fmt: skip
     """Recorded arrays of 5 seeds, as if measured."""
