@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import matplotlib.pyplot as plt
 import pytest
 
@@ -27,8 +28,12 @@ def test_runs_from_top_to_bottom_with_two_seeds(notebook, tmp_path, monkeypatch,
     text = notebook.read_text()
     text, changed = re.subn(r"(?m)^(\w+, SEEDS, .* = \d+), 4,", r"\1, 2,", text)
     assert changed == ("SEEDS" in text)
-    exec(compile(text, notebook, "exec"), {"__name__": "__main__"})
-    plt.close("all")
+    precision = jax.config.jax_enable_x64
+    try:
+        exec(compile(text, notebook, "exec"), {"__name__": "__main__"})
+    finally:  # a notebook may choose another precision
+        jax.config.update("jax_enable_x64", precision)
+        plt.close("all")
     assert "nan" not in capsys.readouterr().out
 
 

@@ -44,8 +44,13 @@ def is_container(tree: Any) -> bool:
 
 def automatic_axes() -> tuple[str, ...]:
     """Names of the current mesh's axes where the compiler may divide arrays over all of them."""
+    return tuple(automatic_sizes())
+
+
+def automatic_sizes() -> dict[str, int]:
+    """The same with their sizes."""
     mesh = jax.sharding.get_abstract_mesh()
-    return () if mesh.empty or not mesh.are_all_axes_auto else tuple(mesh.axis_names)
+    return {} if mesh.empty or not mesh.are_all_axes_auto else dict(mesh.shape)
 
 
 def varying_axes(value: Any) -> frozenset[str]:

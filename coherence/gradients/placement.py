@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from coherence.trees import PyTree
 
-from .jax_internals import automatic_axes
+from .jax_internals import automatic_axes, automatic_sizes
 
 
 def divided(tree: PyTree) -> PyTree:
@@ -35,9 +35,9 @@ def _placed(x, axes):
 
 def _dividing(m: int) -> tuple[str, ...]:
     """Axes of the mesh, from the first on, whose sizes' product divides m."""
-    sizes, count, axes = jax.sharding.get_abstract_mesh().shape, 1, []
-    for axis in automatic_axes():
-        if m % (count * sizes[axis]) == 0:
-            count *= sizes[axis]
+    count, axes = 1, []
+    for axis, size in automatic_sizes().items():
+        if m % (count * size) == 0:
+            count *= size
             axes.append(axis)
     return tuple(axes)

@@ -110,7 +110,7 @@ def test_another_run_in_the_folder_is_never_touched(capsys, here):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "nothing"], "no experiment 'nothing': there is alpha_properties, "),
+        (["run", "nothing"], "no experiment 'nothing': there is activations, "),
         (
             ["run", "toy", "--preset", "huge"],
             "toy has no preset 'huge': there is smoke, cpu, paper",
@@ -136,7 +136,7 @@ def test_another_run_in_the_folder_is_never_touched(capsys, here):
             "width: of these settings there are no runs (zip() argument 2 is shorter",
         ),
         (["run", "spam", "--preset", "smoke", "--c"], "spam c: at least one value, got none."),
-        (["figures", "nothing"], "no figure 'nothing': there is alpha_properties, "),
+        (["figures", "nothing"], "no figure 'nothing': there is activations, "),
         (["show", "nowhere"], "nowhere holds no run. Runs go to"),
         (["compare", "nowhere", "nowhere"], "nowhere holds no run. Runs go to"),
         (["report", "nowhere"], "nowhere holds no run. Runs go to"),

@@ -257,6 +257,7 @@ def test_of_many_at_once_one_at_a_time_holds_the_lock(tmp_path, monkeypatch, dea
     assert held.count(True) == 4 * 15
 
 
+@pytest.mark.filterwarnings("ignore:os.fork")  # JAX's, where a test before has started it
 def test_a_lock_appears_whole_and_what_a_killed_writer_left_of_it_is_none(tmp_path, monkeypatch):
     with monkeypatch.context() as killed:
         killed.setattr(os, "link", lambda *_: os._exit(9))

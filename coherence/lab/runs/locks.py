@@ -178,8 +178,8 @@ class Lock:
 
     def reach(self, step: int) -> None:
         """Note how far the writer has come; others see it after the next sign of life."""
-        self._step = step
-        self._before = self._before or (time.monotonic(), step)
+        self._step = int(step)  # of numpy's integers JSON knows nothing
+        self._before = self._before or (time.monotonic(), self._step)
 
     def beat(self) -> None:
         """Give a sign of life."""

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coherence.gradients.jax_internals import is_traced
 from coherence.lab.tasks.noise_schedules import NoiseSchedule
 
 Levels = Literal["drawn", "given"]
@@ -153,7 +154,7 @@ def check_labels(labels: Any, classes: int, m: int | None = None) -> None:
         raise ValueError("labels were given to a network with classes=0: it takes none.")
     if m is not None and np.shape(labels) != (m,):
         raise ValueError(f"labels: one an example, {m} of them, got shape {np.shape(labels)}.")
-    if isinstance(labels, jax.core.Tracer):
+    if is_traced(labels):
         return
     labels = np.asarray(labels)
     if labels.dtype.kind not in "iu" or not ((labels >= 0) & (labels < classes)).all():

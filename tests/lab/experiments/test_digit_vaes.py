@@ -132,17 +132,6 @@ def test_the_first_arm_has_beta_1_and_the_others_differ_from_it_in_one_thing():
     )
 
 
-def test_the_nearest_image_is_the_one_that_loops_over_pixels_find():
-    rng = np.random.default_rng(0)
-    images, among = rng.random((7, 3, 2)), rng.random((9, 6))
-    slow = [
-        min(sum((a - b) ** 2 for a, b in zip(image.ravel(), other)) ** 0.5 for other in among)
-        for image in images
-    ]
-    assert digit_vaes.nearest(images, among) == pytest.approx(slow, rel=1e-5)
-    assert digit_vaes.nearest(among[:2], among) == pytest.approx([0, 0], abs=1e-3)
-
-
 def test_a_way_begins_at_the_one_end_ends_at_the_other_and_is_half_of_each_midway():
     a, b = np.arange(6.0).reshape(3, 2), np.ones((3, 2))
     way = digit_vaes.mixtures(a, b).reshape(len(digit_vaes.ALONG), 3, 2)

@@ -16,10 +16,12 @@ from coherence.lab.settings import (
     Aggregators,
     Probing,
     average,
+    compressed,
     digits,
     evidence,
     label_noise,
     median,
+    scaled_sign,
     winsorize,
 )
 from coherence.lab.training import Classification, train
@@ -65,7 +67,8 @@ def test_the_full_probe_lowers(platform):
     ],
 )
 def test_every_aggregator_lowers(setting):
-    tx, params = setting().build(), {"w": jnp.ones((3, 2)), "b": jnp.ones(2)}
+    arguments = (scaled_sign(),) if setting is compressed else ()
+    tx, params = setting(*arguments).build(), {"w": jnp.ones((3, 2)), "b": jnp.ones(2)}
     batch = jnp.ones((20, 3)), jnp.ones((20, 2))
     loss = lambda p, e: jnp.sum((jnp.tanh(e[0] @ p["w"] + p["b"]) - e[1]) ** 2)
     step = lambda p, state, batch: tx.update(
