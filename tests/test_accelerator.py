@@ -46,6 +46,7 @@ def few(monkeypatch):
     monkeypatch.setattr(accelerator_recordings, "chosen_experiment", chosen)
 
 
+@pytest.mark.slow  # trains the pieces that a GPU records
 def test_what_is_finished_is_kept_after_every_arm_and_recorded(tmp_path, few):
     out, folder = tmp_path / "out", tmp_path / "runs"
     out.mkdir()
@@ -104,6 +105,7 @@ def test_errors_are_relative():
     assert accelerator.error({"a": np.float32(2.2)}, {"a": 2.0}) == pytest.approx(0.1)
 
 
+@pytest.mark.slow  # compiles what is timed on a GPU
 def test_probes_are_timed_in_a_table(tmp_path):
     accelerator.section("probes", tmp_path, True)
     table = (tmp_path / "probes.part.md").read_text()

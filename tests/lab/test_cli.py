@@ -287,6 +287,7 @@ def test_committed_figures_are_current_and_small(name):
     ).stat().st_size <= running.COMMIT_LIMIT
 
 
+@pytest.mark.slow  # digests of arrays, figure and style say the same of figures that were drawn
 @pytest.mark.parametrize("name", gallery.names(ROOT))
 def test_every_figure_draws_its_committed_numbers_from_its_recorded_arrays(name):
     arrays = runs.load_arrays(gallery.recording(ROOT, name))
