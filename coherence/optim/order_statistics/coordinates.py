@@ -6,6 +6,7 @@ Both answer what a coordinate-wise rule asks: `m`, `mask`, `count`, `dtype`, `sh
 
 import abc
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -150,10 +151,12 @@ class Formed(Coordinates):
         The branch keeps XLA from compiling, and running, what made the result once for each part of
         it that is used: too much of many examples, and cheaper than a pass of its own of a few.
         """
+        if self.m <= _FEW:
+            # A comparison for each example: with a reduction the values would be formed.
+            spoiled = functools.reduce(jnp.logical_or, map(jnp.isnan, self.rows()))
+            return jnp.where(spoiled, jnp.nan, result)
         spoiled = jnp.isnan(self.peak)
         marked = lambda result: jnp.where(spoiled, jnp.nan, result)
-        if self.m <= _FEW:
-            return marked(result)
         return lax.cond(jnp.any(spoiled), marked, lambda result: result, result)
 
     def without_masked(self):
