@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from coherence.lab.runs import Run, RunBusy, locks
@@ -269,6 +270,14 @@ def test_a_lock_appears_whole_and_what_a_killed_writer_left_of_it_is_none(tmp_pa
     assert left.endswith(".tmp")
     with Lock(tmp_path):
         assert files(tmp_path) == [".lock-1"]
+
+
+def test_steps_of_numpy_are_told_with_the_signs_of_life(tmp_path):
+    with Lock(tmp_path) as lock:
+        for step in (np.int64(3), np.int32(5), 8):
+            lock.reach(step)
+            lock.beat()
+            assert writer_of(tmp_path).step == int(step)
 
 
 def test_without_hard_links_there_are_locks_too(tmp_path, monkeypatch):
