@@ -21,7 +21,7 @@ def kernels(tiny):
     import jax.numpy as jnp
     import numpy as np
 
-    from coherence.optim.order_statistics import Products, clipped_mean, means
+    from coherence.optim.order_statistics import Products, means, winsorized_mean
 
     rng = np.random.default_rng(0)
     height, width = (40, 64) if tiny else (784, 256)
@@ -41,7 +41,7 @@ def kernels(tiny):
         return jnp.clip(g, low, high).mean(1).reshape(1, height, width)
 
     def ours(k, a, d):
-        return clipped_mean(Products(a, d), k)
+        return winsorized_mean(Products(a, d), k)
 
     def bisected(k, a, d):
         return means._bisected(Products(a, d), k, False)

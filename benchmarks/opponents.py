@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coherence.optim.order_statistics import Formed, clipped_mean, rank
+from coherence.optim.order_statistics import Formed, rank, winsorized_mean
 
 # Hidden units whose gradients numpy and torch hold at a time: of 8, 32, 128 and 512 within 6 % of
 # the fastest for numpy (8), 13 % for topk (8), the fastest for torch.median; one trial each.
@@ -29,7 +29,7 @@ def steps(loss, params, batch, c, m, learning_rate):
         found |= _torch(torch, params, batch, c, k, learning_rate)
     if m <= 128:  # a network of more in one loop does not compile in minutes
         found["XLA, selection network"] = _xla(
-            loss, params, batch, lambda g: clipped_mean(Formed(g), k), learning_rate
+            loss, params, batch, lambda g: winsorized_mean(Formed(g), k), learning_rate
         )
         found["XLA, sort"] = _xla(loss, params, batch, lambda g: _sorted_mean(g, k), learning_rate)
     else:

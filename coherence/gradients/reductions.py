@@ -6,7 +6,7 @@ leaves have a leading example axis. Sums are kept in at least float32.
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, overload
 
 import jax
@@ -97,12 +97,40 @@ def count(gradients: PyTree) -> int | jax.Array:
     return size(gradients) if keep is None else jnp.sum(keep)
 
 
-def weighted_sum(gradients: PyTree, weights: ArrayLike) -> PyTree:
+@overload
+def weighted_sum(gradients: PyTree, weights: ArrayLike, *, by: None = None) -> PyTree: ...
+@overload
+def weighted_sum(gradients: PyTree, weights: Mapping[str, jax.Array], *, by: By) -> PyTree: ...
+def weighted_sum(gradients, weights, *, by=None):
     """sum_i w_i g_i in the parameters' shapes, `weights` [m].
 
-    From the factors at hand: no second backward pass.
+    From the factors at hand: no second backward pass. With `by` ("layer", "leaf" or a function of a
+    key path) `weights` is `{name: [m]}`, the names those of `squared_norms(gradients, by=by)`.
     """
+    if by is not None:
+        return _weighted_by(gradients, weights, by)
     results, pairs, treedef = _weighted(gradients, jnp.asarray(weights))
+    return treedef.unflatten([r.astype(node.dtype) for r, (_, node) in zip(results, pairs)])
+
+
+def _weighted_by(gradients, weights, by):
+    """`weighted_sum` with weights of each name's own."""
+    pairs, treedef = nodes(gradients)
+    results: list[Any] = [None] * len(pairs)
+    without_rule: dict[str, list[int]] = {}
+    for i, (path, node) in enumerate(pairs):
+        name = leaf_names(by)(path)
+        if isinstance(node, Recomputed):
+            without_rule.setdefault(name, []).append(i)
+        elif splits_layers(by) and node.scanned:
+            each = jnp.stack([weights[f"{name}/{k}"] for k in range(node.shape[0])])
+            results[i] = _each_layer(node, _leaf_weighted, each)
+        else:
+            results[i] = _leaf_weighted(node, weights[name])
+    for name, places in without_rule.items():
+        group = [pairs[i][1] for i in places]
+        for i, result in zip(places, recomputed.weighted_sum(group, weights[name])):
+            results[i] = result
     return treedef.unflatten([r.astype(node.dtype) for r, (_, node) in zip(results, pairs)])
 
 

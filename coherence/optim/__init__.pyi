@@ -3,6 +3,8 @@ from .aggregation import Aggregator as Aggregator
 from .aggregation import aggregator as aggregator
 from .aggregation import averaged as averaged
 from .aggregation import chain as chain
+from .clipping import clipped_mean as clipped_mean
+from .clipping import clipped_value_and_grad as clipped_value_and_grad
 from .compression import Compressor as Compressor
 from .compression import compressed as compressed
 from .compression import largest as largest
@@ -19,7 +21,6 @@ from .masks import coherence_mask as coherence_mask
 from .masks import coordinate_mask as coordinate_mask
 from .masks import top_k as top_k
 from .means import average as average
-from .means import norm_clip as norm_clip
 from .median_of_means import median_of_means as median_of_means
 from .natural_gradient import kfac as kfac
 from .natural_gradient import natural_gradient as natural_gradient

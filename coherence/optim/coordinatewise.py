@@ -5,7 +5,7 @@ import numbers
 from coherence.gradients.reductions import mean
 
 from .aggregation import Aggregator, aggregator
-from .order_statistics import clipped_mean, leaf_rank, over_coordinates
+from .order_statistics import leaf_rank, over_coordinates, winsorized_mean
 from .order_statistics import trimmed_mean as mean_of_middle
 
 
@@ -37,7 +37,8 @@ def winsorize(c: float = 2.0) -> Aggregator:
     if c == 0:
         return aggregator(mean, f"winsorize(c={c})")
     return aggregator(
-        over_coordinates(lambda leaf: clipped_mean(leaf, leaf_rank(c, leaf))), f"winsorize(c={c})"
+        over_coordinates(lambda leaf: winsorized_mean(leaf, leaf_rank(c, leaf))),
+        f"winsorize(c={c})",
     )
 
 
@@ -94,7 +95,7 @@ def median() -> Aggregator:
     Array([1.], dtype=float32)
     """
     return aggregator(
-        over_coordinates(lambda leaf: clipped_mean(leaf, leaf_rank(50, leaf))), "median()"
+        over_coordinates(lambda leaf: winsorized_mean(leaf, leaf_rank(50, leaf))), "median()"
     )
 
 

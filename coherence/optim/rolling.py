@@ -10,7 +10,7 @@ import optax
 from coherence.gradients.factors import accumulator
 
 from .aggregation import Aggregator, averaged
-from .order_statistics import Formed, clipped_mean, leaf_rank
+from .order_statistics import Formed, leaf_rank, winsorized_mean
 
 
 def rolling_median(window: int = 3) -> Aggregator:
@@ -109,7 +109,7 @@ def of_last(combine, window, name, *, every=1):
 def median_of(*rows, present=None):
     """Coordinate-wise median of equally shaped arrays, of those `present` (bool [len(rows)])."""
     coordinates = Formed(jnp.stack([row.ravel() for row in rows]), present)
-    return clipped_mean(coordinates, leaf_rank(50, coordinates)).reshape(rows[0].shape)
+    return winsorized_mean(coordinates, leaf_rank(50, coordinates)).reshape(rows[0].shape)
 
 
 def _mean_of(*rows):

@@ -25,6 +25,7 @@ from coherence.checks.promises import (
 )
 from coherence.optim import (
     average,
+    clipped_mean,
     coherence_mask,
     compressed,
     coordinate_mask,
@@ -33,7 +34,6 @@ from coherence.optim import (
     median,
     median_of_means,
     natural_gradient,
-    norm_clip,
     rolling_mean,
     rolling_median,
     rounded,
@@ -151,9 +151,14 @@ CATALOGUE = {
         twins.together(twins.nearest),
         (permutes, odd, scales, shifts, unanimous, bounded(0.2)),
     ),
-    "norm_clip": Row(
-        lambda: norm_clip(3.0),
+    "clipped_mean": Row(
+        lambda: clipped_mean(3.0),
         twins.together(lambda g: twins.clipped(g, 3.0)),
+        (permutes, odd, bounded(0.5)),
+    ),
+    "clipped_mean, by leaf": Row(
+        lambda: clipped_mean(1.5, "leaf"),
+        leafwise(lambda g: twins.clipped(g.reshape(len(g), -1), 1.5).reshape(g.shape[1:])),
         (permutes, odd, bounded(0.5)),
     ),
     "natural_gradient": Row(
@@ -214,6 +219,7 @@ VARIANTS = {
     "trimmed_mean(50)",
     "median_of_means(1)",
     "median_of_means(4)",
+    "clipped_mean, by leaf",
 }
 
 

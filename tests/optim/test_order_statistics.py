@@ -13,7 +13,6 @@ from coherence.optim import median, order_statistics, winsorize
 from coherence.optim.order_statistics import (
     Formed,
     Products,
-    clipped_mean,
     coordinatewise,
     leaves,
     means,
@@ -21,6 +20,7 @@ from coherence.optim.order_statistics import (
     selection,
     trimmed_mean,
     triton,
+    winsorized_mean,
 )
 from coherence.optim.order_statistics.selection import from_keys, to_keys
 
@@ -155,12 +155,12 @@ def test_small_and_large_batches_agree_where_the_method_changes(m, monkeypatch):
     for k in (5, (m - 1) // 2):
         ranked = np.sort(values, 0)
         expected = np.clip(values.astype(np.float64), ranked[k], ranked[m - 1 - k]).mean(0)
-        got = jax.jit(lambda v, k=k: clipped_mean(Formed(v), k))(values)
+        got = jax.jit(lambda v, k=k: winsorized_mean(Formed(v), k))(values)
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("m", [21, 24, 131])  # running extremes, a network, counting passes
-@pytest.mark.parametrize("kernel", [clipped_mean, trimmed_mean])
+@pytest.mark.parametrize("kernel", [winsorized_mean, trimmed_mean])
 def test_sums_beyond_the_largest_float_have_means(kernel, m):
     k = 1 if m == 21 else 3
     values = np.full((m, 6), 3e38, np.float32)
@@ -169,7 +169,7 @@ def test_sums_beyond_the_largest_float_have_means(kernel, m):
     values[0, 4] = np.inf
     got = jax.jit(lambda v: kernel(Formed(v), k))(values)
     ranked = np.sort(values.astype(np.float64), 0)
-    if kernel is clipped_mean:
+    if kernel is winsorized_mean:
         expected = np.clip(ranked, ranked[k], ranked[m - 1 - k]).mean(0)
     else:
         expected = ranked[k : m - k].mean(0)
@@ -179,13 +179,13 @@ def test_sums_beyond_the_largest_float_have_means(kernel, m):
 def test_sums_of_huge_products_have_means():
     inputs, cotangents = np.full((1, 30, 2), 1e20, np.float32), np.full((1, 30, 3), 1e18, "f")
     for k in (0, 1, 5):
-        result = jax.jit(lambda a, d, k=k: clipped_mean(Products(a, d), k))(inputs, cotangents)
+        result = jax.jit(lambda a, d, k=k: winsorized_mean(Products(a, d), k))(inputs, cotangents)
         np.testing.assert_allclose(result, 1e38, rtol=1e-5)
 
 
 def test_a_mean_of_products_in_half_precision_is_not_weighted_in_it():
     inputs, cotangents = jnp.ones((1, 49, 2), jnp.bfloat16), jnp.ones((1, 49, 3), jnp.bfloat16)
-    np.testing.assert_array_equal(clipped_mean(Products(inputs, cotangents), 0), 1)
+    np.testing.assert_array_equal(winsorized_mean(Products(inputs, cotangents), 0), 1)
 
 
 def test_a_rule_of_ones_own_gets_plain_arrays():
@@ -222,7 +222,7 @@ def test_a_rule_that_takes_no_mask_says_so():
 
 def test_more_coordinates_than_a_tile():
     values = np.random.default_rng(0).normal(size=(131, 10_001)).astype(np.float32)
-    got = jax.jit(lambda v: clipped_mean(Formed(v), 65))(values)
+    got = jax.jit(lambda v: winsorized_mean(Formed(v), 65))(values)
     np.testing.assert_array_equal(got, np.median(values, 0))
 
 
@@ -290,7 +290,7 @@ def test_the_kernel_for_cuda_clips_as_sorting_would(k):
     values = a[..., None] * d[:, :, None]
     ranked = np.sort(values, 1)
     expected = np.clip(values, ranked[:, [k]], ranked[:, [-1 - k]]).mean(1)
-    found = triton.clipped_mean(jnp.asarray(a), jnp.asarray(d), k=k, interpret=True)
+    found = triton.winsorized_mean(jnp.asarray(a), jnp.asarray(d), k=k, interpret=True)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -299,22 +299,22 @@ def test_on_cuda_small_ranks_take_the_kernel_made_for_it(monkeypatch):
     rng = np.random.default_rng(0)
     products = Products(*(jnp.asarray(rng.normal(size=(1, 20, n))) for n in (3, 4)))
     formed = Formed(jnp.asarray(rng.normal(size=(20, 9))))
-    expected = [clipped_mean(leaf, 2) for leaf in (products, formed)]
+    expected = [winsorized_mean(leaf, 2) for leaf in (products, formed)]
     called = []
 
     def kernel(a, d, k):
         called.append(k)
-        return triton.clipped_mean(a, d, k=k, interpret=True)
+        return triton.winsorized_mean(a, d, k=k, interpret=True)
 
-    interpreted = types.SimpleNamespace(clipped_mean=kernel)
+    interpreted = types.SimpleNamespace(winsorized_mean=kernel)
     monkeypatch.setattr(order_statistics, "triton", interpreted)
     monkeypatch.setattr(means, "use_triton", True)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     for leaf, value in zip((products, formed), expected):
-        np.testing.assert_allclose(clipped_mean(leaf, 2), value, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(winsorized_mean(leaf, 2), value, rtol=1e-5, atol=1e-6)
     assert called == [2, 2]
     trimmed_mean(formed, 2)
-    clipped_mean(formed, 9)
+    winsorized_mean(formed, 9)
     assert called == [2, 2]
 
 

@@ -49,7 +49,7 @@ def leaf_rank(c: float, leaf: Coordinates) -> int | jax.Array:
     return jnp.asarray([rank(c, n) for n in range(leaf.m + 1)], jnp.int32)[leaf.count]
 
 
-def clipped_mean(leaf: Coordinates, k: int | jax.Array) -> jax.Array:
+def winsorized_mean(leaf: Coordinates, k: int | jax.Array) -> jax.Array:
     """Mean of each coordinate clipped to its (k+1)-th smallest and (k+1)-th largest value.
 
     k is an int, or an array where a mask makes the count dynamic. Exact: values are compared in
@@ -61,7 +61,10 @@ def clipped_mean(leaf: Coordinates, k: int | jax.Array) -> jax.Array:
 
 
 def trimmed_mean(leaf: Coordinates, k: int | jax.Array) -> jax.Array:
-    """Mean of each coordinate without its k smallest and k largest values; see `clipped_mean`."""
+    """Mean of each coordinate without its k smallest and k largest values.
+
+    The rest as `winsorized_mean`.
+    """
     return _mean(leaf, k, trimmed=True)
 
 
@@ -86,7 +89,7 @@ def _unrolled(leaf, k, trimmed):
         from . import triton  # takes a second to import
 
         scaled, scale = leaf.scaled()
-        return triton.clipped_mean(*_factors(scaled), k=k).reshape(leaf.shape) / scale
+        return triton.winsorized_mean(*_factors(scaled), k=k).reshape(leaf.shape) / scale
     if 2 * k >= m - 2:
         # What is formed is small, mostly: its kernel's speed matters less than its compilation.
         low, high = selection.select(

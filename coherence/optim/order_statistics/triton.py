@@ -21,7 +21,7 @@ _COLUMNS, _ROWS, _WARPS = 64, 8, 4
 
 
 @functools.partial(jax.jit, static_argnames=("k", "interpret"))
-def clipped_mean(
+def winsorized_mean(
     inputs: jax.Array, cotangents: jax.Array, *, k: int, interpret: bool = False
 ) -> jax.Array:
     """Of each coordinate of `inputs` [L, m, K] x `cotangents` [L, m, N]: float32 [L, K, N].

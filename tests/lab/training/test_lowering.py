@@ -118,7 +118,7 @@ def test_samples_that_cannot_be_are_refused():
 
 @pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated")  # JAX 0.12
 def test_the_kernel_for_cuda_lowers_seeds_side_by_side():
-    kernel = jax.vmap(lambda a, d: triton.clipped_mean(a, d, k=8))
+    kernel = jax.vmap(lambda a, d: triton.winsorized_mean(a, d, k=8))
     unstable = export.DisabledSafetyCheck.custom_call("__gpu$xla.gpu.triton")
     device = AbstractDevice("NVIDIA H100", num_cores=132, platform="gpu")
     with use_abstract_mesh(AbstractMesh((1,), ("x",), abstract_device=device)):
