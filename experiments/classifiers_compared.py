@@ -30,7 +30,7 @@ LEVEL = 1.6  # nats; log 10 = 2.3 at chance, and softmax regression ends near 1.
 BINS = 10
 MEMORIZED = 0.9
 STOPPED = {"mlp_stopped_30": 30, "mlp_stopped_100": 100}  # of 1,000 steps
-# Of one loss: that of the autoencoder is another.
+# Of one loss, cross-entropy, as are the MLP's variants: only of these is coherence compared.
 NETWORKS = ("softmax_regression", "mlp", "cnn", "rnn")
 
 
@@ -244,7 +244,7 @@ def record(settings, runs):
         values = [[[run[name] for run in seeds] for seeds in by_noise[row.name]] for row in rows]
         arrays[name] = np.array(values, np.float32)
     for name, levels in by_noise.items():
-        arrays |= under(name, of_model(levels))
+        arrays |= under(name, of_model(levels, name.startswith(NETWORKS)))
     arrays |= {name: regions[0][name] for name in ("people", "sex", "axes", "regions")}
     shown = [row for row in catalogue() if settings.by_two is None or row.name in settings.by_two]
     return {
@@ -254,8 +254,11 @@ def record(settings, runs):
     }
 
 
-def of_model(levels):
-    """What is kept of a model beside its accuracies, from what its seeds computed by noise."""
+def of_model(levels, comparable):
+    """What is kept of a model beside its accuracies, from what its seeds computed by noise.
+
+    Coherence at a level of the loss, if it is comparable: of the same loss as the others'.
+    """
     true = levels[0]
     stack = lambda name: np.array([seed[name] for seed in true])
     names = ("calibration_error", "too_sure", "recognized")
@@ -264,7 +267,7 @@ def of_model(levels):
         arrays["pictures"] = true[0]["pictures"]
     if "bins" in true[0]:
         arrays["bins"] = np.float32(stack("bins")).sum(0)
-    if "m_coherence" in true[0]:
+    if comparable:
         at_level = lambda seed: first_at(seed["loss"], seed["m_coherence"], LEVEL, falling=True)
         arrays["coherence"] = np.array([list(map(at_level, seeds)) for seeds in (true, levels[-1])])
     return arrays

@@ -8,6 +8,7 @@ from .generative import GaussianNB as GaussianNB
 from .generative import MultinomialNB as MultinomialNB
 from .generative import NormalBayes as NormalBayes
 from .network_classifiers import CNNClassifier as CNNClassifier
+from .network_classifiers import HingeClassifier as HingeClassifier
 from .network_classifiers import MLPClassifier as MLPClassifier
 from .network_classifiers import RNNClassifier as RNNClassifier
 from .network_classifiers import SoftmaxRegression as SoftmaxRegression

@@ -11,11 +11,11 @@ from coherence.lab.training.boltzmann import RBM, binary
 from coherence.lab.training.programs import PROGRAMS
 
 from .generative import Sampling
-from .trained import Parts, Trained
+from .trained import Parts, Probabilistic
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class RBMClassifier(Sampling, Trained):
+class RBMClassifier(Sampling, Probabilistic):
     r"""A joint model p(x, y) of features that are 0 or 1, trained by contrastive divergence.
 
     .. math:: p(y \mid x) = \mathrm{softmax}_y(-F(x, y))

@@ -25,7 +25,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .boltzmann import RBMClassifier
 from .generative import BernoulliNB, GaussianNB, MultinomialNB, NormalBayes
-from .network_classifiers import CNNClassifier, MLPClassifier, RNNClassifier, SoftmaxRegression
+from .network_classifiers import (
+    CNNClassifier,
+    HingeClassifier,
+    MLPClassifier,
+    RNNClassifier,
+    SoftmaxRegression,
+)
 from .variational import ConditionalVAEClassifier
 
 GENERATIVE = ("generative", "p(x, y)")
@@ -138,7 +144,9 @@ def _probabilistic(shape):
 
 
 def _decisions():
-    entry = lambda name, label, make: Entry(name, label, *DECISION, False, False, make)
+    entry = lambda name, label, make, gradients=False: Entry(
+        name, label, *DECISION, False, gradients, make
+    )
     # Trees so shallow as to err together are raised by boosting only if each beats chance clearly:
     # of ten classes a stump tells two.
     weak = lambda seed: DecisionTreeClassifier(max_depth=3, random_state=seed)
@@ -154,6 +162,12 @@ def _decisions():
             lambda seed: _scaled(LinearSVC(random_state=seed, max_iter=10_000)),
         ),
         entry("kernel_svm", "kernel SVM", lambda seed: _scaled(SVC(random_state=seed))),
+        entry(
+            "hinge_mlp",
+            "MLP, hinge loss",
+            lambda seed: _scaled(HingeClassifier(random_state=seed)),
+            gradients=True,
+        ),
         entry("knn", "k nearest neighbours", lambda seed: _scaled(KNeighborsClassifier())),
         entry("tree", "decision tree", lambda seed: DecisionTreeClassifier(random_state=seed)),
         entry(

@@ -1,17 +1,18 @@
-"""Networks as classifiers: softmax regression, MLP, CNN and RNN."""
+"""Networks as classifiers: softmax regression, MLP with and without softmax, CNN and RNN."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from coherence.lab.settings import CNN, LSTM, MLP, RNN
+from coherence.lab.settings import CNN, LSTM, MLP, RNN, hinge
+from coherence.lab.training.programs import PROGRAMS
 
-from .trained import Trained
+from .trained import Probabilistic, Trained, network
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class SoftmaxRegression(Trained):
+class SoftmaxRegression(Probabilistic):
     """Logits that are linear in x; with two classes logistic regression.
 
     No penalty: on separable data the weights grow as long as it is trained. Sparse matrices are
@@ -33,7 +34,7 @@ class SoftmaxRegression(Trained):
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class MLPClassifier(Trained):
+class MLPClassifier(Probabilistic):
     """Hidden layers of one width with ReLU."""
 
     width: int = 128
@@ -46,7 +47,27 @@ class MLPClassifier(Trained):
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class CNNClassifier(Trained):
+class HingeClassifier(Trained):
+    """An MLP that decides and states no probabilities: trained until the label's output leads.
+
+    The loss is zero where it leads the best other one by the margin; without hidden layers this is
+    a linear support vector machine without penalty (Crammer & Singer, JMLR 2001).
+    """
+
+    width: int = 128
+    """Units in each hidden layer."""
+    depth: int = 1
+    """Number of hidden layers."""
+    margin: float = 1.0
+    """By which the label's output is to lead."""
+
+    def _parts(self):
+        settings = MLP(self.width, self.depth)
+        return PROGRAMS.get(network, settings, len(self.classes_), hinge(self.margin))
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class CNNClassifier(Probabilistic):
     """3 x 3 convolutions with ReLU over flat images, each after the first halving them."""
 
     shape: tuple[int, int, int] | None = None
@@ -63,7 +84,7 @@ class CNNClassifier(Trained):
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class RNNClassifier(Trained):
+class RNNClassifier(Probabilistic):
     """Recurrent layers over the rows of a flat image, then logits from the last state."""
 
     shape: tuple[int, int] | None = None

@@ -36,7 +36,8 @@ class Parts:
     loss: Callable
     """`(params, example) -> scalar` of `(x, y)`, or of `(x, y, key)` where it draws."""
     scores: Callable
-    """Compiled: `(params, x [m, features], ...) -> [m, classes]`, log p(y | x) up to a constant."""
+    """Compiled: `(params, x [m, features], ...) -> [m, classes]`, log p(y | x) up to a constant, or
+    scores of another kind where the classifier states no probabilities."""
     draws: bool = False
     """Whether the loss takes a key."""
 
@@ -89,13 +90,9 @@ class Trained(ClassifierMixin, BaseEstimator):
         return self
 
     def predict(self, X):
-        """The most probable label of each example."""
+        """The label with the highest score, of each example."""
         most = self._scores(X).argmax(1)  # first, for it says where nothing is fitted yet
         return self.classes_[most]
-
-    def predict_proba(self, X):
-        """The probabilities of `classes_`, [m, classes]."""
-        return softmax(self._scores(X).astype(np.float64), axis=1)
 
     def _settings(self):
         """The network's settings, for `n_features_in_` features and `classes_`."""
@@ -219,7 +216,7 @@ class Trained(ClassifierMixin, BaseEstimator):
         )
 
     def _scores(self, X, *more):
-        """log p(y | x) up to a constant, [m, classes]."""
+        """[m, classes], highest for the label that is predicted."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float32, accept_sparse=self._accepts(), reset=False)
         program, m = self._parts().scores, X.shape[0]
@@ -232,14 +229,24 @@ class Trained(ClassifierMixin, BaseEstimator):
         return np.concatenate(scores)[:m]
 
 
-def network(settings, outputs) -> Parts:
-    """A network whose outputs are logits."""
+class Probabilistic(Trained):
+    """One whose scores are log p(y | x), up to a constant. Not for use by itself."""
+
+    def predict_proba(self, X):
+        """The probabilities of `classes_`, [m, classes]."""
+        return softmax(self._scores(X).astype(np.float64), axis=1)
+
+
+def network(settings, outputs, compare=None) -> Parts:
+    """A network whose outputs are compared with the label, as logits by default."""
     import jax
 
-    from coherence.lab.tasks.classification import cross_entropy
+    from coherence.lab.tasks.classification import loss_of
+    from coherence.lab.tasks.output_losses import softmax_cross_entropy
 
     model = settings.build(outputs)
-    return Parts(model, cross_entropy(model), jax.jit(model.apply))
+    compare = softmax_cross_entropy() if compare is None else compare.build()
+    return Parts(model, loss_of(model, compare), jax.jit(model.apply))
 
 
 def _train(problem, seed, steps, batch_size):

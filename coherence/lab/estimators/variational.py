@@ -12,13 +12,13 @@ from coherence.lab.training.programs import PROGRAMS
 from coherence.lab.training.samples import stream_key
 
 from .generative import Sampling
-from .trained import Parts, Trained
+from .trained import Parts, Probabilistic
 
 _DRAWS = 5  # a stream of its own, for predicting
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class ConditionalVAEClassifier(Sampling, Trained):
+class ConditionalVAEClassifier(Sampling, Probabilistic):
     r"""Classified by Bayes' rule, with the evidence lower bound in place of log p(x | y).
 
     .. math:: \log p(y \mid x) \approx \log p(y) + E_q[\log N(x; \hat x(z, y), v I)]

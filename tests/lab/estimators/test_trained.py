@@ -24,6 +24,7 @@ from coherence.lab.data import digits
 from coherence.lab.estimators import (
     CNNClassifier,
     ConditionalVAEClassifier,
+    HingeClassifier,
     MLPClassifier,
     NumberedLabels,
     RBMClassifier,
@@ -58,6 +59,7 @@ def test_it_keeps_what_scikit_learn_asks_of_classifiers(estimator, check):
 @parametrize_with_checks(
     [
         MLPClassifier(width=16, **TINY),
+        HingeClassifier(width=16, **TINY),
         CNNClassifier(width=4, depth=1, **TINY),
         RNNClassifier(width=8, **TINY),
         ConditionalVAEClassifier(width=16, latents=2, draws=2, **TINY),
@@ -90,6 +92,14 @@ def test_a_winsorized_classifier_ends_at_the_bits_of_the_loop(tmp_path):
     np.testing.assert_array_equal(
         ours.params_["params"]["output"]["bias"], theirs["params/output/bias"]
     )
+
+
+def test_a_hinge_network_decides_by_a_margin_and_states_no_probabilities():
+    model = HingeClassifier(depth=0, margin=0.1, steps=300, optimizer=sgd(0.1)).fit(X, Y)
+    scores = np.sort(model._scores(X), 1)
+    assert np.mean(scores[:, -1] - scores[:, -2] > 0.099) > 0.9
+    assert model.score(X, Y) > 0.99
+    assert not hasattr(model, "predict_proba")
 
 
 def test_coherence_is_measured_on_the_way_and_changes_nothing():
