@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coherence.lab.analysis import tabulate, under
+from coherence.lab.analysis import mean_of_others, tabulate, under
 from coherence.lab.experiment import all_arms
 from coherence.lab.settings import (
     GAN,
@@ -21,6 +21,7 @@ from coherence.lab.settings import (
     adam,
     digits,
     gaussian_ring,
+    mnist,
 )
 from coherence.lab.training.adversarial import Adversarial
 from coherence.lab.training.diffusion import Diffusion
@@ -70,6 +71,25 @@ PRESETS = {
         seeds=2,
     ),
     "cpu": Settings(),
+    "mnist": Settings(
+        Adversarial(
+            data=mnist(examples=50_000),
+            model=GAN(512, latents=64, shape=(28, 28, 1), classes=10),
+            optimizer=adam(2e-4, b1=0.5),
+            batch_size=100,
+            probes=(),
+            steps=100_000,
+        ),
+        Diffusion(
+            data=mnist(examples=50_000),
+            model=UNet(32, shape=(28, 28, 1), classes=10),
+            batch_size=64,
+            steps=40_000,
+            probes=(),
+            track_batches=False,
+        ),
+        few=1000,
+    ),
 }
 scale = all_arms
 
@@ -84,7 +104,7 @@ scale = all_arms
 def arms(settings):
     ring = dict(data=settings.ring, steps=settings.ring_steps, batch_size=64)
     points = GAN(settings.ring_width // 2, latents=2, shape=(2,), bounded=False)
-    few = digits(examples=settings.few)
+    few = replace(settings.gan.data, examples=settings.few)
     return {
         "GAN, many": settings.gan,
         "diffusion, many": settings.diffusion,
@@ -165,7 +185,7 @@ def _digits(plan, run, draws):
         samples = np.clip(draw(asked, 1 + run.seed), 0, 1)
         seconds.append(time.process_time() - start)
         rows.append(qualities(samples, pool.x_test, pool.x_train[chosen], classifier, asked=asked))
-    shown = samples[..., 0].reshape(10, EACH, 8, 8)[:, :SHOWN]
+    shown = samples[..., 0].reshape(10, EACH, *plan.model.shape[:2])[:, :SHOWN]
     return {
         **{name: np.array([row[name] for row in rows]) for name in rows[0]},
         "seconds": np.array(seconds),
@@ -217,7 +237,9 @@ def judge(recorded):
     of = lambda size, name: {m: _twenty(recorded, f"{m}, {size}/{name}") for m in MODELS}
     quality = {size: {m: np.log2(v) for m, v in of(size, "frechet").items()} for size in SIZES}
     seconds, modes = of("many", "seconds"), of("ring", "modes")
-    away = {model: np.abs(values - _others(values)) for model, values in quality["many"].items()}
+    away = {
+        model: np.abs(values - mean_of_others(values)) for model, values in quality["many"].items()
+    }
     return {
         "both draw the digit asked for": of("many", "recognized"),
         "a GAN draws in a fraction of the time": np.log2(seconds["diffusion"] / seconds["GAN"]),
@@ -230,11 +252,6 @@ def judge(recorded):
         "diffusion converges steadily": recorded["diffusion, many/unsteady"],
         "a GAN's loss does not fall": recorded["GAN, many/unsteady"],
     }
-
-
-def _others(values):
-    """The mean of all but each."""
-    return (values.sum() - values) / (len(values) - 1)
 
 
 def table(recorded):

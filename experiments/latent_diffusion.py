@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from coherence.lab.analysis import computed, single, tabulate, under
-from coherence.lab.settings import DenoisingMLP, SpatialVAE, digits, gaussian_ring
+from coherence.lab.settings import DenoisingMLP, SpatialVAE, digits, gaussian_ring, mnist
 from coherence.lab.training.diffusion import Diffusion
 from coherence.lab.training.sharp_autoencoding import SharpAutoencoding
 
@@ -78,7 +78,9 @@ class TwoStages:
             }
             measured = {
                 "sharpness": high_frequencies(rebuilt["x_test"]) / high_frequencies(data.x_test),
-                "error": np.square(rebuilt["x_test"].reshape(m, -1) - data.x_test).sum(1).mean(),
+                "error": np.square(rebuilt["x_test"].reshape(m, -1) - data.x_test.reshape(m, -1))
+                .sum(1)
+                .mean(),
             }
             if not self.steps_of_diffusion:
                 return measured
@@ -125,7 +127,7 @@ def measuring_classifier(setting):
     """The classifier that measures: fitted to the images that the setting leaves out."""
     from coherence.lab.sample_quality import DigitClassifier
 
-    whole, few = digits().build(), setting.build()
+    whole, few = replace(setting, examples=None).build(), setting.build()
     rest = slice(len(few.y_train), None)
     return DigitClassifier.fit(whole.x_train[rest], whole.y_train[rest])
 
@@ -137,9 +139,10 @@ def smoothed(losses):
 
 
 def high_frequencies(images):
-    """Energy of images [m, ...] of 64 pixels beyond a quarter of a cycle a pixel."""
-    spectrum = np.abs(np.fft.fft2(images.reshape(-1, 8, 8))) ** 2
-    frequency = np.abs(np.fft.fftfreq(8))
+    """Energy of square images [m, ...] beyond a quarter of a cycle a pixel."""
+    side = round(images[0].size ** 0.5)
+    spectrum = np.abs(np.fft.fft2(images.reshape(-1, side, side))) ** 2
+    frequency = np.abs(np.fft.fftfreq(side))
     return spectrum[:, np.maximum.outer(frequency, frequency) > 0.25].sum()
 
 
@@ -158,6 +161,19 @@ _SHORT = replace(
 PRESETS = {
     "smoke": Settings(_SHORT, replace(DIFFUSION, steps=20), drawn=50, seeds=2),
     "cpu": Settings(),
+    "mnist": Settings(
+        TwoStages(
+            replace(
+                TwoStages.autoencoder,
+                data=mnist(examples=20_000),
+                model=SpatialVAE(32, 98, halvings=2, patches=16, shape=(28, 28, 1)),
+                batch_size=64,
+                steps=10_000,
+            ),
+            width=512,
+            steps_of_diffusion=40_000,
+        )
+    ),
 }
 
 # What was fixed when: statistics and thresholds are those of the specification's trial of another

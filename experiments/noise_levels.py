@@ -13,7 +13,7 @@ import numpy as np
 
 from coherence.lab.analysis import alpha_ratio, given, rank_correlation, stacked, tabulate, under
 from coherence.lab.experiment import all_arms
-from coherence.lab.settings import DenoisingMLP, SpatialVAE, UNet, digits
+from coherence.lab.settings import DenoisingMLP, SpatialVAE, UNet, digits, mnist
 from coherence.lab.training.diffusion import Diffusion
 from coherence.lab.training.programs import PROGRAMS
 from coherence.lab.training.sharp_autoencoding import SharpAutoencoding
@@ -38,7 +38,7 @@ class ByLevel(Diffusion):
     images: int = 200
     """Of the training part, and of the test part, at each level."""
     model: UNet | DenoisingMLP = UNet(depth=2)
-    data: digits = digits(examples=1000)
+    data: digits | mnist = digits(examples=1000)
     batch_size: int = 32
     steps: int = 500
     probes: tuple = ()
@@ -66,7 +66,7 @@ class ByLoss(SharpAutoencoding):
     """A VAE each of whose losses is measured by itself, on the same images with the same noise."""
 
     images: int = 200
-    data: digits = digits(examples=1000)
+    data: digits | mnist = digits(examples=1000)
     data_by_seed: bool = False  # the classifier of the perceptual loss is one for all seeds
     model: SpatialVAE = SpatialVAE(patches=16)
     steps: int = 500
@@ -138,7 +138,7 @@ class Settings:
     seeds: int = 5
 
 
-_SHORT = Settings()
+_SHORT, _PIXELS = Settings(), (28, 28, 1)
 PRESETS = {
     "smoke": Settings(
         replace(_SHORT.pixels, steps=4, images=20, model=UNet(4, 2)),
@@ -148,6 +148,28 @@ PRESETS = {
         seeds=2,
     ),
     "cpu": _SHORT,
+    "mnist": Settings(
+        ByLevel(
+            data=mnist(examples=20_000),
+            model=UNet(32, shape=_PIXELS),
+            batch_size=64,
+            images=500,
+            steps=20_000,
+        ),
+        ByLevel(
+            data=mnist(examples=200),
+            model=DenoisingMLP(512, shape=_PIXELS),
+            batch_size=100,
+            steps=40_000,
+        ),
+        ByLoss(
+            data=mnist(examples=20_000),
+            model=SpatialVAE(32, 98, halvings=2, patches=16, shape=_PIXELS),
+            batch_size=64,
+            images=500,
+            steps=10_000,
+        ),
+    ),
 }
 scale = all_arms
 

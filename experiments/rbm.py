@@ -14,7 +14,7 @@ import numpy as np
 
 from coherence.lab.analysis import stacked, tabulate, too_low, under
 from coherence.lab.report.tables import plus_minus
-from coherence.lab.settings import digits, label_noise, median_of_means, sgd, winsorize
+from coherence.lab.settings import digits, label_noise, median_of_means, mnist, sgd, winsorize
 from coherence.lab.training.boltzmann import ContrastiveDivergence, binary
 
 PHASES = ("positive", "negative", "difference")
@@ -29,7 +29,7 @@ ROBUST = {"winsorized": winsorize(c=2), "median of means": median_of_means(3)}
 class ByPhase(ContrastiveDivergence):
     """A machine, the phases of whose gradients are probed: same examples, same draws."""
 
-    data: digits = digits(examples=1200)
+    data: digits | mnist = digits(examples=1200)
     optimizer: sgd = sgd(0.1, momentum=0.5)
     steps: int = 3000
     points_per_decade: int = 4
@@ -45,7 +45,7 @@ class ByPhase(ContrastiveDivergence):
         from coherence.lab.training.programs import PROGRAMS
 
         problem = super().build(seed)
-        model = self.machine(64, 10).build()
+        model = self.machine(problem.data["train"][0].shape[1], 10).build()
         if self.exact:
             problem = problem.extended(measure=PROGRAMS.get(_exactly, model, self.k))
         if not self.sample:
@@ -124,6 +124,16 @@ _SMALL = ByPhase(data=digits(examples=200), hidden=16, steps=1000, batch_size=20
 PRESETS = {
     "smoke": Settings(_SMALL, small=4, draws=2, sweeps=20, seeds=2),
     "cpu": Settings(),
+    "mnist": Settings(
+        ByPhase(
+            data=mnist(examples=20_000),
+            hidden=500,
+            optimizer=sgd(0.05, momentum=0.5),
+            steps=20_000,
+            sample=1000,
+        ),
+        small_steps=5000,
+    ),
 }
 
 # What was fixed when: statistics and thresholds before any run of these presets. Seen before: one
@@ -218,7 +228,7 @@ def _measured(settings, run):
     labels = recognizer.labels(_drawn(settings, run, asked))
     data = settings.run.data.build()
     tests = binary(data.x_test, 0.5, data.name), data.y_test
-    rows = {row.name: row for row in catalogue((8, 8, 1))}
+    rows = {row.name: row for row in catalogue()}
     with threadpool_limits(1):
         others = [rows[name].make(run.seed).fit(x, y) for name in LIKE]
         others.append(LogisticRegression(max_iter=1000).fit(x, y))
@@ -236,9 +246,10 @@ def _drawn(settings, run, asked):
     from coherence.lab.tasks.boltzmann import conditional_draws
     from coherence.lab.training.programs import PROGRAMS
 
-    model = settings.run.machine(64, 10).build()
+    parameters = _parameters(run)
+    model = settings.run.machine(len(parameters["params"]["bias"]), 10).build()
     draw = PROGRAMS.get(conditional_draws, model, settings.sweeps)
-    return np.asarray(draw(_parameters(run), asked, jax.random.key(run.seed)))
+    return np.asarray(draw(parameters, asked, jax.random.key(run.seed)))
 
 
 def _parameters(run):
@@ -250,9 +261,10 @@ def _pictures(settings, run):
     drawn = _drawn(settings, run, np.repeat(np.arange(10), 6))
     kernel = _parameters(run)["params"]["kernel"]
     largest = np.argsort(-np.square(kernel).sum(0))[:24]
+    side = round(len(kernel) ** 0.5)
     return {
-        "drawn": drawn.reshape(10, -1, 8, 8).astype(bool),
-        "filters": kernel[:, largest].T.reshape(-1, 8, 8).astype(np.float16),
+        "drawn": drawn.reshape(10, -1, side, side).astype(bool),
+        "filters": kernel[:, largest].T.reshape(-1, side, side).astype(np.float16),
     }
 
 

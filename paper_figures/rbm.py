@@ -64,7 +64,8 @@ def draws(panel, recorded):
 
 def filters(panel, recorded):
     """The weights of single hidden units, white 0."""
-    weights = recorded["filters"].astype(float).reshape(4, -1, 8, 8)
+    pictures = recorded["filters"].astype(float)
+    weights = pictures.reshape(4, -1, *pictures.shape[1:])
     most = np.abs(weights).max()
     style.picture(panel, tiles(weights), cmap="PuOr", vmin=-most, vmax=most)
     panel.set_title("weights of hidden units", loc="left")

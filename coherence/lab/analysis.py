@@ -172,6 +172,12 @@ def rank_correlation(a: ArrayLike, b: ArrayLike) -> NDArray:
     return result[()]
 
 
+def mean_of_others(values: ArrayLike) -> NDArray:
+    """For each value the mean of all the others: [n] to [n]."""
+    array = np.asarray(values, float)
+    return (array.sum() - array) / (len(array) - 1)
+
+
 def ranks(values: ArrayLike) -> NDArray:
     """Ranks of [n] from 1 on; equal values share their mean rank."""
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
