@@ -166,7 +166,8 @@ def agreement(panel, recorded, models, kind):
     style.guide(panel, 1)
     panel.set(xscale="log", yscale="log", xlabel="passes over the data")
     panel.set(ylabel=f"m-coherence, m = {recorded['m']}")
-    panel.legend(loc="best", **style.SMALL)
+    if models:
+        panel.legend(loc="best", **style.SMALL)
 
 
 def apart(panel, recorded, models):
