@@ -6,19 +6,31 @@ eight normal distributions, and circles. Both players' per-example gradients are
 coherence of each is measured as they learn. A discriminator that learns against a generator that
 stays shows what the two losses of the generator leave of its gradient. At the end: samples of each
 label, asked of a classifier of other digits; how much of the data is covered; how much more real
-training images look than unseen ones. Winsorizing and M3 act on the discriminator alone.
+training images look than unseen ones. Winsorizing and M3 act on the discriminator alone. The preset
+`wasserstein` has the plain GAN beside one with Wasserstein's distance and a gradient penalty, whose
+discriminator, the critic, takes five steps to one of the generator.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coherence.lab.analysis import given, single, stacked, stacked_parts, tabulate, too_low, under
+from coherence.lab.analysis import (
+    given,
+    mean_of_others,
+    single,
+    stacked,
+    stacked_parts,
+    tabulate,
+    too_low,
+    under,
+)
 from coherence.lab.experiment import all_arms
 from coherence.lab.report.tables import plus_minus
 from coherence.lab.settings import (
     GAN,
     Datasets,
+    Optimizers,
     Probing,
     adam,
     circles,
@@ -32,8 +44,9 @@ from coherence.lab.settings import (
 from coherence.lab.training.adversarial import Adversarial
 
 PLAYERS = ("generator", "discriminator")
-DIGITS = ("conditional", "winsorized", "m3", "unconditional")
+DIGITS = ("conditional", "winsorized", "m3", "wasserstein", "unconditional")
 SURE = ("sure, saturating", "sure, non-saturating")
+CRITIC = "sure, wasserstein"
 RECOGNIZES = 0.9  # accuracy of a classifier whose word counts
 AS_GOOD = 0.05  # what a generator may be recognized less
 MODES, NEAR, LEAST = 8, 4, 0.02  # of the ring: deviations within which, share from which it counts
@@ -51,6 +64,14 @@ class Settings:
     circles: Datasets = circles(1000, 200)
     circles_steps: int = 1000
     sure_steps: int = 1000
+    wasserstein: bool = False
+    """The Wasserstein GAN beside the plain one, and nothing else."""
+    critic_optimizer: Optimizers = adam(1e-3, b1=0.0, b2=0.9)
+    """Of both players of the Wasserstein GAN."""
+    critic_steps: int = 5
+    """Of its critic to one of its generator."""
+    wasserstein_steps: int = 9000
+    """Of both together."""
     each: int = 50
     """Samples of each label."""
     seeds: int = 6
@@ -71,6 +92,7 @@ _LARGE = Adversarial(
 PRESETS = {
     "smoke": Settings(_SMALL, gaussian_ring(50, 10), 6, circles(20, 10), 4, 6, each=4, seeds=2),
     "cpu": Settings(),
+    "wasserstein": Settings(wasserstein=True),
     "paper": Settings(_LARGE, ring_steps=30_000, circles=circles(), circles_steps=20_000, each=500),
 }
 scale = all_arms
@@ -81,6 +103,11 @@ scale = all_arms
 # and the specification's trials: the fall of the saturating gradient (2.4 to 3.2 decades) and D's
 # memorizing (0.5). A Wasserstein GAN with five steps of the discriminator to one of the generator
 # was tried on the ring, got 4 % of its samples near a mode in 1,000 of these, and was left out.
+# The preset `wasserstein` came after the recording of `cpu` had been seen, its claims before its
+# own. Seen of it before, of single runs with seed 900: recognized 0.98, coverage 0.88 and a Frechet
+# distance of 1.3 as it is here; 0.96, 0.80 and 2.0 with the others' optimizer, a step of each and
+# 4,000 in all; 0.99, 0.78 and 3.7 with b1 = 0, b2 = 0.9; the plain GAN's were 0.95, 0.70 and 3.0.
+# That it depends less on the seed and memorizes less was not seen, nor its gradient at a sure D.
 
 
 def arms(settings):
@@ -95,6 +122,16 @@ def arms(settings):
         discriminator_optimizer=adam(1e-3),
         steps=settings.sure_steps,
     )
+    if settings.wasserstein:
+        critic = replace(
+            run,
+            objective="wasserstein",
+            optimizer=settings.critic_optimizer,
+            discriminator_steps=settings.critic_steps,
+            steps=settings.wasserstein_steps,
+        )
+        held = replace(sure, objective="wasserstein")
+        return {"conditional": run, "wasserstein": critic, SURE[1]: sure, CRITIC: held}
     return {
         "conditional": run,
         "winsorized": replace(run, discriminator_aggregator=winsorize(2)),
@@ -122,14 +159,18 @@ def record(settings, runs):
             arrays[f"{arm}/{name}"] = values[..., order].astype(np.float32)
     plans = arms(settings)
     measured = {
-        **{arm: [_digits(settings, plans[arm], run) for run in runs[arm]] for arm in DIGITS},
-        "sure": [_odds(plans[SURE[1]], run) for run in runs[SURE[1]]],
-        "ring": [_ring(plans["ring"], run) for run in runs["ring"]],
-        "circles": [_circles(plans["circles"], run) for run in runs["circles"]],
+        arm: [_digits(settings, plans[arm], run) for run in runs[arm]]
+        for arm in DIGITS
+        if arm in runs
     }
+    measured["sure"] = [_odds(plans[SURE[1]], run) for run in runs[SURE[1]]]
+    for arm, measure in {"ring": _ring, "circles": _circles}.items():
+        if arm in runs:
+            measured[arm] = [measure(plans[arm], run) for run in runs[arm]]
     for arm, seeds in measured.items():
         arrays |= under(arm, {name: np.array([seed[name] for seed in seeds]) for name in seeds[0]})
-    shown = {"conditional/images", "unconditional/images", "ring/points"}
+    shown = {f"{arm}/images" for arm in ("conditional", "unconditional", "wasserstein")}
+    shown.add("ring/points")
     for name in [name for name in arrays if name.endswith(("/images", "/points"))]:
         samples = arrays.pop(name)
         arrays |= {name: samples[0]} if name in shown else {}
@@ -259,14 +300,45 @@ def memorized(recorded, arm):
     return recorded[f"{arm}/train_real_score"][:, -1] - recorded[f"{arm}/test_real_score"][:, -1]
 
 
+def relative(recorded, arm):
+    """The same over the standard deviation of D on test images, at the end: [seed]."""
+    return memorized(recorded, arm) / recorded[f"{arm}/spread"]
+
+
+def shortening(recorded, arm):
+    """log10 of the generator's gradients, rms, at first over at the end: [seed]."""
+    lengths = np.log10(recorded[f"{arm}/mean_squared_norm"][..., 0]) / 2
+    return lengths[:, 0] - lengths[:, -1]
+
+
 def judge(recorded):
+    return of_critic(recorded) if "wasserstein/coverage" in recorded else of_all(recorded)
+
+
+def of_critic(recorded):
+    """The claims on the Wasserstein GAN beside the plain one."""
+    pair = ("conditional", "wasserstein")
+    quality, memory, covered = {}, {}, {}
+    for arm in pair:
+        values = np.log2(recorded[f"{arm}/frechet"])
+        quality[arm] = np.abs(values - mean_of_others(values))
+        memory[arm], covered[arm] = relative(recorded, arm), recorded[f"{arm}/coverage"]
+    plain, critic = pair
+    return {
+        "a sure critic leaves a gradient": shortening(recorded, CRITIC),
+        "a Wasserstein GAN covers more": covered[critic] - covered[plain],
+        "a Wasserstein GAN depends less on the seed": quality[plain] - quality[critic],
+        "a penalized critic memorizes less": memory[plain] - memory[critic],
+    }
+
+
+def of_all(recorded):
+    """The claims on all other arms."""
     coherence = {arm: recorded[f"{arm}/m_coherence"] for arm in ("conditional", *SURE)}
-    lengths = {arm: np.log10(recorded[f"{arm}/mean_squared_norm"][..., 0]) / 2 for arm in SURE}
-    fall = {arm: values[:, 0] - values[:, -1] for arm, values in lengths.items()}
+    fall = {arm: shortening(recorded, arm) for arm in SURE}
     used = np.log2(coherence["conditional"][:, 0] / coherence["conditional"][:, -1])
     share = recorded["conditional/recognized"]
     blind = too_low(recorded["conditional/recognizer"], RECOGNIZES, "the classifier is right on")
-    relative = {arm: memorized(recorded, arm) / recorded[f"{arm}/spread"] for arm in DIGITS}
     robust = {"winsorized": "c = 2", "m3": "M3"}
     worse = [
         f"{text} is recognized less: {recorded[f'{arm}/recognized'].mean():.2f}"
@@ -274,7 +346,8 @@ def judge(recorded):
         if recorded[f"{arm}/recognized"].mean() < share.mean() - AS_GOOD
     ]
     missing = recorded["unconditional/perfect_coverage"] - recorded["unconditional/coverage"]
-    delayed = {text: relative["conditional"] - relative[arm] for arm, text in robust.items()}
+    plain = relative(recorded, "conditional")
+    delayed = {text: plain - relative(recorded, arm) for arm, text in robust.items()}
     return {
         "the digit asked for is generated": (share, blind),
         "the gradient vanishes where the discriminator is sure": fall[SURE[0]],
@@ -312,15 +385,20 @@ def table(recorded):
             },
         }
         for arm in DIGITS
+        if f"{arm}/recognized" in recorded
     ]
     floor, perfect = recorded["conditional/floor"], recorded["conditional/perfect_coverage"]
     apart = plus_minus(recorded["conditional/real_to_training"])
     note = (
         f"two halves of the test images, 180 each: Frechet {plus_minus(floor)}; a perfect "
         f"generator's coverage {perfect.mean():.2f};\nunseen images are {apart} from training "
-        f"images. Ring: {plus_minus(recorded['ring/modes'])} of {MODES} modes, "
-        f"{plus_minus(recorded['ring/near'])} of samples near one;\ncircles: "
-        f"{plus_minus(recorded['circles/radii'])} of 10 parts of the radii, "
-        f"{plus_minus(recorded['circles/distance'])} from the nearest circle"
+        "images"
     )
+    if "ring/modes" in recorded:
+        note += (
+            f". Ring: {plus_minus(recorded['ring/modes'])} of {MODES} modes, "
+            f"{plus_minus(recorded['ring/near'])} of samples near one;\ncircles: "
+            f"{plus_minus(recorded['circles/radii'])} of 10 parts of the radii, "
+            f"{plus_minus(recorded['circles/distance'])} from the nearest circle"
+        )
     return tabulate(rows, note)

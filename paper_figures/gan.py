@@ -21,8 +21,13 @@ import numpy as np
 from coherence.lab.report import drawing as style
 
 PLAYERS = {"generator": style.COLOUR["pristine"], "discriminator": style.COLOUR["real"]}
-LOSSES = {"saturating": style.COLOUR["random"], "non-saturating": style.COLOUR["real"]}
+LOSSES = {
+    "saturating": style.COLOUR["random"],
+    "non-saturating": style.COLOUR["real"],
+    "wasserstein": style.COLOUR["pristine"],
+}
 GAP = 1  # pixels between two images
+SHOWN = 4  # samples of a label
 ARMS = {
     "conditional": ("mean", "-", style.NEUTRAL),
     "winsorized": ("winsorized, c = 2", "--", style.COLOUR["pristine"]),
@@ -31,10 +36,31 @@ ARMS = {
 
 
 def draw(recorded):
+    if "wasserstein/images" in recorded:
+        return beside_wasserstein(recorded)
     figure, axes = style.figure(2, 3, height=2.15)
     plots = (digits, coherence, memorizing, lengths, few, ring)
     for panel, plot in zip(axes.flat, plots):
         plot(panel, recorded)
+    style.letters(axes.flat, small=True)
+    return figure
+
+
+def beside_wasserstein(recorded):
+    """The preset of that name: the plain GAN beside one with Wasserstein's distance."""
+    figure, axes = style.figure(1, 3, height=2.15)
+    names = {"conditional": "plain", "wasserstein": "Wasser-\nstein"}
+    pictures(axes[0, 0], recorded, [(arm, text, SHOWN) for arm, text in names.items()])
+    lengths(axes[0, 1], recorded)
+    panel = axes[0, 2]
+    panel.set(xscale="log", xlabel="step", ylabel="D of training minus test images,\ndeviations")
+    panel.set_title("D memorizes")
+    for arm, loss in {"conditional": "non-saturating", "wasserstein": "wasserstein"}.items():
+        gap = recorded[f"{arm}/train_real_score"] - recorded[f"{arm}/test_real_score"]
+        steps, spread = style.log_steps(recorded[f"{arm}/step"]), recorded[f"{arm}/spread"]
+        style.band(panel, steps, gap / spread[:, None], loss, colour=LOSSES[loss])
+    style.guide(panel, 0)
+    panel.legend(**style.SMALL, loc="upper left")
     style.letters(axes.flat, small=True)
     return figure
 
@@ -47,13 +73,18 @@ def tiles(pictures):
 
 
 def digits(panel, recorded):
-    told = recorded["conditional/images"].swapaxes(0, 1)
-    free = recorded["unconditional/images"].swapaxes(0, 1)
-    picture = tiles(np.concatenate([told, free[:2]]))
-    style.picture(panel, picture * 17.0)
-    rows, side = len(told), told.shape[-1] + GAP
-    panel.axhline(rows * side - 1, color=style.NEUTRAL, linewidth=0.8)
-    panel.set_yticks([rows * side / 2, (rows + 1) * side], ["told", "not told"], fontsize=7)
+    pictures(panel, recorded, [("conditional", "told", SHOWN), ("unconditional", "not told", 2)])
+
+
+def pictures(panel, recorded, groups):
+    """Rows of samples, a label a column, of each `(arm, name, rows)`."""
+    parts = [recorded[f"{arm}/images"].swapaxes(0, 1)[:rows] for arm, _, rows in groups]
+    style.picture(panel, tiles(np.concatenate(parts)) * 17.0)
+    side, ends = parts[0].shape[-1] + GAP, np.cumsum([0, *(rows for *_, rows in groups)])
+    for end in ends[1:-1]:
+        panel.axhline(end * side - 1, color=style.NEUTRAL, linewidth=0.8)
+    middles = (ends[:-1] + ends[1:]) / 2 * side
+    panel.set_yticks(middles, [name for _, name, _ in groups], fontsize=7)
     panel.tick_params(axis="y", length=0)
     panel.set_title("asked for 0, ..., 9")
 
@@ -80,11 +111,12 @@ def memorizing(panel, recorded):
 
 
 def _of_generator(panel, recorded, name, transform):
-    steps = style.log_steps(recorded["sure, saturating/step"])
     panel.set(xscale="log", yscale="log", xlabel="step of the discriminator alone")
     for loss, colour in LOSSES.items():
-        values = transform(recorded[f"sure, {loss}/{name}"][..., 0])
-        style.band(panel, steps, values, loss, colour=colour)
+        if f"sure, {loss}/{name}" in recorded:
+            steps = style.log_steps(recorded[f"sure, {loss}/step"])
+            values = transform(recorded[f"sure, {loss}/{name}"][..., 0])
+            style.band(panel, steps, values, loss, colour=colour)
     panel.legend(**style.SMALL, loc="lower left")
 
 

@@ -1,5 +1,6 @@
 """GANs: the judge on numbers whose verdict is known, and pictures."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,12 +57,42 @@ def measured(
     return {**arrays, "scale": "made up", "at_source_scale": False}
 
 
+def beside_wasserstein(*, length=1.0, coverage=(0.7, 0.9), spread=(0.1, 0.01), gaps=(0.5, 0.1)):
+    """The same of the preset `wasserstein`, pairs of the plain GAN and the other one."""
+    ones, sign = 1 + JITTER, np.resize([1, -1], SEEDS)
+    arrays = {}
+    for i, arm in enumerate(("conditional", "wasserstein")):
+        arrays[f"{arm}/coverage"] = coverage[i] * ones
+        arrays[f"{arm}/frechet"] = 2.0 ** (spread[i] * sign * ones)
+        arrays[f"{arm}/spread"] = 2.0 * ones
+        arrays[f"{arm}/test_real_score"] = np.zeros((SEEDS, 2))
+        arrays[f"{arm}/train_real_score"] = np.outer(ones, [0, gaps[i]])
+    squares = np.stack([ones, length**2 * ones**2], 1)[..., None]
+    arrays[f"{gan.CRITIC}/mean_squared_norm"] = squares
+    return {**arrays, "scale": "made up", "at_source_scale": False}
+
+
 def verdicts(recorded):
     return {j.claim.name: j.verdict for j in EXPERIMENT.judgements(recorded)}
 
 
 def test_what_is_claimed_is_reproduced_where_it_holds():
-    assert set(verdicts(measured()).values()) == {"reproduced"}
+    whole, critic = verdicts(measured()), verdicts(beside_wasserstein())
+    assert {*whole.values(), *critic.values()} == {"reproduced"}
+    assert {*whole, *critic} == {claim.name for claim in EXPERIMENT.claims}
+
+
+@pytest.mark.parametrize(
+    ("claim", "changes"),
+    [
+        ("a sure critic leaves a gradient", {"length": 1e-2}),
+        ("a Wasserstein GAN covers more", {"coverage": (0.9, 0.7)}),
+        ("a Wasserstein GAN depends less on the seed", {"spread": (0.01, 1.0)}),
+        ("a penalized critic memorizes less", {"gaps": (0.1, 0.5)}),
+    ],
+)
+def test_each_claim_on_a_critic_can_fail(claim, changes):
+    assert verdicts(beside_wasserstein(**changes))[claim] == "not reproduced"
 
 
 @pytest.mark.parametrize(
@@ -101,3 +132,12 @@ def test_the_smoke_preset_runs_and_is_drawn(tmp_path):
     np.testing.assert_allclose(recorded["sure/odds"], 0, atol=1e-3)
     figure = load(ROOT / "paper_figures" / "gan.py").draw(recorded)
     assert len(figure.axes) == 6
+
+
+@pytest.mark.slow
+def test_a_wasserstein_gan_runs_beside_the_plain_one_and_is_drawn(tmp_path):
+    settings = replace(gan.PRESETS["smoke"], wasserstein=True, wasserstein_steps=12)
+    recorded = perform(EXPERIMENT, settings, tmp_path)
+    assert "wasserstein" in EXPERIMENT.table(recorded)
+    figure = load(ROOT / "paper_figures" / "gan.py").draw(recorded)
+    assert len(figure.axes) == 3
