@@ -9,7 +9,6 @@ writes the times of the experiments' presets where `coherence run` reads what to
 """
 
 import argparse
-import json
 import os
 import pathlib
 import resource
@@ -17,12 +16,16 @@ import subprocess
 import sys
 import tempfile
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from coherence.lab.running.estimates import FILE, Estimate, store, this_machine
+
 HOME = pathlib.Path(__file__).resolve().parents[1]
-SECONDS = HOME / "experiments" / "seconds.json"
+HOW = "processor time of benchmarks/startup.py"
 PRESETS = {
     "winsorization smoke": ("winsorization", "smoke"),
     "demo": ("real_vs_random", "demo"),
-}
+} | {f"{path.stem} smoke": (path.stem, "smoke") for path in HOME.glob("experiments/*.py")}
 STEP = """
 import jax, jax.numpy as jnp, time
 import coherence as co
@@ -121,7 +124,8 @@ def imports(package):
 
 
 ROWS = (
-    *PRESETS,
+    "winsorization smoke",
+    "demo",
     "second fit",
     "compile average()",
     "compile winsorize(2)",
@@ -132,11 +136,13 @@ ROWS = (
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", choices=[*ROWS, []], help="rows (all)")
+    parser.add_argument("names", nargs="*", help="rows, or EXPERIMENT smoke; all rows")
     parser.add_argument("--against", type=pathlib.Path, help="another checkout")
-    parser.add_argument("--record", action="store_true", help=f"write {SECONDS.name}")
+    parser.add_argument("--record", action="store_true", help=f"write {FILE.name}")
     asked = parser.parse_args()
-    seconds = json.loads(SECONDS.read_text()) if SECONDS.exists() else {}
+    known = [*ROWS, *PRESETS]
+    if wrong := [name for name in asked.names if name not in known]:
+        parser.error(f"no rows {wrong}: there is {', '.join(dict.fromkeys(known))}.")
     print("| what | s | before, s | ratio |\n|---|---|---|---|")
     for name in asked.names or ROWS:
         now = measure(HOME, name)
@@ -145,11 +151,9 @@ def main():
             other = before.get(what)
             cells = (f"{other:.2f}", f"{value / other:.2f}") if other else ("-", "-")
             print(f"| {what} | {value:.2f} | {cells[0]} | {cells[1]} |", flush=True)
-        if name in PRESETS:
-            experiment, preset = PRESETS[name]
-            seconds.setdefault(experiment, {})[preset] = round(now[f"{name}, empty cache"])
-    if asked.record:
-        SECONDS.write_text(json.dumps(seconds, indent=2, sort_keys=True) + "\n")
+        if name in PRESETS and asked.record:
+            seconds = round(now[f"{name}, empty cache"])
+            store(HOME, *PRESETS[name], Estimate(seconds, HOW, this_machine()))
 
 
 if __name__ == "__main__":

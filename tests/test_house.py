@@ -138,6 +138,7 @@ def test_looking_never_imports_jax(tmp_path):
         ["show", path],
         ["compare", path, path],
         ["report", path, "--output", f"{path}.html"],
+        ["watch", path, "--file", f"{path}.html"],
     ]
     code = f"""
 import sys

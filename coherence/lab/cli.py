@@ -14,6 +14,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .completion import KINDS, SHELLS, complete_by, names, script
+from .running.flags import add_flags
+from .suggestions import suggestion
+
 if TYPE_CHECKING:
     from .experiment import Experiment
     from .report.summary import Summary
@@ -26,14 +30,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # terminals that have no ± or ·
-    parser = _parser()
-    parsed, rest = parser.parse_known_args(arguments)
-    if rest and parsed.command not in FREE:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    command = words[0] if words else ""
     try:
-        if parsed.command in FREE:
-            FREE[parsed.command](rest)
+        if command in FREE:
+            FREE[command](words[1:])
         else:
+            parser, commands = _parser()
+            if command and not command.startswith("-") and command not in commands:
+                close = suggestion(command, commands)
+                raise ValueError(f"no command {command!r}.{close} `coherence --help` lists them.")
+            parsed = parser.parse_args(words)
             parsed.act(parsed)
         if sys.stdout is not None:  # as it is where the caller closed it
             sys.stdout.flush()
@@ -46,12 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         # Another Ctrl-C while Python ends is a plain end, not a traceback.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        on = "; the same command goes on from the last checkpoint" * (parsed.command == "run")
+        on = "; the same command goes on from the last checkpoint" * (command == "run")
         print(f"\ncoherence: interrupted{on}.", file=sys.stderr)
         raise SystemExit(130) from None
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
+    """The parser, and the names of the commands."""
     parser = argparse.ArgumentParser(
         "coherence",
         description="Why do networks that could memorize generalize? Measure, train, judge, draw.",
@@ -65,19 +73,27 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(act=act)
         return added
 
-    command("list", _list, "the experiments: what each is about, presets, and what was found")
-    command(
-        "run",
-        None,
-        "run an experiment: train what is missing, print the table and verdicts, draw the figure",
-        add_help=False,
+    listing = command(
+        "list",
+        _list,
+        "the experiments: what each is about, presets, how long they take, and what was found",
     )
-    command(
-        "status",
-        None,
-        "how far an experiment's runs have come, on all machines: done, running, failed, waiting",
-        add_help=False,
-    )
+    _json(listing)
+    for name, help in (
+        (
+            "run",
+            "run an experiment: train what is missing, print table and verdicts, draw the figure",
+        ),
+        (
+            "status",
+            "how far an experiment's runs have come, on all machines: done, running, failed",
+        ),
+    ):  # for the list of commands and for completion: these two read their words themselves
+        described = command(name, None, help)
+        complete_by(described.add_argument("name", metavar="NAME"), "experiments")
+        complete_by(add_flags(described), "presets")
+        if name == "status":
+            _json(described)
     init = command(
         "init",
         _init,
@@ -89,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         _figures,
         "redraw stale figures from recorded arrays, and their page; nothing is trained",
     )
-    figures.add_argument("names", nargs="*", metavar="NAME")
+    complete_by(figures.add_argument("names", nargs="*", metavar="NAME"), "figures")
     figures.add_argument(
         "--train",
         action="store_true",
@@ -136,6 +152,27 @@ def _parser() -> argparse.ArgumentParser:
         default=Path("report.html"),
         help="the file to write (report.html)",
     )
+    watch = command(
+        "watch",
+        _watch,
+        "runs on one page that follows them while they train: curves, layers, histograms, speed",
+    )
+    _path(watch, "runs", "RUN", "a run's folder, or one that holds several", nargs="+")
+    _where(watch)
+    target = watch.add_mutually_exclusive_group()
+    target.add_argument(
+        "--port",
+        metavar="N",
+        type=int,
+        default=8765,
+        help="on localhost (8765); 0: one that is free",
+    )
+    target.add_argument(
+        "--file",
+        metavar="FILE",
+        type=Path,
+        help="write the page to a file, until all runs are done",
+    )
     export = command("export", _export, "runs for other programs to look at")
     _path(export, "runs", "RUN", "a run's folder, or one that holds several", nargs="+")
     export.add_argument(
@@ -149,14 +186,31 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("verb", choices=["fetch"])
     data.add_argument("name", metavar="NAME")
     completion = command("completion", _completion, "print a shell's completion script")
-    completion.add_argument("shell", choices=["bash", "zsh", "tcsh"])
-    return parser
+    completion.add_argument("shell", choices=SHELLS)
+    complete = commands.add_parser("complete")  # without help: the script calls it
+    complete.add_argument("kind", choices=KINDS)
+    complete.add_argument("words", nargs="*")
+    complete.set_defaults(act=_complete)
+    return parser, [*commands.choices]
 
 
 def _path(
     command: argparse.ArgumentParser, name: str, metavar: str, help: str, **options: Any
 ) -> None:
-    command.add_argument(name, metavar=metavar, type=Path, help=help, **options)
+    complete_by(
+        command.add_argument(name, metavar=metavar, type=Path, help=help, **options), "runs"
+    )
+
+
+def _json(command: Any) -> None:
+    command.add_argument(
+        "--json",
+        dest="format",
+        action="store_const",
+        const="json",
+        default="text",
+        help="for programs; nan is null",
+    )
 
 
 def _where(command: argparse.ArgumentParser) -> None:
@@ -181,7 +235,9 @@ def _table_options(command: argparse.ArgumentParser, rows: str) -> None:
     command.add_argument(
         "--parquet", metavar="FILE", type=Path, help="the same as a Parquet file (polars or pandas)"
     )
-    command.add_argument(
+    formats = command.add_mutually_exclusive_group()
+    _json(formats)
+    formats.add_argument(
         "--markdown",
         dest="format",
         action="store_const",
@@ -197,25 +253,60 @@ def _experiment(name: str) -> Experiment:
 
     files = findings.files(gallery.checkout())
     if name not in files:
-        raise ValueError(f"no experiment {name!r}: there is {', '.join(files)}.")
+        close = suggestion(name, files)
+        raise ValueError(f"no experiment {name!r}: there is {', '.join(files)}.{close}")
     return collect(load(files[name]))
 
 
 def _list(parsed: Parsed) -> None:
     from .report import findings, gallery
-    from .running import DEFAULT_PRESET
+    from .report.tables import json_text
+    from .running import DEFAULT_PRESET, stored
 
     home = gallery.checkout()
-    known = findings.experiments(home)
+    known, estimates = findings.experiments(home), stored(home)
     failed: dict[str, ValueError] = {}
-    recordings = findings.recordings(home, known, failed)
-    for name, experiment in known.items():
-        print(f"{name}\n    {experiment.summary}\n    presets: {', '.join(experiment.presets)}")
-        for recording in recordings:
-            if recording.experiment is experiment:
-                preset = gallery.preset(recording.name, DEFAULT_PRESET)
-                print(f"    {preset}: {findings.counts(recording.judgements)}")
+    counts: dict[str, dict[str, str]] = {name: {} for name in known}
+    for recording in findings.recordings(home, known, failed):
+        preset = gallery.preset(recording.name, DEFAULT_PRESET)
+        counts[recording.experiment.name][preset] = findings.counts(recording.judgements)
+    rows: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "summary": experiment.summary,
+            "presets": [
+                {"name": preset, "verdicts": counts[name].get(preset)}
+                | (estimates[name][preset]._asdict() if preset in estimates.get(name, {}) else {})
+                for preset in experiment.presets
+            ],
+        }
+        for name, experiment in known.items()
+    ]
+    if parsed.format == "json":
+        print(json_text(rows))
+    else:
+        _print_list(rows)
     _report_failed(failed)
+
+
+def _print_list(rows: list[dict[str, Any]]) -> None:
+    from .progress import duration
+
+    machines = set()
+    for row in rows:
+        presets = []
+        for preset in row["presets"]:
+            words = [preset["name"]]
+            if "seconds" in preset:
+                words.append(f"({duration(preset['seconds'])})")
+                machines.add(preset["machine"])
+            presets.append(" ".join(words))
+        print(f"{row['name']}\n    {row['summary']}\n    presets: {', '.join(presets)}")
+        for preset in row["presets"]:
+            if preset["verdicts"]:
+                print(f"    {preset['name']}: {preset['verdicts']}")
+    if machines:
+        print(f"\ntimes as measured on {' or '.join(sorted(machines))}")
 
 
 def _run(words: list[str]) -> None:
@@ -227,7 +318,7 @@ def _run(words: list[str]) -> None:
 def _status(words: list[str]) -> None:
     from .running import show_status
 
-    show_status(*_named("status", "", words))
+    show_status(*_named("status", "[--json] ", words))
 
 
 FREE = {"run": _run, "status": _status}
@@ -264,7 +355,8 @@ def _figures(parsed: Parsed) -> None:
     missing = []
     for name in parsed.names or sorted(drawable):
         if name not in drawable:
-            raise ValueError(f"no figure {name!r}: there is {', '.join(sorted(drawable))}.")
+            close = suggestion(name, drawable)
+            raise ValueError(f"no figure {name!r}: there is {', '.join(sorted(drawable))}.{close}")
         if name not in recorded and not parsed.train:
             missing.append(name)
             continue
@@ -340,11 +432,14 @@ def _report_failed(failed: dict[str, ValueError]) -> None:
 
 
 def _show(parsed: Parsed) -> None:
-    from .report import describe
+    from .report import describe, describe_json
     from .report.grouping import find
     from .report.tables import LONG, long
 
-    _print(describe(parsed.run, parsed.format, where=parsed.where))
+    if parsed.format == "json":
+        print(describe_json(parsed.run, parsed.where))
+    else:
+        _print(describe(parsed.run, parsed.format, where=parsed.where))
     _write_tables(parsed, LONG, lambda: long(find([parsed.run], where=parsed.where)))
 
 
@@ -362,7 +457,10 @@ def _compare(parsed: Parsed) -> None:
     from .report.comparing import COLUMNS
 
     comparison = compare(parsed.a, parsed.b)
-    _print(comparison.text(parsed.format))
+    if parsed.format == "json":
+        print(comparison.json())
+    else:
+        _print(comparison.text(parsed.format))
     _write_tables(parsed, COLUMNS, comparison.rows)
 
 
@@ -370,6 +468,23 @@ def _report(parsed: Parsed) -> None:
     from .report import write
 
     print(f"report: {write(parsed.runs, parsed.output, parsed.where)}")
+
+
+def _watch(parsed: Parsed) -> None:
+    from .watching import Watcher, serve, write_page
+
+    watcher = Watcher(parsed.runs, parsed.where)
+    try:
+        if parsed.file is not None:
+            print(f"writing {parsed.file} until all runs are done (Ctrl-C ends it)", flush=True)
+            print(f"all are done: {write_page(watcher, parsed.file)}")
+            return
+        with serve(watcher, parsed.port) as server:
+            address = f"http://127.0.0.1:{server.server_address[1]}/"
+            print(f"watching on {address} (Ctrl-C ends it)", flush=True)
+            server.serve_forever()
+    except KeyboardInterrupt:
+        print()
 
 
 def _export(parsed: Parsed) -> None:
@@ -387,6 +502,8 @@ def _data(parsed: Parsed) -> None:
 
 
 def _completion(parsed: Parsed) -> None:
-    import shtab
+    print(script(_parser()[0], parsed.shell))
 
-    print(shtab.complete(_parser(), parsed.shell))
+
+def _complete(parsed: Parsed) -> None:
+    print("\n".join(names(parsed.kind, parsed.words)))

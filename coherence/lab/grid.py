@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import runs
+from .progress import meter
 from .settings import plain
 
 Progress = Callable[[int], object]
@@ -79,14 +80,11 @@ class Grid:
 
 
 class Bar:
-    """The progress of an experiment on the terminal; a context."""
+    """The progress of an experiment, on a terminal or in a log file; a context."""
 
     def __init__(self, name: str, total: int, leave: bool = True):
-        from tqdm import tqdm
-
         self._name, self._said = name, set[str]()
-        options = {"unit_scale": True, "mininterval": 0.5, "dynamic_ncols": True, "leave": leave}
-        self._bar = tqdm(total=total, unit="step", **options)
+        self._bar = meter(total, leave)
 
     def __enter__(self) -> Bar:
         return self

@@ -12,6 +12,7 @@ from coherence import metrics
 from coherence.gradients import reductions
 from coherence.trees import layer
 
+from .histograms import histogram
 from .quantities import Quantity, View
 
 Chosen: TypeAlias = str | Quantity | Callable[[View], Any]
@@ -22,8 +23,8 @@ def select_quantities(quantities: Chosen | Iterable[Chosen]) -> tuple[Quantity, 
 
     Args:
         quantities: any of the following, or a sequence of them: the name of a preset ("light",
-            "standard", "examples", "full"), of a quantity in `full` ("evidence"), a `Quantity`, or
-            a named function of a `View`, which is recorded under its name.
+            "standard", "examples", "full", "histograms"), of a quantity in them ("evidence"), a
+            `Quantity`, or a named function of a `View`, which is recorded under its name.
 
     Raises:
         ValueError: no such name, a function without one, or two quantities of one name.
@@ -163,5 +164,21 @@ FULL = (
     Quantity("confusion", metrics.gradient_confusion, "few"),
     Quantity("disparity", _disparity, "few"),
 )
-PRESETS = {"light": LIGHT, "standard": STANDARD, "examples": EXAMPLES, "full": FULL}
-_BY_NAME = {quantity.name: quantity for quantity in FULL}
+_OF_HISTOGRAM = {"counts": ("layer", "bin"), "limit": _BY_LAYER}
+HISTOGRAMS = (
+    Quantity("gradient_histogram", lambda p: histogram(p.mean), axes=_OF_HISTOGRAM),
+    Quantity(
+        "parameter_histogram",
+        lambda view: None if view.params is None else histogram(view.params),
+        "view",
+        axes=_OF_HISTOGRAM,
+    ),
+)
+PRESETS = {
+    "light": LIGHT,
+    "standard": STANDARD,
+    "examples": EXAMPLES,
+    "full": FULL,
+    "histograms": HISTOGRAMS,
+}
+_BY_NAME = {quantity.name: quantity for quantity in (*FULL, *HISTOGRAMS)}

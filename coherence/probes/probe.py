@@ -49,8 +49,8 @@ class Probe:
             example into the sample. Programs are compiled for each loss anew: make the function
             once, not once a seed.
         examples: the sample: a pytree of arrays with a shared leading axis.
-        quantities: names of presets ("light", "standard", "examples", "full") and of quantities
-            ("evidence"), `Quantity`s and functions of a `View`; one, or a sequence of them mixed.
+        quantities: names of presets ("light", "standard", "examples", "full", "histograms") and of
+            quantities ("evidence"), `Quantity`s and functions of a `View`; one, or several mixed.
         name: what the readings' names start with: NAME/QUANTITY.
         only: a function from a leaf's key path to whether its gradients count (`None`: all), as for
             `per_example_value_and_grad`.

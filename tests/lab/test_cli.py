@@ -5,7 +5,10 @@ import csv
 import dataclasses
 import io
 import itertools
+import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,7 +44,10 @@ def test_list_names_every_experiment_with_what_was_found(capsys):
     said = capsys.readouterr().out
     for path in (ROOT / "experiments").glob("*.py"):
         assert f"{path.stem}\n    {collect(load(path)).summary}" in said
-    assert "\n    presets: smoke, cpu, paper\n    cpu: exact checks: 5 reproduced\n" in said
+    assert re.search(r"\n    presets: smoke( \(\d+ s\))?, cpu( \(\d+ s\))?, paper\n", said)
+    assert "\n    cpu: exact checks: 5 reproduced\n" in said
+    assert "presets: smoke (10 s), cpu (44 min)" in said  # winsorization
+    assert "\ntimes as measured on 2 CPUs, Linux x86_64\n" in said
 
 
 @pytest.mark.parametrize("preset", ["smoke", "paper"])
@@ -143,6 +149,18 @@ def test_another_run_in_the_folder_is_never_touched(capsys, here):
         (["export", "nowhere"], "--tensorboard"),
         (["data", "fetch", "nothing"], "nothing"),
         (["list", "extra"], "unrecognized arguments: extra"),
+        (["lst"], "no command 'lst'. Did you mean list? `coherence --help` lists them."),
+        (["run", "Winsorisation"], "width, winsorization. Did you mean winsorization?"),
+        (["status", "toi"], "Did you mean toy?"),
+        (["run", "toy", "--preset", "papr"], "smoke, cpu, paper. Did you mean paper?"),
+        (["figures", "widht"], "Did you mean width?"),
+        (["data", "fetch", "mnst"], "Did you mean mnist?"),
+        (["show", "expriments"], f"Did you mean .{os.sep}experiments?"),
+        (["show", "experiments/clams/toy"], f"Did you mean experiments{os.sep}claims?"),
+        (
+            ["run", "width", "--preset", "smoke", "--aggregator", "winsorise(2)"],
+            "Did you mean winsorize?",
+        ),
     ],
 )
 def test_mistakes_name_the_way_out(capsys, here, arguments, message):
@@ -409,24 +427,6 @@ def test_a_file_that_is_no_experiment_is_named(tmp_path):
         findings.experiments(tmp_path)
 
 
-def test_what_to_expect_is_in_proportion_to_the_measured_preset(tmp_path, monkeypatch):
-    experiment = collect(load(ROOT / "experiments" / "winsorization.py"))
-    smoke = experiment.presets["smoke"]
-    (tmp_path / "experiments").mkdir()
-    monkeypatch.setattr(gallery, "checkout", lambda: tmp_path)
-    assert running.expected_seconds(experiment, "smoke", smoke) is None
-    (tmp_path / "experiments" / "seconds.json").write_text('{"winsorization": {"smoke": 20}}')
-    assert running.expected_seconds(experiment, "smoke", smoke) == 20
-    more = dataclasses.replace(smoke, seeds=3 * smoke.seeds)
-    assert running.expected_seconds(experiment, "smoke", more) == 60
-    assert running.expected_seconds(experiment, "cpu", experiment.presets["cpu"]) is None
-    assert [running.duration(seconds) for seconds in (44, 150, 7000)] == [
-        "45 s",
-        "3 min",
-        "117 min",
-    ]
-
-
 @pytest.mark.parametrize(
     ("words", "name"),
     [
@@ -453,3 +453,98 @@ def test_a_full_disk_leaves_what_was_there_and_names_the_file(
     assert f"cannot write {target} (No space left on device)" in fails(capsys, *words)
     assert [path.name for path in target.parent.iterdir()] == [name]
     assert target.read_text() == "before"
+
+
+def prints_json(capsys, *words):
+    cli.main([*words, "--json"])
+    return json.loads(capsys.readouterr().out, parse_constant=pytest.fail)  # no NaN in it
+
+
+def test_json_for_scripts(capsys, here):
+    listed = {row["name"]: row for row in prints_json(capsys, "list")}
+    assert listed["toy"]["summary"] == collect(load(ROOT / "experiments" / "toy.py")).summary
+    smoke, cpu, *_ = listed["winsorization"]["presets"]
+    assert (smoke["name"], cpu["name"]) == ("smoke", "cpu")
+    assert smoke["seconds"] > 0
+    assert smoke["machine"] == "2 CPUs, Linux x86_64"
+    assert "reproduced" in cpu["verdicts"]
+    status = prints_json(capsys, "status", "toy")
+    assert status["counts"]["waiting"] == len(status["runs"]) > 0
+    assert {"arm", "seed", "state", "path", "step", "steps", "error"} < set(status["runs"][0])
+    recorded.run(here / "a" / "seed=0", 0)
+    recorded.run(here / "b" / "seed=0", 0, noise=0.0, diverges_at=60)
+    [shown] = prints_json(capsys, "show", str(here / "b"))["runs"]
+    assert (shown["seed"], shown["done"], shown["diverged"]) == (0, True, 60)
+    assert shown["settings"]["noise"]["fraction"] == 0.0
+    assert shown["last"]["train_loss"] == {"step": 280, "value": None}  # nan is null
+    compared = prints_json(capsys, "compare", str(here / "a"), str(here / "b"))
+    assert compared["settings"] == [{"setting": "noise.fraction", "a": "0.5", "b": "0.0"}]
+    [row] = [row for row in compared["rows"] if row["quantity"] == "test/m_coherence"]
+    assert row["b"] is None
+    assert row["a"] == pytest.approx(0.98, abs=0.01)
+    assert prints_json(capsys, "claims")["verdicts"]
+
+
+def test_the_script_of_a_shell_asks_for_names(capsys):
+    cli.main(["completion", "bash"])
+    script = capsys.readouterr().out
+    for function in ("experiments", "figures", "presets", "runs"):
+        assert f"_COMPGEN=_coherence_{function}" in script
+    cli.main(["complete", "experiments"])
+    assert "winsorization" in capsys.readouterr().out.split()
+    cli.main(["complete", "presets", "--", "run", "real_vs_random", "--preset"])
+    assert capsys.readouterr().out.split()[:2] == ["demo", "smoke"]
+    cli.main(["complete", "presets", "--", "run", "--preset"])  # of what, is not known yet
+    assert capsys.readouterr().out.split() == []
+
+
+def completed(here, *words):
+    """What bash offers for the last of some words."""
+    (here / "bin").mkdir(exist_ok=True)
+    command = here / "bin" / "coherence"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m coherence.lab "$@"\n')
+    command.chmod(0o755)
+    line = " ".join(f"'{word}'" for word in ("coherence", *words))
+    code = f"""
+source <(coherence completion bash)
+COMP_WORDS=({line}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+_shtab_coherence; printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+    path = f"{here / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["bash", "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout.split()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_completes_experiments_presets_and_runs(here):
+    (here / "runs" / "toy").mkdir(parents=True)
+    assert completed(here, "run", "wins") == ["winsorization"]
+    assert completed(here, "run", "real_vs_random", "--preset", "c") == ["cpu", "cnn"]
+    assert completed(here, "show", "to") == [f"{here}/runs/toy"]
+
+
+def test_exit_statuses_are_those_of_the_page(capsys, here, monkeypatch):
+    page = (ROOT / "docs" / "looking.md").read_text()
+    statuses = {int(status) for status in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
+    assert statuses == {0, 1, 2, 130, 141, 143}
+    cli.main(["complete", "experiments"])  # returns, which is 0
+    fails(capsys, "show", "nowhere")  # 2
+    for error, status in ((KeyboardInterrupt, 130), (BrokenPipeError, 141)):
+
+        def act(parsed, error=error):
+            raise error
+
+        monkeypatch.setattr(cli, "_list", act)
+        before = signal.getsignal(signal.SIGINT)
+        monkeypatch.setattr(os, "dup2", lambda *_: None)
+        monkeypatch.setattr(sys.stdout, "fileno", lambda: 1, raising=False)
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["list"])
+        signal.signal(signal.SIGINT, before)
+        assert stop.value.code == status
+    monkeypatch.setattr(cli, "_list", lambda parsed: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # a traceback, with which Python ends with 1
+        cli.main(["list"])

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from coherence.lab.runs.locks import Lock
+from coherence.lab.suggestions import suggestion
 
 MAX_BYTES = 64 * 2**20
 """Of a file, downloaded or unpacked: the largest, MNIST's training images, unpacks to 47 MB."""
@@ -29,7 +30,7 @@ def fetch(name: str) -> list[Path]:
     if name not in FETCHABLE:
         raise ValueError(
             f"fetch(name): {', '.join(FETCHABLE)} can be fetched, not {name!r}. "
-            "The other data sets need no download."
+            f"The other data sets need no download.{suggestion(name, FETCHABLE)}"
         )
     return importlib.import_module(FETCHABLE[name]).fetch()
 

@@ -5,3 +5,4 @@ from .grouping import Arm as Arm
 from .grouping import arms as arms
 from .html import write as write
 from .showing import describe as describe
+from .showing import describe_json as describe_json

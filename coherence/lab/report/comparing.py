@@ -14,7 +14,7 @@ from coherence.lab.claims import interval
 from .examples import part_names
 from .grouping import ABSENT, Arm, arms, differences, flat
 from .records import diverged, parts, series
-from .tables import Format, blocks, cell, check_format
+from .tables import Format, blocks, cell, check_format, json_text
 
 BEST: dict[str, Callable] = {"loss": min, "error": min, "accuracy": max}
 """By the end of a quantity's name, its best value; other quantities have no best value."""
@@ -71,6 +71,13 @@ class Comparison:
         """
         check_format("text", format)
         return "\n\n".join(self._blocks(format, width or shutil.get_terminal_size().columns))
+
+    def json(self) -> str:
+        """Names, settings that differ, and `rows()`, for programs; nan is null."""
+        settings = [dict(zip(("setting", "a", "b"), row)) for row in self.settings]
+        rows = [dict(zip(COLUMNS, row)) for row in self.rows()]
+        sides = dict(zip("ab", self.names))
+        return json_text({**sides, "settings": settings, "rows": rows})
 
     def _blocks(self, format: Format, width: int) -> Iterator[str]:
         sides = zip("AB", self.names, (self.a, self.b))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from coherence.lab import runs
+from coherence.lab.suggestions import suggestion
 
 from .records import diverged, kinds, last
 
@@ -89,9 +90,20 @@ def find(
         if not inside and not failed:
             raise FileNotFoundError(
                 f"{path} holds no run. Runs go to {runs.root()}/EXPERIMENT/PRESET/ARM/seed=K."
+                f"{_suggested_folder(path)}"
             )
         members |= {run.path.resolve() if several else run.path: run for run in inside}
     return chosen(list(members.values()), where)
+
+
+def _suggested_folder(path: Path) -> str:
+    """` Did you mean runs/toy/cpu?` where a part of a path is mistyped and a folder is close."""
+    while not path.parent.is_dir() and path.parent != path:
+        path = path.parent
+    if path.exists():
+        return ""
+    beside = [other.name for other in path.parent.iterdir() if other.is_dir()]
+    return suggestion(path.name, beside, f"{path.parent}{os.sep}")
 
 
 def chosen(members: list[runs.Run], where: Sequence[str]) -> list[runs.Run]:
@@ -102,6 +114,7 @@ def chosen(members: list[runs.Run], where: Sequence[str]) -> list[runs.Run]:
     Raises:
         ValueError: a condition is none, no run has such a setting, or none that value.
     """
+    every = members
     for condition in where:
         name, equals, value = condition.partition("=")
         if not name or not equals:
@@ -116,6 +129,7 @@ def chosen(members: list[runs.Run], where: Sequence[str]) -> list[runs.Run]:
                     f"no run has this value; there is {', '.join(have[:20])}."
                     if have
                     else f"no run has a setting {name}. `coherence show` lists what differs."
+                    + suggestion(name, {key for run in every for key in flat(run.config)})
                 )
             )
     return members

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 PREFERRED = (
     *("train_loss", "train_accuracy", "test_accuracy", "m_coherence", "alpha", "loss"),
     *("test_loss", "pristine_accuracy", "corrupt_accuracy", "gradient_norm"),
+    *("update_size", "distance_from_start"),
 )
 """Quantities that a reader looks for first, in this order."""
 Axes = Mapping[str, Sequence[str]]

@@ -15,7 +15,7 @@ from coherence.lab.runs.files import to_json
 from . import examples
 from .grouping import ABSENT, device, differences, duration, find, flat, setting_text, state
 from .records import PREFERRED, axis, diverged, last, parts, quantities, series, split
-from .tables import Format, blocks, check_format, number
+from .tables import Format, blocks, check_format, json_text, number
 
 ROWS = 8
 """Steps in a table: enough to see how it went, few enough to read."""
@@ -71,6 +71,44 @@ def _read(runs: list[Run], failed: list[Exception]) -> list[tuple[Run, list[dict
         except (OSError, ValueError) as error:
             failed.append(error)
     return read
+
+
+def describe_json(path: str | Path, where: Sequence[str] = ()) -> str:
+    """What `coherence show --json` prints: each run with its settings and last numbers.
+
+    nan and infinity are null; a quantity that was not measured is absent. Runs that cannot be read
+    are under `failed`.
+
+    Raises:
+        FileNotFoundError: the folder holds no run.
+        ValueError: a condition is none, or holds for no run.
+    """
+    failed: list[Exception] = []
+    read = _read(find([path], failed, where), failed)
+    return json_text(
+        {
+            "runs": [_facts(run, records) for run, records in read],
+            "failed": [str(error) for error in failed],
+        }
+    )
+
+
+def _facts(run: Run, records: list[dict]) -> dict[str, Any]:
+    names = dict.fromkeys(name for record in records for name in record if name != "step")
+    ends = {name: last(records, name) for name in names}
+    return {
+        "path": str(run.path),
+        "seed": run.seed,
+        "done": run.done,
+        "diverged": diverged(records),
+        "settings": run.config,
+        "summary": run.summary,
+        "device": device(run),
+        "created": run.manifest.get("created"),
+        "finished": run.finished_at,
+        "records": len(records),
+        "last": {name: {"step": end[0], "value": end[1]} for name, end in ends.items() if end},
+    }
 
 
 class _Page:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -113,6 +114,19 @@ def wrapped(
         )
         for piece in pieces
     ]
+
+
+def json_text(value: Any) -> str:
+    """Plain values as strict JSON: nan and infinity, which it does not have, are null."""
+    return json.dumps(_strict(value), indent=1, ensure_ascii=False)
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _strict(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def verdict_table(judgements: Sequence[Judgement], format: Format = "text") -> str:

@@ -1,9 +1,12 @@
-from .arguments import DEFAULT_PRESET as DEFAULT_PRESET
 from .arguments import qualified as qualified
 from .command import COMMIT_LIMIT as COMMIT_LIMIT
-from .command import duration as duration
-from .command import expected_seconds as expected_seconds
 from .command import main as main
 from .command import show_status as show_status
+from .estimates import Estimate as Estimate
+from .estimates import expected as expected
+from .estimates import store as store
+from .estimates import stored as stored
+from .flags import DEFAULT_PRESET as DEFAULT_PRESET
+from .flags import add_flags as add_flags
 from .shares import Share as Share
 from .shares import share_of as share_of

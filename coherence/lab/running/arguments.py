@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 from coherence.lab import runs
 from coherence.lab.experiment import Experiment
 from coherence.lab.settings import Setting, apply_flags, explain, variant
+from coherence.lab.suggestions import suggestion
 
+from .flags import DEFAULT_PRESET, add_flags
 from .shares import Share, read_share
 from .submission import Submission, read_submission
-
-DEFAULT_PRESET = "cpu"
 
 
 class Asked(NamedTuple):
@@ -44,19 +44,12 @@ def read(experiment: Experiment, arguments: Sequence[str]) -> Asked:
     parser = argparse.ArgumentParser(
         f"coherence run {experiment.name}", add_help=False, allow_abbrev=False
     )
-    parser.add_argument("--preset", default=DEFAULT_PRESET)
-    parser.add_argument("--record", action="store_true")
-    parser.add_argument("--share", metavar="K/N")
-    parser.add_argument("--workers", metavar="N", default="1")
-    parser.add_argument("--devices", metavar="N", default="1")
-    parser.add_argument("--submit", metavar="WHERE")
-    parser.add_argument("--shares", metavar="N")
-    parser.add_argument("--option", metavar="NAME=VALUE", action="append", default=[])
+    add_flags(parser)
     own, words = parser.parse_known_args(arguments)
     if own.preset not in experiment.presets:
         raise ValueError(
             f"{experiment.name} has no preset {own.preset!r}: "
-            f"there is {', '.join(experiment.presets)}."
+            f"there is {', '.join(experiment.presets)}.{suggestion(own.preset, experiment.presets)}"
         )
     share = None if own.share is None else read_share(own.share, os.environ)
     if share is not None and own.record:

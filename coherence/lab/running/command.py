@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import sys
 from collections.abc import Sequence
@@ -20,8 +18,18 @@ from coherence.lab.settings import check
 from coherence.lab.training import compilation_cache
 
 from .arguments import DEFAULT_PRESET, read
+from .estimates import (
+    RECORDED,
+    Estimate,
+    expected,
+    from_folders,
+    processor_seconds,
+    store,
+    stored,
+    this_machine,
+)
 from .shares import Share, share_of
-from .status import states, summary
+from .status import as_json, states, summary
 from .submission import submit
 
 SMOKE = "smoke"  # shows that everything works: compiled and drawn quickly
@@ -59,12 +67,9 @@ def main(experiment: Experiment, arguments: Sequence[str]) -> None:
         return None
     if asked.share is not None:
         return train_share(experiment, settings, folder, asked.share, asked.devices)
-    if seconds := expected_seconds(experiment, preset, settings):
-        print(
-            f"expect about {duration(seconds)} of processor time, less what is done already; "
-            "two cores share it",
-            flush=True,
-        )
+    if estimate := expected(home, experiment, preset, settings):
+        print(f"expect {estimate}, less what is done already", flush=True)
+    begun, started = any(folder.glob("*/seed=*")), processor_seconds()
     if asked.workers > 1:
         from .team import train_by_workers
 
@@ -77,6 +82,8 @@ def main(experiment: Experiment, arguments: Sequence[str]) -> None:
     if asked.record:
         name = gallery.name(experiment.name, preset, DEFAULT_PRESET)
         _commit(folder / "recorded.npz", gallery.recording(home, name))
+        if settings == experiment.presets[preset]:
+            _keep_time(home, experiment, preset, folder, None if begun else started)
     png, *others = gallery.draw(
         home, experiment.name, folder / "recorded.npz", folder, quick=preset == SMOKE
     )
@@ -85,14 +92,20 @@ def main(experiment: Experiment, arguments: Sequence[str]) -> None:
 
 
 def show_status(experiment: Experiment, arguments: Sequence[str]) -> None:
-    """Print how far the runs of an experiment have come; arguments are those of `main`.
+    """Print how far the runs of an experiment have come, as text or with `--json`.
+
+    The other arguments are those of `main`.
 
     Raises:
         ValueError: an unknown preset, settings of which there are no runs.
     """
-    asked = read(experiment, arguments)
+    words = [word for word in arguments if word != "--json"]
+    asked = read(experiment, words)
     grid = Grid(experiment.grid(asked.settings), asked.settings.seeds, asked.folder)
-    print(f"{experiment.name} -> {asked.folder}\n{summary(grid, states(grid))}")
+    if len(words) < len(arguments):
+        print(as_json(experiment.name, grid, states(grid)))
+    else:
+        print(f"{experiment.name} -> {asked.folder}\n{summary(grid, states(grid))}")
 
 
 def train_share(
@@ -117,30 +130,18 @@ def train_share(
     )
 
 
-def expected_seconds(experiment: Experiment, preset: str, settings: Any) -> float | None:
-    """Processor time of an experiment as measured for its preset, in proportion to steps and seeds.
-
-    The measurements are in `experiments/seconds.json`, on one machine: those of `cpu` from
-    recordings, the others by `benchmarks/startup.py --record`, from nothing; `None` where there
-    is none.
-    """
-    file = gallery.checkout() / "experiments" / "seconds.json"
-    measured = json.loads(file.read_text()) if file.is_file() else {}
-    seconds = measured.get(experiment.name, {}).get(preset)
-    if seconds is None:
-        return None
-    work = lambda s: s.seeds * sum(getattr(arm, "steps", 1) for arm in experiment.arms(s).values())
-    return seconds * work(settings) / work(experiment.presets[preset])
-
-
-def duration(seconds: float) -> str:
-    """
-    >>> duration(44), duration(150), duration(7000)
-    ('45 s', '3 min', '117 min')
-    """
-    if seconds < 100:
-        return f"{5 * math.ceil(seconds / 5)} s"
-    return f"{math.ceil(seconds / 60)} min"
+def _keep_time(
+    home: Path, experiment: Experiment, preset: str, folder: Path, started: float | None
+) -> None:
+    """Store what a preset took, where this process trained all of it, or nothing is stored yet."""
+    if started is not None:
+        seconds = round(processor_seconds() - started)
+        store(home, experiment.name, preset, Estimate(seconds, RECORDED, this_machine()))
+    elif preset not in stored(home).get(experiment.name, {}):
+        settings = experiment.presets[preset]
+        estimate = from_folders(Grid(experiment.grid(settings), settings.seeds, folder))
+        if estimate is not None:
+            store(home, experiment.name, preset, estimate)
 
 
 def _commit(recorded: Path, target: Path) -> None:

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from coherence.lab.grid import Grid, run_steps
-from coherence.lab.report.tables import aligned
+from coherence.lab.report.tables import aligned, json_text
 from coherence.lab.runs.locks import STALE, Writer, writer_of
 
 STATES = ("done", "running", "failed", "stopped", "waiting")
@@ -78,6 +78,26 @@ def summary(grid: Grid, every: list[State]) -> str:
         if listed[MOST_ROWS:]:
             paragraphs.append(f"and {len(listed) - MOST_ROWS:,} more")
     return "\n\n".join(paragraphs)
+
+
+def as_json(name: str, grid: Grid, every: list[State]) -> str:
+    """The counts and each run, to be read by programs."""
+    counts = Counter(state.state for state in every)
+    rows = []
+    for state in every:
+        row = {"arm": state.arm, "seed": state.seed, "state": state.state}
+        row |= {"path": str(grid.place(state.arm, state.seed)), "step": state.step}
+        row |= {"steps": run_steps(grid.arms[state.arm]), "error": state.error or None}
+        row["writer"] = state.writer and vars(state.writer)
+        rows.append(row)
+    return json_text(
+        {
+            "experiment": name,
+            "folder": str(grid.folder),
+            "counts": {state: counts[state] for state in STATES},
+            "runs": rows,
+        }
+    )
 
 
 def _running(state: State, steps: int) -> tuple[str, ...]:

@@ -72,6 +72,12 @@ class Writer:
         patience = STALE if self.pid else BEAT  # an empty file takes a moment to be filled
         return True if abs(time.time() - self.seen) <= patience else None
 
+    def memory(self) -> int | None:
+        """Bytes that the process holds; `None` of one on another machine, or where none is told."""
+        if not self.space or self.space != _space():
+            return None
+        return resident_bytes(self.pid)
+
     def __str__(self) -> str:
         return f"process {self.pid or 'unknown'} on {self.host} since {self.since}"
 
@@ -348,6 +354,15 @@ def _started(pid: int) -> str | None:
     words = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
     state, _, start = subprocess.run(words, capture_output=True, text=True).stdout.partition(" ")
     return None if not state or state.startswith("Z") else start.strip()
+
+
+def resident_bytes(pid: int | str = "self") -> int | None:
+    """The memory of a process of this machine, as Linux tells it; `None` elsewhere or if gone."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 # Signs of life

@@ -10,7 +10,7 @@ from typing import Any
 from coherence.probes.schedules import AtLoss, Epochs, Every, LogSpaced
 
 SETS = ("train", "test", "pristine", "corrupt")
-QUANTITIES = ("light", "standard", "examples", "full")
+QUANTITIES = ("light", "standard", "examples", "full", "histograms")
 GROUPS = ("none", "corrupt", "class")
 
 
@@ -23,8 +23,9 @@ class Probing:
     m: int = 500
     """How many of them."""
     quantities: str | tuple[Any, ...] = "standard"
-    """light, standard, examples (who drives the step) or full; or several: names of these and of
-    quantities, and functions of what a probe sees (a `coherence.probes.View`), recorded by name."""
+    """light, standard, examples (who drives the step), full, or histograms (of gradients and
+    parameters by layer); or several: names of these and of quantities, and functions of what a
+    probe sees (a `coherence.probes.View`), recorded by name."""
     groups: str = "corrupt"
     """What they are told apart by: none, corrupt (pristine first), class."""
     when: LogSpaced | Every | Epochs | AtLoss = LogSpaced()

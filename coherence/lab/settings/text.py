@@ -8,6 +8,8 @@ import sys
 import types
 from typing import Any
 
+from coherence.lab.suggestions import suggestion
+
 from .rooms import everything
 from .values import Setting, choices, converted, field_types
 
@@ -52,7 +54,8 @@ def _setting(node, kinds, known):
     if function is not None and name.lower() not in by_name:
         return function
     if name.lower() not in by_name:
-        raise ValueError(f"{name!r} is none of {_listing(kinds)}.")
+        close = suggestion(name, [kind.__name__ for kind in kinds])
+        raise ValueError(f"{name!r} is none of {_listing(kinds)}.{close}")
     kind = by_name[name.lower()]
     held = field_types(kind)
     in_any_field = tuple(choice for field in held.values() for choice in choices(field))

@@ -1,0 +1,26 @@
+"""The flags of `coherence run` that are no settings; light, for completion and help."""
+
+from __future__ import annotations
+
+import argparse
+
+DEFAULT_PRESET = "cpu"
+
+
+def add_flags(parser: argparse.ArgumentParser) -> argparse.Action:
+    """Add them to a parser; returns that of the preset."""
+    preset = parser.add_argument(
+        "--preset", default=DEFAULT_PRESET, help=f"sizes that belong together ({DEFAULT_PRESET})"
+    )
+    parser.add_argument("--record", action="store_true", help="keep the arrays of the figure")
+    parser.add_argument("--share", metavar="K/N", help="train one of N shares of the runs")
+    parser.add_argument("--workers", metavar="N", default="1", help="processes that train")
+    parser.add_argument(
+        "--devices", metavar="N", default="1", help="GPUs among which a batch is divided, or all"
+    )
+    parser.add_argument("--submit", metavar="WHERE", help="slurm or local")
+    parser.add_argument("--shares", metavar="N", help="how many jobs are submitted")
+    parser.add_argument(
+        "--option", metavar="NAME=VALUE", action="append", default=[], help="any of sbatch's"
+    )
+    return preset
