@@ -6,6 +6,7 @@ from . import probes as probes
 from .checks import check_loss as check_loss
 from .gradients import mean as mean
 from .gradients import per_example_value_and_grad as per_example_value_and_grad
+from .lab.report import style as style
 from .metrics import alpha as alpha
 from .metrics import m_coherence as m_coherence
 from .metrics import measure as measure

@@ -6,8 +6,7 @@
 # are memorized one by one?
 #
 # What you need for any model of yours: a function of the parameters and ONE example that returns
-# its loss. The rest is one call. (A `py:percent` script: run it as it is, or open it as a notebook
-# in Jupyter with jupytext, in VS Code, or in PyCharm.)
+# its loss. The rest is one call.
 
 # %%
 import jax
@@ -101,15 +100,15 @@ print(
 # are pairwise orthogonal, m when they are all equal, near 0 at a stationary point of the group's
 # loss.
 #
-# Three traps, and how the cell below steps around them:
+# Three traps, and how the cell below avoids them:
 #
-# 1. **m.** m-coherence has the floor 1 (sampling noise), and once well above 1 it grows with m.
-# Compare equal m only: the fixed sample has    as many pristine as corrupt examples, and as many
-# again in each group of the *null model*, where group membership is drawn by lot. 2. **Ratios.**
-# The measurement jumps from step to step, and a mean of ratios is biased. So the two sums that it
-# is made of, `moments`, are    added up over a few consecutive steps and divided last. The sums add
-# over layers, too: the network's need no second measurement. 3. **One run is one draw.** Everything
-# is repeated over seeds, and drawn with 95 % intervals.
+# 1. **m.** m-coherence has the floor 1 (sampling noise), and once it is well above 1 it grows with
+#    m. Compare equal m only. The fixed sample has as many pristine as corrupt examples, and as many
+#    again in each group of the *null model*, where groups are drawn by lot.
+# 2. **Ratios.** The measurement jumps from step to step, and a mean of ratios is biased. So the two
+#    sums that it is made of, `moments`, are added up over a few consecutive steps and divided last.
+#    The sums add over layers, too: the network needs no second measurement.
+# 3. **One run is one draw.** Everything is repeated over seeds, and drawn with 95 % intervals.
 
 # %%
 GROUP = 250  # examples in each group
@@ -276,15 +275,17 @@ for t in (0, 10, 80, 300, 700, 1490):
 
 # %% [markdown]
 # - *Pristine* examples help each other more from the first step on: they share what makes a three a
-# three. They are fitted first. - *Corrupt* gradients are not orthogonal either. Their coherence
-# rises long before they are fitted, while their mean gradient points   *against* that of the
-# pristine ones (the cosine). One reading, not a measurement: what they share is an objection to
-# confident answers.   The test accuracy falls while they are fitted. Coherence says that examples
-# want the same step, not what for. - *Groups by lot* mix the two kinds, which pull against each
-# other: less coherent than either. Their ratio shows what chance alone does to   such a comparison:
-# an effect inside that interval is none. - *Late*, when everything is fitted, gradients vanish and
-# coherence falls: the numbers describe a few hard examples. Below 1 would be no   error: near a
-# minimum gradients cancel.
+#   three. They are fitted first.
+# - *Corrupt* gradients are not orthogonal either. Their coherence rises long before they are
+#   fitted, while their mean gradient points *against* that of the pristine ones (the cosine). One
+#   reading, not a measurement: what they share is an objection to confident answers. The test
+#   accuracy falls while they are fitted. Coherence says that examples want the same step, not what
+#   for.
+# - *Groups by lot* mix the two kinds, which pull against each other: they are less coherent than
+#   either. Their ratio shows what chance alone does to such a comparison. An effect inside that
+#   interval is none.
+# - *Late*, when everything is fitted, gradients vanish and coherence falls: the numbers describe a
+#   few hard examples. A value below 1 is no error: near a minimum gradients cancel.
 #
 # Scale: 1,400 images of 8 x 8 pixels, a small MLP, SGD with momentum. What holds for your network,
 # your network has to say.

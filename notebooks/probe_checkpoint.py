@@ -193,10 +193,10 @@ for t in SAVED:
 # What these numbers say, of the checkpoints of this one run:
 #
 # - In both layers the pristine examples agree more than the corrupt ones at every checkpoint: the
-# intervals do not overlap. Those of the   corrupt reach 0 before training and no longer afterwards.
+#   intervals do not overlap. Those of the corrupt reach 0 before training and no longer afterwards.
 # - Before training an average pristine example brings more to the step than an average corrupt one.
-# At the later checkpoints the intervals   of the two overlap: these 300 examples do not tell them
-# apart. Those that the step is made against are nearly all corrupt, each time.
+#   At the later checkpoints the intervals of the two overlap: these 300 examples do not tell them
+#   apart. Those that the step is made against are nearly all corrupt, each time.
 #
 # For another seed's checkpoints call `probe` with their parameters: nothing is compiled again.
 # Checkpoints of other programs need one thing more: a function that reads them into the tree that

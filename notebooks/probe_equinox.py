@@ -212,9 +212,9 @@ for i, level in enumerate(depth):
 # What these numbers say, of four seeds of this small net on digits of 8 x 8 pixels:
 #
 # - At the start the interval of alpha between the two kinds includes 0. As the loss comes down,
-# each agrees more with its own, and they   pull against each other: from 90 % on it is negative,
-# most where 80 % and 70 % of the loss are left. - Past that, everything comes down again, within
-# and between. Whether that is because of what has been learned or because gradients of   fitted
-# examples vanish, these curves alone do not say. - Pristine examples agree more than corrupt ones
-# at every level (the ratio, paired by seed). From 90 % on the   corrupt ones are far from
-# orthogonal, too.
+#   each agrees more with its own, and they pull against each other: from 90 % on it is negative,
+#   most where 80 % and 70 % of the loss are left.
+# - Past that, everything comes down again, within and between. Whether that is because of what has
+#   been learned or because gradients of fitted examples vanish, these curves alone do not say.
+# - Pristine examples agree more than corrupt ones at every level (the ratio, paired by seed). From
+#   90 % on the corrupt ones are far from orthogonal, too.

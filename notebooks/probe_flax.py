@@ -211,9 +211,9 @@ for name, runs in (("NNX", nnx_runs), ("Linen", linen_runs)):
 # What these numbers say, of four seeds of this small net on digits of 8 x 8 pixels:
 #
 # - At the start an average example helps more others through the hidden layer than through the
-# head, in both loops: the ratio's interval is   below 1. At the end it includes 1. - Everything
-# falls towards 1 as the sample is fitted, and swings from step to step: late, one reading says
-# little about its neighbours.
+#   head, in both loops: the ratio's interval is below 1. At the end it includes 1.
+# - Everything falls towards 1 as the sample is fitted, and swings from step to step: late, one
+#   reading says little about its neighbours.
 #
 # **Running statistics** of a batch norm, and whatever else changes in training without being a
 # parameter: the loss must not keep the value that it had when the loss was written. Hand it to the

@@ -242,11 +242,12 @@ for i, (a, b) in enumerate(pairwise(EDGES)):
 # What these numbers say, of four seeds of this small net with momentum, on digits of 8 x 8 pixels:
 #
 # - Early, at steps 3 and 10, the pristine half of the sample makes more than half of the step;
-# late, at 226 and 400, the corrupt half does.   In between the spread over seeds is as large as the
-# effect. A share is a ratio of sums over one step: it tells of that step. - A pristine example
-# helps about twice as many of its kind as a corrupt one does of its own, once training has begun. -
-# What the batches say, at no further pass, overlaps with what the sample says in every window, in
-# the last one only just. They need not   agree closely: batches hold 55 % pristine examples, the
-# sample half, and few readings of the sample fall into a window. The batches are   free and noisy;
-# the sample is the same at every step, knows its groups, and costs what `cost` printed, each time
-# that it is due.
+#   late, at 226 and 400, the corrupt half does. In between the spread over seeds is as large as the
+#   effect. A share is a ratio of sums over one step: it tells of that step.
+# - A pristine example helps about twice as many of its kind as a corrupt one does of its own, once
+#   training has begun.
+# - What the batches say, at no further pass, overlaps with what the sample says in every window, in
+#   the last one only just. They need not agree closely: batches hold 55 % pristine examples, the
+#   sample half, and few readings of the sample fall into a window. The batches are free and noisy;
+#   the sample is the same at every step, knows its groups, and costs what `cost` printed, each time
+#   that it is due.

@@ -54,7 +54,7 @@ def test_python_blocks_run_in_order_without_a_warning(page, monkeypatch, tmp_pat
 
 @pytest.mark.parametrize(
     ("page", "step"),
-    [("README.md", "...  # your step"), ("docs/measuring.md", "updates, state = tx.update(")],
+    [("docs/measuring.md", "updates, state = tx.update(")],
 )
 def test_loops_take_as_many_steps_as_they_announce(page, step):
     (loop,) = (text for _, text in blocks(ROOT / page, "python") if "probe.due(" in text)
@@ -169,7 +169,7 @@ def test_the_design_lists_what_a_run_folder_holds():
 def test_pages_stay_short(page):
     prose = re.sub(r"^```mermaid\n.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     lines = prose.splitlines()
-    assert len(lines) <= 160
+    assert len(lines) <= (110 if page.name == "README.md" else 160)
     assert max(len(line) for line in lines if not line.startswith(("|", "![", "$$"))) <= 140
 
 

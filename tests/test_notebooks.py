@@ -4,6 +4,8 @@ Each runs from top to bottom, and no warning goes unseen.
 """
 
 import ast
+import hashlib
+import json
 import os
 import re
 import subprocess
@@ -71,3 +73,19 @@ def test_every_axis_is_labelled(notebook):
     text = notebook.read_text()
     assert "xlabel=" in text
     assert "ylabel=" in text
+
+
+@notebook
+def test_the_notebook_with_outputs_is_made_from_this_script(notebook):
+    made = json.loads(notebook.with_suffix(".ipynb").read_text())
+    digest = hashlib.sha256(notebook.read_bytes()).hexdigest()
+    stale = "stale: python docs/site/make_notebooks.py"
+    assert made["metadata"]["coherence"] == {"source": notebook.name, "sha256": digest}, stale
+    code = [cell for cell in made["cells"] if cell["cell_type"] == "code"]
+    assert "%pip install" in "".join(code[0]["source"])
+    assert any("image/png" in out.get("data", {}) for cell in code for out in cell["outputs"])
+    for output in (output for cell in code for output in cell["outputs"]):
+        assert output.get("name", "stdout") == "stdout"
+        assert output["output_type"] != "error"
+        assert len("".join(output.get("text", ""))) <= 4000
+    assert notebook.with_suffix(".ipynb").stat().st_size <= 400_000

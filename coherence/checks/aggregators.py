@@ -51,7 +51,7 @@ def check_aggregator(
     Args:
         tx: the method, such as `winsorize(2)`; or a `chain`.
         promises: functions `(aggregate, gradients) -> violation`, from `coherence.checks.promises`
-        or your own.
+            or your own.
         twin: the definition again, as slow and plain as possible: from a tree of float64 numpy
             arrays [m, ...] to one gradient. Wrap one that looks at each leaf alone in `leafwise`.
         steps: how often the same gradients are fed before the update counts.

@@ -4,6 +4,8 @@ import dataclasses
 import math
 from typing import NamedTuple
 
+from coherence import display
+
 
 @dataclasses.dataclass(frozen=True)
 class LeafCheck:
@@ -13,6 +15,10 @@ class LeafCheck:
     factors or rows for this batch. `difference` is the largest one from a loop of `jax.grad`, of
     rows, their norms and their sum, relative to the leaf's largest entry (or to a hundredth of the
     largest of any leaf, where that is more). `zero`: exactly 0 for every example of the batch.
+
+    >>> leaf = LeafCheck("w", (64, 10), "Factored", "64 x 10", 29600, 1e-7, zero=False)
+    >>> leaf.size, leaf.is_fast
+    (640, True)
     """
 
     name: str
@@ -37,6 +43,9 @@ class StepCheck(NamedTuple):
     """How far the mean gradient is from that of a step's loss, relative to the latter's length.
 
     `unscaled` is that distance after multiplying the mean by `factor`, which makes it smallest.
+
+    >>> StepCheck(difference=0.5, unscaled=0.0, factor=2.0).factor  # a loss without the mean
+    2.0
     """
 
     difference: float
@@ -51,6 +60,12 @@ class LossCheck:
     `examples` of the `m` were compared; `batch_statistics` are sentences; `not_finite` are the
     compared examples whose gradient `jax.grad` finds nan or infinite; `step` says how the mean
     compares with the gradient of `batch_loss`.
+
+    >>> import coherence as co
+    >>> loss = lambda w, example: jnp.sum((w - example) ** 2)
+    >>> check = co.check_loss(loss, jnp.ones(3), jnp.eye(3))
+    >>> check.ok, check.fast_share, check.problems
+    (True, 1.0, ())
     """
 
     leaves: tuple[LeafCheck, ...]
@@ -106,9 +121,9 @@ class LossCheck:
             )
         return tuple(problems)
 
-    def __str__(self) -> str:
+    def _rows(self) -> list[tuple[str, ...]]:
         head = ("leaf", "shape", "gradients", "memory", "difference", "")
-        rows = [
+        return [head] + [
             (
                 leaf.name,
                 "x".join(map(str, leaf.shape)) or "scalar",
@@ -119,18 +134,23 @@ class LossCheck:
             )
             for leaf in self.leaves
         ]
-        lines = _table([head, *rows])
+
+    def _summary(self) -> str:
         parameters, memory = (
             sum(leaf.size for leaf in self.leaves),
             sum(leaf.memory for leaf in self.leaves),
         )
-        lines.append(
+        return (
             f"{self.fast_share:.1%} of {parameters:,} parameters on a fast rule; "
             f"{_bytes(memory)} for {self.m} examples; "
             f"{self.examples} of them compared with jax.grad"
         )
-        lines += [f"problem: {problem}" for problem in self.problems] or ["ok"]
-        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return "\n".join([*_table(self._rows()), self._summary(), *_verdict(self.problems)])
+
+    def _repr_html_(self) -> str:
+        return _as_html(self._rows(), [self._summary(), *_verdict(self.problems)])
 
     __repr__ = __str__
 
@@ -157,6 +177,9 @@ class Finding:
 
     `difference` is the largest where it measures one, else `None`; `problem` says what is wrong, ''
     where nothing is.
+
+    >>> Finding("odd", 0.0, "").problem == ""
+    True
     """
 
     name: str
@@ -169,6 +192,10 @@ class AggregatorCheck:
     """What `check_aggregator` found; prints as a table.
 
     Differences are relative to what was expected.
+
+    >>> check = AggregatorCheck((Finding("odd", 0.5, "it is not"),), tolerance=1e-3)
+    >>> check.ok, check.problems
+    (False, ('odd: it is not',))
     """
 
     findings: tuple[Finding, ...]
@@ -186,19 +213,32 @@ class AggregatorCheck:
             f"{finding.name}: {finding.problem}" for finding in self.findings if finding.problem
         )
 
-    def __str__(self) -> str:
+    def _rows(self) -> list[tuple[str, ...]]:
         rows = [("check", "difference", "")]
         for finding in self.findings:
             difference = "" if finding.difference is None else f"{finding.difference:.1e}"
             rows.append((finding.name, difference, "broken" if finding.problem else "ok"))
-        lines = _table(rows)
-        lines.append(
-            f"differences of up to {self.tolerance:.1e} of what was expected count as rounding"
-        )
-        lines += [f"problem: {problem}" for problem in self.problems] or ["ok"]
-        return "\n".join(lines)
+        return rows
+
+    def _summary(self) -> str:
+        return f"differences of up to {self.tolerance:.1e} of what was expected count as rounding"
+
+    def __str__(self) -> str:
+        return "\n".join([*_table(self._rows()), self._summary(), *_verdict(self.problems)])
+
+    def _repr_html_(self) -> str:
+        return _as_html(self._rows(), [self._summary(), *_verdict(self.problems)])
 
     __repr__ = __str__
+
+
+def _verdict(problems):
+    return [f"problem: {problem}" for problem in problems] or ["ok"]
+
+
+def _as_html(rows, sentences):
+    head, *body = rows
+    return display.table(head, body) + "".join(map(display.paragraph, sentences))
 
 
 def _table(rows):

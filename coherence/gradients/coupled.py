@@ -28,6 +28,9 @@ class Estimate(NamedTuple):
     """A random estimate.
 
     `low` and `high` bound a nominal 95 % interval (Student's t over the probes).
+
+    >>> Estimate(value=2.0, standard_error=0.1, low=1.8, high=2.2).low
+    1.8
     """
 
     value: jax.Array

@@ -26,6 +26,12 @@ class Factored:
 
     `shape` and `dtype` are the parameter's; `m` its number of rows; `mask` bool [m] or `None`.
     Masked rows are zero.
+
+    >>> import coherence as co
+    >>> loss = lambda w, x: jnp.sum(jnp.tanh(x @ w))
+    >>> _, gradient = co.per_example_value_and_grad(loss)(jnp.ones((64, 32)), jnp.ones((2, 64)))
+    >>> gradient.m, gradient.shape, type(gradient).__name__
+    (2, (64, 32), 'Factored')
     """
 
     terms: tuple[Term, ...]
@@ -65,6 +71,9 @@ class Stacked:
     """A leaf's per-example gradients as a plain array `values` [m, ...].
 
     `mask` bool [m] or `None`. Masked rows are zero.
+
+    >>> Stacked(jnp.ones((4, 3))).m
+    4
     """
 
     values: jax.Array
@@ -90,8 +99,8 @@ class Recomputed:
     """A leaf without a rule: every reduction differentiates it again, in microbatches.
 
     It reads `params` and `batch`: do not donate them to a call that still uses the gradients.
-    `index` is the leaf's place among the leaves of `params`; `loss` is (params, example, *consts)
-    -> scalar, `consts` what it closes over of a function being traced.
+    `index` is the leaf's place among the leaves of `params`; `loss` is `(params, example, *consts)
+    -> scalar`, `consts` what it closes over of a function being traced.
     """
 
     params: Any

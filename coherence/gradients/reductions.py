@@ -313,7 +313,12 @@ def take(gradients: PyTree, index: jax.Array | slice) -> PyTree:
 
 
 def materialize(gradients: PyTree) -> PyTree:
-    """The formed gradients of every example, leaves [m, ...]: what the rest of this file avoids."""
+    """The formed gradients of every example, leaves [m, ...]: what the rest of this file avoids.
+
+    >>> from coherence.gradients import Stacked
+    >>> materialize({"w": Stacked(jnp.eye(2))})["w"].shape
+    (2, 2)
+    """
     results, _, treedef = each_leaf(gradients, _form, recomputed.materialize)
     return treedef.unflatten(results)
 

@@ -96,13 +96,13 @@ def per_example_value_and_grad(
 
     Args:
         loss: `(params, example) -> scalar` for ONE example, with `has_aux` `-> (scalar, aux)`.
-        Pure; any JAX model.
+            Pure; any JAX model.
         has_aux: whether the loss returns auxiliary values; they come back with a leading example
-        axis.
+            axis.
         only: a function from a leaf's key path to whether its gradients are wanted (`None`: all).
             The others count as frozen: their gradients are zero and cost nothing.
         microbatch_size: how many examples are differentiated at a time; bounds activations and
-        recomputed leaves, not factors.
+            recomputed leaves, not factors.
         allow_batch_statistics: do not refuse a loss that looks as if a batch norm in it normalized
             one example by itself.
 

@@ -152,6 +152,17 @@ def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
         default=Path("report.html"),
         help="the file to write (report.html)",
     )
+    report.add_argument(
+        "--figure",
+        metavar="FILE",
+        type=Path,
+        help="instead of the page draw one figure for a paper (.pdf, .svg, .png); with --quantity",
+    )
+    report.add_argument("--quantity", metavar="NAME", action="append", default=[])
+    report.add_argument("--width", metavar="INCHES", type=float, help="of that figure (7.2)")
+    report.add_argument(
+        "--matplotlibrc", metavar="FILE", type=Path, help="a file with settings of matplotlib"
+    )
     watch = command(
         "watch",
         _watch,
@@ -182,6 +193,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
         required=True,
         help="write TensorBoard event files into DIR",
     )
+    command("docs", _docs, "open the documentation site where it was built, or say how to build it")
     data = command("data", _data, "fetch a data set into the cache")
     data.add_argument("verb", choices=["fetch"])
     data.add_argument("name", metavar="NAME")
@@ -244,6 +256,13 @@ def _table_options(command: argparse.ArgumentParser, rows: str) -> None:
         const="markdown",
         default="text",
         help="tables in Markdown",
+    )
+    command.add_argument(
+        "--latex",
+        dest="format",
+        action="store_const",
+        const="latex",
+        help="tables for a paper (booktabs)",
     )
 
 
@@ -465,9 +484,17 @@ def _compare(parsed: Parsed) -> None:
 
 
 def _report(parsed: Parsed) -> None:
-    from .report import write
+    from .report import plot, style, write
 
-    print(f"report: {write(parsed.runs, parsed.output, parsed.where)}")
+    if parsed.figure is None:
+        print(f"report: {write(parsed.runs, parsed.output, parsed.where)}")
+        return
+    if not parsed.quantity:
+        raise ValueError("--figure draws what --quantity NAME says, such as --quantity train_loss.")
+    width = parsed.width or 7.2
+    with style("paper", width=width, height=2.2, matplotlibrc=parsed.matplotlibrc):
+        plot(parsed.runs, parsed.quantity, where=parsed.where).savefig(parsed.figure)
+    print(f"figure: {parsed.figure}")
 
 
 def _watch(parsed: Parsed) -> None:
@@ -493,6 +520,21 @@ def _export(parsed: Parsed) -> None:
     folder = parsed.tensorboard
     count = len(export(parsed.runs, folder))
     print(f"{count} run{'s' * (count > 1)} in {folder}: tensorboard --logdir {folder}")
+
+
+def _docs(parsed: Parsed) -> None:
+    import webbrowser
+
+    from .report.gallery import checkout
+
+    page = checkout() / "build" / "site" / "html" / "index.html"
+    if not page.is_file():
+        raise FileNotFoundError(
+            "the site is not built here. In the project's repository: "
+            "pip install -e '.[docs]', then python docs/site/build.py."
+        )
+    print(page)
+    webbrowser.open(page.as_uri())
 
 
 def _data(parsed: Parsed) -> None:

@@ -61,8 +61,9 @@ def shares(gradients: PyTree, groups: ArrayLike, *, num_groups: int | None = Non
     Raises:
         ValueError: `groups` of the wrong shape or type, or of integers without `num_groups`.
 
-    >>> shares({"w": jnp.array([[3.0], [1.0], [-1.0]])}, jnp.array([False, False, True])).round(2)
-    Array([ 1.33, -0.33], dtype=float32)
+    >>> gradients, second = {"w": jnp.array([[3.0], [1.0], [-1.0]])}, jnp.array([False, False, True])
+    >>> [round(float(share), 2) for share in shares(gradients, second)]
+    [1.33, -0.33]
     """
     check_examples(gradients, "shares")
     numbers, num_groups = group_numbers(groups, num_groups, size(gradients))
@@ -90,6 +91,10 @@ def null_shares(
 
     Returns:
         [permutations, groups].
+
+    >>> groups = jnp.array([0, 0, 1, 1])
+    >>> null_shares({"w": jnp.ones((4, 2))}, groups, jax.random.key(0), num_groups=2).shape
+    (20, 2)
     """
     check_examples(gradients, "null_shares")
     numbers, num_groups = group_numbers(groups, num_groups, size(gradients))

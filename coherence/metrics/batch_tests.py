@@ -48,7 +48,7 @@ def inner_product_test(gradients: PyTree, *, pooled: Pooled | None = None) -> ja
 
     Args:
         gradients: per-example gradients of at least 2 examples; with `pooled`, r of the m examples
-        pooled there.
+            pooled there.
         pooled: the whole sample, from `pool` (default: these gradients are all of it).
     """
     along, _ = _relative_variances(gradients, pooled, "inner_product_test")

@@ -23,6 +23,10 @@ class Moments(NamedTuple):
     squared_norm_of_mean: ||(1/m) sum_i g_i||^2.
     mean_squared_norm: (1/m) sum_i ||g_i||^2.
     m: number of examples that count.
+
+    >>> from coherence.metrics import moments
+    >>> float(moments({"w": jnp.eye(4)}).alpha)
+    0.25
     """
 
     squared_norm_of_mean: jax.Array
@@ -80,7 +84,7 @@ def alpha(
             dict. Layers that `lax.scan` goes over are NAME/0, NAME/1, ... by the
             first two; a function of your own names their leaf as a whole.
         groups: bool [m] (result [2], False first) or int [m] with `num_groups`: one alpha a group,
-        each with its own m.
+            each with its own m.
         num_groups: how many groups an int `groups` holds (static); entries outside are in no group.
 
     Returns:
@@ -304,8 +308,8 @@ def alpha_without(gradients: PyTree, *, by: By | None = None, pooled: Pooled | N
     Returns:
         [m], with `by` `{name: [m]}`; nan where masked, and for the only example there is.
 
-    >>> alpha_without({"w": jnp.array([[1.0], [1.0], [-1.0]])})
-    Array([0., 0., 1.], dtype=float32)
+    >>> [round(float(a), 3) for a in alpha_without({"w": jnp.array([[1.0], [1.0], [-1.0]])})]
+    [0.0, 0.0, 1.0]
     """
     check_examples(gradients, "alpha_without")
     whole = one_set(gradients if pooled is None else pooled, "alpha_without")

@@ -16,6 +16,11 @@ class Confusion(NamedTuple):
     bound: the smallest eta, at least 0.
     minimum_cosine: of the most opposed pair, in [-1, 1].
     negative_share: share of the pairs that are opposed, in [0, 1].
+
+    >>> from coherence.metrics import gradient_confusion
+    >>> confusion = gradient_confusion({"w": jnp.array([[1.0], [-1.0]])})
+    >>> float(confusion.minimum_cosine), float(confusion.negative_share)
+    (-1.0, 1.0)
     """
 
     bound: jax.Array

@@ -9,7 +9,11 @@ from jax.typing import ArrayLike
 
 
 class GapBound(NamedTuple):
-    """The bound, inf where it overflows, and its decimal logarithm, which does not. Scalars."""
+    """The bound, inf where it overflows, and its decimal logarithm, which does not. Scalars.
+
+    >>> GapBound(value=jnp.inf, log10=400.0).log10
+    400.0
+    """
 
     value: jax.Array
     log10: jax.Array

@@ -13,6 +13,11 @@ class NoiseMoments(NamedTuple):
     """Unbiased estimates of the population's ||G||^2 and tr Sigma.
 
     Average each of them over steps, divide last (`scale`).
+
+    >>> from coherence.metrics import noise_moments
+    >>> moments = noise_moments({"w": jnp.array([[1.0], [3.0]])})
+    >>> float(moments.squared_norm), float(moments.trace)
+    (3.0, 2.0)
     """
 
     squared_norm: jax.Array

@@ -19,6 +19,11 @@ class Stiffness(NamedTuple):
 
     matrix: [groups, groups], symmetric.
     within, between: scalars, means over its diagonal and the rest.
+
+    >>> from coherence.metrics import sign_stiffness, stiffness_by_group
+    >>> grads = {"w": jnp.array([[1.0], [2.0], [-1.0]])}
+    >>> stiffness_by_group(grads, jnp.array([0, 0, 1]), num_groups=2).within
+    Array(1., dtype=float32)
     """
 
     matrix: jax.Array

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from coherence import display
 from coherence.gradients.reductions import dot, squared_norms
 from coherence.gradients.transform import per_example_value_and_grad
 from coherence.trees import By, Loss, PyTree, leaf_names
@@ -29,7 +30,11 @@ HEAVY = 12
 
 
 class UntrustworthyInterval(UserWarning):
-    """Some gradients are so much longer than others that an interval covers less than it says."""
+    """Some gradients are so much longer than others that an interval covers less than it says.
+
+    >>> issubclass(UntrustworthyInterval, UserWarning)
+    True
+    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +71,13 @@ class Measurement:
     def __str__(self) -> str:
         """A line a layer and group: `output, group 1: alpha 0.05 [0.04, 0.06], m = 13,472`."""
         return "\n".join(self._line(*row) for row in self._rows())
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (", ".join(names), float(value), f"[{low:.4g}, {high:.4g}]", f"{m:,}")
+            for names, value, low, high, m in self._rows()
+        ]
+        return display.table(["", "alpha", "95 % interval", "m"], rows)
 
     def _rows(self) -> Iterable[tuple[list[str], float, float, float, int]]:
         for name in self.by or (None,):

@@ -61,7 +61,7 @@ def aggregator(
 
     Args:
         combine: `gradients -> one gradient` in the parameters' shapes, such as
-        `coherence.optim.order_statistics.coordinatewise(function)`.
+            `coherence.optim.order_statistics.coordinatewise(function)`.
         name: the call that makes it, as users write it: its `repr`, and in error messages.
         takes_batch_gradient: whether a batch gradient passes through; else it is refused.
         init: `params -> state` for a rule that remembers; `combine` is then `(gradients, state) ->

@@ -20,6 +20,10 @@ class Compressor:
     Attributes:
         compress: what the server reads of one array, in its shape.
         bits: how many bits an array of so many numbers is sent in.
+
+    >>> from coherence.optim import scaled_sign
+    >>> scaled_sign().bits(100)
+    132
     """
 
     def __init__(

@@ -57,6 +57,11 @@ def l2_decay(
         rate: the factor of the penalty in the objective, >= 0, or a schedule of it.
         mask: a tree of bools like the parameters (or a prefix), or a function of them: where False,
             no pull.
+
+    >>> decay = l2_decay(0.5)
+    >>> updates, _ = decay.update(jnp.zeros(2), decay.init(jnp.ones(2)), jnp.ones(2))
+    >>> updates.tolist()
+    [0.5, 0.5]
     """
     _check(rate, "l2_decay")
     pull = optax.with_extra_args_support(optax.add_decayed_weights(rate))

@@ -35,7 +35,7 @@ def geometric_median(iterations: int = 32, smoothing: float = 1e-3) -> Aggregato
 
     Args:
         iterations: how often the weights are computed, at least 1; static. The source finds a
-        handful enough.
+            handful enough.
         smoothing: nu in units of the median distance, in (0, 1].
 
     >>> tx = geometric_median()

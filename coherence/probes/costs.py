@@ -20,6 +20,9 @@ class Cost(NamedTuple):
     gradients: arithmetic, in plain gradients of the mean loss over the sample.
     operations: arithmetic, in floating-point operations.
     bytes: memory.
+
+    >>> print(Cost(gradients=1.1, operations=2e6, bytes=2**20))
+    a reading takes about 1.1 gradients of its sample and 1 MiB
     """
 
     gradients: float

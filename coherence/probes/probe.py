@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from coherence.display import Readings
 from coherence.gradients.jax_internals import is_traced
 from coherence.metrics.batching import count_examples, is_key, take
 from coherence.trees import LeafFilter, Loss, PyTree
@@ -42,7 +43,7 @@ class Probe:
     >>> loss = lambda w, x: jnp.dot(w, x)
     >>> probe = Probe(loss, jnp.eye(4), quantities="light")
     >>> {name: round(value, 3) for name, value in probe(jnp.ones(4)).items()}
-    {'train/loss': 1.0, 'train/m_coherence': 1.0, 'train/gradient_norm': 0.5}
+    {'train/gradient_norm': 0.5, 'train/loss': 1.0, 'train/m_coherence': 1.0}
 
     Args:
         loss: `(params, example) -> scalar` for one example. For a random loss put a fixed key per
@@ -111,7 +112,7 @@ class Probe:
         self._watch = Watch(when) if isinstance(when, AtLoss) else None
         self._run: Recorder | None = None
 
-    def __call__(self, params: PyTree, sample: Sample | None = None) -> dict[str, Any]:
+    def __call__(self, params: PyTree, sample: Sample | None = None) -> Readings:
         """Readings at these parameters: `{NAME/QUANTITY: number, nested list, or dict by layer}`.
 
         nan and infinity stay what they are.
@@ -133,7 +134,7 @@ class Probe:
             )
         values = jax.device_get(self.reader.read(params, self.sample if sample is None else sample))
         plain = lambda value: jax.tree.map(lambda x: np.asarray(x).tolist(), value)
-        return {f"{self.name}/{name}": plain(value) for name, value in values.items()}
+        return Readings({f"{self.name}/{name}": plain(value) for name, value in values.items()})
 
     def record(
         self, run: Recorder, step: int, params: PyTree, more: Mapping[str, Any] | None = None

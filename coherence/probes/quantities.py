@@ -39,6 +39,11 @@ class View:
     few_examples: the few of them, leaves [few, ...].
     key: from the probe's seed, the same at every reading, for what is drawn.
     loss_function: `(params, example) -> scalar`.
+
+    >>> from coherence.probes import Quantity
+    >>> largest = Quantity("largest", lambda view: abs(view.params).max(), reads="view")
+    >>> largest.reads
+    'view'
     """
 
     loss: jax.Array

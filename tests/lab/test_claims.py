@@ -231,7 +231,7 @@ def test_an_effect_below_its_threshold_is_not_left_to_look_like_a_success():
 
 def test_an_unknown_table_format_is_refused():
     with pytest.raises(
-        ValueError, match=r'verdict_table\(format\): "text" or "markdown", got \'html\''
+        ValueError, match=r'verdict_table\(format\): "text", "markdown" or "latex", got \'html\''
     ):
         verdict_table([], "html")
 

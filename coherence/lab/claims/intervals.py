@@ -11,7 +11,11 @@ if TYPE_CHECKING:
 
 
 class Interval(NamedTuple):
-    """A mean, and the bounds between which the true one lies with the stated confidence."""
+    """A mean, and the bounds between which the true one lies with the stated confidence.
+
+    >>> Interval(mean=0.5, low=0.4, high=0.6).low
+    0.4
+    """
 
     mean: float
     low: float
@@ -50,6 +54,9 @@ def ratio_interval(
 
     Fieller, Some problems in interval estimation (Journal of the Royal Statistical Society B,
     1954).
+
+    >>> ratio_interval([2.0, 4.0, 6.0], [1.0, 2.0, 3.0]).mean  # always the double: a doubling
+    1.0
     """
     import numpy as np
 

@@ -69,6 +69,15 @@ class Judgement:
             above 0 on the claimed side.
         note: the effect in another measure.
         changed: whether the claim was changed after the recording.
+
+    >>> from coherence.lab.claims import GROUPS, VERDICTS, Claim, Source, digest
+    >>> source = Source("ours: an example", "derived", group="ours")
+    >>> claim = Claim("gap", "A has a lower loss than B.", source, "loss of A - loss of B", "less")
+    >>> [judgement] = holm([judge(claim, [-0.3, -0.2, -0.25, -0.28], scale="digits")])
+    >>> judgement.verdict in VERDICTS, judgement.verdict, effect(judgement)
+    (True, 'reproduced', '-0.258 [-0.327, -0.188]')
+    >>> GROUPS[claim.group], isinstance(digest(claim), str)
+    ('our own controls and extensions', True)
     """
 
     claim: Claim
@@ -145,7 +154,7 @@ def judge(
     Args:
       claim: fixed before the run.
       differences: one number per seed (for "within": any exact values), a `Ratio`, or these by the
-        name of the part.
+            name of the part.
       scale: on what it was measured, as "digits, MLP 64-128-10".
       at_source_scale: whether that is the source's own setting.
       precondition: None, or what is missing for the run to say anything, as "SGD did not memorize:
@@ -312,7 +321,11 @@ def effect(judgement: Judgement) -> str:
 
 
 def format_p(p: float) -> str:
-    """A p value as printed; `-` where nothing was tested."""
+    """A p value as printed; `-` where nothing was tested.
+
+    >>> format_p(0.03), format_p(float("nan"))
+    ('0.030', '-')
+    """
     if math.isnan(p):
         return "-"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -56,7 +56,12 @@ def circles(examples: int = 1000, tests: int = 1000, seed: int = 0) -> Dataset:
 def circle_parameters(
     examples: int = 1000, tests: int = 1000, seed: int = 0
 ) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    """`((radii [n], centres [n, 2]), (radii, centres))` of both parts of `circles`."""
+    """`((radii [n], centres [n, 2]), (radii, centres))` of both parts of `circles`.
+
+    >>> (radii, centres), _ = circle_parameters(examples=3, tests=2)
+    >>> radii.shape, centres.shape
+    ((3,), (3, 2))
+    """
     if examples < 1 or tests < 1:
         raise ValueError(
             "circles(examples, tests): at least one circle each, "
@@ -70,7 +75,11 @@ def circle_parameters(
 
 
 def draw_circle(radius: float, centre: tuple[float, float] = (0.515, 0.515)) -> np.ndarray:
-    """The image `[28, 28, 1]` of one circle; the default centre is the mean one."""
+    """The image `[28, 28, 1]` of one circle; the default centre is the mean one.
+
+    >>> draw_circle(0.3).shape
+    (28, 28, 1)
+    """
     from matplotlib.backends.backend_agg import RendererAgg
     from matplotlib.path import Path
     from matplotlib.transforms import Affine2D
@@ -92,6 +101,10 @@ def every_circle() -> tuple[np.ndarray, np.ndarray]:
     It has 89 radii, 0.005 apart, by 4 x 4 centres, 0.01 apart.
     In pixels that is 0.1 and 0.2. A circle of the data set is 0.02 from the nearest of them
     (`nearest`), the mean of all images 0.07.
+
+    >>> radii, images = every_circle()
+    >>> len(radii) == 89 * 4 * 4, images.shape[1:]
+    (True, (28, 28, 1))
     """
     radii, centres = np.linspace(0.03, 0.47, 89), np.linspace(0.5, 0.53, 4)
     places = [(radius, (x, y)) for radius in radii for x in centres for y in centres]
@@ -105,6 +118,9 @@ def no_circles(side: int = 28, finer: int = 8) -> np.ndarray:
 
     Black on white, in the middle and as large as a circle of radius 0.3, lines as dark as those of
     circles.
+
+    >>> no_circles().shape
+    (4, 28, 28, 1)
     """
     middle, half, line = (14.6, 13.6), 6.5, 0.46  # pixels
     y, x = np.meshgrid(
@@ -124,6 +140,11 @@ def nearest(images: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarr
     r"""The distance of each of m images to the nearest known one, in grey levels, and its index.
 
     .. math:: \min_k \sqrt{\frac1P \sum_p (x_p - y_{kp})^2}
+
+    >>> known = np.stack([np.zeros((2, 2, 1)), np.ones((2, 2, 1))])
+    >>> distance, index = nearest(known[1:], known)
+    >>> distance.tolist(), index.tolist()
+    ([0.0], [1])
     """
     x, y = (np.asarray(part, float).reshape(len(part), -1) for part in (images, known))
     which = ((y**2).sum(1) - 2 * x @ y.T).argmin(

@@ -13,6 +13,11 @@ class Dataset:
 
     `y_*` are int32 class labels, or float32 targets where `classes` is empty (a regression).
     Arrays are not copied: take them as read-only and use `dataclasses.replace` for another version.
+
+    >>> x, y = np.zeros((3, 2), np.float32), np.arange(3, dtype=np.int32)
+    >>> data = Dataset("three points", x, y, x, y, classes=("a", "b", "c"))
+    >>> len(data.x_train), data.classes
+    (3, ('a', 'b', 'c'))
     """
 
     name: str

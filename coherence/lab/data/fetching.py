@@ -26,7 +26,15 @@ FETCHABLE = {"mnist": "coherence.lab.data.handwritten_digits", "sms-spam": "cohe
 
 
 def fetch(name: str) -> list[Path]:
-    """Download what is missing or damaged of a data set; returns where its files are."""
+    """Download what is missing or damaged of a data set; returns where its files are.
+
+    >>> sorted(FETCHABLE)
+    ['mnist', 'sms-spam']
+    >>> fetch("letters")
+    Traceback (most recent call last):
+        ...
+    ValueError: fetch(name): mnist, sms-spam can be fetched, not 'letters'. ...
+    """
     if name not in FETCHABLE:
         raise ValueError(
             f"fetch(name): {', '.join(FETCHABLE)} can be fetched, not {name!r}. "

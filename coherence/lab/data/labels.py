@@ -23,6 +23,12 @@ def label_noise(fraction: float = 0.0, how: Literal["permute", "redraw"] = "perm
     Returns:
         A function of a data set and a seed, which gives the data set with noisy training labels and
         which training examples are corrupt (bool `[n]`): see `corrupt_labels`.
+
+    >>> from coherence.lab.data import digits
+    >>> noise: LabelNoise = label_noise(0.5)
+    >>> noisy, corrupt = noise(digits(), 0)
+    >>> bool(0.4 < corrupt.mean() < 0.5)  # a tenth of the permuted keep their label
+    True
     """
     _check(fraction, how)
 
@@ -55,9 +61,9 @@ def corrupt_labels(
     expected fraction is the same.) Their labels are then
 
     * `how="permute"`: permuted among them. Class frequencies stay what they were. (Coherent
-    Gradients, arXiv:2002.10657.)
+      Gradients, arXiv:2002.10657.)
     * `how="redraw"`: drawn again, uniformly over the `classes`. (Weak and Strong Gradient
-    Directions, arXiv:2003.07422.)
+      Directions, arXiv:2003.07422.)
 
     With ten balanced classes a tenth of the chosen keep their label by luck: those are pristine,
     not corrupt. Draw once a seed and keep the result; labels drawn again at every access cannot be

@@ -28,6 +28,11 @@ def npz(path: str | Path, examples: int | None = None) -> Dataset:
         examples: use the first so many training examples (None: all).
 
     Make one with `numpy.savez("mine.npz", x_train=..., y_train=..., x_test=..., y_test=...)`.
+
+    >>> npz("missing.npz")
+    Traceback (most recent call last):
+        ...
+    FileNotFoundError: npz(path): there is no file missing.npz nor ...
     """
     file = _locate(Path(path).expanduser())
     arrays = _read(file)

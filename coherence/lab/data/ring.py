@@ -26,6 +26,10 @@ def gaussian_ring(
         radius: of the ring that their means lie on.
         deviation: of each of them, in either direction.
         seed: of the points.
+
+    >>> data = gaussian_ring(examples=16, tests=8)
+    >>> data.x_train.shape, len(data.classes)
+    ((16, 2), 8)
     """
     if examples < 1 or tests < 1 or modes < 1 or not deviation > 0:
         raise ValueError(
@@ -41,7 +45,11 @@ def gaussian_ring(
 
 
 def ring_means(modes: int = 8, radius: float = 2.0) -> np.ndarray:
-    """The means of the modes, [modes, 2], anticlockwise from the right."""
+    """The means of the modes, [modes, 2], anticlockwise from the right.
+
+    >>> ring_means(modes=4, radius=1.0).round(6).tolist()
+    [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [-0.0, -1.0]]
+    """
     angles = 2 * np.pi * np.arange(modes) / modes
     return radius * np.stack([np.cos(angles), np.sin(angles)], 1)
 

@@ -19,6 +19,9 @@ def learnable() -> Dataset:
 
     Chatterjee & Zielinski, On the Generalization Mystery in Deep Learning (arXiv:2203.10036),
     Section 3, dataset L.
+
+    >>> learnable().x_train.shape
+    (4, 6)
     """
     return _six_features("learnable", shared=_LABELS)
 
@@ -30,6 +33,9 @@ def memorizable() -> Dataset:
     test example.
     Chatterjee & Zielinski, On the Generalization Mystery in Deep Learning (arXiv:2203.10036),
     Section 3, dataset M.
+
+    >>> memorizable().x_train.shape
+    (4, 6)
     """
     return _six_features("memorizable", shared=np.zeros(5, np.float32))
 

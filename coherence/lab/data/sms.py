@@ -54,6 +54,9 @@ def sms_spam(
         seed: of the split.
 
     Almeida & Hidalgo, SMS Spam Collection (UCI, 2012).
+
+    >>> sms_spam(words=100, tests=500).x_test.shape
+    (500, 100)
     """
     (train, test), y = _split(examples, tests, seed)
     bags, vocabulary = _bags(train, test, words, counts)
@@ -72,6 +75,10 @@ def sms_messages() -> tuple[tuple[str, ...], np.ndarray]:
     """All 5,574 messages in the file's order, HTML entities decoded, and their labels.
 
     Labels are int32, 1 is spam.
+
+    >>> messages, labels = sms_messages()
+    >>> len(messages), int(labels.sum())
+    (5574, 747)
     """
     return _parsed(_file_or_archive(fetching.read))
 

@@ -22,6 +22,9 @@ class RBMClassifier(Sampling, Probabilistic):
 
     with F the free energy: exact, though p(x, y) itself is known but for a constant. `sample` draws
     zeros and ones from p(x | y) by Gibbs sampling with the label held.
+
+    >>> RBMClassifier(hidden=16).get_params()["hidden"]
+    16
     """
 
     hidden: int = 128

@@ -53,6 +53,10 @@ class Entry:
         gradients: whether it is trained from gradients of examples here, so that their coherence
             can be measured.
         make: `make(random_state)` is a fresh estimator.
+
+    >>> from coherence.lab.estimators import catalogue
+    >>> catalogue()[0].name
+    'gaussian_nb'
     """
 
     name: str
@@ -202,7 +206,15 @@ def _last_has(name):
 
 
 class ScaledPipeline(Pipeline):
-    """A pipeline with what its last step can do beyond others': `sample` and `coherence_`."""
+    """A pipeline with what its last step can do beyond others': `sample` and `coherence_`.
+
+    >>> from coherence.lab.estimators import GaussianNB
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> x, y = np.array([[0.0], [1.0], [5.0], [6.0]]), np.array([0, 0, 1, 1])
+    >>> pipeline = ScaledPipeline([("scale", StandardScaler()), ("classify", GaussianNB())])
+    >>> pipeline.fit(x, y).predict([[4.0]])
+    array([1])
+    """
 
     @available_if(_last_has("sample"))
     def sample(self, y, random_state=None, **options):
@@ -232,7 +244,13 @@ def xgboost_classifier(**options: Any) -> NumberedLabels:
 
 
 class NumberedLabels(ClassifierMixin, BaseEstimator):
-    """A classifier that knows only the labels 0, 1, 2, ... made to take any."""
+    """A classifier that knows only the labels 0, 1, 2, ... made to take any.
+
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> x, y = np.array([[0.0], [1.0]]), np.array(["ham", "spam"])
+    >>> NumberedLabels(LogisticRegression()).fit(x, y).predict([[1.0]])
+    array(['spam'], dtype='<U4')
+    """
 
     def __init__(self, classifier):
         self.classifier = classifier

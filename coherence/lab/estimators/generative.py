@@ -50,7 +50,13 @@ class Sampling:
 
 
 class GaussianNB(Sampling, naive_bayes.GaussianNB):
-    """scikit-learn's, with `sample`: independent normal features."""
+    """scikit-learn's, with `sample`: independent normal features.
+
+    >>> x, y = np.array([[0.0], [0.1], [1.0], [1.1]]), np.array([0, 0, 1, 1])
+    >>> classifier = GaussianNB().fit(x, y)
+    >>> classifier.predict([[0.2]]), classifier.sample([1, 1]).shape
+    (array([0]), (2, 1))
+    """
 
     def _draw(self, places, rng):
         return rng.normal(self.theta_[places], np.sqrt(self.var_[places]))
@@ -65,7 +71,12 @@ class BernoulliNB(Sampling, naive_bayes.BernoulliNB):
 
 
 class MultinomialNB(Sampling, naive_bayes.MultinomialNB):
-    """scikit-learn's, with `sample`: so many words, each drawn from the class's frequencies."""
+    """scikit-learn's, with `sample`: so many words, each drawn from the class's frequencies.
+
+    >>> counts, y = np.array([[3, 0], [0, 3]]), np.array([0, 1])
+    >>> MultinomialNB().fit(counts, y).predict([[2, 0]])
+    array([0])
+    """
 
     def sample(self, y, random_state=None, total=None):
         """Counts drawn from p(x | y, total) for each of the labels `y` [m]: `[m, features]`.

@@ -17,6 +17,9 @@ class SoftmaxRegression(Probabilistic):
 
     No penalty: on separable data the weights grow as long as it is trained. Sparse matrices are
     made dense: n x features floats.
+
+    >>> SoftmaxRegression(steps=100).get_params()["steps"]
+    100
     """
 
     optimizer: Any = "adam(learning_rate=0.01)"
@@ -52,6 +55,9 @@ class HingeClassifier(Trained):
 
     The loss is zero where it leads the best other one by the margin; without hidden layers this is
     a linear support vector machine without penalty (Crammer & Singer, JMLR 2001).
+
+    >>> HingeClassifier(margin=2.0).get_params()["margin"]
+    2.0
     """
 
     width: int = 128
@@ -68,7 +74,11 @@ class HingeClassifier(Trained):
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class CNNClassifier(Probabilistic):
-    """3 x 3 convolutions with ReLU over flat images, each after the first halving them."""
+    """3 x 3 convolutions with ReLU over flat images, each after the first halving them.
+
+    >>> CNNClassifier(width=4).get_params()["width"]
+    4
+    """
 
     shape: tuple[int, int, int] | None = None
     """Height, width and channels of an image; None: one row of pixels."""
@@ -85,7 +95,11 @@ class CNNClassifier(Probabilistic):
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class RNNClassifier(Probabilistic):
-    """Recurrent layers over the rows of a flat image, then logits from the last state."""
+    """Recurrent layers over the rows of a flat image, then logits from the last state.
+
+    >>> RNNClassifier(gated=True).get_params()["gated"]
+    True
+    """
 
     shape: tuple[int, int] | None = None
     """Positions and features at each, as the height of an image and the numbers in a row; None: a

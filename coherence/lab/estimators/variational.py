@@ -27,6 +27,9 @@ class ConditionalVAEClassifier(Sampling, Probabilistic):
     The expectation is the mean over `draws` of z, from the same noise for every example and class:
     what is predicted of one example does not depend on the others. `sample` draws z and gives the
     pixels' means, without the noise of variance v.
+
+    >>> ConditionalVAEClassifier(latents=4).get_params()["latents"]
+    4
     """
 
     shape: tuple[int, int, int] | None = None

@@ -16,7 +16,12 @@ SLOPE = 0.2
 
 
 class AdversarialNetwork(nn.Module):
-    """Two players, whose parameters are `generator` and `discriminator`. Not for use by itself."""
+    """Two players, whose parameters are `generator` and `discriminator`. Not for use by itself.
+
+    >>> from coherence.lab.models import GAN
+    >>> issubclass(GAN, AdversarialNetwork)
+    True
+    """
 
     def __post_init__(self) -> None:
         self.check()

@@ -15,7 +15,12 @@ SLOPE = 0.01
 
 
 class Autoencoder(nn.Module):
-    """An image through a few numbers and back. Not for use by itself."""
+    """An image through a few numbers and back. Not for use by itself.
+
+    >>> from coherence.lab.models import AE, VAE
+    >>> issubclass(AE, Autoencoder), issubclass(VAE, Autoencoder)
+    (True, True)
+    """
 
     def __post_init__(self) -> None:
         self.check()
@@ -80,6 +85,10 @@ class AE(DenseAutoencoder):
     Image to z and back, each by `depth` hidden layers; no distribution anywhere.
     Takes one image or a batch, flat or folded; `shape` is that of a decoded one. Starts from
     PyTorch's defaults (`uniform_init`). The tutorial's is `AE()`.
+
+    >>> model = AE(width=8, depth=1, shape=(8, 8, 1))
+    >>> jax.eval_shape(model.init_with_output, jax.random.key(0), jnp.zeros((2, 8, 8, 1)))[0].shape
+    (2, 8, 8, 1)
     """
 
     def setup(self):
@@ -119,6 +128,9 @@ class ConditionalVAE(DenseAutoencoder):
     """A `VAE` conditional on the label: it can draw images *of* a class.
 
     The label, one-hot, stands beside the image and again beside z.
+
+    >>> ConditionalVAE(latents=2, classes=3).classes
+    3
     """
 
     classes: int = 10

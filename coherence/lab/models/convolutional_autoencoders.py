@@ -20,6 +20,9 @@ class ConvVAE(Autoencoder):
     by and the last layer, which has the sigmoid. Windows lie as in PyTorch with padding 1 (and
     output padding 1), not as `SAME` puts them with a stride. Height and width are multiples of 4.
     Flat images are folded into `shape`.
+
+    >>> ConvVAE(latents=2).latents
+    2
     """
 
     width: int = 32

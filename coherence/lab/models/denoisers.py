@@ -18,6 +18,10 @@ class Denoiser(nn.Module):
     It takes a noisy example and the number t of its noise level, `[*shape]` and `[]`, or m of
     them, `[m, *shape]` and `[m]`; returned is the noise, of the example's shape. One with `classes`
     also takes a label, an integer; without it, or with the label `classes`, it is told none.
+
+    >>> from coherence.lab.models import UNet
+    >>> issubclass(UNet, Denoiser)
+    True
     """
 
     def __post_init__(self) -> None:
@@ -111,6 +115,10 @@ class UNet(Denoiser):
     first. One residual block of two 3 x 3 convolutions at each on the way down, one in the middle,
     and one on the way up, which also sees what the way down had there. Noise level and label enter
     each block through dense layers.
+
+    >>> model, x, t = UNet(width=8), jnp.zeros((2, 8, 8, 1)), jnp.zeros(2, int)
+    >>> jax.eval_shape(model.init_with_output, jax.random.key(0), x, t)[0].shape
+    (2, 8, 8, 1)
     """
 
     width: int = 16

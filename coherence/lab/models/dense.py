@@ -102,6 +102,10 @@ class MuMLP(_Dense):
     Yang & Hu, Feature Learning in Infinite-Width Neural Networks (arXiv:2011.14522),
     abc-parametrization with a = (-1/2, 0, ..., 1/2), b = 1/2, c = 0; as remembered. The exponents
     are SGD's: Adam needs others.
+
+    >>> model = MuMLP(width=8, outputs=3)
+    >>> jax.eval_shape(model.init_with_output, jax.random.key(0), jnp.zeros((2, 5)))[0].shape
+    (2, 3)
     """
 
     base_width: int = 64

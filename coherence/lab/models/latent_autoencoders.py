@@ -22,6 +22,9 @@ class SpatialVAE(Autoencoder):
     say how real each place of an image looks.
 
     Rombach et al., High-Resolution Image Synthesis with Latent Diffusion Models (arXiv:2112.10752).
+
+    >>> SpatialVAE(latents=32).latents  # two numbers for each of 4 x 4 places
+    32
     """
 
     width: int = 16

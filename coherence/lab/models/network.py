@@ -1,4 +1,8 @@
-"""What networks share: a base class, checks of sizes, folding of examples, initial weights."""
+"""What networks share: a base class, checks of sizes, folding of examples, initial weights.
+
+>>> {init(jax.random.key(0), (4, 3), jnp.float32).shape for init in (he_init, paper_init)}
+{(4, 3)}
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,12 @@ import jax.numpy as jnp
 
 
 class Network(nn.Module):
-    """A network with so many `outputs` for an example. Not for use by itself."""
+    """A network with so many `outputs` for an example. Not for use by itself.
+
+    >>> from coherence.lab.models import MLP
+    >>> issubclass(MLP, Network)
+    True
+    """
 
     def __post_init__(self) -> None:
         self.check()
@@ -107,6 +116,10 @@ def uniform_init(fan_in: int) -> Callable:
     the window. PyTorch keeps a transposed convolution's kernel with inputs and outputs exchanged
     and takes n_in from there: *output* channels times places. So the last one, from 32 channels to
     1, starts within 1 / 3, six times wider than the signal it sums up would ask for.
+
+    >>> bound = abs(uniform_init(100)(jax.random.key(0), (100, 3))).max()
+    >>> bool(bound <= 0.1)
+    True
     """
     bound = 1 / math.sqrt(fan_in)
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(

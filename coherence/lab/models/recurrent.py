@@ -56,6 +56,10 @@ class RNN(_Recurrent):
 
     from h = 0, with U orthogonal at first. Nothing protects its memory: over long sequences
     gradients vanish or explode, which `LSTM` is for. Takes what `LSTM` takes.
+
+    >>> model = RNN(width=8, outputs=3)
+    >>> jax.eval_shape(model.init_with_output, jax.random.key(0), jnp.zeros((2, 6, 4)))[0].shape
+    (2, 3)
     """
 
     def cell(self, layer: int) -> nn.RNNCellBase:

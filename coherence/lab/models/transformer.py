@@ -13,6 +13,10 @@ class Transformer(nn.Module):
     Each layer is self-attention and a GELU MLP, with layer norm before each.
     Takes one sequence of token numbers [T] or a batch [m, T]; returns [..., T, vocabulary]. With
     `tied`, the embedding is also the output layer. No dropout.
+
+    >>> model = Transformer(vocabulary=16, length=5, width=8, depth=1, heads=2)
+    >>> jax.eval_shape(model.init_with_output, jax.random.key(0), jnp.zeros((2, 5), int))[0].shape
+    (2, 5, 16)
     """
 
     vocabulary: int = 256

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from coherence import display
 from coherence.lab.claims import interval
 
 from .examples import part_names
 from .grouping import ABSENT, Arm, arms, differences, flat
 from .records import diverged, parts, series
-from .tables import Format, blocks, cell, check_format, json_text
+from .tables import Format, blocks, cell, check_format, join, json_text
 
 BEST: dict[str, Callable] = {"loss": min, "error": min, "accuracy": max}
 """By the end of a quantity's name, its best value; other quantities have no best value."""
@@ -41,7 +42,11 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two arms compared; `text()` to read, `rows()` to count with."""
+    """Two arms compared; `text()` to read, `rows()` to count with.
+
+    >>> Comparison(Arm("SGD", []), Arm("Adam", []), ("a", "b")).lines
+    []
+    """
 
     a: Arm
     b: Arm
@@ -70,7 +75,7 @@ class Comparison:
             width: what tables should fit into; the terminal's by default.
         """
         check_format("text", format)
-        return "\n\n".join(self._blocks(format, width or shutil.get_terminal_size().columns))
+        return join(self._blocks(format, width or shutil.get_terminal_size().columns), format)
 
     def json(self) -> str:
         """Names, settings that differ, and `rows()`, for programs; nan is null."""
@@ -80,11 +85,25 @@ class Comparison:
         return json_text({**sides, "settings": settings, "rows": rows})
 
     def _blocks(self, format: Format, width: int) -> Iterator[str]:
+        for part in self._parts():
+            yield from [part] if isinstance(part, str) else blocks(*part, format, width)
+
+    def _repr_html_(self) -> str:
+        shown = []
+        for part in self._parts():
+            if isinstance(part, str):
+                shown += map(display.paragraph, part.splitlines())
+            else:
+                title, header, rows = part
+                shown += [display.paragraph(title), display.table(header, rows)]
+        return "".join(shown)
+
+    def _parts(self) -> Iterator[str | tuple[str, list[str], list[tuple[str, ...]]]]:
+        """Sentences, and tables: title, header, rows."""
         sides = zip("AB", self.names, (self.a, self.b))
         yield "\n".join(f"{letter}  {name}: {_about(arm)}" for letter, name, arm in sides)
         if self.settings:
-            header = ["setting", "A", "B"]
-            yield from blocks("settings that differ", header, self.settings, format, width)
+            yield "settings that differ", ["setting", "A", "B"], [*self.settings]
         else:
             yield "the same settings"
         for value, title in (
@@ -96,14 +115,13 @@ class Comparison:
                     line.quantity,
                     cell([*line.a.values()]),
                     cell([*line.b.values()]),
-                    cell(difference),
+                    cell(line.difference),
                 )
                 for line in self.lines
-                for difference in [line.difference]
                 if line.value == value
             ]
             if rows:
-                yield from blocks(title, ["quantity", "A", "B", "B - A"], rows, format, width)
+                yield title, ["quantity", "A", "B", "B - A"], rows
         shared = sorted(set(self.a.seeds) & set(self.b.seeds))
         pairs = (
             f"B - A paired over seeds {', '.join(map(str, shared))}"

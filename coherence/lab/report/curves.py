@@ -57,7 +57,10 @@ def _shades(arms: Sequence[Arm]) -> dict[str, tuple[str, str]]:
 
 
 def over_training(
-    arms: Sequence[Arm], names: Sequence[str], among: Sequence[Arm] | None = None
+    arms: Sequence[Arm],
+    names: Sequence[str],
+    among: Sequence[Arm] | None = None,
+    columns: int = 2,
 ) -> Figure:
     """A panel per quantity, a curve per arm.
 
@@ -65,8 +68,9 @@ def over_training(
         arms: those to draw.
         names: the quantities.
         among: all arms that share the axes, if they are drawn in several figures.
+        columns: of panels.
     """
-    figure, panels = _panels(len(names))
+    figure, panels = _panels(len(names), columns)
     everyone = among or arms
     shades = _shades(everyone)
     styles = shades or looks(arms)
@@ -111,8 +115,8 @@ def by_group(arms: Sequence[Arm], name: str, among: Sequence[Arm] | None = None)
     return figure
 
 
-def _panels(count: int, sharey: bool = False) -> tuple[Figure, list[Axes]]:
-    columns = min(2, count)
+def _panels(count: int, columns: int = 2, sharey: bool = False) -> tuple[Figure, list[Axes]]:
+    columns = min(columns, count)
     size = {"height": 2.3} if count > 1 else {"width": 5.0}
     figure, grid = drawing.figure(-(-count // columns), columns, sharey=sharey, **size)
     for spare in grid.flat[count:]:

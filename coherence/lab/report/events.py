@@ -26,6 +26,11 @@ def export(paths: Iterable[str | Path], folder: str | Path) -> list[Path]:
         RuntimeError: the extra `tensorboard` is not installed.
         FileExistsError: a run was exported there before; TensorBoard would show every point twice.
         FileNotFoundError: one of `paths` holds no run.
+
+    >>> export(["nothing/here"], "events")
+    Traceback (most recent call last):
+        ...
+    FileNotFoundError: ...
     """
     try:
         from tensorboardX import SummaryWriter

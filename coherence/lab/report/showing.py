@@ -15,7 +15,7 @@ from coherence.lab.runs.files import to_json
 from . import examples
 from .grouping import ABSENT, device, differences, duration, find, flat, setting_text, state
 from .records import PREFERRED, axis, diverged, last, parts, quantities, series, split
-from .tables import Format, blocks, check_format, json_text, number
+from .tables import Format, blocks, check_format, join, json_text, number
 
 ROWS = 8
 """Steps in a table: enough to see how it went, few enough to read."""
@@ -59,7 +59,7 @@ def describe(
     blocks = [*(page.one(*read[0]) if len(every) == 1 else page.several(read, every, Path(path)))]
     if failed:
         blocks.append("\n".join(["could not be read:", *(f"  {error}" for error in failed)]))
-    return "\n\n".join(blocks)
+    return join(blocks, format)
 
 
 def _read(runs: list[Run], failed: list[Exception]) -> list[tuple[Run, list[dict]]]:

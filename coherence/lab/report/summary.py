@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import textwrap
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,7 @@ from coherence.lab.claims import GROUPS, VERDICTS, Interval, Judgement, effect, 
 
 from . import gallery
 from .findings import Recording, all_judgements, counts
-from .tables import aligned, csv_text, markdown
+from .tables import aligned, csv_text, latex_cell, markdown
 
 PAGE = Path("docs") / "reproducing.md"
 PAGES = Path("docs") / "reproducing"
@@ -297,22 +296,11 @@ def as_csv(summary: Summary) -> str:
 def as_latex(summary: Summary) -> str:
     """The short table for a paper, without its last column; needs the package booktabs."""
     lines = [r"\begin{tabular}{lp{.12\linewidth}p{.24\linewidth}p{.24\linewidth}}", r"\toprule"]
-    lines.append(" & ".join(map(_latex, HEADER[:-1])) + r" \\")
+    lines.append(" & ".join(map(latex_cell, HEADER[:-1])) + r" \\")
     for words, rows in groups(summary):
-        lines += [r"\midrule", rf"\multicolumn{{4}}{{l}}{{\emph{{{_latex(words)}}}}} \\"]
-        lines += [" & ".join(map(_latex, row.cells()[:-1])) + r" \\" for row in rows]
+        lines += [r"\midrule", rf"\multicolumn{{4}}{{l}}{{\emph{{{latex_cell(words)}}}}} \\"]
+        lines += [" & ".join(map(latex_cell, row.cells()[:-1])) + r" \\" for row in rows]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
-
-
-_LATEX = {
-    **{mark: rf"\{mark}" for mark in "&%$#_{}"},
-    **{"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"},
-    **{"✓": r"$\checkmark$", "✗": r"$\times$", "○": r"$\circ$", "<": "$<$", ">": "$>$"},
-}
-
-
-def _latex(cell: str) -> str:
-    return re.sub("|".join(map(re.escape, _LATEX)), lambda match: _LATEX[match[0]], cell)
 
 
 def with_summary(readme: str, summary: Summary) -> str:

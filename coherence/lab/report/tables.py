@@ -17,7 +17,7 @@ from coherence.lab.runs.files import replacing, write_text
 
 from .records import parts, printable
 
-Format = Literal["text", "markdown"]
+Format = Literal["text", "markdown", "latex"]
 Header = Sequence[str]
 Rows = Iterable[Sequence[Any]]
 
@@ -31,7 +31,7 @@ _NUMERIC = re.compile(r"|-|[-+]?(\d[\d,]*\.?\d*(e[-+]?\d+)?|nan|inf)( ?%)?")
 def check_format(function: str, format: str) -> None:
     """Refuse formats of tables that do not exist, in the name of the function that was called."""
     if format not in get_args(Format):
-        raise ValueError(f'{function}(format): "text" or "markdown", got {format!r}.')
+        raise ValueError(f'{function}(format): "text", "markdown" or "latex", got {format!r}.')
 
 
 def aligned(header: Header, rows: Rows) -> str:
@@ -59,6 +59,45 @@ def markdown(header: Header, rows: Rows) -> str:
     return "\n".join(f"| {' | '.join(map(_markdown_cell, line))} |" for line in lines)
 
 
+_LATEX = {
+    **{mark: rf"\{mark}" for mark in "&%$#_{}"},
+    **{"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"},
+    **{"✓": r"$\checkmark$", "✗": r"$\times$", "○": r"$\circ$", "<": "$<$", ">": "$>$"},
+    "±": r"$\pm$",
+}
+
+
+def latex_cell(cell: Any) -> str:
+    """Text that LaTeX prints as it is."""
+    return re.sub("|".join(map(re.escape, _LATEX)), lambda match: _LATEX[match[0]], _line(cell))
+
+
+def latex(header: Header, rows: Rows) -> str:
+    """A table for a paper; needs the package booktabs.
+
+    >>> print(latex(["labels", "error"], [["real", "5 %"]]))
+    \\begin{tabular}{ll}
+    \\toprule
+    labels & error \\\\
+    \\midrule
+    real & 5 \\% \\\\
+    \\bottomrule
+    \\end{tabular}
+    """
+    line = lambda cells: " & ".join(map(latex_cell, cells)) + r" \\"
+    head = [rf"\begin{{tabular}}{{{'l' * len(header)}}}", r"\toprule", line(header), r"\midrule"]
+    return "\n".join([*head, *map(line, rows), r"\bottomrule", r"\end{tabular}"])
+
+
+def join(parts: Iterable[str], format: Format) -> str:
+    """Tables and sentences as one text; in LaTeX sentences are comments."""
+    if format == "latex":
+        parts = (
+            part if r"\begin{tabular}" in part else re.sub("(?m)^", "% ", part) for part in parts
+        )
+    return "\n\n".join(parts)
+
+
 def _line(cell: Any) -> str:
     """A cell in one line that a terminal only prints."""
     return printable(str(cell)).replace("\n", " ")
@@ -82,6 +121,8 @@ def blocks(
     """
     if format == "markdown":
         return [f"{title}\n\n{markdown(header, rows)}"]
+    if format == "latex":
+        return [f"% {_line(title)}\n{latex(header, rows)}"]
     pieces = wrapped(header, rows, width)
     text = [aligned(*piece) for piece in pieces[:most]]
     text[0] = f"{title}\n{text[0]}"
@@ -146,6 +187,8 @@ def verdict_table(judgements: Sequence[Judgement], format: Format = "text") -> s
                 for (name, *cells), j, source in zip(rows, judgements, sources)
             ],
         )
+    if format == "latex":
+        return latex(header, rows)
     first, *lines = aligned(header, rows).splitlines()
     text = [first]
     for line, j, source in zip(lines, judgements, sources):

@@ -24,7 +24,11 @@ _DATA = "coherence.lab.data."
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """One of `count` shares, counted from 1."""
+    """One of `count` shares, counted from 1.
+
+    >>> Share(1, 4).count
+    4
+    """
 
     index: int
     count: int
@@ -98,7 +102,13 @@ def _array_task(environment: Mapping[str, str]) -> Share:
 
 
 def share_of(grid: Grid, share: Share) -> list[Unit]:
-    """The units of a share; the shares of a count are disjoint and together the grid."""
+    """The units of a share; the shares of a count are disjoint and together the grid.
+
+    >>> from pathlib import Path
+    >>> grid = Grid({"sgd": None, "adam": None}, seeds=2, folder=Path("runs"))
+    >>> [len(share_of(grid, Share(k, 2))) for k in (1, 2)]
+    [2, 2]
+    """
     return shares_of(grid, share.count)[share.index - 1]
 
 

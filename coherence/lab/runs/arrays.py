@@ -19,6 +19,12 @@ def save_arrays(path: str | Path, /, **arrays) -> None:
     """Write arrays as `.npz` by rename.
 
     The same arrays give the same bytes: no dates, sorted names, no compression.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_arrays(f"{folder}/two.npz", a=np.arange(3), b=np.ones(2))
+    ...     load_arrays(f"{folder}/two.npz")["a"]
+    array([0, 1, 2])
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,12 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)\.npz")
 
 
 def root() -> Path:
-    """Where runs go: the folder named by `COHERENCE_RUNS`, else `runs` in the working directory."""
+    """Where runs go: the folder named by `COHERENCE_RUNS`, else `runs` in the working directory.
+
+    >>> from pathlib import Path
+    >>> isinstance(root(), Path)
+    True
+    """
     return Path(os.environ.get("COHERENCE_RUNS") or "runs")
 
 
@@ -44,6 +49,14 @@ def find(
 
     Raises:
         OSError, ValueError: a folder cannot be read, and there is no `failed`.
+
+    >>> import tempfile
+    >>> from coherence.lab.runs import Run
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with Run.open(f"{folder}/a", {"rate": 0.1}, seed=3) as run:
+    ...         run.append({"step": 0, "loss": 1.0})
+    ...     [run.seed for run in find(folder)]
+    [3]
     """
 
     def fail(error: Exception) -> None:

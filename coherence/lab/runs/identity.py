@@ -18,7 +18,17 @@ _PACKAGES = ("gradient-coherence", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
 class RunMismatch(ValueError):
-    """The folder holds something else than the run asked for."""
+    """The folder holds something else than the run asked for.
+
+    >>> import tempfile
+    >>> from coherence.lab.runs import Run
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Run.open(folder, {"rate": 0.1}, seed=0).close()
+    ...     Run.open(folder, {"rate": 0.2}, seed=0)
+    Traceback (most recent call last):
+        ...
+    coherence.lab.runs.identity.RunMismatch: ... holds another run (rate: 0.1, not 0.2). ...
+    """
 
 
 def check_unused(folder: Path) -> None:

@@ -42,7 +42,17 @@ _SIZE = 1024  # bytes of a lock's file, always as many: a sign of life is writte
 
 
 class RunBusy(RuntimeError):
-    """Another process, or another `Run` of this one, is writing to the folder."""
+    """Another process, or another `Run` of this one, is writing to the folder.
+
+    >>> import tempfile
+    >>> from coherence.lab.runs import Run
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with Run.open(folder, {}, seed=0):
+    ...         Run.open(folder, {}, seed=0)
+    Traceback (most recent call last):
+        ...
+    coherence.lab.runs.locks.RunBusy: ... is being written by process ...
+    """
 
 
 @dataclasses.dataclass(frozen=True)

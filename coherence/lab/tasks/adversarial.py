@@ -65,6 +65,11 @@ def adversarial_losses(
         ValueError: another objective, or a negative penalty.
 
     Gulrajani et al., Improved Training of Wasserstein GANs (arXiv:1704.00028), Algorithm 1.
+
+    >>> from coherence.lab.models import GAN
+    >>> losses = adversarial_losses(GAN(), "wasserstein", penalty=1.0)
+    >>> callable(losses)  # losses(params, (x, key))
+    True
     """
     if objective not in ("non_saturating", "saturating", "wasserstein"):
         raise ValueError(

@@ -53,6 +53,12 @@ def reconstruction_error(
     outputs as logits, for images in [0, 1] and a network with a sigmoid; at grey levels
     its least value is not 0 but x's own entropy. An example is an image, or a tuple that begins
     with one, of which the rest is not looked at.
+
+    >>> from coherence.lab.models import AE
+    >>> model, x = AE(width=4, depth=1, shape=(2, 2, 1)), jnp.ones((2, 2, 1))
+    >>> params = jax.eval_shape(model.init, jax.random.key(0), x)
+    >>> jax.eval_shape(reconstruction_error(model), params, x).shape
+    ()
     """
     compare = _comparison(model, error, pixels)
 
@@ -124,6 +130,9 @@ def kl_from_standard_normal(mu: jax.Array, log_var: jax.Array) -> jax.Array:
     Its coordinates, the last axis, are independent.
 
     .. math:: \mathrm{KL} = -\tfrac12 \sum_j (1 + \log\sigma_j^2 - \mu_j^2 - \sigma_j^2) \ge 0
+
+    >>> float(kl_from_standard_normal(jnp.ones(2), jnp.zeros(2)))
+    1.0
     """
     mu, log_var = _at_least_float32(mu), _at_least_float32(log_var)
     return -0.5 * jnp.sum(1 + log_var - mu**2 - jnp.exp(log_var), -1)

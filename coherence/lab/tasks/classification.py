@@ -25,7 +25,15 @@ def cross_entropy(model) -> Callable[[Any, tuple], jax.Array]:
 
 
 def loss_of(model, compare: OutputLoss) -> Callable[[Any, tuple], jax.Array]:
-    """The loss of one example `(x, y)`: `compare(outputs, y)` of what the model makes of x."""
+    """The loss of one example `(x, y)`: `compare(outputs, y)` of what the model makes of x.
+
+    >>> from coherence.lab.tasks import squared_error
+    >>> import flax.linen as nn
+    >>> params = {"params": {"kernel": jnp.eye(2)}}
+    >>> loss = loss_of(nn.Dense(2, use_bias=False), squared_error())
+    >>> float(loss(params, (jnp.array([1.0, 0.0]), 0)))
+    0.0
+    """
     predict = predictor(model)
 
     def loss(params, example):

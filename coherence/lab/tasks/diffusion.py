@@ -22,7 +22,11 @@ Levels = Literal["drawn", "given"]
 
 
 def noised(x: jax.Array, noise: jax.Array, abar: Any) -> jax.Array:
-    """An example with noise: `abar` is the share of its variance that is left, a scalar."""
+    """An example with noise: `abar` is the share of its variance that is left, a scalar.
+
+    >>> float(noised(jnp.array(3.0), jnp.array(1.0), 1.0))  # all of the variance is left
+    3.0
+    """
     return jnp.sqrt(abar) * x + jnp.sqrt(1 - abar) * noise
 
 
@@ -82,6 +86,11 @@ def ddim(predict: Callable, schedule: NoiseSchedule, steps: int, noise: jax.Arra
 
     Song, Meng & Ermon, Denoising Diffusion Implicit Models (arXiv:2010.02502), Equation 12, with
     their eta = 0.
+
+    >>> from coherence.lab.tasks.noise_schedules import cosine_schedule
+    >>> predict = lambda x, t: jnp.zeros_like(x)  # a network that finds no noise
+    >>> ddim(predict, cosine_schedule(), 2, jnp.ones(3)).shape
+    (3,)
     """
     levels = schedule.spaced(steps)
     left = np.append(schedule.abar[levels], 1.0).astype(np.float32)

@@ -19,6 +19,12 @@ def half_squared_error(model) -> Callable[[Any, tuple], jax.Array]:
     With the half, as in the paper: the gradient with respect to the prediction is the residual
     itself. Libraries' mean squared error has no half, which doubles the loss and the speed at equal
     step size. `model` is anything with `apply(params, x)`, or that function.
+
+    >>> import flax.linen as nn
+    >>> model = nn.Dense(1, use_bias=False)
+    >>> params = {"params": {"kernel": jnp.ones((2, 1))}}
+    >>> float(half_squared_error(model)(params, (jnp.ones(2), jnp.zeros(1))))
+    2.0
     """
     predict = predictor(model)
 

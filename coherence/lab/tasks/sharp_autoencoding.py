@@ -53,6 +53,12 @@ def sharp_terms(
 
     Raises:
         ValueError: a weight below 0, or an adversarial one without a discriminator.
+
+    >>> from coherence.lab.models import SpatialVAE
+    >>> model, x, key = SpatialVAE(width=4), jnp.ones((8, 8, 1)), jax.random.key(0)
+    >>> terms = sharp_terms(model, lambda image: image.mean((0, 1)), perceptual=1.0)
+    >>> callable(terms)  # terms(params, (x, key))
+    True
     """
     if min(factor, perceptual, adversarial) < 0:
         raise ValueError(

@@ -34,6 +34,9 @@ class Diffusion(GenerativeRun):
     0 and variance 1; `drawn` keeps both as `centre` and `scale`. Recorded is the mean of the loss,
     as `train_loss`, `test_loss` and so on: each example with one noise and one level of it, the
     same throughout the run. `coherence.lab.training.trained.samplers` draws with finished runs.
+
+    >>> Diffusion(steps=10).batch_size
+    32
     """
 
     data: Datasets = digits()

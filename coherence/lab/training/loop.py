@@ -56,7 +56,7 @@ def train(
             that is finished is left alone, or goes on where more steps are asked for.
         steps, batch_size: how many steps of how many examples.
         schedule: steps at which `measure` is recorded, such as
-        `coherence.probes.LogSpaced().steps(steps)`. Probes have their own.
+            `coherence.probes.LogSpaced().steps(steps)`. Probes have their own.
         vmapped: compute the seeds side by side in one program; `None` lets `side_by_side` decide.
         mesh: devices among which the examples of batches and samples are divided (`devices.mesh_of`
             makes one); `None` for a single device. Which they are is no part of what a run is: sums
@@ -73,7 +73,7 @@ def train(
             that watches what is not measured, is never asked, or has seeds side by side; a run that
             has come further than asked for, or was begun with other data.
         OSError: a disk that is full or gone; the runs keep what they had, up to the last
-        checkpoint.
+            checkpoint.
         Terminated: SIGTERM came; it is a `SystemExit` of status 143.
     """
     if not isinstance(steps, int | np.integer) or steps < 0:

@@ -33,18 +33,18 @@ class Problem:
             (shared leading axis). Leaves that are the same object in several seeds' problems are
             held once.
         optimizer: an optax transformation: an aggregator first (`coherence.optim.chain`) where
-        `per_example`, else any.
+            `per_example`, else any.
         per_example: whether the optimizer takes per-example gradients; else it gets the batch's
-        mean gradient.
+            mean gradient.
         measure: `(params, data) -> {name: array}`, jit-able, reads frozen weights: what is recorded
             at the scheduled steps. Seeds share one compiled `measure`: what differs between them
             comes from `data`, not from a closure.
         axes: what the axes of the arrays that `measure` returns are, `{name: ("group",)}`; a dict
             is by layer where nothing is said. Reports go by them.
         track_batches: record the loss and the `moments` of every training batch's per-example
-        gradients.
+            gradients.
         drawn: arrays that were drawn at random for this seed and that a reader of the run may ask
-        for, kept with it as `drawn.npz`.
+            for, kept with it as `drawn.npz`.
         stopping: an early-stopping rule (`coherence.optim.stopping`) and the name of the number
             it watches, or `None`. Besides what `measure` returns there is always `"step"`. `any_of`
             watches a tuple of names, one a rule. The rule is asked at every measurement; its best
@@ -58,6 +58,11 @@ class Problem:
             place of a key. Needs `noise`, and goes into checkpoints.
         probes: `coherence.probes.Probe`s; their readings join the records at the steps their
             schedules name. Seeds share the programs of the first one's.
+
+    >>> loss = lambda w, x: jnp.sum((w - x) ** 2)
+    >>> problem = Problem(loss, jnp.zeros(2), {"train": jnp.ones((4, 2))}, optax.sgd(0.1))
+    >>> problem.per_example
+    False
     """
 
     loss: Callable

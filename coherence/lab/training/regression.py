@@ -29,6 +29,9 @@ class Regression(RunSettings):
 
     The loss is half the squared error. Recorded are its means over the training and over the test
     examples. The batch is all of the training examples.
+
+    >>> Regression(steps=10).steps
+    10
     """
 
     data: Datasets = learnable()

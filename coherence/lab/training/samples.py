@@ -88,7 +88,7 @@ def make_probes(probings, loss, examples, *, corrupt, labels, classes, seed, pur
 
     Args:
         examples, labels: `{"train": ..., "test": ...}`: tuples of arrays that the loss takes;
-        integers that tell classes apart.
+            integers that tell classes apart.
         corrupt: bool, a training example each.
         seed, purpose: the run's seed, and the stream of it that samples are drawn from.
 

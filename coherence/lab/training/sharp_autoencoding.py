@@ -21,6 +21,9 @@ class SharpAutoencoding(GenerativeRun):
     The first stage of diffusion in a latent space. Features are the last hidden layer of a digit
     classifier fitted to the training images. Recorded are means over examples of `squared`,
     `perceptual`, `adversarial`, `kl` and `discriminator`, without their weights, and of `loss`.
+
+    >>> SharpAutoencoding(steps=10).batch_size
+    32
     """
 
     data: digits | mnist = digits()

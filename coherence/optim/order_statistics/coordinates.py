@@ -29,7 +29,12 @@ _LINE = 64
 
 
 class Coordinates(abc.ABC):
-    """Values of `m` examples at the coordinates of `shape`; `mask` says which examples count."""
+    """Values of `m` examples at the coordinates of `shape`; `mask` says which examples count.
+
+    >>> from coherence.optim.order_statistics import Formed
+    >>> issubclass(Formed, Coordinates)
+    True
+    """
 
     mask: jax.Array | None
 
@@ -97,7 +102,12 @@ class Coordinates(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Formed(Coordinates):
-    """`values` [m, D]; `mask` bool [m] or `None`. Results are [D]."""
+    """`values` [m, D]; `mask` bool [m] or `None`. Results are [D].
+
+    >>> leaf = Formed(jnp.array([[1.0], [2.0], [9.0]]))
+    >>> leaf.m
+    3
+    """
 
     values: jax.Array
     mask: jax.Array | None = None
@@ -172,6 +182,9 @@ class Products(Coordinates):
 
     Results are [L, K, N]. The arrays may be wider than `widths` = (K, N), which are theirs where it
     is `None`.
+
+    >>> Products(jnp.ones((1, 5, 2)), jnp.ones((1, 5, 3))).m
+    5
     """
 
     inputs: jax.Array

@@ -74,6 +74,11 @@ def over_coordinates(function: Callable[[Coordinates], jax.Array]) -> Callable[[
     `function` takes `Formed` and returns [D], or `Products` and returns [L, K, N]. It does not know
     which leaf a coordinate is of, so the smallest leaves are joined into one, and larger ones cut
     into blocks of one shape where they fit: what costs is compiling one more kernel.
+
+    >>> from coherence.optim.order_statistics import winsorized_mean
+    >>> winsorized = over_coordinates(lambda leaf: winsorized_mean(leaf, 1))
+    >>> winsorized({"w": jnp.array([[1.0], [2.0], [9.0]])})["w"].tolist()
+    [2.0]
     """
 
     def combine(gradients):

@@ -43,7 +43,12 @@ def rank(c: float, m: int) -> int:
 
 
 def leaf_rank(c: float, leaf: Coordinates) -> int | jax.Array:
-    """`rank` of the examples a leaf counts: an int, or with a mask an array."""
+    """`rank` of the examples a leaf counts: an int, or with a mask an array.
+
+    >>> from coherence.optim.order_statistics import Formed
+    >>> leaf_rank(10, Formed(jnp.ones((20, 3))))
+    2
+    """
     if leaf.mask is None:
         return rank(c, leaf.m)
     return jnp.asarray([rank(c, n) for n in range(leaf.m + 1)], jnp.int32)[leaf.count]
@@ -56,6 +61,10 @@ def winsorized_mean(leaf: Coordinates, k: int | jax.Array) -> jax.Array:
     their own dtype, the sum is kept in at least float32. k = 0 is the mean; the largest k,
     (m - 1) // 2, the median. A nan in any counted example makes the coordinate nan; infinities are
     values like others.
+
+    >>> from coherence.optim.order_statistics import Formed
+    >>> winsorized_mean(Formed(jnp.array([[1.0], [2.0], [9.0]])), 1).tolist()
+    [2.0]
     """
     return _mean(leaf, k, trimmed=False)
 
@@ -64,6 +73,10 @@ def trimmed_mean(leaf: Coordinates, k: int | jax.Array) -> jax.Array:
     """Mean of each coordinate without its k smallest and k largest values.
 
     The rest as `winsorized_mean`.
+
+    >>> from coherence.optim.order_statistics import Formed
+    >>> trimmed_mean(Formed(jnp.array([[1.0], [2.0], [9.0]])), 1).tolist()
+    [2.0]
     """
     return _mean(leaf, k, trimmed=True)
 

@@ -151,5 +151,7 @@ def test_markdown_has_the_same_rows(tmp_path):
 
 def test_an_unknown_format_is_refused(tmp_path):
     recorded.run(tmp_path / "seed=0", probes=False)
-    with pytest.raises(ValueError, match=r'text\(format\): "text" or "markdown", got \'html\'\.'):
+    with pytest.raises(
+        ValueError, match=r'text\(format\): "text", "markdown" or "latex", got \'html\'\.'
+    ):
         compare(tmp_path, tmp_path).text("html")

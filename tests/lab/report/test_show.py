@@ -149,6 +149,6 @@ def test_tables_in_markdown_are_tables(tmp_path):
 
 def test_an_unknown_format_is_refused(tmp_path):
     with pytest.raises(
-        ValueError, match=r'describe\(format\): "text" or "markdown", got \'html\'\.'
+        ValueError, match=r'describe\(format\): "text", "markdown" or "latex", got \'html\'\.'
     ):
         describe(tmp_path, "html")
