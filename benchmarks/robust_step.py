@@ -3,7 +3,7 @@
     python benchmarks/robust_step.py [--quick] [--only median]
 
 One row a case of a 784-2048-10 network (1.6 million numbers an example): milliseconds, times faster
-than the best opponent, how close to the arithmetic floor, memory, compilation. The opponents form
+than the best baseline, how close to the arithmetic floor, memory, compilation. The baselines form
 all gradients and then select: `numpy.partition`, `torch.topk`, `torch.kthvalue`, `torch.median` (a
 few hidden units at a time, on all cores), and in XLA a selection network and `jnp.sort`. The torch
 ones run where PyTorch is installed (the environment of `benchmarks/peers` will do). Every update is
@@ -24,7 +24,7 @@ from timing import compiled, ratio, seconds
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-import opponents
+import baselines
 
 import coherence as co
 from coherence.lab.models import MLP
@@ -33,14 +33,14 @@ from coherence.optim.order_statistics import rank, selection
 
 LEARNING_RATE = 0.1
 MEMORY = 1 / 10  # of examples x parameters
-STEPS = 5  # of ours for one of an opponent's, whose gigabytes leave cold caches behind
+STEPS = 5  # of ours for one of an baseline's, whose gigabytes leave cold caches behind
 FLOOR = 4.0  # times the counted floor
 
 
 class Case(NamedTuple):
     """c percent of m examples, 50 the median.
 
-    How many times faster than the best opponent it is to be.
+    How many times faster than the best baseline it is to be.
     """
 
     c: int
@@ -179,7 +179,7 @@ def robust(case, speed, quick):
     error = largest_error(loss, params, batch, ours.run()[0], case)
     several = lambda: [ours.run() for _ in range(STEPS)]
     found = {}
-    for name, run in opponents.steps(loss, params, batch, case.c, case.m, LEARNING_RATE).items():
+    for name, run in baselines.steps(loss, params, batch, case.c, case.m, LEARNING_RATE).items():
         took = ratio(run, several, 1 if quick or case.m > 100 or "sort" in name else 5)
         found[name] = took._replace(
             value=STEPS * took.value, low=STEPS * took.low, high=STEPS * took.high, b=took.b / STEPS
@@ -224,10 +224,10 @@ def main():
         "billion comparisons a second\n"
     )
     print(
-        "| step | ms | times faster than the best opponent | target | floor, ms | times the floor "
+        "| step | ms | times faster than the best baseline | target | floor, ms | times the floor "
         "| target | memory | target | compile, s "
     )
-    print("| error | opponents |\n|---|---|---|---|---|---|---|---|---|---|---|---|")
+    print("| error | baselines |\n|---|---|---|---|---|---|---|---|---|---|---|---|")
     right = [robust(case, speed, chosen.quick) for case in CASES if chosen.only in case.name]
     print(
         "\n| step | ms | plain SGD, ms | ratio | target | memory over SGD's | compile, s |"

@@ -1,6 +1,6 @@
 """What users run on their own models and methods before they trust a number.
 
-`check_loss`, `check_aggregator`, promises.
+`check_loss`, `check_aggregator`, properties.
 """
 
 import lazy_loader

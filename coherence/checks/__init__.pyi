@@ -1,4 +1,4 @@
-from . import promises as promises
+from . import properties as properties
 from .aggregators import check_aggregator as check_aggregator
 from .aggregators import leafwise as leafwise
 from .losses import check_loss as check_loss

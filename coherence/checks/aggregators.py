@@ -1,4 +1,4 @@
-"""`check_aggregator`: what every aggregator must do, and what this one promises."""
+"""`check_aggregator`: what every aggregator must do, and the properties of this one."""
 
 import operator
 from collections.abc import Callable, Iterable
@@ -10,11 +10,11 @@ import optax
 
 from coherence.trees import PyTree
 
-from . import specimens
+from . import example_gradients
 from .distances import examples, worst
-from .duties import DUTIES, TOLERANCE, Broken, Run, agreed
-from .promises import Promise
+from .properties import Property
 from .reports import AggregatorCheck, Finding
+from .requirements import REQUIREMENTS, TOLERANCE, Broken, Run, agreed
 
 
 def leafwise(function: Callable[[np.ndarray], Any]) -> Callable[[PyTree], PyTree]:
@@ -29,19 +29,19 @@ def leafwise(function: Callable[[np.ndarray], Any]) -> Callable[[PyTree], PyTree
 def check_aggregator(
     tx: optax.GradientTransformation,
     *,
-    promises: Iterable[Promise] = (),
+    properties: Iterable[Property] = (),
     twin: Callable[[PyTree], PyTree] | None = None,
     steps: int = 1,
 ) -> AggregatorCheck:
-    """Whether a method fits in where the others do, is what it says it is, and keeps its promises.
+    """Whether a method fits in where the others do, is what it says it is, and has its properties.
 
     Asked of every method: updates have the parameters' structure, shapes and dtypes; the state is
     arrays that keep theirs; a jitted step is traced once; `**extra` arguments are let through;
     `chain` takes it, before optax's SGD and Adam; gradients as factors (one vector, a sequence), as
     rows and recomputed give the same update as plain arrays; masked examples do not count.
 
-    Promises and twin are tried on plain gradients of 20 and of 21 examples: what rounds ranks often
-    differs for odd and even m. Everything runs in float32, and takes seconds.
+    Properties and twin are tried on plain gradients of 20 and of 21 examples: what rounds ranks
+    often differs for odd and even m. Everything runs in float32, and takes seconds.
 
     Methods with a memory: each comparison starts from a fresh state and feeds the same gradients
     `steps` times, then looks at the last update. A window is full after as many steps as it is
@@ -50,8 +50,8 @@ def check_aggregator(
 
     Args:
         tx: the method, such as `winsorize(2)`; or a `chain`.
-        promises: functions `(aggregate, gradients) -> violation`, from `coherence.checks.promises`
-            or your own.
+        properties: functions `(aggregate, gradients) -> violation`, from
+            `coherence.checks.properties` or your own.
         twin: the definition again, as slow and plain as possible: from a tree of float64 numpy
             arrays [m, ...] to one gradient. Wrap one that looks at each leaf alone in `leafwise`.
         steps: how often the same gradients are fed before the update counts.
@@ -63,11 +63,11 @@ def check_aggregator(
         TypeError: `tx` is no optax transformation.
         ValueError: `steps` < 1.
 
-    >>> from coherence.checks import promises
+    >>> from coherence.checks import properties
     >>> from coherence.optim import median
-    >>> kept = [promises.odd, promises.breakdown(0.5)]
+    >>> kept = [properties.odd, properties.breakdown(0.5)]
     >>> twin = leafwise(lambda g: np.median(g, 0))
-    >>> check = check_aggregator(median(), promises=kept, twin=twin)
+    >>> check = check_aggregator(median(), properties=kept, twin=twin)
     >>> check.ok
     True
     """
@@ -81,17 +81,19 @@ def check_aggregator(
         raise ValueError(
             f"check_aggregator(steps): the gradients are fed at least once, got {steps}."
         )
-    run, gradients = Run(tx, steps), [specimens.plain(m) for m in (20, 21)]
-    findings = [_finding(duty.__name__.replace("_", " "), duty, run) for duty in DUTIES]
+    run, gradients = Run(tx, steps), [example_gradients.plain(m) for m in (20, 21)]
+    findings = [_finding(rule.__name__.replace("_", " "), rule, run) for rule in REQUIREMENTS]
     if twin is not None:
         findings.append(
             _finding("its twin agrees", lambda g: _twin_agrees(run, twin, g), *gradients)
         )
-    for promise in promises:
-        name = getattr(promise, "__name__", repr(promise))
+    for violation in properties:
+        name = getattr(violation, "__name__", repr(violation))
         findings.append(
             _finding(
-                f"promise: {name}", lambda g, promise=promise: _keeps(run, promise, g), *gradients
+                f"property: {name}",
+                lambda g, violation=violation: _holds(run, violation, g),
+                *gradients,
             )
         )
     return AggregatorCheck(tuple(findings), TOLERANCE)
@@ -115,12 +117,12 @@ def _twin_agrees(run, twin, gradients):
     )
 
 
-def _keeps(run, promise, gradients):
-    violation = float(promise(run, gradients))
-    if not violation <= TOLERANCE:  # nan is wrong too
-        what = (promise.__doc__ or "").strip().split("\n")[0]
+def _holds(run, violation, gradients):
+    size = float(violation(run, gradients))
+    if not size <= TOLERANCE:  # nan is wrong too
+        what = (violation.__doc__ or "").strip().split("\n")[0]
         raise Broken(
-            f"violated by {violation:.1e} ({examples(gradients)} examples). {what}".rstrip(),
-            violation,
+            f"violated by {size:.1e} ({examples(gradients)} examples). {what}".rstrip(),
+            size,
         )
-    return violation
+    return size

@@ -203,7 +203,7 @@ class AggregatorCheck:
 
     @property
     def ok(self) -> bool:
-        """Nothing is broken, and every promise kept."""
+        """Nothing is broken, and every property holds."""
         return not self.problems
 
     @property

@@ -13,7 +13,7 @@ import optax
 import pytest
 
 import coherence as co
-from coherence.checks import duties, leafwise, promises, specimens
+from coherence.checks import example_gradients, leafwise, properties, requirements
 from coherence.gradients import Factored, Recomputed, Stacked, materialize
 from coherence.optim import Aggregator, aggregator
 
@@ -33,16 +33,16 @@ def mean_by_hand(gradients, state, params=None, **extra):
     return co.mean(gradients), state
 
 
-def problem(duty, tx):
-    """What the one duty says of the method."""
-    with pytest.raises(duties.Broken) as broken:
-        duty(duties.Run(tx, 1))
+def problem(requirement, tx):
+    """What the one requirement says of the method."""
+    with pytest.raises(requirements.Broken) as broken:
+        requirement(requirements.Run(tx, 1))
     return str(broken.value)
 
 
 def test_a_good_method_is_ok_and_its_table_has_a_line_for_each_check():
     check = co.checks.check_aggregator(
-        co.optim.median(), promises=[promises.odd, promises.breakdown(0.5)], twin=MEDIAN
+        co.optim.median(), properties=[properties.odd, properties.breakdown(0.5)], twin=MEDIAN
     )
     assert check.ok
     assert check.problems == ()
@@ -53,8 +53,8 @@ def test_a_good_method_is_ok_and_its_table_has_a_line_for_each_check():
     ]
     assert [finding.name for finding in check.findings][-3:] == [
         "its twin agrees",
-        "promise: odd",
-        "promise: breakdown(0.5)",
+        "property: odd",
+        "property: breakdown(0.5)",
     ]
     assert lines[-2] == "differences of up to 3.5e-04 of what was expected count as rounding"
     assert lines[-1] == "ok"
@@ -62,7 +62,7 @@ def test_a_good_method_is_ok_and_its_table_has_a_line_for_each_check():
 
 
 def test_the_gradients_it_is_tried_on_are_of_every_kind():
-    real = specimens.real()
+    real = example_gradients.real()
     assert {name: type(node) for name, node in real.nodes.items()} == {
         "bias": Stacked,
         "dense": Factored,
@@ -81,7 +81,7 @@ def test_updates_of_another_shape_are_named():
     tx = by_hand(
         lambda g, s, p=None, **extra: (jax.tree.map(lambda x: x.mean(0, keepdims=True), g), s)
     )
-    said = problem(duties.updates_are_like_the_parameters, tx)
+    said = problem(requirements.updates_are_like_the_parameters, tx)
     assert said == "update matrix is float32[1, 4, 5], but its parameter is float32[4, 5]"
 
 
@@ -89,13 +89,13 @@ def test_updates_of_another_dtype_are_named():
     tx = by_hand(
         lambda g, s, p=None, **extra: (jax.tree.map(lambda x: x.astype(jnp.float32), co.mean(g)), s)
     )
-    said = problem(duties.updates_are_like_the_parameters, tx)
+    said = problem(requirements.updates_are_like_the_parameters, tx)
     assert said == "update number is float32[], but its parameter is bfloat16[]"
 
 
 def test_updates_of_another_structure_are_named():
     tx = by_hand(lambda g, s, p=None, **extra: (jax.tree.leaves(co.mean(g)), s))
-    said = problem(duties.updates_are_like_the_parameters, tx)
+    said = problem(requirements.updates_are_like_the_parameters, tx)
     assert said.startswith(
         "update is PyTreeDef([*, *, *]), but its parameter is PyTreeDef({'matrix'"
     )
@@ -103,7 +103,7 @@ def test_updates_of_another_structure_are_named():
 
 def test_a_state_that_is_no_array_is_named():
     tx = by_hand(mean_by_hand, init=lambda params: {"count": 0})
-    said = problem(duties.state_is_arrays_that_keep_their_shape, tx)
+    said = problem(requirements.state_is_arrays_that_keep_their_shape, tx)
     assert (
         said == "leaf count of init's state is of type int: make it an array, such as jnp.zeros(())"
     )
@@ -112,9 +112,9 @@ def test_a_state_that_is_no_array_is_named():
 def test_a_state_that_changes_its_dtype_is_named_and_recompiles():
     step = lambda g, s, p=None, **extra: (co.mean(g), {"count": s["count"] + 1.0})
     tx = by_hand(step, init=lambda params: {"count": jnp.zeros((), int)})
-    said = problem(duties.state_is_arrays_that_keep_their_shape, tx)
+    said = problem(requirements.state_is_arrays_that_keep_their_shape, tx)
     assert said == "after a step, state count is float32[], but before it was int32[]"
-    said = problem(duties.a_step_is_traced_once, tx)
+    said = problem(requirements.a_step_is_traced_once, tx)
     assert (
         said == "2 traces of steps whose gradients have the same shapes. What in the state changes "
         "its dtype or structure?"
@@ -125,13 +125,13 @@ def test_a_state_that_forgets_it_was_a_python_number_recompiles():
     """Same shape and dtype, but weakly typed at first: JAX traces the step again."""
     step = lambda g, s, p=None, **extra: (co.mean(g), s * jnp.ones((), jnp.float32))
     tx = by_hand(step, init=lambda params: jnp.asarray(1.0))
-    assert duties.state_is_arrays_that_keep_their_shape(duties.Run(tx, 1)) is None
-    assert problem(duties.a_step_is_traced_once, tx).startswith("2 traces of steps")
+    assert requirements.state_is_arrays_that_keep_their_shape(requirements.Run(tx, 1)) is None
+    assert problem(requirements.a_step_is_traced_once, tx).startswith("2 traces of steps")
 
 
 def test_lost_extra_arguments_are_named():
     said = problem(
-        duties.extra_arguments_are_let_through, by_hand(lambda g, s, p=None: (co.mean(g), s))
+        requirements.extra_arguments_are_let_through, by_hand(lambda g, s, p=None: (co.mean(g), s))
     )
     assert said.startswith("update(gradients, state, params, value=1.0) fails: ")
     assert said.endswith("unexpected keyword argument 'value'. Give update an argument **extra")
@@ -145,7 +145,7 @@ def test_a_method_whose_calls_share_something_is_named():
         calls.append(1)
         return jax.tree.map(lambda g: g * len(calls), co.mean(gradients)), state
 
-    said = problem(duties.chains_with_sgd_and_adam, by_hand(update))
+    said = problem(requirements.chains_with_sgd_and_adam, by_hand(update))
     assert said.startswith(
         "SGD behind it makes other steps than -learning_rate times its updates: matrix by "
     )
@@ -155,7 +155,7 @@ def test_factors_mistaken_for_gradients_are_named():
     """Doubling every array in a tree doubles rows, and both sides of a product."""
     doubled = lambda x: 2 * x if jnp.issubdtype(x.dtype, jnp.floating) else x
     said = problem(
-        duties.factors_rows_and_plain_arrays_agree,
+        requirements.factors_rows_and_plain_arrays_agree,
         by_hand(lambda g, s, p=None, **extra: (co.mean(jax.tree.map(doubled, g)), s)),
     )
     kinds = "bias is Stacked, dense is Factored, sequence is Factored, sorted is Recomputed"
@@ -174,19 +174,19 @@ def test_a_wrong_path_for_one_kind_of_leaf_is_named(kind, leaves):
             for name, u in co.mean(gradients).items()
         }, state
 
-    said = problem(duties.factors_rows_and_plain_arrays_agree, by_hand(update))
+    said = problem(requirements.factors_rows_and_plain_arrays_agree, by_hand(update))
     assert re.findall(r"(\w+) by 1\.0e-02", said) == leaves
 
 
 def test_a_method_that_ignores_the_mask_is_named():
-    said = problem(duties.masked_examples_do_not_count, by_leaf(lambda rows: rows.mean(0)))
+    said = problem(requirements.masked_examples_do_not_count, by_leaf(lambda rows: rows.mean(0)))
     assert said.startswith("another update than without them (12 examples, 8 left): bias by ")
 
 
 def differs(expected):
-    gradients = specimens.plain(20)
-    with pytest.raises(duties.Broken) as broken:
-        duties.agreed(co.mean(gradients), expected(gradients), gradients, "it differs")
+    gradients = example_gradients.plain(20)
+    with pytest.raises(requirements.Broken) as broken:
+        requirements.agreed(co.mean(gradients), expected(gradients), gradients, "it differs")
     return str(broken.value), broken.value.difference
 
 
@@ -229,7 +229,7 @@ def test_what_chain_refuses_is_a_problem():
     )
 
 
-def test_another_definition_than_the_twin_and_broken_promises_are_problems():
+def test_another_definition_than_the_twin_and_properties_that_fail_are_problems():
     def is_positive(aggregate, gradients):
         """Nothing is negative."""
         return max(float(jnp.max(-x)) for x in jax.tree.leaves(aggregate(gradients)))
@@ -245,20 +245,20 @@ def test_another_definition_than_the_twin_and_broken_promises_are_problems():
         undefined,
         crashes,
         is_positive,
-        promises.breakdown(0.1),
-        promises.odd,
+        properties.breakdown(0.1),
+        properties.odd,
     ]
-    check = co.checks.check_aggregator(co.optim.average(), twin=MEDIAN, promises=mine)
+    check = co.checks.check_aggregator(co.optim.average(), twin=MEDIAN, properties=mine)
     twin, nameless, nan, crashed, negative, breaks = check.problems
     assert twin.startswith("its twin agrees: of 20 examples, it differs: matrix by ")
-    assert nameless.startswith("promise: functools.partial(")
-    assert nan == "promise: undefined: violated by nan (20 examples)."
-    assert crashed == "promise: crashes: RuntimeError: no such thing"
+    assert nameless.startswith("property: functools.partial(")
+    assert nan == "property: undefined: violated by nan (20 examples)."
+    assert crashed == "property: crashes: RuntimeError: no such thing"
     assert re.fullmatch(
-        r"promise: is_positive: violated by \S+ \(20 examples\)\. Nothing is negative\.", negative
+        r"property: is_positive: violated by \S+ \(20 examples\)\. Nothing is negative\.", negative
     )
     assert re.match(
-        r"promise: breakdown\(0\.1\): violated by \d\.\de\+1\d \(20 examples\)\. A share of "
+        r"property: breakdown\(0\.1\): violated by \d\.\de\+1\d \(20 examples\)\. A share of "
         r"the examples, ",
         breaks,
     )
@@ -290,27 +290,27 @@ mean_of = lambda rows: rows.mean(0)
 
 
 @pytest.mark.parametrize(
-    ("promise", "breaks", "keeps"),
+    ("violation", "breaks", "keeps"),
     [
-        (promises.permutes, first, mean_of),
-        (promises.odd, upper, mean_of),
-        (promises.scales, clipped, upper),
-        (promises.shifts, clipped, upper),
-        (promises.unanimous, clipped, first),
-        (promises.separable, normalized, upper),
-        (promises.is_the_mean, upper, mean_of),
-        (promises.breakdown(0.1), mean_of, upper),
-        (promises.breakdown(0.5), lambda rows: rows[-1], upper),
-        (promises.bounded(0.1), mean_of, normalized),
+        (properties.permutes, first, mean_of),
+        (properties.odd, upper, mean_of),
+        (properties.scales, clipped, upper),
+        (properties.shifts, clipped, upper),
+        (properties.unanimous, clipped, first),
+        (properties.separable, normalized, upper),
+        (properties.is_the_mean, upper, mean_of),
+        (properties.breakdown(0.1), mean_of, upper),
+        (properties.breakdown(0.5), lambda rows: rows[-1], upper),
+        (properties.bounded(0.1), mean_of, normalized),
     ],
     ids=lambda x: x.__name__,
 )
-def test_a_broken_promise_is_named_and_a_kept_one_is_not(promise, breaks, keeps):
-    violation = lambda function: promise(
-        jax.jit(lambda tree: jax.tree.map(function, tree)), specimens.plain(20)
+def test_a_property_that_fails_is_named_and_one_that_holds_is_not(violation, breaks, keeps):
+    size = lambda function: violation(
+        jax.jit(lambda tree: jax.tree.map(function, tree)), example_gradients.plain(20)
     )
-    assert violation(breaks) > 1e-2
-    assert violation(keeps) < 1e-6
+    assert size(breaks) > 1e-2
+    assert size(keeps) < 1e-6
 
 
 def test_numpys_nearest_ranks_are_not_odd():
@@ -324,8 +324,8 @@ def test_numpys_nearest_ranks_are_not_odd():
         return jnp.sort(rows, 0)[k]
 
     aggregate = lambda tree: jax.tree.map(nearest, tree)
-    assert promises.odd(aggregate, specimens.plain(20)) > 1e-2
-    assert promises.odd(aggregate, specimens.plain(21)) == 0
+    assert properties.odd(aggregate, example_gradients.plain(20)) > 1e-2
+    assert properties.odd(aggregate, example_gradients.plain(21)) == 0
 
 
 def test_groups_by_position_fall_to_outliers_that_are_spread():
@@ -334,9 +334,9 @@ def test_groups_by_position_fall_to_outliers_that_are_spread():
     )
     aggregate = jax.jit(lambda tree: jax.tree.map(medians, tree))
     assert (
-        promises.breakdown(0.05)(aggregate, specimens.plain(21)) < 1
+        properties.breakdown(0.05)(aggregate, example_gradients.plain(21)) < 1
     )  # one example: one group of three
-    assert promises.breakdown(0.1)(aggregate, specimens.plain(21)) > 1e3
+    assert properties.breakdown(0.1)(aggregate, example_gradients.plain(21)) > 1e3
 
 
 def warming_up(window):
@@ -359,29 +359,29 @@ def warming_up(window):
 def test_a_method_with_a_memory_is_judged_when_it_is_full():
     mean = leafwise(lambda g: g.mean(0))
     assert co.checks.check_aggregator(
-        warming_up(3), promises=[promises.is_the_mean, promises.shifts], twin=mean, steps=3
+        warming_up(3), properties=[properties.is_the_mean, properties.shifts], twin=mean, steps=3
     ).ok
     problems = co.checks.check_aggregator(
-        warming_up(3), promises=[promises.is_the_mean], twin=mean, steps=2
+        warming_up(3), properties=[properties.is_the_mean], twin=mean, steps=2
     ).problems
-    assert [p.split(":")[0] for p in problems] == ["its twin agrees", "promise"]
+    assert [p.split(":")[0] for p in problems] == ["its twin agrees", "property"]
 
 
-@pytest.mark.parametrize("promise", [promises.breakdown, promises.bounded])
-def test_shares_that_say_nothing_are_refused(promise):
+@pytest.mark.parametrize("make", [properties.breakdown, properties.bounded])
+def test_shares_that_say_nothing_are_refused(make):
     for share in (0, 0.6, float("nan")):
         with pytest.raises(
             ValueError,
-            match=rf"{promise.__name__}\(share\): share of the examples that go astray, in \(0, "
+            match=rf"{make.__name__}\(share\): share of the examples that go astray, in \(0, "
             rf"0\.5\], got {share}\.",
         ):
-            promise(share)
+            make(share)
     with pytest.raises(
         ValueError,
-        match=r"a share of 0\.02 is none of 20 examples, and says nothing\. Promise it for "
+        match=r"a share of 0\.02 is none of 20 examples, and says nothing\. Ask for it with "
         r"0\.026 or more\.",
     ):
-        promise(0.02)(first, specimens.plain(20))
+        make(0.02)(first, example_gradients.plain(20))
 
 
 def test_mistakes_are_named():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from coherence.checks import specimens
+from coherence.checks import example_gradients
 from coherence.gradients import gram, materialize, per_example_value_and_grad, project
 from coherence.gradients.projection import _hadamard
 from tests import zoo
@@ -21,7 +21,7 @@ def normal(*shape, seed=0):
 
 MODELS = {
     "a vector, a sequence, rows, recomputed": lambda: (lambda real: (real.nodes, real.rows))(
-        specimens.real()
+        example_gradients.real()
     ),
     "table looked up and multiplied with": lambda: formed(zoo.tied_embedding),
     "convolution": lambda: formed(zoo.convolution_of_a_small_map),
@@ -98,7 +98,7 @@ def test_four_times_the_numbers_halve_the_error(network, errors_of_64):
 
 
 def test_masked_examples_have_a_sketch_of_zeros():
-    real = specimens.real()
+    real = example_gradients.real()
     keep = np.asarray(real.masked["bias"].mask)
     result = np.asarray(sketch(real.masked, 5, KEY))
     assert not result[~keep].any()

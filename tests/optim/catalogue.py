@@ -1,7 +1,7 @@
-"""Every aggregator is one row: how to make it, its slow twin in numpy, what it promises.
+"""Every aggregator is one row: how to make it, its slow twin in numpy, its properties.
 
 A new one adds its row, and nothing else: `test_catalogue.py` runs `check_aggregator` over all of
-them, `test_aggregators.py` what is asked of rows with certain promises.
+them, `test_aggregators.py` what is asked of rows with certain properties.
 """
 
 import math
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from coherence.checks import leafwise
-from coherence.checks.promises import (
+from coherence.checks.properties import (
     bounded,
     breakdown,
     is_the_mean,
@@ -51,8 +51,8 @@ from tests.optim import twins
 class Row(NamedTuple):
     """How to make an aggregator, and what it is.
 
-    `make() -> transformation`; `twin(tree of [m, ...] in float64) -> one gradient`; `promises` from
-    `coherence.checks.promises`.
+    `make() -> transformation`; `twin(tree of [m, ...] in float64) -> one gradient`;
+    `properties` from `coherence.checks.properties`.
 
     A twin of one leaf is wrapped in `leafwise`. One with state has `steps`: how often it is fed the
     same gradients before its update counts (3 for a window of 3).
@@ -60,7 +60,7 @@ class Row(NamedTuple):
 
     make: Callable
     twin: Callable
-    promises: tuple = ()
+    properties: tuple = ()
     steps: int = 1
 
 

@@ -2,7 +2,7 @@
 
 Many batch sizes, odd values, kernels, memory, training, mistakes.
 
-Shapes, masks, factors, twins and promises of every row: `test_catalogue.py`.
+Shapes, masks, factors, twins and properties of every row: `test_catalogue.py`.
 """
 
 import functools
@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 
-from coherence.checks.promises import separable
+from coherence.checks.properties import separable
 from coherence.gradients import (
     Factored,
     Recomputed,
@@ -37,15 +37,15 @@ from coherence.optim import (
 from tests.optim.catalogue import CATALOGUE, marked, winsorized
 
 
-def rows(*promised):
-    """The names of the catalogue's rows that keep these promises."""
-    names = [name for name, row in CATALOGUE.items() if set(promised) <= set(row.promises)]
+def rows(*stated):
+    """The names of the catalogue's rows with these properties."""
+    names = [name for name, row in CATALOGUE.items() if set(stated) <= set(row.properties)]
     return pytest.mark.parametrize("name", [*map(marked, names)])
 
 
-def rows_of_sizes(promised, small, large, mark=marked):
+def rows_of_sizes(stated, small, large, mark=marked):
     """Rows and numbers of examples; `large` for those that rank the examples by a method for m."""
-    names = [name for name, row in CATALOGUE.items() if set(promised) <= set(row.promises)]
+    names = [name for name, row in CATALOGUE.items() if set(stated) <= set(row.properties)]
     ranks = lambda name: (
         name.startswith(("winsorize", "trimmed_mean", "median")) and "means" not in name
     )

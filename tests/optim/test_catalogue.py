@@ -1,4 +1,4 @@
-"""Every row of the catalogue fits in, agrees with its twin and keeps its promises."""
+"""Every row of the catalogue fits in, agrees with its twin and has its properties."""
 
 import copy
 
@@ -13,7 +13,7 @@ from tests.optim.catalogue import CATALOGUE, marked
 @pytest.mark.parametrize("name", [*map(marked, CATALOGUE)])
 def test_a_row_does_what_it_says(name):
     row = CATALOGUE[name]
-    check = check_aggregator(row.make(), promises=row.promises, twin=row.twin, steps=row.steps)
+    check = check_aggregator(row.make(), properties=row.properties, twin=row.twin, steps=row.steps)
     assert check.ok, check
 
 

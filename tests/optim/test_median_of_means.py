@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from coherence.checks import check_aggregator, promises
+from coherence.checks import check_aggregator, properties
 from coherence.gradients import Factored, Stacked, per_example_value_and_grad
 from coherence.optim import average, chain, median, median_of_means
 from tests.optim.twins import middle_of_groups
@@ -103,8 +103,8 @@ def test_draws_follow_from_the_seed():
 
 
 def test_drawn_groups_fit_in_where_other_aggregators_do():
-    kept = (promises.odd, promises.unanimous, promises.separable, promises.breakdown(0.05))
-    check = check_aggregator(median_of_means(3, seed=0), promises=kept)
+    kept = (properties.odd, properties.unanimous, properties.separable, properties.breakdown(0.05))
+    check = check_aggregator(median_of_means(3, seed=0), properties=kept)
     assert check.ok, check
 
 

@@ -1,7 +1,7 @@
 """The size and shape of the package, of one checkout or several.
 
-    python benchmarks/house.py [CHECKOUT ...]
-    python benchmarks/house.py --picture
+    python benchmarks/architecture.py [CHECKOUT ...]
+    python benchmarks/architecture.py --picture
 
 The second prints the picture of `docs/design.md`. Lines are counted after `ruff format
 --line-length 100`, so that checkouts of another line length compare. A room is a module or folder

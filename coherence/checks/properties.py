@@ -1,11 +1,10 @@
-"""What a robust mean may promise, one function a promise.
+"""Properties that a robust mean may have, one function each.
 
-`promise(aggregate, gradients) -> violation`.
-
-`aggregate` turns a plain tree of per-example gradients, leaves [m, ...], into one gradient. The
-violation is a number: 0, or rounding, where the promise is kept; relative to the largest entry of
-the expected result unless said otherwise. Write your own the same way: `check_aggregator` prints
-its name, the number and, where it is broken, the first line of its docstring.
+Each is a function `(aggregate, gradients) -> violation`. `aggregate` turns a plain tree of
+per-example gradients, leaves [m, ...], into one gradient. The violation is a number: 0, or
+rounding, where the property holds; relative to the largest entry of the expected result unless
+said otherwise. Write your own the same way: `check_aggregator` prints its name, the number and,
+where it does not hold, the first line of its docstring.
 """
 
 import math
@@ -20,7 +19,7 @@ from coherence.trees import PyTree
 from .distances import differences, examples, largest, worst
 
 Aggregate: TypeAlias = Callable[[PyTree], PyTree]
-Promise: TypeAlias = Callable[[Aggregate, PyTree], float]
+Property: TypeAlias = Callable[[Aggregate, PyTree], float]
 
 _HUGE = 1e12  # times the largest gradient; its square is still finite in float32
 
@@ -88,7 +87,7 @@ def is_the_mean(aggregate: Aggregate, gradients: PyTree) -> float:
     )
 
 
-def breakdown(share: float) -> Promise:
+def breakdown(share: float) -> Property:
     """A share of the examples, however large, moves no coordinate out of the others' range.
 
     Of m examples `share` of m - 1 to the nearest integer, halves down, as `winsorize` counts: so
@@ -101,7 +100,7 @@ def breakdown(share: float) -> Promise:
     """
     _check(share, "breakdown")
 
-    def promise(aggregate, gradients):
+    def violation(aggregate, gradients):
         violations = []
         for bad, others in _outliers(share, gradients):
             inside = jax.tree.map(lambda x: x[others], _arrays(gradients))
@@ -115,10 +114,10 @@ def breakdown(share: float) -> Promise:
                 violations.append(largest(beyond) / largest(inside))
         return worst(violations)
 
-    return _named(promise, f"breakdown({share})", breakdown)
+    return _named(violation, f"breakdown({share})", breakdown)
 
 
-def bounded(share: float) -> Promise:
+def bounded(share: float) -> Property:
     """A share of the examples moves the result only so far: a thousand times larger, no farther.
 
     Weaker than `breakdown`, which asks for the range of the others coordinate by coordinate;
@@ -130,7 +129,7 @@ def bounded(share: float) -> Promise:
     """
     _check(share, "bounded")
 
-    def promise(aggregate, gradients):
+    def violation(aggregate, gradients):
         violations = []
         for bad, others in _outliers(share, gradients):
             far, farther = (
@@ -142,7 +141,7 @@ def bounded(share: float) -> Promise:
             )
         return worst(violations)
 
-    return _named(promise, f"bounded({share})", bounded)
+    return _named(violation, f"bounded({share})", bounded)
 
 
 def _check(share, name):
@@ -152,9 +151,9 @@ def _check(share, name):
         )
 
 
-def _named(promise, name, source):
-    promise.__name__, promise.__doc__ = name, source.__doc__
-    return promise
+def _named(function, name, source):
+    function.__name__, function.__doc__ = name, source.__doc__
+    return function
 
 
 def _outliers(share, gradients):
@@ -166,7 +165,7 @@ def _outliers(share, gradients):
     number = math.ceil(share * (m - 1) - 0.5 - 1e-9)
     if number < 1:
         raise ValueError(
-            f"a share of {share} is none of {m} examples, and says nothing. Promise it for "
+            f"a share of {share} is none of {m} examples, and says nothing. Ask for it with "
             f"{0.5 / (m - 1):.3f} or more."
         )
     for bad in (np.arange(number), np.linspace(0, m - 1, number).round().astype(int)):

@@ -1,6 +1,6 @@
-"""The duties of every aggregator, one function each.
+"""The requirements of every aggregator, one function each.
 
-`duty(run) -> difference`, or `None` where nothing is measured; raises `Broken` if not done.
+`requirement(run) -> difference`, or `None` where nothing is measured; raises `Broken` if not done.
 """
 
 import collections
@@ -15,7 +15,7 @@ from coherence.gradients.factors import is_node
 from coherence.optim import chain
 from coherence.trees import leaf as leaf_name
 
-from . import specimens
+from . import example_gradients
 from .distances import differences, largest, worst
 
 TOLERANCE = (
@@ -54,7 +54,7 @@ class Run:
         self._update = jax.jit(update)
 
     def __call__(self, gradients, params=None, steps=None):
-        params = specimens.parameters(gradients) if params is None else params
+        params = example_gradients.parameters(gradients) if params is None else params
         state = self.tx.init(params)
         for _ in range(steps or self.steps):
             updates, state = self._update(gradients, state, params)
@@ -85,7 +85,7 @@ def state_is_arrays_that_keep_their_shape(run):
 
 
 def a_step_is_traced_once(run):
-    gradients, steps = specimens.plain(20), 3
+    gradients, steps = example_gradients.plain(20), 3
     run(gradients, steps=steps)
     if (traces := run.traces[_key(gradients)]) != 1:
         raise Broken(
@@ -109,8 +109,8 @@ def extra_arguments_are_let_through(run):
 
 
 def chains_with_sgd_and_adam(run):
-    gradients = specimens.plain(20)
-    params = specimens.parameters(gradients)
+    gradients = example_gradients.plain(20)
+    params = example_gradients.parameters(gradients)
     adam = chain(run.tx, optax.adam(_LEARNING_RATE))
     updates, _ = jax.eval_shape(adam.update, gradients, adam.init(params), params)
     _alike(updates, params, "update of Adam behind it", "its parameter is")
@@ -125,7 +125,7 @@ def chains_with_sgd_and_adam(run):
 
 
 def factors_rows_and_plain_arrays_agree(run):
-    real = specimens.real()
+    real = example_gradients.real()
     given = [f"{name} is {type(node).__name__}" for name, node in real.nodes.items()]
     expected = run(real.rows, real.params)
     return agreed(
@@ -137,7 +137,7 @@ def factors_rows_and_plain_arrays_agree(run):
 
 
 def masked_examples_do_not_count(run):
-    real = specimens.real()
+    real = example_gradients.real()
     message = (
         f"another update than without them ({real.masked['bias'].m} examples, "
         f"{len(real.present['bias'])} left)"
@@ -145,7 +145,7 @@ def masked_examples_do_not_count(run):
     return agreed(run(real.masked, real.params), run(real.present, real.params), real.rows, message)
 
 
-DUTIES = (
+REQUIREMENTS = (
     updates_are_like_the_parameters,
     state_is_arrays_that_keep_their_shape,
     a_step_is_traced_once,
@@ -179,8 +179,8 @@ def agreed(result, expected, gradients, message):
 
 def _mixed():
     """Gradients and parameters, both of which are float32 in one leaf and bfloat16 in the next."""
-    gradients = specimens.plain(20)
-    params = specimens.parameters(gradients, (jnp.float32, jnp.bfloat16))
+    gradients = example_gradients.plain(20)
+    params = example_gradients.parameters(gradients, (jnp.float32, jnp.bfloat16))
     return jax.tree.map(lambda g, p: np.asarray(g).astype(p.dtype), gradients, params), params
 
 

@@ -1,4 +1,4 @@
-"""The house keeps its order.
+"""The parts of the package import each other as designed.
 
 Imports point down, nothing on the way to the command imports JAX, every name is listed once.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import coherence
-from benchmarks import house
+from benchmarks import architecture
 from tests.lab.report import recorded
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,8 +34,8 @@ def drawn():
 
 @pytest.mark.parametrize("package", HOMES)
 def test_the_picture_of_the_design_page_shows_every_import_between_rooms(package):
-    assert drawn()[package] == house.arrows(ROOT, HOMES[package]), (
-        "draw the imports again: python benchmarks/house.py --picture"
+    assert drawn()[package] == architecture.arrows(ROOT, HOMES[package]), (
+        "draw the imports again: python benchmarks/architecture.py --picture"
     )
 
 
@@ -55,7 +55,7 @@ def modules():
     return {
         files[path]: {
             target
-            for name in house.imports(path, ROOT)
+            for name in architecture.imports(path, ROOT)
             for target in (".".join(name), ".".join(name[:-1]))
             if target in known and target != files[path]
         }
