@@ -6,5 +6,5 @@ from .grouping import arms as arms
 from .html import write as write
 from .showing import describe as describe
 from .showing import describe_json as describe_json
-from .style import plot as plot
-from .style import style as style
+from .styling import plot as plot
+from .styling import style as style

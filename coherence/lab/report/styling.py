@@ -1,16 +1,17 @@
-"""The lab's look for figures of your own, at the width of a column, a page or a slide."""
+"""The lab's look for figures of your own, at the width of a column, a page or a slide.
+
+Imports matplotlib where it is used: the core lists `style`, too, and works without it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib
-from matplotlib.figure import Figure
-
-from . import curves, drawing
-from .grouping import arms
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FONTS = {"paper": 8.0, "page": 9.0, "slides": 14.0}
 """The size of text, in points: a figure is printed as wide as it is drawn."""
@@ -48,6 +49,10 @@ def style(
         raise ValueError(f"style(name): one of {', '.join(FONTS)}, got {name!r}.")
     if any(size is not None and not size > 0 for size in (width, height)):
         raise ValueError(f"style: width and height are inches above 0, got {width} and {height}.")
+    import matplotlib
+
+    from . import drawing
+
     with drawing.in_house_style():
         params = matplotlib.rcParams
         factor = FONTS[name] / params["font.size"]
@@ -84,6 +89,11 @@ def plot(
         FileNotFoundError: one of `paths` holds no run.
         ValueError: no run recorded one of the quantities.
     """
+    import matplotlib
+
+    from . import curves
+    from .grouping import arms
+
     members = arms(paths, where)
     known = sorted({name for arm in members for name in arm.quantities("scalar")})
     for name in quantities:
