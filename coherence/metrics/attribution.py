@@ -61,8 +61,8 @@ def shares(gradients: PyTree, groups: ArrayLike, *, num_groups: int | None = Non
     Raises:
         ValueError: `groups` of the wrong shape or type, or of integers without `num_groups`.
 
-    >>> gradients, second = {"w": jnp.array([[3.0], [1.0], [-1.0]])}, jnp.array([False, False, True])
-    >>> [round(float(share), 2) for share in shares(gradients, second)]
+    >>> gradients = {"w": jnp.array([[3.0], [1.0], [-1.0]])}
+    >>> [round(float(f), 2) for f in shares(gradients, jnp.array([False, False, True]))]
     [1.33, -0.33]
     """
     check_examples(gradients, "shares")

@@ -105,9 +105,11 @@ def share_of(grid: Grid, share: Share) -> list[Unit]:
     """The units of a share; the shares of a count are disjoint and together the grid.
 
     >>> from pathlib import Path
-    >>> grid = Grid({"sgd": None, "adam": None}, seeds=2, folder=Path("runs"))
-    >>> [len(share_of(grid, Share(k, 2))) for k in (1, 2)]
-    [2, 2]
+    >>> from coherence.lab.training import Regression
+    >>> arms = {"few": Regression(steps=10), "many": Regression(steps=30)}
+    >>> grid = Grid(arms, seeds=2, folder=Path("runs"))
+    >>> [len(share_of(grid, Share(k, 2))) for k in (1, 2)]  # alike in steps, not in runs
+    [3, 1]
     """
     return shares_of(grid, share.count)[share.index - 1]
 
