@@ -27,7 +27,14 @@ GUIDES = {  # the order of the sidebar
         *("per_example_gradients", "measuring", "metrics", "notation"),
         *("looking", "losses", "batch_norm", "prices"),
     ),
-    "Train": ("optimizers", "adding_an_optimizer", "early_stopping", "models", "settings"),
+    "Train": (
+        "optimizers",
+        "clipping",
+        "adding_an_optimizer",
+        "early_stopping",
+        "models",
+        "settings",
+    ),
     "Models of data": ("autoencoders", "generative", "estimators"),
     "Experiments": ("foundations", "experiments", "scaling", "design"),
 }
