@@ -62,7 +62,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
     """The parser, and the names of the commands."""
     parser = argparse.ArgumentParser(
         "coherence",
-        description="Why do networks that could memorize generalize? Measure, train, judge, draw.",
+        description="Measure coherence of gradients: run experiments, test claims, draw figures.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -76,17 +76,17 @@ def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
     listing = command(
         "list",
         _list,
-        "the experiments: what each is about, presets, how long they take, and what was found",
+        "list the experiments: topic, presets, how long they take, results",
     )
     _json(listing)
     for name, help in (
         (
             "run",
-            "run an experiment: train what is missing, print table and verdicts, draw the figure",
+            "run an experiment: train the missing runs, print table and verdicts, draw the figure",
         ),
         (
             "status",
-            "how far an experiment's runs have come, on all machines: done, running, failed",
+            "the state of an experiment's runs on all machines: done, running, failed",
         ),
     ):  # for the list of commands and for completion: these two read their words themselves
         described = command(name, None, help)
@@ -103,16 +103,16 @@ def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
     figures = command(
         "figures",
         _figures,
-        "redraw stale figures from recorded arrays, and their page; nothing is trained",
+        "redraw out-of-date figures from recorded arrays, and their page; no training",
     )
     complete_by(figures.add_argument("names", nargs="*", metavar="NAME"), "figures")
     figures.add_argument(
         "--train",
         action="store_true",
-        help="first run what was never recorded, which may take long",
+        help="first run experiments that were never recorded; this may take long",
     )
     claims = command(
-        "claims", _claims, "what reproduces and what does not, from recorded arrays: a short table"
+        "claims", _claims, "which claims reproduce, from recorded arrays: a short table"
     )
     formats = claims.add_mutually_exclusive_group()
     for name, help in (
@@ -125,14 +125,14 @@ def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
         formats.add_argument(
             f"--{name}", dest="format", action="store_const", const=name, help=help
         )
-    show = command("show", _show, "what a recorded run is and how it went")
+    show = command("show", _show, "show a recorded run: settings, state, numbers")
     _path(show, "run", "RUN", "a run's folder, or one that holds several")
     _where(show)
     _table_options(show, "every number of every record, one per row")
     compare = command(
         "compare",
         _compare,
-        "two runs or arms side by side: settings that differ, differences paired by seed",
+        "compare two runs or arms: different settings, differences paired by seed",
     )
     _path(compare, "a", "A", "a run's folder, or one that holds the seeds of one arm")
     _path(compare, "b", "B", "the same")
