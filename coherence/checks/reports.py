@@ -214,7 +214,7 @@ class AggregatorCheck:
         )
 
     def _rows(self) -> list[tuple[str, ...]]:
-        rows = [("check", "difference", "")]
+        rows: list[tuple[str, ...]] = [("check", "difference", "")]
         for finding in self.findings:
             difference = "" if finding.difference is None else f"{finding.difference:.1e}"
             rows.append((finding.name, difference, "broken" if finding.problem else "ok"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -89,7 +89,7 @@ class Comparison:
             yield from [part] if isinstance(part, str) else blocks(*part, format, width)
 
     def _repr_html_(self) -> str:
-        shown = []
+        shown: list[str] = []
         for part in self._parts():
             if isinstance(part, str):
                 shown += map(display.paragraph, part.splitlines())
@@ -98,7 +98,7 @@ class Comparison:
                 shown += [display.paragraph(title), display.table(header, rows)]
         return "".join(shown)
 
-    def _parts(self) -> Iterator[str | tuple[str, list[str], list[tuple[str, ...]]]]:
+    def _parts(self) -> Iterator[str | tuple[str, list[str], Sequence[tuple[str, ...]]]]:
         """Sentences, and tables: title, header, rows."""
         sides = zip("AB", self.names, (self.a, self.b))
         yield "\n".join(f"{letter}  {name}: {_about(arm)}" for letter, name, arm in sides)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,7 +54,7 @@ def style(
     from . import drawing
 
     with drawing.in_house_style():
-        params = matplotlib.rcParams
+        params: dict[str, Any] = matplotlib.rcParams  # type: ignore[assignment]
         factor = FONTS[name] / params["font.size"]
         for key in ("font.size", "axes.titlesize", "axes.labelsize", "legend.fontsize"):
             params[key] *= factor
@@ -65,7 +65,7 @@ def style(
             wide = before if width is None else width
             params["figure.figsize"] = wide, _GOLDEN * wide if height is None else height
         if matplotlibrc is not None:
-            params.update(matplotlib.rc_params_from_file(matplotlibrc, use_default_template=False))
+            matplotlib.rc_file(matplotlibrc, use_default_template=False)
         yield
 
 
