@@ -25,7 +25,7 @@ SOURCE = SITE / "source"
 GUIDES = {  # the order of the sidebar
     "Measure": (
         *("per_example_gradients", "measuring", "metrics", "notation"),
-        *("looking", "losses", "batch_norm", "prices"),
+        *("looking", "watching", "for_a_paper", "losses", "batch_norm", "prices"),
     ),
     "Train": (
         "optimizers",
