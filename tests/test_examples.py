@@ -33,7 +33,7 @@ def with_mark(path):
     return pytest.param(path, id=name, marks=[pytest.mark.slow] * (name in COMPILED))
 
 
-@pytest.mark.parametrize("path", map(with_mark, EXAMPLES))
+@pytest.mark.parametrize("path", [*map(with_mark, EXAMPLES)])
 def test_examples_of_docstrings_say_what_is_printed(path, monkeypatch, tmp_path):
     monkeypatch.setenv("COHERENCE_RUNS", str(tmp_path))
     module = importlib.import_module(module_name(path))

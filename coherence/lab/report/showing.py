@@ -82,6 +82,12 @@ def describe_json(path: str | Path, where: Sequence[str] = ()) -> str:
     Raises:
         FileNotFoundError: the folder holds no run.
         ValueError: a condition is none, or holds for no run.
+
+    >>> import json, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Run.open(f"{folder}/seed=0", {"rate": 0.1}, seed=0).close()
+    ...     len(json.loads(describe_json(folder))["runs"])
+    1
     """
     failed: list[Exception] = []
     read = _read(find([path], failed, where), failed)

@@ -2,13 +2,11 @@
 
 >>> from coherence.lab.experiment import collect, load
 >>> from coherence.lab.report.gallery import checkout
->>> from coherence.lab.running import COMMIT_LIMIT, DEFAULT_PRESET, expected_seconds, main
->>> from coherence.lab.running import qualified, show_status
+>>> from coherence.lab.running import COMMIT_LIMIT, DEFAULT_PRESET, main, qualified, show_status
 >>> toy = collect(load(checkout() / "experiments" / "toy.py"))
 >>> settings = toy.presets[DEFAULT_PRESET]
 >>> qualified(settings, ["--steps", "5"])
 ['--steps', '5']
->>> expected_seconds(toy, "unmeasured", settings)  # None: nobody measured it
 >>> show_status(toy, ["--preset", "huge"])
 Traceback (most recent call last):
     ...

@@ -1,4 +1,17 @@
-"""How long an experiment takes: measured for its presets, stored, and scaled to other settings."""
+"""How long an experiment takes: measured for its presets, stored, and scaled to other settings.
+
+>>> import tempfile
+>>> from coherence.lab.experiment import collect, load
+>>> from coherence.lab.report.gallery import checkout
+>>> toy = collect(load(checkout() / "experiments" / "toy.py"))
+>>> settings = toy.presets["cpu"]
+>>> with tempfile.TemporaryDirectory() as folder:
+...     home = Path(folder)
+...     (home / FILE).parent.mkdir()
+...     store(home, "toy", "cpu", Estimate(90.0, FOLDERS, "2 CPUs, Linux x86_64"))
+...     list(stored(home)), expected(home, toy, "cpu", settings).seconds
+(['toy'], 90.0)
+"""
 
 from __future__ import annotations
 

@@ -27,6 +27,14 @@ def serve(watcher: Watcher, port: int = PORT) -> ThreadingHTTPServer:
 
     Raises:
         OSError: the port is taken, or may not be used.
+
+    >>> import tempfile
+    >>> from coherence.lab.runs import Run
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Run.open(f"{folder}/seed=0", {}, seed=0).close()
+    ...     with serve(Watcher([folder]), port=0) as server:
+    ...         server.server_address[0]
+    '127.0.0.1'
     """
 
     class Handler(_Handler):

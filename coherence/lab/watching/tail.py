@@ -50,6 +50,9 @@ class Tail:
     Args:
         path: the file; it may not be there yet.
         most: as `MOST`.
+
+    >>> Tail(Path("not/there/yet.jsonl")).read()
+    False
     """
 
     def __init__(self, path: Path, most: int = MOST):
