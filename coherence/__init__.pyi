@@ -3,6 +3,7 @@ from . import gradients as gradients
 from . import metrics as metrics
 from . import optim as optim
 from . import probes as probes
+from . import scores as scores
 from .checks import check_loss as check_loss
 from .gradients import mean as mean
 from .gradients import per_example_value_and_grad as per_example_value_and_grad
@@ -10,3 +11,4 @@ from .lab.report import style as style
 from .metrics import alpha as alpha
 from .metrics import m_coherence as m_coherence
 from .metrics import measure as measure
+from .scores import audit as audit

@@ -78,7 +78,7 @@ for name in ("flax", "sklearn", "matplotlib", "tyro", "shtab", "platformdirs", "
     sys.modules[name] = None
 import jax.numpy as jnp, optax
 import coherence as co
-for room in (co, co.checks, co.gradients, co.metrics, co.optim, co.probes):
+for room in (co, co.checks, co.gradients, co.metrics, co.optim, co.probes, co.scores):
     for name in room.__all__:
         getattr(room, name)
 loss = lambda params, x: (params["w"] @ x) ** 2
@@ -106,7 +106,7 @@ def test_experiments_and_figures_have_no_siblings(folder):
 
 def test_every_listed_name_exists_and_has_a_docstring():
     core = [coherence.checks, coherence.gradients, coherence.metrics, coherence.optim]
-    for room in (coherence, *core, coherence.probes):
+    for room in (coherence, *core, coherence.probes, coherence.scores):
         for name in room.__all__:
             assert getattr(room, name).__doc__, f"{room.__name__}.{name} has no docstring"
 

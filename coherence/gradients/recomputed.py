@@ -141,10 +141,10 @@ def dot(group, vectors):
     return _over_examples(group, along, group[0].microbatch_size)
 
 
-def gram(group):
-    """Row i against every example by one forward derivative along g_i.
+def gram(group, others):
+    """Row i against every example of `others` by one forward derivative along g_i.
 
     Never more than a row at a time.
     """
     first = group[0]
-    return jax.lax.map(lambda pair: dot(group, _row(group, *pair)), (first.batch, first.mask))
+    return jax.lax.map(lambda pair: dot(others, _row(group, *pair)), (first.batch, first.mask))

@@ -291,13 +291,27 @@ def _dot(pairs):
     return sum(parts)
 
 
-def gram(gradients: PyTree) -> jax.Array:
-    """g_i . g_j for each pair of examples: [m, m]."""
+def gram(gradients: PyTree, others: PyTree | None = None) -> jax.Array:
+    """g_i . g_j for each pair of examples: [m, m]; with `others` g_i . h_j: [m, n].
+
+    `others` are per-example gradients of the same parameters, of n other examples.
+
+    Raises:
+        ValueError: `others` are of other parameters.
+    """
     pairs, _ = nodes(gradients)
-    parts = [_leaf_gram(node) for _, node in pairs if not isinstance(node, Recomputed)]
-    without_rule = [node for _, node in pairs if isinstance(node, Recomputed)]
+    columns = pairs if others is None else nodes(others)[0]
+    shapes = [[tuple(node.shape) for _, node in side] for side in (pairs, columns)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"gram(gradients, others): both are of the same parameters, got shapes {shapes[0]} "
+            f"and {shapes[1]}."
+        )
+    both = [(node, other) for (_, node), (_, other) in zip(pairs, columns)]
+    parts = [_leaf_gram(*pair) for pair in both if not isinstance(pair[1], Recomputed)]
+    without_rule = [pair for pair in both if isinstance(pair[1], Recomputed)]
     if without_rule:
-        parts.append(recomputed.gram(without_rule))
+        parts.append(recomputed.gram(*map(list, zip(*without_rule))))
     return sum(parts)
 
 
@@ -401,17 +415,27 @@ def _leaf_dot(node, vector):
     return sum(parts, jnp.zeros(node.m, dtype))
 
 
-def _leaf_gram(node):
+def _leaf_gram(node, other):
     dtype = accumulator(node.dtype)
+    if isinstance(node, Stacked) and isinstance(other, Stacked):
+        rows, columns = (x.values.reshape(x.m, -1).astype(dtype) for x in (node, other))
+        return rows @ columns.T
     if isinstance(node, Stacked):
-        values = node.values.reshape(node.m, -1).astype(dtype)
-        return values @ values.T
-    if not node.terms:
-        return jnp.zeros((node.m, node.m), dtype)
-    if (isometric := _isometric(node)) is not None:
-        term, factor = isometric
-        return term.gram() * factor**2
-    return streamed(node, lambda g: _leaf_dot(node, g))
+        return jax.lax.map(lambda g: _leaf_dot(other, g), node.values)
+    if isinstance(other, Stacked):
+        return _leaf_gram(other, node).T
+    if not node.terms or not other.terms:
+        return jnp.zeros((node.m, other.m), dtype)
+    one, two = _isometric(node), _isometric(other)
+    if one is not None and two is not None and _alike(one[0], two[0]):
+        return one[0].gram(two[0]) * one[1] ** 2
+    return streamed(node, lambda g: _leaf_dot(other, g))
+
+
+def _alike(term: Any, other: Any) -> bool:
+    """Whether two terms are of the same meeting: what they form has the same order of numbers."""
+    structures: Any = [jax.tree.structure(each) for each in (term, other)]
+    return structures[0] == structures[1]
 
 
 def _isometric(node):

@@ -166,7 +166,7 @@ def pool(
     if groups is not None:
         m = reductions.size(gradients)
         finite = jnp.concatenate([jnp.isfinite(x).reshape(-1, m) for x in norms]).all(0)
-        clean = treedef.unflatten(_without([node for _, node in pairs], ~finite))
+        clean = treedef.unflatten(without([node for _, node in pairs], ~finite))
         spoiled = jnp.any((weights > 0) & ~finite, 1, keepdims=True)
         products = jnp.where(spoiled, jnp.nan, weights)
     parts = []
@@ -312,7 +312,7 @@ def _weights(
     return members.astype(dtype) / jnp.maximum(counts, 1).astype(dtype)[:, None], counts
 
 
-def _without(nodes: list[Any], left_out: jax.Array) -> list[Any]:
+def without(nodes: list[Any], left_out: jax.Array) -> list[Any]:
     """Zero in place of the gradients of some examples, which may be nan: 0 * nan is no zero."""
 
     def zero(x):

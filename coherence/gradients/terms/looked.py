@@ -61,12 +61,12 @@ class Looked(Term):
         ids, d = self._of_one_table(self.cotangents.astype(self.dtype))
         return jnp.einsum("mtn,mtn->m", vector.astype(self.dtype).reshape(-1, d.shape[-1])[ids], d)
 
-    def gram(self):
-        """g_i . g_j for each pair of examples, without a table.
+    def gram(self, other):
+        """g_i . h_j for each pair of examples, without a table.
 
         The words of example i are sorted, and those of the others looked up among them.
         """
-        ids, d = self._of_one_table(self.cotangents.astype(self.dtype))
+        ids, d = other._of_one_table(other.cotangents.astype(other.dtype))
 
         def against_all(example):
             own, word, sums = _sums_by_word(*example)
@@ -75,7 +75,7 @@ class Looked(Term):
             both = jnp.where((own[first] == ids)[..., None], d, 0)
             return jnp.einsum("mtn,mtn->m", both, sums[word[first]])
 
-        return jax.lax.map(against_all, (ids, d))
+        return jax.lax.map(against_all, self._of_one_table(self.cotangents.astype(self.dtype)))
 
     def bilinear(self, left, right):
         products = lambda ids, d: jnp.sum(left.at(ids) * right.dot(d), 1)

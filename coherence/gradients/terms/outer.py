@@ -68,11 +68,15 @@ class Outer(Term):
         arrays = self.inputs[:, 0], self.cotangents[:, 0]
         return by_examples(products, arrays, self.dims[2] * len(left.rows))
 
-    def gram(self):
+    def gram(self, other):
         if self.dims[2] > 1:
-            return super().gram()
-        a, d = (x[:, :, 0].astype(self.dtype) for x in (self.inputs, self.cotangents))
-        return jnp.sum(jnp.einsum("mbk,lbk->bml", a, a) * jnp.einsum("mbn,lbn->bml", d, d), 0)
+            return super().gram(other)
+        a, d, b, e = (
+            x[:, :, 0].astype(self.dtype)
+            for term in (self, other)
+            for x in (term.inputs, term.cotangents)
+        )
+        return jnp.sum(jnp.einsum("mbk,lbk->bml", a, b) * jnp.einsum("mbn,lbn->bml", d, e), 0)
 
 
 def pairs_are_cheaper(t, k, n):

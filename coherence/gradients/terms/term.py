@@ -83,22 +83,41 @@ class Term(abc.ABC):
         """w_i d_i, in the accumulator's dtype."""
         return self.cotangents.astype(self.dtype) * weights[:, None, None, None].astype(self.dtype)
 
-    def gram(self):
-        """G_i . G_j: [m, m], a slab of columns formed at a time."""
+    def gram(self, other):
+        """G_i . H_j for the gradients H of another term: [m, n], a slab of columns at a time."""
 
-        def slab(cotangents):
-            rows = self.form(cotangents).reshape(self.dims[0], -1)
+        def slab(parts):
+            rows, columns = (
+                term.form(part).reshape(term.dims[0], -1)
+                for term, part in zip((self, other), parts)
+            )
+            return rows @ columns.T
+
+        def own_slab(part):
+            rows = self.form(part).reshape(self.dims[0], -1)
             return rows @ rows.T
 
-        slabs = self.slabs(_SLAB)
-        return slab(slabs[0]) if len(slabs) == 1 else jax.lax.map(slab, slabs).sum(0)
+        widest = max((self, other), key=lambda term: term.dims[0])
+        count = len(widest.slabs(_SLAB))
+        if other is self:
+            function, slabs = own_slab, self.cut(count)
+        else:
+            function, slabs = slab, (self.cut(count), other.cut(count))
+        if count == 1:
+            return function(jax.tree.map(lambda x: x[0], slabs))
+        return jax.lax.map(function, slabs).sum(0)
 
     def slabs(self, room):
         """The cotangents [S, m, B, T, N / S] in as few equal slabs of columns as form at most
         `room` numbers, at least one column."""
-        m, b, t, k, n = self.dims
+        m, b, _, k, n = self.dims
         width = max(q for q in range(1, n + 1) if n % q == 0 and (q == 1 or m * b * k * q <= room))
-        return jnp.moveaxis(self.cotangents.reshape(m, b, t, n // width, width), 3, 0)
+        return self.cut(n // width)
+
+    def cut(self, count):
+        """The cotangents in so many slabs of columns: [count, m, B, T, N / count]."""
+        m, b, t, _, n = self.dims
+        return jnp.moveaxis(self.cotangents.reshape(m, b, t, count, n // count), 3, 0)
 
     def rows(self, parameter):
         """The gradients in the parameter's shape and dtype: [m, ...]."""
