@@ -35,7 +35,7 @@ GUIDES = {  # the order of the sidebar
         "models",
         "settings",
     ),
-    "Models of data": ("autoencoders", "generative", "estimators"),
+    "Models and classifiers": ("autoencoders", "generative", "estimators"),
     "Experiments": ("foundations", "experiments", "scaling", "design"),
 }
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
@@ -111,7 +111,13 @@ def reference(module, names):
         lines += [f"* :py:{kind}:`{module}.{name} <{home(module, name)}>`"]
     lines += ["", f".. currentmodule:: {module}", ""]
     if described := [name for name in own if callable(things[name])]:
-        lines += [".. autosummary::", "", *(f"   {name}" for name in described), ""]
+        lines += [
+            ".. autosummary::",
+            "   :nosignatures:",
+            "",
+            *(f"   {name}" for name in described),
+            "",
+        ]
     for name in own:
         lines += [*description(name, things[name]), ""]
     return "\n".join(lines)
