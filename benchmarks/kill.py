@@ -141,7 +141,8 @@ def start(task, folder, environment, spread=False):
         command, place = [*LAB, *task.split(), "--preset", "smoke"], ROOT
     else:
         command, place = [sys.executable, __file__, "--work", task, str(folder)], ROOT
-    own = {"COHERENCE_RUNS": str(folder), "PYTHONPATH": str(ROOT)}
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    own = {"COHERENCE_RUNS": str(folder), "PYTHONPATH": paths}
     if task == "fit":
         own |= {"TMPDIR": str(folder)}
     if task == "fetch":

@@ -125,8 +125,8 @@ def test_console_commands_exist(page):
                 experiment = collect(load(ROOT / "experiments" / f"{name}.py"))
                 cpu = experiment.presets["cpu"]
                 accepted = {
-                    *("--preset", "--record", "--share", "--workers", "--devices"),
-                    *("--submit", "--shares", "--option"),
+                    *("--preset", "--record", "--share", "--workers", "--devices", "--hosts"),
+                    *("--divide-above", "--submit", "--shares", "--option"),
                     *("--help", "--json"),
                     *(f"--{field.replace('_', '-')}" for field in vars(cpu)),
                 }

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax._src.core import get_axis_env  # the names that a vmap takes are said nowhere else
 from jax.extend.core import Literal, jaxprs_in_params
 
 # A call with one of these names means the same inlined into its caller. The custom derivative rules
@@ -48,9 +49,21 @@ def automatic_axes() -> tuple[str, ...]:
 
 
 def automatic_sizes() -> dict[str, int]:
-    """The same with their sizes."""
+    """The same with their sizes.
+
+    Those among which a `vmap` around this divides what it maps (`spmd_axis_name`) are taken.
+    """
+    if not is_in_automatic_mesh():
+        return {}
+    taken = get_axis_env().spmd_axis_names
+    sizes = jax.sharding.get_abstract_mesh().shape
+    return {name: size for name, size in sizes.items() if name not in taken}
+
+
+def is_in_automatic_mesh() -> bool:
+    """Whether in a mesh over whose axes the compiler may divide arrays (`jax.set_mesh`)."""
     mesh = jax.sharding.get_abstract_mesh()
-    return {} if mesh.empty or not mesh.are_all_axes_auto else dict(mesh.shape)
+    return not mesh.empty and mesh.are_all_axes_auto
 
 
 def varying_axes(value: Any) -> frozenset[str]:
@@ -427,6 +440,7 @@ __all__ = [
     "inlined",
     "inner_jaxprs",
     "is_container",
+    "is_in_automatic_mesh",
     "is_inside",
     "is_retyping",
     "is_traced",

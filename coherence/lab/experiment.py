@@ -21,7 +21,7 @@ import numpy as np
 
 from . import runs
 from .claims import Claim, Judgement, digest, holm, judge, read
-from .grid import Bar, Grid
+from .grid import ONE_DEVICE, Bar, Devices, Grid
 from .runs.files import Damaged, check_writable, read_json, write_json, write_text
 from .runs.identity import RunMismatch, code_digest, differences, package_versions
 from .runs.locks import Lock
@@ -245,7 +245,9 @@ def collect(module: ModuleType) -> Experiment:
     return Experiment(path.stem, claims, doc=doc, path=path, **parts)
 
 
-def prepare(experiment: Experiment, settings: Any, folder: Path, devices: int | None = 1) -> Grid:
+def prepare(
+    experiment: Experiment, settings: Any, folder: Path, devices: Devices = ONE_DEVICE
+) -> Grid:
     """The grid of the settings, in a folder that says what it was begun with.
 
     What is claimed is written down before the first run, as digests in `folder/claims.json`; the
@@ -299,7 +301,7 @@ def _beginning(experiment: Experiment, settings: Any) -> dict[str, Any]:
 
 
 def perform(
-    experiment: Experiment, settings: Any, folder: Path, devices: int | None = 1
+    experiment: Experiment, settings: Any, folder: Path, devices: Devices = ONE_DEVICE
 ) -> dict[str, Any]:
     """Train or compute what is missing, in `folder/ARM/seed=K`, and return the recorded arrays.
 
@@ -307,7 +309,7 @@ def perform(
     Killed at any moment, the same call goes on where it stopped and ends at the same arrays.
 
     Args:
-        devices: among how many the batches of a run are divided; `None`: all that there are.
+        devices: what each run is computed on.
 
     Raises:
         ValueError: settings of which there are no runs; a folder that holds another run.

@@ -27,14 +27,28 @@ class Unit(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
+class Devices:
+    """What each run is computed on."""
+
+    count: int | None = 1
+    """Among how many its batches are divided; `None`: all that there are."""
+    divide_above: int | None = None
+    """Parameters of more numbers are divided among them, too; `None`: no parameters are."""
+    hosts: bool = False
+    """Whether the devices are those of several processes, which train the same runs together."""
+
+
+ONE_DEVICE = Devices()
+
+
+@dataclasses.dataclass(frozen=True)
 class Grid:
     """Every arm with every seed, each a run in `folder/ARM/seed=K`."""
 
     arms: Mapping[str, Any]
     seeds: int
     folder: Path
-    devices: int | None = 1
-    """Among how many the batches of a run are divided; `None`: all that there are."""
+    devices: Devices = ONE_DEVICE
 
     def units(self) -> list[Unit]:
         """The arms in order, each with all of its seeds."""
@@ -71,7 +85,8 @@ class Grid:
                 place = self.place(unit.arm, seed)
                 opened.append(runs.Run.open(place, plain(arm), seed=seed))
             progress(sum(run.done for run in opened) * run_steps(arm))
-            if not all(run.done for run in opened):
+            # The first of several processes knows what is done.
+            if self.devices.hosts or not all(run.done for run in opened):
                 _train_missing(arm, opened, self.devices, progress, say)
         finally:
             for run in opened:
@@ -114,14 +129,14 @@ class Bar:
 
 def run_steps(arm: Any) -> int:
     """Steps of a run with these settings; 1 of what is not trained step by step."""
-    return 1 if _is_computed(arm) else arm.steps
+    return 1 if is_computed(arm) else arm.steps
 
 
 def _train_missing(
-    arm: Any, opened: Sequence[runs.Run], devices: int | None, progress: Progress, say: Say
+    arm: Any, opened: Sequence[runs.Run], devices: Devices, progress: Progress, say: Say
 ) -> None:
     try:
-        if _is_computed(arm):
+        if is_computed(arm):
             _compute(arm, opened, progress)
         else:
             _train(arm, opened, devices, progress, say)
@@ -134,27 +149,32 @@ def _train_missing(
         raise
 
 
-def _is_computed(arm: Any) -> bool:
+def is_computed(arm: Any) -> bool:
+    """Whether the runs of an arm are not trained step by step."""
     return hasattr(arm, "compute")
 
 
 def _train(
-    arm: Any, seeds: Sequence[runs.Run], devices: int | None, progress: Progress, say: Say
+    arm: Any, seeds: Sequence[runs.Run], devices: Devices, progress: Progress, say: Say
 ) -> None:
     from .training import compilation_cache
-    from .training.devices import mesh_of
+    from .training.devices import LargestAxis, mesh_of
     from .training.loop import train
 
     compilation_cache.switch_on()
     # One that is finished comes along, for its data must be those of the seeds that are added.
     pending = [*[run for run in seeds if run.done][-1:], *[run for run in seeds if not run.done]]
+    if devices.hosts:
+        pending = list(seeds)
+    above = devices.divide_above
     train(
         [arm.build(run.seed) for run in pending],
         pending,
         steps=arm.steps,
         batch_size=arm.batch_size,
         schedule=arm.schedule(),
-        mesh=mesh_of(devices),
+        mesh=mesh_of(devices.count),
+        shard=None if above is None else LargestAxis(above),
         progress=progress,
         say=say if arm.steps > BRIEF else None,
     )

@@ -58,6 +58,21 @@ def test_axes_the_compiler_may_divide_are_named():
         assert jax_internals.automatic_axes() == ()
 
 
+def test_axes_among_which_a_vmap_divides_are_taken():
+    seen = []
+
+    @jax.jit
+    def inside(x):
+        seen.append((jax_internals.automatic_axes(), jax_internals.is_in_automatic_mesh()))
+        return x
+
+    inside(1.0)
+    with jax.set_mesh(mesh(AxisType.Auto)):
+        jax.vmap(inside)(jnp.ones(2))
+        jax.vmap(inside, spmd_axis_name="d")(jnp.ones(2))
+    assert seen == [((), False), (("d",), True), ((), True)]
+
+
 def test_values_know_over_which_axes_they_vary():
     def inside(x, y):
         assert jax_internals.varying_axes(x) == frozenset({"d"})

@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 
 from coherence.lab import runs
 from coherence.lab.experiment import Experiment
+from coherence.lab.grid import Devices
 from coherence.lab.settings import Setting, apply_flags, explain, variant
 from coherence.lab.suggestions import suggestion
 
 from .flags import DEFAULT_PRESET, add_flags
+from .hosts import Hosts, read_hosts
 from .shares import Share, read_share
 from .submission import Submission, read_submission
 
@@ -29,8 +31,9 @@ class Asked(NamedTuple):
     record: bool
     share: Share | None
     workers: int
-    devices: int | None
-    """Among how many the batches of a run are divided; `None`: all that there are."""
+    devices: Devices
+    hosts: Hosts | None
+    """Which processes share the devices, where several do; `None`: the cluster says."""
     submission: Submission | None
 
 
@@ -64,16 +67,8 @@ def read(experiment: Experiment, arguments: Sequence[str]) -> Asked:
             "--share and --workers: a share is one process's. Say --workers alone on one machine, "
             "--share alone in each of several processes."
         )
-    if not re.fullmatch("[1-9][0-9]{0,3}|all", own.devices):
-        raise ValueError(
-            f"--devices: among how many a run's batches are divided, at least 1, or all, got "
-            f"{own.devices!r}."
-        )
-    if own.workers != "1" and own.devices != "1":
-        raise ValueError(
-            "--workers and --devices: each worker computes on one device. Say --devices alone to "
-            "divide each run among many, --workers alone to train many runs at a time."
-        )
+    devices = _read_devices(own)
+    hosts = None if own.hosts is None else read_hosts(own.hosts)
     submission = None
     if own.submit is not None:
         if share is not None or own.workers != "1":
@@ -81,10 +76,12 @@ def read(experiment: Experiment, arguments: Sequence[str]) -> Asked:
                 "--submit hands all runs over, divided by --shares N: leave out --share and "
                 "--workers."
             )
-        said = {"--preset": (own.preset, DEFAULT_PRESET), "--devices": (own.devices, "1")}
         rest = [*words, *["--record"] * own.record]
-        for flag, (value, default) in said.items():
-            rest += [flag, value] if value != default else []
+        if own.preset != DEFAULT_PRESET:
+            rest += ["--preset", own.preset]
+        for flag in ("devices", "divide_above"):
+            if (value := getattr(own, flag)) is not None:
+                rest += [f"--{flag.replace('_', '-')}", value]
         submission = read_submission(own.submit, own.shares or "1", own.option, rest)
     elif own.shares is not None or own.option:
         raise ValueError(
@@ -97,7 +94,9 @@ def read(experiment: Experiment, arguments: Sequence[str]) -> Asked:
             f"presets: {', '.join(experiment.presets)} (--preset, {DEFAULT_PRESET} if not given); "
             f"below, the values of {own.preset}.\n"
             "--workers N trains with N processes; --share K/N trains one of N shares of the runs "
-            "and nothing else; --devices N (or all) divides the batches of a run among N GPUs; "
+            "and nothing else; --devices N (or all) divides the batches of a run among N GPUs, "
+            "--divide-above N its parameters of more than N numbers, too, --hosts K/N@HOST:PORT "
+            "(or auto) among those of N hosts, on each of which the command is started; "
             "--record keeps the arrays of the figure; --submit slurm --shares N --option "
             "partition=... (any of sbatch's) hands it to Slurm, --submit local to a process in the "
             "background.\n\n"
@@ -108,9 +107,49 @@ def read(experiment: Experiment, arguments: Sequence[str]) -> Asked:
     )
     experiment.grid(settings)  # refuses settings before a folder is named
     folder = runs.root() / experiment.name / variant(own.preset, settings, default)
-    devices = None if own.devices == "all" else int(own.devices)
     workers = int(own.workers)
-    return Asked(own.preset, settings, folder, own.record, share, workers, devices, submission)
+    return Asked(
+        own.preset, settings, folder, own.record, share, workers, devices, hosts, submission
+    )
+
+
+def _read_devices(own: argparse.Namespace) -> Devices:
+    """What each run is computed on.
+
+    Raises:
+        ValueError: no number, or flags that exclude each other.
+    """
+    if own.devices is not None and not re.fullmatch("[1-9][0-9]{0,3}|all", own.devices):
+        raise ValueError(
+            f"--devices: among how many a run's batches are divided, at least 1, or all, got "
+            f"{own.devices!r}."
+        )
+    if own.divide_above is not None and not re.fullmatch("[0-9]{1,12}", own.divide_above):
+        raise ValueError(
+            "--divide-above: parameters of more numbers than this are divided among the devices, "
+            f"got {own.divide_above!r}."
+        )
+    several = own.devices not in (None, "1") or own.hosts is not None
+    if own.divide_above is not None and not several:
+        raise ValueError("--divide-above: among how many devices? Say --devices N, or all.")
+    if own.workers != "1" and several:
+        raise ValueError(
+            "--workers and --devices: each worker computes on one device. Say --devices alone to "
+            "divide each run among many, --workers alone to train many runs at a time."
+        )
+    if own.hosts is not None:
+        if own.devices not in (None, "all"):
+            raise ValueError(
+                "--hosts: a run is divided among all devices of all hosts: leave out --devices."
+            )
+        if own.share is not None or own.submit is not None:
+            raise ValueError(
+                "--hosts: one command on every host trains all runs, one after another: leave out "
+                "--share and --submit."
+            )
+    count = None if own.devices == "all" or own.hosts is not None else int(own.devices or 1)
+    above = None if own.divide_above is None else int(own.divide_above)
+    return Devices(count, above, own.hosts is not None)
 
 
 def qualified(settings: Any, arguments: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from coherence.lab.experiment import Experiment, check_begun, perform, prepare
-from coherence.lab.grid import Bar, Grid
+from coherence.lab.grid import ONE_DEVICE, Bar, Devices, Grid
 from coherence.lab.report import gallery
 from coherence.lab.report.findings import run_id
 from coherence.lab.report.tables import verdict_table
@@ -28,6 +28,7 @@ from .estimates import (
     stored,
     this_machine,
 )
+from .hosts import connect, follow
 from .shares import Share, share_of
 from .status import as_json, states, summary
 from .submission import submit
@@ -40,7 +41,8 @@ def main(experiment: Experiment, arguments: Sequence[str]) -> None:
     """Train what is missing, print table and verdicts, draw the figure; or train a share only.
 
     Arguments are `[--preset PRESET] [--record] [--share K/N | --workers N] [--devices N]
-    [--submit slurm|local [--shares N] [--option NAME=VALUE ...]] [--FIELD VALUE ...]`.
+    [--divide-above N] [--hosts K/N@HOST:PORT] [--submit slurm|local [--shares N] [--option
+    NAME=VALUE ...]] [--FIELD VALUE ...]`.
     With `--record` the recorded arrays become those of the committed figure and of `coherence
     claims`. With `--share` those runs are trained that are this process's, and nothing else is
     done. With `--workers` so many processes train side by side. With `--submit` jobs do all of it.
@@ -55,6 +57,8 @@ def main(experiment: Experiment, arguments: Sequence[str]) -> None:
     home = gallery.checkout(write=asked.record)
     if preset == SMOKE:
         compilation_cache.compile_quickly()
+    if asked.devices.hosts and not connect(asked.hosts):
+        return follow(experiment, settings, asked.devices)
     if not os.path.exists(folder):  # Path.exists raises where a name is too long
         check(settings)
     print(f"{experiment.name} -> {folder}", flush=True)
@@ -109,7 +113,11 @@ def show_status(experiment: Experiment, arguments: Sequence[str]) -> None:
 
 
 def train_share(
-    experiment: Experiment, settings: Any, folder: Path, share: Share, devices: int | None = 1
+    experiment: Experiment,
+    settings: Any,
+    folder: Path,
+    share: Share,
+    devices: Devices = ONE_DEVICE,
 ) -> None:
     """Train what is missing of a share; nothing is recorded, judged or drawn.
 

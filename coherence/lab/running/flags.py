@@ -20,8 +20,12 @@ def add_flags(parser: argparse.ArgumentParser) -> argparse.Action:
     parser.add_argument("--share", metavar="K/N", help="train one of N shares of the runs")
     parser.add_argument("--workers", metavar="N", default="1", help="processes that train")
     parser.add_argument(
-        "--devices", metavar="N", default="1", help="GPUs among which a batch is divided, or all"
+        "--devices", metavar="N", help="GPUs among which a batch is divided, or all"
     )
+    parser.add_argument(
+        "--divide-above", metavar="N", help="divide parameters of more numbers, too"
+    )
+    parser.add_argument("--hosts", metavar="K/N@HOST:PORT", help="this of N hosts, or auto")
     parser.add_argument("--submit", metavar="WHERE", help="slurm or local")
     parser.add_argument("--shares", metavar="N", help="how many jobs are submitted")
     parser.add_argument(

@@ -65,7 +65,7 @@ def submit(name: str, folder: Path, submission: Submission) -> str:
         ValueError: submitit is not installed, or there is no Slurm here, or it refused.
     """
     try:
-        import submitit
+        submitit = _import_submitit()
     except ImportError:
         raise ValueError(
             f"--submit {submission.where} needs submitit: pip install "
@@ -100,6 +100,23 @@ def submit(name: str, folder: Path, submission: Submission) -> str:
         f"submitted as Slurm's job {array} ({submission.shares} shares) and {last.job_id}, which "
         f"judges when they have ended; logs: {logs}"
     )
+
+
+def _import_submitit() -> Any:
+    """The package, kept from configuring `logging` when it is imported.
+
+    That would end the handlers of all others, and absl's, which JAX's libraries bring, then closes
+    its stream: the caller's stderr, or what stands for it.
+    """
+    name = "SUBMITIT_LOG_LEVEL"
+    wish = os.environ.get(name)
+    os.environ[name] = wish or "NOCONFIG"
+    try:
+        import submitit
+    finally:
+        if wish is None:
+            del os.environ[name]  # jobs may log
+    return submitit
 
 
 class Job:

@@ -15,14 +15,20 @@ def to_arrays(tree: Any) -> dict[str, np.ndarray]:
     """`{key path: numpy array}`.
 
     Typed keys are their data; of dtypes that numpy does not know (bfloat16) the last axis is bytes.
+    Where arrays are divided among processes, all of these must ask, and get the whole ones.
     """
-    return {_name(path): _array(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
+    return {key_path_name(path): _array(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
 def _array(leaf):
     if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
-    array = np.asarray(jnp.asarray(leaf))
+    leaf = jnp.asarray(leaf)
+    if not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+        from jax.experimental.multihost_utils import process_allgather
+
+        leaf = process_allgather(leaf, tiled=True)
+    array = np.asarray(leaf)
     return array if array.dtype.kind in "biuf" else array.reshape(*array.shape, 1).view(np.uint8)
 
 
@@ -33,7 +39,7 @@ def from_arrays(like: Any, arrays: Mapping[str, np.ndarray]) -> Any:
         ValueError: the arrays are of another tree.
     """
     paths, treedef = jax.tree.flatten_with_path(like)
-    names = [_name(path) for path, _ in paths]
+    names = [key_path_name(path) for path, _ in paths]
     if set(names) != set(arrays):
         odd = sorted(set(names) ^ set(arrays))
         raise ValueError(
@@ -51,7 +57,7 @@ def digest(tree: Any) -> str:
         # A data set on the host is read where it is.
         is_plain = isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biuf"
         array = leaf if is_plain else _array(leaf)
-        total.update(f"{_name(path)} {array.dtype} {array.shape} ".encode())
+        total.update(f"{key_path_name(path)} {array.dtype} {array.shape} ".encode())
         total.update(np.ascontiguousarray(array).data)
     return total.hexdigest()
 
@@ -77,7 +83,7 @@ def _restore(leaf, array, name):
     return jnp.asarray(array.item() if is_python_number else array)
 
 
-def _name(path):
+def key_path_name(path: Any) -> str:
     """The keys of a path with slashes between them; those within a key are escaped."""
     keys = [jax.tree_util.keystr((key,), simple=True) for key in path]
     return "/".join(key.replace("%", "%25").replace("/", "%2F") for key in keys) or "all"

@@ -23,7 +23,16 @@ from coherence.probes.costs import cost, operations
 
 from .agenda import Agenda
 from .checkpoints import digest, from_arrays, to_arrays
-from .devices import any_says, first_says, where, whole_on_each
+from .devices import (
+    Shard,
+    any_says,
+    compiles_side_by_side,
+    first_says,
+    placement,
+    where,
+    whole_on_each,
+)
+from .feeding import Resident, Streamed
 from .order import batches
 from .problem import Problem, check_watched, watched
 from .programs import PROGRAMS
@@ -40,6 +49,7 @@ def train(
     schedule: Iterable[int],
     vmapped: bool | None = None,
     mesh: Mesh | None = None,
+    shard: Shard | None = None,
     checkpoint_seconds: float = 20.0,
     progress: Callable[[int], object] | None = None,
     say: Callable[[str], object] | None = None,
@@ -59,10 +69,12 @@ def train(
             `coherence.probes.LogSpaced().steps(steps)`. Probes have their own.
         vmapped: compute the seeds side by side in one program; `None` lets `side_by_side` decide.
         mesh: devices among which the examples of batches and samples are divided (`devices.mesh_of`
-            makes one); `None` for a single device. Which they are is no part of what a run is: sums
-            are taken in another order, as on another machine. Of several processes that share it
-            (`jax.distributed`) each has runs in folders of its own, and those of the first decide
-            where to go on.
+            makes one), and before them the seeds that are side by side; `None` for a single device.
+            Which they are is no part of what a run is: sums are taken in another order, as on
+            another machine. Of several processes that share it (`jax.distributed`) each has runs in
+            folders of its own, and those of the first decide where to go on.
+        shard: which parameters are divided among the devices, such as `devices.LargestAxis(10**6)`;
+            `None`: they are whole on each. Nor is this a part of what a run is.
         checkpoint_seconds: how often to write a checkpoint; one is always written at the end.
         progress: called with the number of (seed) steps done since the last call, or `None`.
         say: called with a line on what each probe will cost, before anything of it is computed, or
@@ -97,7 +109,8 @@ def train(
             f"steps 1 and {steps}. Schedule some, as with LogSpaced().steps({steps})."
         )
     if vmapped is None:
-        vmapped = side_by_side(pending[0][0])
+        place = placement(mesh, len(pending), shard)
+        vmapped = side_by_side(pending[0][0]) and compiles_side_by_side(place)
     if vmapped and len(pending) > 1 and pending[0][0].stopping is not None:
         raise ValueError(
             "vmapped: seeds with early stopping end at different steps and run in turn; leave it "
@@ -124,7 +137,7 @@ def train(
                         operator.or_, (probe.axes for probe in problem.probes), problem.axes
                     ),
                 )
-            group = _Group(first, members, steps, batch_size, agenda, progress, mesh)
+            group = _Group(first, members, steps, batch_size, agenda, progress, mesh, shard)
             if say is not None and members is groups[0]:
                 group.announce(say)
             group.run(checkpoint_seconds, asked_to_end)
@@ -224,7 +237,7 @@ class _Group:
     All groups share the programs of the first problem: the others differ from it in values alone.
     """
 
-    def __init__(self, first, members, steps, batch_size, agenda, progress, mesh):
+    def __init__(self, first, members, steps, batch_size, agenda, progress, mesh, shard):
         problems, runs = zip(*members)
         self.first, self.runs, self.many = first, runs, len(runs) > 1
         self.steps, self.batch_size, self.agenda, self.mesh = steps, batch_size, agenda, mesh
@@ -234,27 +247,49 @@ class _Group:
         ]
         self.examples = jax.tree.leaves(first.data["train"])[0].shape[0]
         self.tracked = np.full((len(runs), steps, len(TRACKED)), np.nan, np.float32)
-        states, axes, train_axes = [initial_state(problem) for problem in problems], None, None
-        if self.many:
-            data, stacked = _stack([problem.data for problem in problems])
-            axes, train_axes = flat_axes(stacked), flat_axes(stacked["train"])
-            state = jax.tree.map(lambda *x: jnp.stack(x), *states)
+        self.placement = placement(mesh, len(runs), shard)
+        states = [initial_state(problem) for problem in problems]
+        self.state = self._placed(states)
+        self.data, axes = self._data([problem.resident for problem in problems])
+        train = [problem.data["train"] for problem in problems]
+        self.feed: Resident | Streamed
+        if first.streamed:
+            self.feed = Streamed(train, self.many, self.placement)
+            train_axes = flat_axes(jax.tree.map(lambda _: 0, train[0])) if self.many else None
         else:
-            data = jax.tree.map(jnp.asarray, problems[0].data)
-            (state,) = states
-        self.data, self.state = whole_on_each((data, state), mesh)
-        program = PROGRAMS.get(Steps, first.recipe, train_axes, mesh)
-        self.chunk = program.chunk(states[0], problems[0].data["train"], batch_size)
+            self.feed = Resident(self.data["train"], self.many)
+            train_axes = flat_axes(axes["train"]) if self.many else None
+        program = PROGRAMS.get(Steps, first.recipe, train_axes, self.placement)
+        most = self.feed.most_steps(batch_size)
+        self.chunk = min(most, program.chunk(states[0], train[0], batch_size))
         self.advance = program.advance(self.chunk)
         self.advance_whole = program.advance(self.chunk, whole=True)
-        self.measure = PROGRAMS.get(compiled_measure, first.measure, axes, mesh)
+        own_axes = flat_axes(axes) if self.many else None
+        self.measure = PROGRAMS.get(compiled_measure, first.measure, own_axes, self.placement)
+        self.next = None
+
+    def _placed(self, states):
+        """The seeds' states as one, where it belongs."""
+        state = jax.tree.map(lambda *x: jnp.stack(x), *states) if self.many else states[0]
+        return state if self.placement is None else self.placement.put(state, stacked=self.many)
+
+    def _data(self, parts):
+        """The seeds' data on the devices, and where they are side by side the axes to vmap over."""
+        if not self.many:
+            return whole_on_each(jax.tree.map(jnp.asarray, parts[0]), self.mesh), None
+        data, axes = _stack(parts)
+        if self.placement is not None:
+            place = lambda x, axis: jax.device_put(
+                x, self.placement.sharding(stacked=axis is not None)
+            )
+            data = jax.tree.map(place, data, axes)
+        return data, axes
 
     def announce(self, say):
         """Say what probes will cost against the training itself, from shapes."""
         if not self.first.probes:
             return
-        indices = np.zeros((len(self.runs), self.chunk, self.batch_size), np.int32)
-        lowered = self.advance.lower(*self._arguments(indices, 0))  # counts the body of a loop once
+        lowered = self.advance.lower(self.state, *self._batches(0, 0))  # a loop's body counts once
         training = operations(lowered) / len(self.runs) * self.steps
         for probe, times in zip(self.first.probes, self.agenda.counts()):
             price = cost(probe, self.first.params)
@@ -278,7 +313,7 @@ class _Group:
             if to_end:
                 others = f" and {len(self.runs) - 1} more" if self.many else ""
                 leave(f"checkpoint of step {position:,} written to {self.runs[0].path}{others}")
-            goal = min(position + self.chunk, self.agenda.next(position))
+            goal = self._goal(position)
             self._step_to(position, goal)
             self.progress((goal - position) * len(self.runs))
             position = goal
@@ -301,28 +336,35 @@ class _Group:
 
     def _each(self, tree):
         """One tree a seed."""
-        return (
-            [jax.tree.map(lambda x: x[i], tree) for i in range(len(self.runs))]
-            if self.many
-            else [tree]
-        )
+        if not self.many:
+            return [tree]
+        return [jax.tree.map(lambda x: x[i], tree) for i in range(len(self.runs))]
+
+    def _goal(self, position):
+        """The step up to which a call goes."""
+        return min(position + self.chunk, self.agenda.next(position))
 
     def _step_to(self, position, goal):
-        order = [
-            batches(run.seed, position, goal, examples=self.examples, batch_size=self.batch_size)
-            for run in self.runs
-        ]
-        indices = np.zeros((len(self.runs), self.chunk, self.batch_size), np.int32)
-        indices[:, : goal - position] = order
+        given, self.next = self.next or self._batches(position, goal), None
         n = goal - position
         advance = self.advance_whole if n == self.chunk else self.advance
-        self.state, tracked = advance(*self._arguments(indices, n))
+        self.state, tracked = advance(self.state, *given)
+        if self.first.streamed and goal < self.steps:  # read while the devices compute
+            self.next = self._batches(goal, self._goal(goal))
         self.tracked[:, position:goal] = np.asarray(tracked).reshape(
             len(self.runs), self.chunk, -1
         )[:, :n]
 
-    def _arguments(self, indices, n):
-        return self.state, self.data["train"], indices if self.many else indices[0], n
+    def _batches(self, position, goal):
+        """What the compiled steps are given besides the state."""
+        n = goal - position
+        indices = np.zeros((len(self.runs), self.chunk, self.batch_size), np.int32)
+        for own, run in zip(indices, self.runs):
+            if n:
+                own[:n] = batches(
+                    run.seed, position, goal, examples=self.examples, batch_size=self.batch_size
+                )
+        return *self.feed.take(indices, n), n
 
     def _record(self, position):
         """Append a record of what is due at this step: measurements and probes' readings."""
@@ -377,15 +419,18 @@ class _Group:
         states = []
         for i, (run, state) in enumerate(zip(self.runs, self._each(self.state))):
             # Another than the first process has no checkpoint, but arrays of the same shapes.
-            arrays = run.restore(position) if position in common else to_arrays(state)
+            arrays = (
+                run.restore(position)
+                if position in common
+                else to_arrays(initial_state(self.first))
+            )
             states.append(from_arrays(state, first_says(self.mesh, arrays)))
             if position in common:
                 kept = run.load("batches")
                 batches_so_far = np.stack([kept[name][:position] for name in TRACKED], -1)
                 self.tracked[i, :position] = batches_so_far
         self.tracked = first_says(self.mesh, self.tracked)
-        state = jax.tree.map(lambda *x: jnp.stack(x), *states) if self.many else states[0]
-        self.state = whole_on_each(state, self.mesh)
+        self.state = self._placed(states)
         self.progress(position * len(self.runs))
         return position
 

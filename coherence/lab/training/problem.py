@@ -56,6 +56,9 @@ class Problem:
             `batch_size`, and `move(params, row, key)`, which takes each a step on, with a key of
             its own, before the gradient is taken. Example i of a batch then ends with row i in
             place of a key. Needs `noise`, and goes into checkpoints.
+        streamed: whether `data["train"]` stays on the host, for it is more than a device holds, and
+            batches of it are placed as they are needed. Its leaves are numpy arrays, such as
+            `np.memmap`; `measure` gets the data without them.
         probes: `coherence.probes.Probe`s; their readings join the records at the steps their
             schedules name. Seeds share the programs of the first one's.
 
@@ -78,6 +81,7 @@ class Problem:
     probes: tuple[Probe, ...] = ()
     noise: jax.Array | None = None
     chains: tuple[Any, Callable] | None = None
+    streamed: bool = False
 
     def __post_init__(self):
         if self.chains is not None and self.noise is None:
@@ -88,6 +92,13 @@ class Problem:
                 "noise puts a key at the end of every example: data['train'] is a tuple, (x,) or "
                 f"(x, y), got {kind}."
             )
+
+    @property
+    def resident(self) -> Any:
+        """The data that lie on devices; `measure` gets them."""
+        if not self.streamed:
+            return self.data
+        return {name: part for name, part in self.data.items() if name != "train"}
 
     @property
     def recipe(self) -> Recipe:
@@ -150,7 +161,7 @@ def check_watched(problem: Problem) -> None:
         return
     rule, names = problem.stopping
     measured = {
-        **jax.eval_shape(problem.measure, problem.params, problem.data),
+        **jax.eval_shape(problem.measure, problem.params, problem.resident),
         "step": jax.ShapeDtypeStruct((), jnp.int32),
     }
     for name in jax.tree.leaves(names):

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import NamedSharding
 
 from coherence.gradients.jax_internals import contains
 from coherence.gradients.placement import divided, everywhere
@@ -18,6 +17,7 @@ from coherence.gradients.reductions import mean
 from coherence.gradients.transform import per_example_value_and_grad
 from coherence.metrics.coherence import moments
 
+from .devices import Placement
 from .order import batches
 from .problem import Problem, Recipe
 from .programs import PROGRAMS
@@ -27,23 +27,27 @@ TRACKED = ("loss", "squared_norm_of_mean", "mean_squared_norm")
 CHUNK = 200  # most steps between two looks of the host
 
 
-def make_step(recipe: Recipe) -> Callable:
+def make_step(recipe: Recipe, placement: Placement | None = None) -> Callable:
     """`(state, examples, indices [b]) -> (state, tracked [3])`: one optimizer step.
 
-    The batch is the examples at `indices`. What is tracked of it is `TRACKED`; the norms
-    are nan unless batches are tracked. With
-    noise every example ends with a key of its own, a function of the noise's key, the step and the
-    place in the batch, or with the chain that this key has moved.
+    The batch is the examples at `indices`, all of them for `None`. What is tracked of it is
+    `TRACKED`; the norms are nan unless batches are tracked. With noise every example ends with a
+    key of its own, a function of the noise's key, the step and the place in the batch, or with the
+    chain that this key has moved.
 
     Args:
         recipe: a `Problem`'s (`Problem.recipe`).
+        placement: where the state lies, `None` for a single device.
     """
 
     def step(state, examples, indices):
-        batch = jax.tree.map(lambda x: x[indices], examples)
+        batch = examples
+        if indices is not None:
+            batch = jax.tree.map(lambda x: x[indices], examples)
         if recipe.draws:
             key, done = state["noise"]
-            last = jax.random.split(jax.random.fold_in(key, done), len(indices))
+            examples_in_batch = jax.tree.leaves(batch)[0].shape[0]
+            last = jax.random.split(jax.random.fold_in(key, done), examples_in_batch)
             state = {**state, "noise": (key, done + 1)}
             if recipe.move is not None:
                 move = jax.vmap(recipe.move, (None, 0, 0))
@@ -55,7 +59,8 @@ def make_step(recipe: Recipe) -> Callable:
         updates, opt_state = recipe.update(gradients, state["opt_state"], state["params"])
         params = optax.apply_updates(state["params"], updates)
         tracked = jnp.stack([loss, *norms]).astype(jnp.float32)
-        return everywhere(({**state, "params": params, "opt_state": opt_state}, tracked))
+        state = {**state, "params": params, "opt_state": opt_state}
+        return state if placement is None else placement.constrain(state), everywhere(tracked)
 
     return step
 
@@ -72,20 +77,26 @@ def _gradients(recipe, params, batch):
 def make_advance(step: Callable, length: int, whole: bool = False) -> Callable:
     """`(state, examples, indices [length, b], n) -> (state, tracked [length, 3])`: n steps.
 
-    n is at most `length` and dynamic, so that one program serves chunks of any length; `whole`
-    takes n to be `length`. With `length` 1 there is no loop:
+    Where `indices` is `None`, the examples are [length, b, ...], a batch each step. n is at most
+    `length` and dynamic, so that one program serves chunks of any length; `whole` takes n to be
+    `length`. With `length` 1 there is no loop:
     on CPU, XLA computes a convolution's gradient inside a loop body some forty times slower than
     outside (jax issue 12868).
     """
 
+    def at(i, examples, indices):
+        if indices is None:
+            return jax.tree.map(lambda x: x[i], examples), None
+        return examples, indices[i]
+
     def advance(state, examples, indices, n):
         if length == 1:
-            state, tracked = step(state, examples, indices[0])
+            state, tracked = step(state, *at(0, examples, indices))
             return state, tracked[None]
 
         def body(i, carry):
             state, history = carry
-            state, tracked = step(state, examples, indices[i])
+            state, tracked = step(state, *at(i, examples, indices))
             return state, history.at[i].set(tracked)
 
         history = jnp.full((length, len(TRACKED)), jnp.nan, jnp.float32)
@@ -113,11 +124,15 @@ class Steps:
         recipe: the problems'.
         axes: of seeds computed side by side, which leaves of `data["train"]` are stacked: a tree of
             0 and `None` (shared), flattened by `flat_axes`; `None` for a single seed.
-        mesh: in which they run (`jax.set_mesh`), `None` for a single device.
+        placement: where states lie in the mesh in which they run (`jax.set_mesh`), `None` for a
+            single device.
     """
 
-    def __init__(self, recipe: Recipe, axes: FlatAxes | None = None, mesh: Mesh | None = None):
-        self.axes, self.mesh, self.step = axes, mesh, jax.jit(make_step(recipe))
+    def __init__(
+        self, recipe: Recipe, axes: FlatAxes | None = None, placement: Placement | None = None
+    ):
+        self.axes, self.placement = axes, placement
+        self.step = jax.jit(make_step(recipe, placement))
         self._advances: dict[tuple[int, bool], Callable] = {}
 
     def chunk(self, state: Any, examples: Any, batch_size: int) -> int:
@@ -138,24 +153,31 @@ class Steps:
         if (length, whole) not in self._advances:
             advance = make_advance(self.step, length, whole)
             if self.axes is not None:
-                advance = jax.vmap(advance, (0, tree_of(self.axes), 0, None))
+                advance = _each_seed(advance, (0, tree_of(self.axes), 0, None), self.placement)
             self._advances[length, whole] = jax.jit(
-                advance, donate_argnums=0, out_shardings=_whole(self.mesh)
+                advance, donate_argnums=0, out_shardings=(None, _whole(self.placement))
             )
         return self._advances[length, whole]
 
 
 def compiled_measure(
-    measure: Callable, axes: FlatAxes | None = None, mesh: Mesh | None = None
+    measure: Callable, axes: FlatAxes | None = None, placement: Placement | None = None
 ) -> Any:
-    """A problem's `measure`, compiled; `axes` and `mesh` as for `Steps`, `axes` of all the data."""
+    """A problem's `measure`, compiled; the rest as for `Steps`, `axes` of all the data."""
     if axes is not None:
-        measure = jax.vmap(measure, (0, tree_of(axes)))
-    return jax.jit(measure, out_shardings=_whole(mesh))
+        measure = _each_seed(measure, (0, tree_of(axes)), placement)
+    return jax.jit(measure, out_shardings=_whole(placement))
 
 
-def _whole(mesh: Mesh | None) -> NamedSharding | None:
-    return None if mesh is None else NamedSharding(mesh, P())
+def _each_seed(function: Callable, axes: Any, placement: Placement | None) -> Callable:
+    """The function of seeds side by side, which a placement may divide among devices."""
+    if placement is None or not placement.seeds:
+        return jax.vmap(function, axes)
+    return jax.vmap(function, axes, spmd_axis_name=placement.seeds)
+
+
+def _whole(placement: Placement | None) -> NamedSharding | None:
+    return None if placement is None else placement.sharding()
 
 
 def snapshots(

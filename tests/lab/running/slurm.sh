@@ -1,6 +1,7 @@
 #!/bin/bash
-# A Slurm of one node in a folder: slurm.sh up FOLDER, slurm.sh down FOLDER. As root, on Debian with
-# slurm-wlm and munge (apt-get install --no-install-recommends slurm-wlm munge).
+# A Slurm of one node in a folder: slurm.sh up FOLDER [PORT], slurm.sh down FOLDER; slurm.sh node
+# FOLDER starts the node's daemon where it was killed. As root, on Debian with slurm-wlm and munge
+# (apt-get install --no-install-recommends slurm-wlm munge).
 set -e
 home=$2
 export SLURM_CONF=$home/slurm.conf
@@ -9,6 +10,9 @@ if [ "$1" = down ]; then
         [ -f "$home/run/$name.pid" ] && kill "$(cat "$home/run/$name.pid")"
     done
     exit 0
+fi
+if [ "$1" = node ]; then
+    exec slurmd
 fi
 host=$(hostname)
 mkdir -p "$home/state" "$home/spool" "$home/run"
@@ -37,6 +41,7 @@ JobRequeue=1
 ReturnToService=2
 SlurmdParameters=config_overrides
 KillWait=5
+SlurmdTimeout=6
 SchedulerParameters=batch_sched_delay=1,sched_interval=2
 NodeName=$host CPUs=4 State=UNKNOWN
 PartitionName=all Nodes=$host Default=YES MaxTime=INFINITE State=UP

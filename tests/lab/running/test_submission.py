@@ -1,5 +1,7 @@
 """Experiments handed to Slurm, a real one, or to the background: killed, they end the same."""
 
+import importlib.util
+import logging
 import os
 import shutil
 import signal
@@ -18,6 +20,10 @@ from coherence.lab.running import submission
 ROOT = Path(__file__).resolve().parents[3]
 WORDS = ["run", "toy", "--preset", "smoke", "--seeds", "2", "--steps", "1001"]
 SEED = int(os.environ.get("COHERENCE_KILL_SEED", "0"))
+SLURM = Path(__file__).with_name("slurm.sh")
+needs_submitit = pytest.mark.skipif(
+    not importlib.util.find_spec("submitit"), reason="pip install 'gradient-coherence[cluster]'"
+)
 
 
 @pytest.fixture
@@ -37,16 +43,15 @@ def place(tmp_path, monkeypatch):
 def slurm(tmp_path, monkeypatch):
     if not all(map(shutil.which, ("sbatch", "slurmctld", "slurmd", "munged"))):
         pytest.skip("no Slurm to start: apt-get install slurm-wlm munge")
-    script = Path(__file__).with_name("slurm.sh")
     port = str(20000 + os.getpid() % 20000)
     home = tmp_path / "slurm"
     monkeypatch.setenv("SLURM_CONF", str(home / "slurm.conf"))
     try:
-        subprocess.run([script, "up", home, port], check=True)
-        yield
+        subprocess.run([SLURM, "up", home, port], check=True)
+        yield home
     finally:
         subprocess.run(["scancel", "--user=root"], check=False)
-        subprocess.run([script, "down", home], check=False)
+        subprocess.run([SLURM, "down", home], check=False)
 
 
 def output(*words):
@@ -60,6 +65,29 @@ def children():
     return [int(line.split()[0]) for line in listed if all(word in line for word in words)]
 
 
+def kill_daemon(home, rng, with_its_jobs):
+    """Kill the node's daemon and start it; `with_its_jobs`: the node breaks down, and comes back.
+
+    The jobs of a node that is down are queued again.
+    """
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            name = (folder / "comm").read_text().strip()
+        except OSError:  # it has ended
+            continue
+        in_job = name == "slurmstepd" or any(v.startswith(b"SLURM_JOB_ID=") for v in variables)
+        if f"SLURM_CONF={home}/slurm.conf".encode() in variables and (
+            name == "slurmd" or (with_its_jobs and in_job)
+        ):
+            os.kill(int(folder.name), signal.SIGKILL)
+    if with_its_jobs:
+        wait_until(lambda: "down" in output("sinfo", "-h", "-o", "%T"))
+    else:
+        time.sleep(rng.uniform(0, 2))
+    subprocess.run([SLURM, "node", home], check=True)
+
+
 def wait_until(condition, seconds=300):
     end = time.monotonic() + seconds
     while not condition():
@@ -67,10 +95,11 @@ def wait_until(condition, seconds=300):
         time.sleep(0.5)
 
 
+@needs_submitit
 @pytest.mark.slurm
+@pytest.mark.slow  # starts a Slurm, and waits for it to find its node down
 @pytest.mark.timeout(1800)
 def test_a_grid_on_slurm_killed_requeued_and_preempted_ends_byte_identical(place, slurm, capfd):
-    pytest.importorskip("submitit")
     rng = np.random.default_rng(SEED)
     whole = place("whole")
     cli.main(WORDS)
@@ -80,9 +109,10 @@ def test_a_grid_on_slurm_killed_requeued_and_preempted_ends_byte_identical(place
     running = lambda: output("squeue", "-h", "-r", "-t", "R", "-o", "%i").split()
     ended = lambda: not output("squeue", "-h")
     kills = []
-    for kind in rng.permutation(["time limit", "preemption", "step"] * 2):
+    # After a killed step its share is left to the last job, so that comes last.
+    for kind in [*rng.permutation(["time limit", "preemption", "daemon", "node"]), "step"]:
         wait_until(lambda: (running() and children()) or ended())
-        time.sleep(rng.uniform(0, 4))
+        time.sleep(rng.uniform(0, 3))
         jobs, processes = running(), children()
         if not jobs or not processes:
             continue
@@ -90,21 +120,23 @@ def test_a_grid_on_slurm_killed_requeued_and_preempted_ends_byte_identical(place
             subprocess.run(["scancel", "--signal=USR2", rng.choice(jobs)], check=False)
         elif kind == "preemption":  # Slurm ends it by SIGTERM and SIGKILL, and queues it again
             subprocess.run(["scontrol", "requeue", rng.choice(jobs)], check=False)
-        else:
+        elif kind == "step":
             os.kill(rng.choice(processes), signal.SIGKILL)
+        else:
+            kill_daemon(slurm, rng, with_its_jobs=kind == "node")
         kills.append(kind)
     wait_until(ended, 900)
     print("kills:", *kills, file=sys.stderr)
     cli.main(WORDS)  # where the last job was killed, too
     for logs in cut.rglob(submission._LOGS):
         shutil.rmtree(logs)
-    assert kills
+    assert {"daemon", "node"} <= set(kills)
     assert kill.differences(whole, cut) == []
 
 
+@needs_submitit
 @pytest.mark.slow  # two processes of a background job, each with its own JAX
 def test_local_submission_trains_in_the_background_and_goes_on_when_asked_to_end(place):
-    pytest.importorskip("submitit")
     cut = place("cut")
     words = [*WORDS[:-1], "200003", "--submit", "local"]
     said = output(sys.executable, "-m", "coherence.lab", *words)  # its pipes end with it
@@ -145,19 +177,35 @@ def test_no_submission_names_the_way_out(place, capsys, words, message):
     assert message in capsys.readouterr().err
 
 
-def test_without_submitit_or_slurm_the_way_out_is_named(place, capsys, monkeypatch):
-    place("runs")
-    words = ["run", "toy", "--preset", "smoke", "--submit", "slurm"]
-    with monkeypatch.context() as without:
-        without.setitem(sys.modules, "submitit", None)
-        with pytest.raises(SystemExit, match="2"):
-            cli.main(words)
-    assert "pip install 'gradient-coherence[cluster]'" in capsys.readouterr().err
-    pytest.importorskip("submitit")
-    monkeypatch.setattr(submission.shutil, "which", lambda name: None)
+@needs_submitit
+def test_importing_submitit_leaves_the_log_of_others_open(monkeypatch):
+    """Of a caller that has absl, whose handler closes its stream when it is closed."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "submitit"]:
+        monkeypatch.delitem(sys.modules, name)
+    closed = []
+    handler = logging.NullHandler()
+    monkeypatch.setattr(handler, "close", lambda: closed.append(handler))
+    submission._import_submitit()
+    assert (closed, "SUBMITIT_LOG_LEVEL" in os.environ) == ([], False)
+
+
+def refused(capsys):
     with pytest.raises(SystemExit, match="2"):
-        cli.main(words)
-    assert "there is no sbatch here. Run this on a login node" in capsys.readouterr().err
+        cli.main(["run", "toy", "--preset", "smoke", "--submit", "slurm"])
+    return capsys.readouterr().err
+
+
+def test_without_submitit_the_way_out_is_named(place, capsys, monkeypatch):
+    place("runs")
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    assert "pip install 'gradient-coherence[cluster]'" in refused(capsys)
+
+
+@needs_submitit
+def test_without_slurm_the_way_out_is_named(place, capsys, monkeypatch):
+    place("runs")
+    monkeypatch.setattr(submission.shutil, "which", lambda name: None)
+    assert "there is no sbatch here. Run this on a login node" in refused(capsys)
 
 
 def test_options_are_those_of_sbatch_and_a_time_is_minutes():

@@ -232,6 +232,19 @@ def test_each_worker_gets_a_gpu():
         (["--devices", "0"], "--devices: among how many a run's batches are divided, at least 1"),
         (["--devices", "2", "--workers", "2"], "each worker computes on one device. Say --devices"),
         (["--workers", "2", "--share", "1/2"], "--share and --workers: a share is one process's."),
+        (
+            ["--workers", "2", "--hosts", "auto"],
+            "each worker computes on one device. Say --devices",
+        ),
+        (["--hosts", "3/2@a:1"], "--hosts 3/2@a:1: expected K/N@HOST:PORT with K from 1 to N"),
+        (["--hosts", "2"], "--hosts 2: expected K/N@HOST:PORT with K from 1 to N, such as 2/4@"),
+        (
+            ["--hosts", "auto", "--devices", "2"],
+            "divided among all devices of all hosts: leave out",
+        ),
+        (["--hosts", "auto", "--share", "1/2"], "trains all runs, one after another: leave out"),
+        (["--devices", "2", "--divide-above", "-1"], "of more numbers than this are divided among"),
+        (["--divide-above", "100"], "--divide-above: among how many devices? Say --devices N"),
     ],
 )
 def test_no_number_of_workers_names_the_way_out(place, capsys, words, message):

@@ -13,13 +13,14 @@ from tests import eight_devices
 COMMON = """
 import dataclasses, pathlib, sys
 import jax, jax.numpy as jnp, numpy as np, optax
-from coherence.lab.grid import Grid, Unit
+from coherence.lab.grid import Devices, Grid, Unit
 from coherence.lab.runs import Run
 from coherence.lab.settings import MLP, Probing, label_noise
 from coherence.lab.settings import average, median, median_of_means, winsorize
 from coherence.lab.tasks.chunks import sum_over_chunks
 from coherence.lab.training import Classification, Problem, train
-from coherence.lab.training.devices import mesh_of
+from coherence.lab.training import loop
+from coherence.lab.training.devices import LargestAxis, compiles_side_by_side, mesh_of, placement
 from coherence.optim import chain
 from coherence.probes import Every, Probe
 from tests import zoo
@@ -32,11 +33,11 @@ def measure(p, data):
     mean = lambda *chunk: jnp.sum(jax.vmap(loss, (None, 0))(p, chunk))
     return {"loss": sum_over_chunks(mean, data["train"], 24) / 50}
 
-def problem(seed, rule=winsorize(20).build(), dtype=np.float32):
+def problem(seed, rule=winsorize(20).build(), dtype=np.float32, **changes):
     normal = lambda i, *shape: np.asarray(zoo.normal(i, *shape), dtype)
     data = normal(9, 50, 12), normal(8, 50, 3)
     sample = jax.tree.map(lambda x: x[:40], data)
-    return Problem(
+    made = Problem(
         loss=loss,
         params={"w": normal(seed, 12, 16), "b": np.zeros(16, dtype), "v": normal(7, 16, 3)},
         data={"train": data},
@@ -51,21 +52,22 @@ def problem(seed, rule=winsorize(20).build(), dtype=np.float32):
             ),
         ),
     )
+    return dataclasses.replace(made, **changes)
 
-def learn(folder, steps, mesh, seeds=(0,), **options):
+def learn(folder, steps, mesh, seeds=(0,), changes={}, **options):
     runs = [Run.open(folder / str(seed), {"settings": 1}, seed=seed) for seed in seeds]
-    problems = [problem(seed) for seed in seeds]
+    problems = [problem(seed, **changes) for seed in seeds]
     schedule = range(0, steps + 1, 3)
     train(problems, runs, steps=steps, batch_size=20, schedule=schedule, mesh=mesh, **options)
     return runs
 
-def check_same(runs, others, rtol=1e-6):
+def check_same(runs, others, rtol=1e-6, records=True):
     for run, other in zip(runs, others):
         for name in ("params", "batches"):
             for a, b in zip(run.load(name).values(), other.load(name).values()):
                 np.testing.assert_allclose(a, b, rtol, atol=rtol, err_msg=name)
-        records = run.records(), other.records()
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 20 * rtol, atol=rtol), *records)
+        both = (run.records(), other.records()) if records else ({}, {})
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 20 * rtol, atol=rtol), *both)
 """
 
 EIGHT = """
@@ -76,13 +78,29 @@ assert alone[0].manifest["devices"] == 1
 learn(folder / "eight", 6, mesh_of(8), (0, 1))
 eight = learn(folder / "eight", steps, mesh_of(8), (0, 1))
 check_same(eight, alone)
-# Not of six devices: there XLA's partitioner of JAX 0.12 aborts where seeds are side by side.
+# The two seeds are divided among four devices first, then batches.
+groups, begin = [], loop._Group.__init__
+def noting(self, *arguments):
+    begin(self, *arguments)
+    groups.append(self)
+loop._Group.__init__ = noting
+places_of = lambda: {
+    name: x.sharding.shard_shape(x.shape) for name, x in groups.pop().state["params"].items()
+}
 learn(folder / "fewer", 6, mesh_of(4), (0, 1), vmapped=True)
+assert places_of() == {"w": (1, 12, 16), "b": (1, 16), "v": (1, 16, 3)}
 fewer = learn(folder / "fewer", steps, mesh_of(1), (0, 1))
 check_same(fewer, alone)
 places = lambda run: (run.manifest, *run.manifest.get("resumed", []))
 counts = lambda run: [place["devices"] for place in places(run)]
 assert (counts(eight[0]), counts(fewer[1])) == ([8, 8], [4, 1])
+
+# Parameters of more than 16 numbers are divided, and batches come from the host.
+host = {"streamed": True, "measure": lambda params, data: {}}
+part = learn(folder / "part", 6, mesh_of(8), shard=LargestAxis(16), changes=host)
+assert places_of() == {"w": (12, 2), "b": (16,), "v": (2, 3)}
+part = learn(folder / "part", steps, mesh_of(8), shard=LargestAxis(16), changes=host)
+check_same(part, alone, records=False)
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
@@ -91,9 +109,27 @@ class Arm:
     build = lambda self, seed: problem(seed)
     schedule = lambda self: ()
 
-grid, unit, quiet = Grid({"arm": Arm()}, 1, folder / "grid", devices=4), Unit("arm", (0,)), str
+grid, unit, quiet = Grid({"arm": Arm()}, 1, folder / "grid", Devices(4)), Unit("arm", (0,)), str
 (run,) = grid.train(unit, quiet, quiet)
 assert (run.done, counts(run)) == (True, [4])
+"""
+
+PLACES = """
+# Seeds, batches and parameters at a time; six devices are two by three.
+fits = lambda count, seeds: compiles_side_by_side(placement(mesh_of(count), seeds, None))
+assert [fits(6, seeds) for seeds in (2, 3, 5)] == [True, True, False] and fits(8, 5) and fits(1, 5)
+folder, host = pathlib.Path(sys.argv[1]), {"streamed": True, "measure": lambda params, data: {}}
+alone = learn(folder / "alone", 12, None, (0, 1, 2))
+for number, (count, seeds, options) in enumerate([
+    (8, (0, 1), {"shard": LargestAxis(16)}),
+    (8, (0, 1), {"shard": lambda name, shape: 0 if name == "params/v" else None}),
+    (8, (0, 1), {"changes": host}),
+    (6, (0, 1), {}),
+    (6, (0, 1, 2), {"shard": LargestAxis(16)}),
+]):
+    for steps in (6, 12):
+        runs = learn(folder / str(number), steps, mesh_of(count), seeds, vmapped=True, **options)
+    check_same(runs, alone, records="changes" not in options)
 """
 
 PATHS = """
@@ -138,12 +174,25 @@ again = learn(folder / ("of 0" if number == 0 else "new"), 12, mesh, (0, 1))
 assert again[0].manifest["processes"] == 2
 learn(folder / ("of 0" if number == 0 else "newer"), 12, mesh, (0, 1))  # finished in the first
 if number == 0:
-    check_same(again, learn(folder / "alone", 12, None, (0, 1)))
+    check_same(again, alone := learn(folder / "alone", 12, None, (0, 1)))
+# Seeds on a process each, and parameters divided between the processes.
+for options in ({"vmapped": True}, {"shard": LargestAxis(16)}):
+    name = str(sorted(options))
+    learn(folder / f"{name} {number}", 6, mesh, (0, 1), **options)
+    place = folder / (f"{name} 0" if number == 0 else f"new {name}")
+    last = learn(place, 12, mesh, (0, 1), **options)
+    if number == 0:
+        check_same(last, alone)
 """
 
 
 def test_eight_devices_learn_and_read_what_one_does_also_resumed(tmp_path):
     eight_devices.run(COMMON + EIGHT, tmp_path)
+
+
+@pytest.mark.slow  # five programs of steps and their probes
+def test_seeds_batches_and_parameters_are_divided_at_a_time(tmp_path):
+    eight_devices.run(COMMON + PLACES, tmp_path)
 
 
 @pytest.mark.slow  # 200 steps of four rules, each compiled twice
