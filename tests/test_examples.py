@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted(path for path in (ROOT / "coherence").rglob("*.py") if ">>> " in path.read_text())
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 NAMES = {"co": co, "jax": jax, "jnp": jnp, "np": np, "optax": optax}
-COMPILED = {"coherence.checks.aggregators", "coherence.gradients.coupled"}  # seconds each
+COMPILED = {"coherence.checks.aggregators", "coherence.gradients.coupled", "coherence.scores"}
+"""Modules whose examples take seconds to compile."""
 DOWNLOADED = {"sms"}  # examples of these modules read a file that may not be here
 
 
