@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import warnings
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,8 @@ from coherence.lab.runs.locks import resident_bytes
 
 from .sinks import Sink, numbers
 
+MOST_WAITING = 32
+"""Records whose numbers are still being computed."""
 SYSTEM_SECONDS = 1.0
 """Between two records that hold steps per second and memory."""
 
@@ -28,8 +31,9 @@ class Recorder:
                 params, loss, gradients = update(params)
                 recorder.record(step, {"train_loss": loss}, params=params, gradients=gradients)
 
-    Numbers may be JAX's arrays: they are fetched when the next record comes, so that the device
-    need not wait. It is what `Probe.record` writes to, too.
+    Numbers may be JAX's arrays: a record waits until they are computed, so that the device need not
+    wait for it; a kill can take those that wait, at most `MOST_WAITING`. `Probe.record` writes to
+    it, too.
 
     Args:
         path: the run's folder.
@@ -67,7 +71,7 @@ class Recorder:
             )
         self.run.truncate(start - 1)
         self._look_every = look_every
-        self._waiting: dict[str, Any] | None = None
+        self._waiting: deque[dict[str, Any]] = deque()
         self._looked = False
         self._start: Any = None  # parameters, copies
         self._before: tuple[int, Any] | None = None
@@ -111,8 +115,9 @@ class Recorder:
         if now - before >= SYSTEM_SECONDS:
             entry |= _system((step - steps) / (now - before))
             self._system = now, step
-        self._flush()
-        self._waiting = entry
+        self._waiting.append(entry)
+        while len(self._waiting) > MOST_WAITING or (self._waiting and _is_ready(self._waiting[0])):
+            self._write(self._waiting.popleft())
         self.run.reach(step)
 
     def _look(self, step: int, params: Any, gradients: Any) -> dict[str, Any]:
@@ -133,19 +138,23 @@ class Recorder:
         return seen
 
     def _flush(self) -> None:
-        """Write the record that waits, and hand copies of it on."""
-        entry, self._waiting = self._waiting, None
-        if entry is not None:
-            self.append(json.loads(to_json(entry, "record")))
+        """Write the records that wait."""
+        while self._waiting:
+            self._write(self._waiting.popleft())
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        """Write a record and hand copies of its numbers on."""
+        record = json.loads(to_json(entry, "record"))
+        self.run.append(record)
+        for sink in list(self._sinks):
+            self._try(sink, lambda sink: sink.write(record["step"], dict(numbers(record))))
 
     # What a probe writes to
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write a record at once; `record` waits for the next, which a device prefers."""
+        """Write a record at once, after those that wait."""
         self._flush()
-        self.run.append(record)
-        for sink in list(self._sinks):
-            self._try(sink, lambda sink: sink.write(record["step"], dict(numbers(record))))
+        self._write(dict(record))
 
     def save(self, name: str, /, **arrays: Any) -> None:
         """Write `NAME.npz` into the run's folder."""
@@ -209,6 +218,15 @@ class Recorder:
             self._flush()
             self.run.fail(error)
         self.close()
+
+
+def _is_ready(value: Any) -> bool:
+    """Whether all arrays in a value are computed."""
+    if isinstance(value, Mapping):
+        return all(map(_is_ready, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_ready, value))
+    return not hasattr(value, "is_ready") or value.is_ready()
 
 
 def _system(rate: float) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -10,6 +11,7 @@ import platform
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from .files import to_json
@@ -92,13 +94,14 @@ def provenance() -> dict:
     }
 
 
-def package_versions() -> dict[str, str]:
+@functools.cache  # files are read for each; what is imported stays what it is
+def package_versions() -> Mapping[str, str]:
     """The versions of what numbers depend on."""
     versions = {}
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-    return versions
+    return MappingProxyType(versions)
 
 
 def code_digest(sources: Mapping[str, Path]) -> str:

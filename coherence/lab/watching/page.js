@@ -1,5 +1,5 @@
 "use strict";
-// Draws the state that the server or the file gives. Text from runs enters as text, never as HTML.
+// Draws the state that came with the page, then what its server has new. Text from runs enters as text, never as HTML.
 const WIDTH = 420, HEIGHT = 220, LEFT = 56, RIGHT = 10, TOP = 8, BOTTOM = 30;
 const COLOURS = 8, DASHES = ["", "6 3", "2 3"], EVERY = 2000;
 const VIRIDIS = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
@@ -264,13 +264,14 @@ function draw() {
   }
   byId("panels").replaceChildren(...figures);
   document.body.dataset.version = state.version;
+  document.body.dataset.drawn ??= Math.round(performance.now()); // milliseconds since the page was asked for
 }
 
 function show(text) { byId("status").textContent = text; }
 
 async function poll() {
   try {
-    const answer = await fetch(`data.json?version=${state ? state.version : ""}`);
+    const answer = await fetch(`data.json?version=${state.version}`);
     if (answer.status === 200) { state = await answer.json(); draw(); }
     else if (answer.status !== 204) throw new Error(`status ${answer.status}`);
     failures = 0;
@@ -282,8 +283,9 @@ async function poll() {
   setTimeout(poll, EVERY * Math.min(1 + failures, 15));
 }
 
-byId("logx").addEventListener("change", () => state && draw());
+byId("logx").addEventListener("change", draw);
 byId("run").addEventListener("change", (event) => { chosen = Number(event.target.value); draw(); });
 byId("controls").addEventListener("submit", (event) => event.preventDefault());
 state = JSON.parse(byId("data").textContent);
-if (state) { draw(); show(`written at ${state.written ?? "an unknown time"}`); } else poll();
+draw();
+if (state.written) show(`written at ${state.written}`); else poll(); // a file, or a server's page

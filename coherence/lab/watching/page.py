@@ -6,6 +6,7 @@ import functools
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 from coherence.lab.runs.files import write_text
 
@@ -21,15 +22,15 @@ def _template() -> str:
     return text.replace("/*STYLE*/", style).replace("/*SCRIPT*/", script)
 
 
-def page_text(state: dict | None = None, every: float | None = None) -> str:
-    """The page in HTML: with no state it asks its server for one.
+def page_text(state: dict[str, Any], every: float | None = None) -> str:
+    """The page in HTML; it asks its server for news unless the state says when it was `written`.
 
     Args:
-        state: what it shows, by which it is whole by itself.
+        state: what it shows first.
         every: seconds after which a browser loads the file again; `None` for never.
     """
-    # "<" would end the element that holds it
-    data = "null" if state is None else json.dumps(state, allow_nan=False).replace("<", "\\u003c")
+    # "<" could end the element that holds it
+    data = json.dumps(state, allow_nan=False).replace("<", "\\u003c")
     refresh = "" if every is None else f'<meta http-equiv="refresh" content="{every:g}">'
     return _template().replace("<!--REFRESH-->", refresh).replace("/*DATA*/", data)
 

@@ -41,6 +41,7 @@ def serve(watcher: Watcher, port: int = PORT) -> ThreadingHTTPServer:
         pass
 
     Handler.watcher = watcher
+    watcher.state()  # reads what is there, so that the page need not wait
     try:
         return ThreadingHTTPServer(("127.0.0.1", port), Handler)
     except (OSError, OverflowError) as error:
@@ -61,7 +62,9 @@ class _Handler(BaseHTTPRequestHandler):
         if host not in _HOSTS:
             self._answer(403, "text/plain", b"this page is for localhost")
         elif parts.path == "/":
-            self._answer(200, "text/html", page_text().encode())
+            state = self.watcher.state()
+            assert state is not None  # no version was named
+            self._answer(200, "text/html", page_text(state).encode())
         elif parts.path == "/data.json":
             self._data(parse_qs(parts.query).get("version", [""])[0])
         else:

@@ -231,11 +231,12 @@ def get(address, **headers):
 def test_the_server_gives_the_page_and_what_is_new(server):
     status, kind, text = get(f"{server}/")
     assert (status, kind) == (200, "text/html; charset=utf-8")
-    assert text == page_text()
+    page = text
     status, kind, text = get(f"{server}/data.json?version=")
     assert (status, kind) == (200, "application/json; charset=utf-8")
     state = json.loads(text, parse_constant=pytest.fail)
     assert state["runs"][0]["name"] == "seed=0"
+    assert page == page_text(state)
     assert get(f"{server}/data.json?version={state['version']}")[0] == 204
     for path, headers, status in (("/else", {}, 404), ("/", {"Host": "elsewhere.example:80"}, 403)):
         with pytest.raises(urllib.error.HTTPError, match=str(status)):
