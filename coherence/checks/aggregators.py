@@ -18,7 +18,7 @@ from .requirements import REQUIREMENTS, TOLERANCE, Broken, Run, agreed
 
 
 def leafwise(function: Callable[[np.ndarray], Any]) -> Callable[[PyTree], PyTree]:
-    """A twin of trees from one of leaves, [m, ...] -> [...], that treats every leaf alone.
+    """A reference for trees from one for a single leaf, [m, ...] -> [...]: each leaf by itself.
 
     >>> leafwise(lambda leaf: leaf.mean(0))({"w": np.array([1.0, 3.0]), "b": np.array([0.0, 1.0])})
     {'b': np.float64(0.5), 'w': np.float64(2.0)}
@@ -33,7 +33,7 @@ def check_aggregator(
     twin: Callable[[PyTree], PyTree] | None = None,
     steps: int = 1,
 ) -> AggregatorCheck:
-    """Whether a method fits in where the others do, is what it says it is, and has its properties.
+    """Whether a method works like the other aggregators, is what it says, and has its properties.
 
     Asked of every method: updates have the parameters' structure, shapes and dtypes; the state is
     arrays that keep theirs; a jitted step is traced once; `**extra` arguments are let through;

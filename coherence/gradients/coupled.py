@@ -25,7 +25,7 @@ Losses: TypeAlias = Callable[[Any, Any], jax.Array]  # `(params, batch) -> [m]`
 
 
 class Estimate(NamedTuple):
-    """A random estimate.
+    """A random estimate with its error.
 
     `low` and `high` bound a nominal 95 % interval (Student's t over the probes).
 

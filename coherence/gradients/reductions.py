@@ -150,7 +150,7 @@ def mean_weights(gradients: PyTree) -> jax.Array:
 
 
 def mean(gradients: PyTree) -> PyTree:
-    """(1/m) sum_i g_i.
+    """The mean gradient, (1/m) sum_i g_i.
 
     The gradient of the mean loss (of the examples the mask keeps), in the parameters' shapes
     and dtypes.

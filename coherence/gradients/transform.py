@@ -19,7 +19,7 @@ from .tracked import Fixed, Tracked
 
 
 class RecomputedWarning(UserWarning):
-    """Some leaves have no rule: exact, but each reduction differentiates them again.
+    """Warns that some leaves have no rule: exact, but each reduction differentiates them again.
 
     `reasons` is {leaf name: primitive}.
     """

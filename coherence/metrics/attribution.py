@@ -107,7 +107,7 @@ def null_shares(
 
 
 def pulls(gradients: PyTree, groups: ArrayLike, *, num_groups: int | None = None) -> jax.Array:
-    r"""What a step brings an average example of each group: the increments of i in the paper.
+    r"""The gain of one step for an average example of each group: the increments of i in the paper.
 
     .. math:: \frac{1}{|p|}\sum_{i\in p} g_i\cdot\bar g,
               \qquad i_t^p = m\sum_{t'\le t}\frac{1}{|p|}\sum_{i\in p} g_i\cdot\bar g

@@ -65,7 +65,7 @@ def alpha(
     groups: ArrayLike | None = None,
     num_groups: int | None = None,
 ) -> Any:
-    r"""How much of its own step an average example gets from the mean step.
+    r"""Agreement of the gradients: squared norm of their mean over their mean squared norm.
 
     .. math:: \alpha_m = \frac{\|\frac1m\sum_i g_i\|^2}{\frac1m\sum_i\|g_i\|^2} \in [0, 1]
 

@@ -11,7 +11,7 @@ from .stiffness import pairs
 
 
 class Confusion(NamedTuple):
-    """Gradient confusion of a sample; scalars.
+    """Gradient confusion of a sample, as scalars.
 
     bound: the smallest eta, at least 0.
     minimum_cosine: of the most opposed pair, in [-1, 1].

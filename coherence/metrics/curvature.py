@@ -21,7 +21,7 @@ State = tuple[jax.Array, jax.Array, jax.Array]  # a unit vector, its image, prod
 
 
 class Sharpness(NamedTuple):
-    """An eigenvalue of the Hessian and how well it is known. Scalars.
+    """An eigenvalue of the Hessian and how exactly it is known, as scalars.
 
     value: the eigenvalue.
     residual: `||H v - value v|| / |value|`, v of length 1.
@@ -47,7 +47,7 @@ def sharpness(
     iterations: int = 100,
     tolerance: float = 1e-3,
 ) -> Sharpness:
-    r"""Largest Hessian eigenvalue: how sharply the mean loss curves upwards at most.
+    r"""The largest eigenvalue of the Hessian of the mean loss.
 
     .. math:: \lambda_{\max}(H), \qquad H = \nabla^2 \frac1m\sum_i \ell_i(w)
 

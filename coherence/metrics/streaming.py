@@ -30,7 +30,7 @@ HEAVY = 12
 
 
 class UntrustworthyInterval(UserWarning):
-    """Some gradients are so much longer than others that an interval covers less than it says.
+    """Warns that few gradients are so long that an interval covers less than it says.
 
     >>> issubclass(UntrustworthyInterval, UserWarning)
     True

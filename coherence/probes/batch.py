@@ -25,7 +25,7 @@ def batch_readings(
     examples: PyTree = None,
     key: jax.Array | None = None,
 ) -> dict[str, Any]:
-    """Quantities of a training batch's own gradients, inside the step: no further pass.
+    """Quantities of a training batch's own gradients, inside the step, without another pass.
 
     Args:
         losses: [m]; gradients: of the same examples, from `per_example_value_and_grad`.

@@ -62,7 +62,7 @@ class View:
 
 @dataclasses.dataclass(frozen=True)
 class Quantity:
-    """Something to measure: `function` of what it `reads`.
+    """Something to measure: a function, and what it reads.
 
     name: under which it is recorded; a named tuple is recorded as NAME_field.
     function: pure; returns a number, an array, a dict by layer, or a named tuple of those; `None`

@@ -20,7 +20,7 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True)
 class Every:
-    """0, every so many steps, and the last."""
+    """A schedule: step 0, every so many steps, the last step."""
 
     steps_apart: int = 100
 
@@ -36,7 +36,7 @@ class Every:
 
 @dataclass(frozen=True)
 class LogSpaced:
-    """0, then about so many a decade of steps, and the last: training is fastest at the start."""
+    """A schedule: step 0, about so many steps a decade, the last: early steps change the most."""
 
     per_decade: int = 8
 
@@ -60,7 +60,7 @@ class LogSpaced:
 
 @dataclass(frozen=True)
 class Epochs:
-    """0, the end of every so many epochs (a fraction measures within them), and the last step."""
+    """A schedule: step 0, the end of every so many epochs (or a fraction of one), the last step."""
 
     apart: float = 1.0
 
@@ -83,7 +83,7 @@ class Epochs:
 
 @dataclass(frozen=True)
 class AtLoss:
-    """0, where the training loss first falls to each share of the first batch's, and the last step.
+    """A schedule: step 0, where the loss first falls to each share of the first batch's, the last.
 
     The loss is the mean over the last `window` training batches; it is looked at every `window`
     steps, so that a resumed run measures at the same steps.

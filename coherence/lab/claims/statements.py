@@ -67,7 +67,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a source says, as something that a run can contradict.
+    """A statement of a source that a run can confirm or contradict.
 
     Args:
         name: short, unique in its experiment.
@@ -115,7 +115,7 @@ class Claim:
 
 
 def digest(claim: Claim) -> str:
-    """Of all that decides a verdict: the words, what is measured, and where it must lie."""
+    """A digest of all that decides a verdict: the words, what is measured, where it must lie."""
     numbers = [None if x is None else float(x) for x in (claim.threshold, claim.tolerance)]
     text = json.dumps([claim.text, claim.statistic, claim.direction, *numbers])
     return hashlib.sha256(text.encode()).hexdigest()[:12]

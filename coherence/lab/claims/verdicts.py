@@ -31,7 +31,7 @@ _NOTHING = Interval(math.nan, math.nan, math.nan)
 
 
 class Ratio(NamedTuple):
-    """Two numbers a seed, of whose means the ratio is claimed to be so many doublings.
+    """Two numbers a seed; the claim is about the ratio of their means, in doublings.
 
     The mean of ratios would be biased where denominators are noisy, and none where one is 0 or
     less, as an estimate of alpha may be.
@@ -49,7 +49,7 @@ class Ratio(NamedTuple):
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict with what it rests on.
+    """A verdict with the numbers that it is based on.
 
     Args:
         claim: fixed before the run.
@@ -275,7 +275,7 @@ def _student(distances: NDArray) -> tuple[bool, float, float, Interval]:
 
 
 def holm(judgements: Sequence[Judgement]) -> list[Judgement]:
-    """Judgements held to 5 % over the whole table: p values with Holm's step-down adjustment.
+    """Judgements with p values adjusted by Holm's method: 5 % of errors over the whole table.
 
     One family is all that was tested in one recording, with a p value each; both *reproduced* and
     *not reproduced* must survive, else they become inconclusive. Judgements without a p value

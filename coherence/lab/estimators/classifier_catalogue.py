@@ -206,7 +206,7 @@ def _last_has(name):
 
 
 class ScaledPipeline(Pipeline):
-    """A pipeline with what its last step can do beyond others': `sample` and `coherence_`.
+    """A scikit-learn pipeline that passes on its last step's `sample` and `coherence_`.
 
     >>> from coherence.lab.estimators import GaussianNB
     >>> from sklearn.preprocessing import StandardScaler
@@ -244,7 +244,7 @@ def xgboost_classifier(**options: Any) -> NumberedLabels:
 
 
 class NumberedLabels(ClassifierMixin, BaseEstimator):
-    """A classifier that knows only the labels 0, 1, 2, ... made to take any.
+    """A wrapper that gives any labels to a classifier that knows only 0, 1, 2, ...
 
     >>> from sklearn.linear_model import LogisticRegression
     >>> x, y = np.array([[0.0], [1.0]]), np.array(["ham", "spam"])

@@ -38,7 +38,7 @@ class SoftmaxRegression(Probabilistic):
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class MLPClassifier(Probabilistic):
-    """Hidden layers of one width with ReLU."""
+    """A network of hidden layers of one width with ReLU."""
 
     width: int = 128
     """Units in each hidden layer."""
@@ -74,7 +74,7 @@ class HingeClassifier(Trained):
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class CNNClassifier(Probabilistic):
-    """3 x 3 convolutions with ReLU over flat images, each after the first halving them.
+    """A network of 3 x 3 convolutions with ReLU over flat images; each but the first halves them.
 
     >>> CNNClassifier(width=4).get_params()["width"]
     4
@@ -95,7 +95,7 @@ class CNNClassifier(Probabilistic):
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class RNNClassifier(Probabilistic):
-    """Recurrent layers over the rows of a flat image, then logits from the last state.
+    """A network of recurrent layers over the rows of a flat image; logits from the last state.
 
     >>> RNNClassifier(gated=True).get_params()["gated"]
     True

@@ -20,7 +20,7 @@ _PACKAGES = ("gradient-coherence", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
 class RunMismatch(ValueError):
-    """The folder holds something else than the run asked for.
+    """Raised where the folder holds another run than the one asked for.
 
     >>> import tempfile
     >>> from coherence.lab.runs import Run

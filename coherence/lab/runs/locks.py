@@ -42,7 +42,7 @@ _SIZE = 1024  # bytes of a lock's file, always as many: a sign of life is writte
 
 
 class RunBusy(RuntimeError):
-    """Another process, or another `Run` of this one, is writing to the folder.
+    """Raised where another process, or another `Run` of this one, is writing to the folder.
 
     >>> import tempfile
     >>> from coherence.lab.runs import Run

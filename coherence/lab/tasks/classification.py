@@ -13,7 +13,7 @@ from coherence.lab.tasks.output_losses import OutputLoss, softmax_cross_entropy
 
 
 def cross_entropy(model) -> Callable[[Any, tuple], jax.Array]:
-    r"""The loss of one example `(x, y)`, y its integer label.
+    r"""The loss of one example `(x, y)`: cross-entropy, with y its integer label.
 
     .. math:: \ell = -\log \mathrm{softmax}(f(x))_y \ge 0
 

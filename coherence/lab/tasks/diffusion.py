@@ -72,7 +72,7 @@ def noise_prediction_error(
 
 
 def ddim(predict: Callable, schedule: NoiseSchedule, steps: int, noise: jax.Array) -> jax.Array:
-    r"""What is left of pure noise after all of it has been removed, in few deterministic steps.
+    r"""An example from pure noise: the noise is removed in few deterministic steps.
 
     .. math:: \hat x = \frac{x_t - \sqrt{1 - \bar\alpha_t}\,\hat\varepsilon}{\sqrt{\bar\alpha_t}},
               \qquad x_s = \sqrt{\bar\alpha_s}\,\hat x + \sqrt{1 - \bar\alpha_s}\,\hat\varepsilon

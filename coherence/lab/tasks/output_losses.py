@@ -85,7 +85,7 @@ def softmax_squared_error() -> OutputLoss:
 
 
 def huber(delta: float = 1.0) -> OutputLoss:
-    r"""Squared error near the one-hot label, absolute error far from it.
+    r"""Huber loss: squared error near the one-hot label, absolute error far from it.
 
     .. math:: \ell = \sum_k h(f_k - [k = y]), \qquad
               h(r) = \tfrac12 r^2 \text{ for } |r| \le \delta, \text{ else } \delta(|r| - \delta/2)
@@ -108,7 +108,7 @@ def huber(delta: float = 1.0) -> OutputLoss:
 
 
 def hinge(margin: float = 1.0) -> OutputLoss:
-    r"""How much the label's output lacks of leading the best other one by a margin.
+    r"""Hinge loss: how far the label's output is from leading the best other one by a margin.
 
     .. math:: \ell = \max(0,\, margin + \max_{k \ne y} f_k - f_y)
 

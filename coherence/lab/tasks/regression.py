@@ -12,7 +12,7 @@ from coherence.lab.tasks.chunks import predictor, sum_over_chunks
 
 
 def half_squared_error(model) -> Callable[[Any, tuple], jax.Array]:
-    r"""The loss of one example `(x, y)`, y its target.
+    r"""The loss of one example `(x, y)`: half the squared error.
 
     .. math:: \ell = \tfrac12 \|f(x) - y\|^2
 

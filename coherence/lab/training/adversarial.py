@@ -32,7 +32,7 @@ PLAYERS = ("generator", "discriminator")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Adversarial(GenerativeRun):
-    """One run: examples, two players, their objective, aggregators and optimizers, measurements.
+    """Settings of a run: examples, two players, objective, aggregators, optimizers, measurements.
 
     Recorded are means of both players' losses (`generator_loss`, `discriminator_loss`; `loss` is
     their sum) and of how real an example and its fake look (`real_score`, `fake_score`), and the

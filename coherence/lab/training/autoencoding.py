@@ -26,7 +26,7 @@ from .programs import PROGRAMS
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Autoencoding(GenerativeRun):
-    """One run: images, network, objective, aggregator and optimizer, length, and measurements.
+    """Settings of a run: images, network, objective, aggregator, optimizer, length, measurements.
 
     Recorded are the means over examples of `reconstruction`, `kl` (not of an `AE`) and
     `loss`, each as `train_...`, `test_...` and, where some images are garbage, `pristine_...`,

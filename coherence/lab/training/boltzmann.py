@@ -30,7 +30,7 @@ _PARAMS, _LABELS, _SAMPLE, _NOISE, _KEYS, _CHAINS, _DATA = range(7)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ContrastiveDivergence(RunSettings):
-    """One run: data of zeros and ones, machine, sampling, aggregator, optimizer, measurements.
+    """Settings of a run: binary data, machine, sampling, aggregator, optimizer, measurements.
 
     Recorded are means over examples, as `train_...` and `test_...`: `loss`, the difference of free
     energies that is trained on, with k sweeps from each example and a key of its own that stays

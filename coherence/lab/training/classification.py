@@ -33,7 +33,7 @@ _GRADIENT_QUANTITIES = ("m_coherence", "evidence", "gradient_norm")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Classification(RunSettings):
-    """One run: data and its noise, network, aggregator and optimizer, length, and measurements.
+    """Settings of a run: data, label noise, network, aggregator, optimizer, length, measurements.
 
     Recorded are the loss and the accuracy on the training and the test examples, and the accuracy
     on the pristine and the corrupt training examples, against the labels that are trained on.

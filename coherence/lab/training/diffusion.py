@@ -28,7 +28,7 @@ from .run_settings import initial_parameters
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Diffusion(GenerativeRun):
-    """One run: examples, noise predictor, noise, aggregator and optimizer, and measurements.
+    """Settings of a run: examples, noise predictor, noise, aggregator, optimizer, measurements.
 
     Examples are shifted and scaled by one number each, so that all their numbers together have mean
     0 and variance 1; `drawn` keeps both as `centre` and `scale`. Recorded is the mean of the loss,

@@ -25,7 +25,7 @@ _PARAMS, _SAMPLE, _DATA = range(3)  # what a seed's separate random streams are 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Regression(RunSettings):
-    """One run: data whose targets are numbers, model, aggregator, optimizer, and measurements.
+    """Settings of a run: data with numbers as targets, model, aggregator, optimizer, measurements.
 
     The loss is half the squared error. Recorded are its means over the training and over the test
     examples. The batch is all of the training examples.

@@ -16,7 +16,7 @@ from .programs import PROGRAMS
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SharpAutoencoding(GenerativeRun):
-    """One run: images, autoencoder, weights of the terms, aggregator and optimizer, measurements.
+    """Settings of a run: images, autoencoder, weights of the terms, optimizer, measurements.
 
     The first stage of diffusion in a latent space. Features are the last hidden layer of a digit
     classifier fitted to the training images. Recorded are means over examples of `squared`,
