@@ -20,7 +20,7 @@ from coherence.lab import cli, running, runs
 from coherence.lab.experiment import collect, load
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 
 

@@ -76,4 +76,4 @@ def test_every_public_name_has_an_example(monkeypatch):
         for (module, name), thing in names.public_objects().items()
         if not inspect.ismodule(thing) and name not in shown and ">>> " not in (thing.__doc__ or "")
     }
-    assert lacking == set()
+    assert lacking == set(), "add an example that runs: in the docstring, a page or a notebook"

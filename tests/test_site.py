@@ -38,7 +38,8 @@ def test_a_name_in_two_modules_is_described_where_it_is_defined(site):
 def test_every_page_is_in_the_sidebar(site):
     build, _ = site
     listed = {f"{name}.md" for names in build.GUIDES.values() for name in names}
-    assert listed | {"reproducing.md"} == {path.name for path in (ROOT / "docs").glob("*.md")}
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")}
+    assert listed | {"reproducing.md"} == pages, "list it in GUIDES of docs/site/build.py"
 
 
 def test_links_of_a_copied_page_lead_to_what_was_copied(site, tmp_path, monkeypatch):
