@@ -10,10 +10,11 @@ circle and does so with no more error than that of a poor circle: that all anoma
 its codes, the VAE's nearer, the ConvVAE's nearest (all *reproduced*); yet white paper is nearer to
 a tiny circle than the VAE's are. **n** Last losses are within 15 % of the tutorial's but for two
 AEs (lower), one VAE and one ConvVAE (higher): *inconclusive*, all three; the first epoch's are off
-by more. **o, p** The ConvVAE's KL all but vanishes between epochs 2 and 10 and comes back
-(*reproduced*). Coherence goes and comes with it, of encoder and decoder alike: from epoch 6 to 10
-m-coherence is about 1 or less, hardly any example's gradient helps another. The VAE (dashed), whose
-KL only dips, keeps its decoder's above that.
+by more, but differ twofold between seeds. Of the last loss reconstruction and KL are not each
+within 15 % beyond doubt, either (*inconclusive*). **o, p** The ConvVAE's KL all but vanishes
+between epochs 2 and 10 and comes back (*reproduced*). Coherence goes and comes with it, of encoder
+and decoder alike: from epoch 6 to 10 m-coherence is about 1 or less, hardly any example's gradient
+helps another. The VAE (dashed), whose KL only dips, keeps its decoder's above that.
 """
 
 import numpy as np
