@@ -23,6 +23,7 @@ from coherence.lab.settings import (
     Probing,
     adam,
     digits,
+    mnist,
     sgd,
 )
 from coherence.lab.training.adversarial import Adversarial
@@ -36,7 +37,6 @@ MODELS = ("naive Bayes", "RBM", "AE", "VAE", "conditional VAE", "GAN", "diffusio
 KINDS = ("real", "shuffled")
 PLAYERS = ("generator", "discriminator")
 WINDOW = (3, 60)  # passes over the data between which coherence is compared
-SHAPE = (8, 8, 1)
 MEASURES = ("frechet", "coverage", "density", "label_entropy", "recognized", "novelty")
 
 
@@ -48,6 +48,8 @@ class BlackAndWhite:
     shuffled: bool = False
     """The pixels of each image in an order of its own, on both sides of the split."""
     seed: int = 0
+    whole: digits | mnist = digits()
+    """All digits there are, on both sides of the split."""
 
     def build(self) -> Dataset:
         data, train, _ = self.parts()
@@ -61,13 +63,14 @@ class BlackAndWhite:
 
     def parts(self):
         """All digits, which of them to train on, and which of the training part are left."""
-        data = digits().build()
+        data = self.whole.build()
         order = np.random.default_rng([self.seed, 0]).permutation(len(data.x_train))
         return data, order[: self.examples], order[self.examples :]
 
 
 def white(x):
-    return (x > 0.5).astype(np.float32)
+    """Flat images of zeros and ones."""
+    return (x.reshape(len(x), -1) > 0.5).astype(np.float32)
 
 
 def _shuffled(x, rng):
@@ -101,7 +104,8 @@ class NaiveBayes(RunSettings):
             seed=seed,
             purpose=1,
         )
-        start = {"label": np.zeros(10, np.float32), "pixel": np.zeros((10, 64), np.float32)}
+        shapes = {"label": 10, "pixel": (10, data.x_train.shape[1])}
+        start = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
         per_example = not optimizer.takes_batch_gradient
         return Problem(loss, start, arrays, optimizer, per_example, drawn=drawn, probes=probes)
 
@@ -122,6 +126,7 @@ def _joint_loss():
 @dataclass(frozen=True)
 class Settings:
     models: tuple[str, ...] = MODELS
+    whole: digits | mnist = digits()
     examples: int = 1000
     steps: int = 2000
     batch_size: int = 50
@@ -135,8 +140,11 @@ class Settings:
 
 
 PRESETS = {
-    "smoke": Settings(("naive Bayes", "VAE", "RBM"), 200, 80, 10, 8, 20, 3, seeds=2),
+    "smoke": Settings(("naive Bayes", "VAE", "RBM"), digits(), 200, 80, 10, 8, 20, 3, seeds=2),
     "cpu": Settings(),
+    "mnist": Settings(
+        whole=mnist(), examples=20_000, steps=40_000, width=512, m=1000, drawn=100, seeds=3
+    ),
 }
 scale = all_arms
 
@@ -153,25 +161,33 @@ def arms(settings):
         "probes": (Probing(m=settings.m, quantities="light", groups="none", when=LogSpaced(4)),),
         "track_batches": False,
     }
-    images = {"shape": SHAPE, "sigmoid": True}
+    shape = _shape(settings.whole)
+    images = {"shape": shape, "sigmoid": True}
     sizes = {"width": settings.width, "latents": 8, **images}
     auto = {**common, "error": "cross_entropy", "pixels": "sum", "optimizer": adam(2e-3)}
-    denoiser = DenoisingMLP(2 * settings.width, shape=SHAPE, classes=10)
+    denoiser = DenoisingMLP(2 * settings.width, shape=shape, classes=10)
     runs = {
         "naive Bayes": NaiveBayes(optimizer=sgd(0.1), **common),
         "RBM": ContrastiveDivergence(hidden=128, optimizer=sgd(0.1, momentum=0.9), **common),
         "AE": Autoencoding(model=AE(**sizes), **auto),
         "VAE": Autoencoding(model=VAE(**sizes), **auto),
         "conditional VAE": Autoencoding(model=ConditionalVAE(**sizes), **auto),
-        "GAN": Adversarial(model=GAN(settings.width, classes=10), **common),
+        "GAN": Adversarial(model=GAN(settings.width, shape=shape, classes=10), **common),
         "diffusion": Diffusion(model=denoiser, **common),
     }
-    data = {kind: BlackAndWhite(settings.examples, kind == "shuffled") for kind in KINDS}
+    data = {
+        kind: BlackAndWhite(settings.examples, kind == "shuffled", whole=settings.whole)
+        for kind in KINDS
+    }
     return {
         f"{name}, {kind}": replace(runs[name], data=data[kind])
         for name in settings.models
         for kind in KINDS
     }
+
+
+def _shape(whole):
+    return (28, 28, 1) if isinstance(whole, mnist) else (8, 8, 1)
 
 
 def record(settings, runs):
@@ -202,19 +218,23 @@ class _Judge:
     def __init__(self, settings, seed):
         from coherence.lab.sample_quality import DigitClassifier
 
-        self.settings, self.seed = settings, seed
-        data, _, left = BlackAndWhite(settings.examples, seed=seed).parts()
+        self.settings, self.seed, self.shape = settings, seed, _shape(settings.whole)[:2]
+        data, _, left = self._images().parts()
         self.classifier = DigitClassifier.fit(white(data.x_train[left]), data.y_train[left])
         self.real = white(data.x_test)
         self.asked = np.repeat(np.arange(10), settings.drawn)
 
+    def _images(self):
+        settings = self.settings
+        return BlackAndWhite(settings.examples, seed=self.seed, whole=settings.whole)
+
     def __call__(self, arm, plan, run):
         data = replace(plan.data, seed=run.seed).build()
-        samples = white(drawn(arm.split(",")[0], plan, run, data, self.asked)).reshape(-1, 64)
+        samples = white(drawn(arm.split(",")[0], plan, run, data, self.asked))
         conditional = not arm.startswith(("AE", "VAE"))
         measured = self.qualities(samples, data, self.asked if conditional else None)
         order = np.argsort(np.arange(len(samples)) % self.settings.drawn, kind="stable")
-        return {**measured, "shown": samples[order][:20].reshape(-1, 8, 8).astype(bool)}
+        return {**measured, "shown": samples[order][:20].reshape(-1, *self.shape).astype(bool)}
 
     def qualities(self, samples, data, asked):
         from coherence.lab.sample_quality import nearest_distances, qualities
@@ -226,7 +246,7 @@ class _Judge:
 
     def itself(self):
         """What real images get: as many training images as there are samples."""
-        data = BlackAndWhite(self.settings.examples, seed=self.seed).build()
+        data = self._images().build()
         some = slice(len(self.asked))
         return self.qualities(data.x_train[some], data, data.y_train[some])
 
@@ -248,7 +268,7 @@ def drawn(model, plan, run, data, asked):
         chances = 1 / (1 + np.exp(-params["pixel"][asked]))
         return rng.random(chances.shape) < chances
     if model == "RBM":
-        machine = plan.machine(64, 10).build()
+        machine = plan.machine(data.x_train.shape[1], 10).build()
         return np.asarray(PROGRAMS.get(conditional_draws, machine, 500)(params, asked, key))
     if model == "diffusion":
         (draw,) = samplers(plan, [run])
@@ -258,7 +278,7 @@ def drawn(model, plan, run, data, asked):
         return generated(network, params, key, labels=asked)
     z = rng.normal(size=(len(asked), network.latents)).astype(np.float32)
     if model == "AE":  # has no distribution of codes: the normal one of those of training images
-        codes = network.apply(params, data.x_train.reshape(-1, *SHAPE), method="encode")
+        codes = network.apply(params, data.x_train.reshape(-1, *network.shape), method="encode")
         z = codes.mean(0) + z @ np.linalg.cholesky(np.cov(codes.T)).T
     told = (asked,) if model == "conditional VAE" else ()
     return np.asarray(network.apply(params, z, *told, method="decode"))
