@@ -13,7 +13,10 @@ gradients differ by the odds exp D exactly. **e** What is left is not that of a 
 coherence falls by 0.6 doublings, not two (**not reproduced**). **f** Of a ring of eight normal
 distributions most seeds keep every mode (*inconclusive*), with a quarter of the samples between
 them. On images of circles, without a panel, only 2.3 of 10 parts of the radii are drawn
-(*reproduced*).
+(*reproduced*). In a figure of its own the plain GAN beside one with Wasserstein's distance and a
+gradient penalty, 5 seeds, 4,000 steps each, five of six the critic's: a critic that is sure leaves
+the generator its gradient, more kinds of digits are drawn, and D memorizes less (all *reproduced*);
+that it depends less on the seed is *inconclusive*.
 """
 
 import numpy as np
@@ -52,8 +55,10 @@ def beside_wasserstein(recorded):
     names = {"conditional": "plain", "wasserstein": "Wasser-\nstein"}
     pictures(axes[0, 0], recorded, [(arm, text, SHOWN) for arm, text in names.items()])
     lengths(axes[0, 1], recorded)
+    axes[0, 1].set_title("D is sure")
+    axes[0, 1].legend(**style.SMALL, loc="upper left")
     panel = axes[0, 2]
-    panel.set(xscale="log", xlabel="step", ylabel="D of training minus test images,\ndeviations")
+    panel.set(xscale="log", xlabel="step", ylabel="D of training minus\ntest images, deviations")
     panel.set_title("D memorizes")
     for arm, loss in {"conditional": "non-saturating", "wasserstein": "wasserstein"}.items():
         gap = recorded[f"{arm}/train_real_score"] - recorded[f"{arm}/test_real_score"]
