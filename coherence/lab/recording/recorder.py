@@ -144,7 +144,7 @@ class Recorder:
 
     def _write(self, entry: dict[str, Any]) -> None:
         """Write a record and hand copies of its numbers on."""
-        record = json.loads(to_json(entry, "record"))
+        record = json.loads(to_json(entry, "record")) if self._sinks else entry
         self.run.append(record)
         for sink in list(self._sinks):
             self._try(sink, lambda sink: sink.write(record["step"], dict(numbers(record))))

@@ -45,7 +45,9 @@ function scale(low, high, from, to, log) {
     const put = (v) => from + ((Math.log10(Math.max(v, low)) - a) / span) * (to - from);
     const ticks = [], step = Math.max(1, Math.ceil(span / 5));
     for (let e = Math.ceil(a - 1e-9); e <= b + 1e-9; e += step) ticks.push(10 ** e);
-    if (ticks.length < 2) ticks.push(...[1, 2, 5].map((m) => m * 10 ** Math.floor(a)).filter((v) => v > low && v < high));
+    if (ticks.length < 2) { // less than a decade or two: numbers between
+      for (let e = Math.floor(a); e <= b; e += 1) ticks.push(...[1, 1.5, 2, 3, 5, 7].map((m) => m * 10 ** e).filter((v) => v >= low && v <= high));
+    }
     return { put, ticks: [...new Set(ticks)] };
   }
   const span = high - low || 1, rough = span / 4, power = 10 ** Math.floor(Math.log10(rough));

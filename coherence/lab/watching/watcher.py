@@ -228,8 +228,11 @@ def _panels(every: Sequence[list[Row]], members: Sequence[runs.Run]) -> Iterator
                 kinds.setdefault(name, type(value))
     drawn = {_limit_of(name) for name, kind in kinds.items() if kind is Bins}  # on their axes
     for name in sorted(kinds.keys() - drawn, key=lambda name: _order(name, kinds[name])):
-        title = labels.heading(name.removesuffix("_counts") if kinds[name] is Bins else name)
-        texts = {"name": name, "title": title, "label": " ".join(labels.label(name).split())}
+        texts = {
+            "name": name,
+            "title": _title_of(name),
+            "label": " ".join(labels.label(name).split()),
+        }
         series: list[list[tuple[int, Any]]] = [
             [(step, values[name]) for step, values in rows if type(values.get(name)) is kinds[name]]
             for rows in every
@@ -246,6 +249,12 @@ def _panels(every: Sequence[list[Row]], members: Sequence[runs.Run]) -> Iterator
                     yield {**place, "kind": "layers", **_layers(pairs)}
                 else:
                     yield {**place, "kind": "groups", **_groups(pairs, members[run], name)}
+
+
+def _title_of(name: str) -> str:
+    if name in (SPEED, MEMORY):
+        return {SPEED: "steps per second", MEMORY: "memory (MB)"}[name]
+    return labels.heading(name.removesuffix("_counts"))
 
 
 def _order(name: str, kind: type) -> tuple[int, bool, str, int, str]:
