@@ -575,6 +575,8 @@ FAST = (
     broadcast_parameters,
     inside_jit_and_remat,
     frozen,
+    low_rank,
+    penalized,
     convolution,
     convolution_of_a_small_map,
     convolution_of_a_large_map,
@@ -610,9 +612,11 @@ FAST = (
     noise_level,
     pruned_weights,
 )
-FALLBACK = {low_rank: {"u", "v"}, penalized: {"w"}, clipped_backward: {"w"}}
+FALLBACK = {clipped_backward: {"w"}}
 SMALL_COUNT_AS_LARGE = {
     *FALLBACK,
+    low_rank,
+    penalized,
     large_custom_jvp,
     large_custom_vjp,
     quantized_weights,
@@ -1121,6 +1125,84 @@ def ordinary_differential_equation():
     return loss, normal(0, 3, 3), normal(2, 3, 3)
 
 
+def low_rank_attention():
+    """Low-rank parts beside the weights of a projection to heads, both of them learned."""
+
+    def loss(p, e):
+        w = p["w"] + 0.5 * jnp.einsum("dr,rhk->dhk", p["u"], p["v"])
+        return _half(jnp.einsum("td,dhk->htk", e[0], w), e[1])
+
+    params = {"w": normal(0, 5, 2, 3), "u": normal(1, 5, 2), "v": normal(4, 2, 2, 3)}
+    return loss, params, (normal(2, 4, 4, 5), normal(3, 4, 2, 4, 3))
+
+
+def low_rank_kernel():
+    """A convolution's kernel, flattened."""
+
+    def loss(p, e):
+        kernel = (p["u"] @ p["v"]).reshape(3, 3, 2, 4)
+        numbers = ("NHWC", "HWIO", "NHWC")
+        out = jax.lax.conv_general_dilated(
+            e[None], kernel, (1, 1), "SAME", dimension_numbers=numbers
+        )
+        return jnp.sum(jnp.tanh(out) ** 2)
+
+    return loss, {"u": normal(0, 18, 2), "v": normal(1, 2, 4)}, normal(2, 3, 5, 5, 2)
+
+
+def low_rank_table():
+    """A table of words with a low-rank part."""
+    loss = lambda p, e: jnp.sum(jnp.tanh((p["table"] + p["u"] @ p["v"])[e]) ** 2)
+    params = {"table": normal(0, 7, 3), "u": normal(1, 7, 2), "v": normal(4, 2, 3)}
+    return loss, params, _ids(np.int32, [0, 3, 3, 6], [1, 1, 1, 1], [6, 5, 4, 3])
+
+
+def low_rank_in_a_scan():
+    """Once a layer inside of the scan, once for all steps outside of it, once within each step."""
+
+    def loss(p, e):
+        shared = p["u"][0] @ p["v"][0]
+        layer = lambda h, w: (jnp.tanh(h @ (w[0] @ w[1]) + h @ shared), None)
+        h, _ = jax.lax.scan(layer, e, (p["u"], p["v"]))
+        stacked = p["w"] + jnp.einsum("ldr,lrn->ldn", p["u"], p["v"])
+        h, _ = jax.lax.scan(lambda h, w: (jnp.tanh(h @ w), None), h, stacked)
+        return jnp.sum(h**2)
+
+    params = {"u": normal(0, 2, 4, 2), "v": normal(1, 2, 2, 4), "w": normal(3, 2, 4, 4)}
+    return loss, params, normal(2, 3, 3, 4)
+
+
+def joined_low_rank():
+    """A fused projection of which one part is low-rank, within a checkpoint."""
+
+    @jax.checkpoint
+    def block(p, e):
+        w = jnp.concatenate([p["w"] + (p["u"] * p["s"]) @ p["v"], p["k"]], 1)
+        return jnp.tanh(e @ w)
+
+    params = {"w": normal(0, 5, 3), "u": normal(1, 5, 2), "v": normal(4, 2, 3), "s": normal(5, 2)}
+    loss = lambda p, e: jnp.sum(block(p, e) ** 2)
+    return loss, params | {"k": normal(6, 5, 2)}, normal(2, 4, 4, 5)
+
+
+def masked_by_a_value():
+    """A mask that is not known while tracing."""
+    loss = lambda p, e: _half(jnp.tanh(e[0] @ (p["w"] * jax.lax.stop_gradient(p["mask"]))), e[1])
+    params = {"w": normal(0, 5, 3), "mask": (normal(1, 5, 3) > 0).astype(jnp.float32)}
+    return loss, params, (normal(2, 6, 5), normal(3, 6, 3))
+
+
+def weight_norm():
+    """Lengths and directions of columns, of weights with a low-rank part (DoRA)."""
+
+    def loss(p, e):
+        w = p["w"] + p["u"] @ p["v"]
+        return _half(jnp.tanh(e[0] @ (p["g"] * w / jnp.linalg.norm(w, axis=0))), e[1])
+
+    params = {"w": normal(0, 5, 3), "u": normal(1, 5, 2), "v": normal(4, 2, 3), "g": normal(5, 3)}
+    return loss, params, (normal(2, 6, 5), normal(3, 6, 3))
+
+
 SITUATIONS = {
     "half precision": (
         dense_in_bfloat16,
@@ -1188,11 +1270,26 @@ SITUATIONS = {
         one_step,
     ),
     "products spelled out": (product_spelled_out, products_spelled_out, product_that_nothing_sums),
+    "parameters that meet": (
+        low_rank_attention,
+        low_rank_kernel,
+        low_rank_table,
+        low_rank_in_a_scan,
+        joined_low_rank,
+        masked_by_a_value,
+        weight_norm,
+    ),
     "checkpoints": (checkpointed_block, checkpointed_steps, checkpointed_branch),
 }
 LARGE_SITUATIONS = {
     model
-    for kind in ("custom derivatives", "weights put together", "loops", "products spelled out")
+    for kind in (
+        "custom derivatives",
+        "weights put together",
+        "loops",
+        "products spelled out",
+        "parameters that meet",
+    )
     for model in SITUATIONS[kind]
 } | {complex_weights}
 RECOMPUTED_SITUATIONS = {
@@ -1200,5 +1297,4 @@ RECOMPUTED_SITUATIONS = {
     complex_weights: {"im"},
     ordinary_differential_equation: {"all"},
     product_that_nothing_sums: {"w"},
-    scaled_step_by_step: {"all"},
 }

@@ -22,11 +22,14 @@ from .tracked import (
     Fixed,
     Joined,
     Meeting,
+    Mixed,
     Share,
     Tracked,
+    alone,
     constant,
     is_large,
     known,
+    shares_of,
     value_of,
     values_of,
 )
@@ -139,17 +142,15 @@ def _unjoined(walk, x, name):
 def _note_body(walk, body, data):
     """The meetings of a part of the walk, as those of the leaves themselves."""
     for meeting, met in zip(body.meetings, data):
-        shares = tuple(
-            dataclasses.replace(
-                share,
-                leaf=body.operands[share.leaf].leaf,
-                layout=(*body.operands[share.leaf].layout, *share.layout),
-            )
+        each = [
+            shares_of(body.operands[share.leaf], share.layout, share.factors, share.formed)
             for share in meeting.shares
-        )
+        ]
+        shares = tuple(itertools.chain.from_iterable(each))
         walk.note(Meeting(shares, meeting.output), met)
     for i, name in body.given_up.items():
-        walk.given_up.setdefault(body.operands[i].leaf, name)
+        for part in alone(body.operands[i]):
+            walk.given_up.setdefault(part.leaf, name)
 
 
 def scan(walk: Any, equation: Any, operands: Sequence[Any]) -> list[Any]:
@@ -203,8 +204,8 @@ def scan(walk: Any, equation: Any, operands: Sequence[Any]) -> list[Any]:
         met = data[i] if place is None else value_of(rest[place])
         walk.note(Meeting(tuple(repeated), output), met)
     for i, name in step.given_up.items():
-        for part in rest[i].parts if isinstance(rest[i], Joined) else [rest[i]]:
-            if isinstance(part, Tracked):
+        for x in rest[i].parts if isinstance(rest[i], Joined) else [rest[i]]:
+            for part in alone(x):
                 walk.given_up.setdefault(part.leaf, name)
     return [*carry, *outputs]
 
@@ -227,13 +228,17 @@ class _Part:
             return walk.operands
 
         self.data = jax.eval_shape(find, *args)
+        for share in itertools.chain.from_iterable(meeting.shares for meeting in self.meetings):
+            if share.constants:  # values of this part, which nothing outside of it can hold
+                self.given_up.setdefault(share.leaf, "mul")
 
     def _walk(self, perturbations, values, replaced=()):
         walk = self.new_walk(perturbations)
         args: list[Any] = []
         for i, (x, value) in enumerate(zip(self.operands, values)):
-            if isinstance(x, Tracked | Joined):
-                args.append(Tracked(i, (), value, isinstance(x, Tracked) and x.is_zero))
+            if isinstance(x, Tracked | Mixed | Joined):
+                is_zero = isinstance(x, Tracked) and x.is_zero
+                args.append(Tracked(i, (), value, is_zero, np.shape(value)))
             else:
                 args.append(Fixed(value, x.compute) if isinstance(x, Fixed) else value)
         walk.replaced = {id(e): x for e, x in zip(replaced, args[len(self.jaxpr.invars) :])}
@@ -333,8 +338,7 @@ def _repeated(share, x, *, stacked, constant):
         if stacked:
             steps = (layouts.Mapped(share.layout),)
             steps = (*steps, *layouts.columns(steps, shape)) if constant else steps
-        if isinstance(part, Tracked):
-            shares.append(Share(part.leaf, (*part.layout, *steps), factors))
+        shares += shares_of(part, steps, factors)
         start = stop or 0
     return shares
 

@@ -25,7 +25,8 @@ class Factored:
     `terms` is empty for an unused leaf.
 
     `shape` and `dtype` are the parameter's; `m` its number of rows; `mask` bool [m] or `None`.
-    Masked rows are zero.
+    Masked rows are zero. `constants` are, of each term, the values that steps of its layout hold;
+    empty where no term's do.
 
     >>> import coherence as co
     >>> loss = lambda w, x: jnp.sum(jnp.tanh(x @ w))
@@ -39,6 +40,12 @@ class Factored:
     shape: tuple[int, ...] = static()
     dtype: Any = static()
     m: int = static()
+    constants: tuple[tuple[Any, ...], ...] = ()
+
+    @property
+    def held(self) -> tuple[tuple[Any, ...], ...]:
+        """`constants`, of every term."""
+        return self.constants or ((),) * len(self.terms)
 
     @property
     def scanned(self) -> bool:
@@ -140,13 +147,21 @@ def combine(terms: Iterable[Term]) -> tuple[Term, ...]:
 
 
 def node(
-    terms: Iterable[Term], parameter: jax.ShapeDtypeStruct, m: int, mask: jax.Array | None
+    terms: Iterable[tuple[Term, tuple[Any, ...]]],
+    parameter: jax.ShapeDtypeStruct,
+    m: int,
+    mask: jax.Array | None,
 ) -> Node:
-    """The node of a leaf from its terms.
+    """The node of a leaf from its terms, each with the values that its layout holds.
 
     `Stacked` where rows are the better way, else `Factored`.
     """
-    terms = combine(terms)
+    bound = [(term, held) for term, held in terms if held]
+    terms = combine(term for term, held in terms if not held)
+    if bound:
+        constants = (*[()] * len(terms), *(held for _, held in bound))
+        terms = (*terms, *(term for term, _ in bound))
+        return Factored(terms, mask, parameter.shape, parameter.dtype, m, constants)
     if terms and _rows_are_better(terms, math.prod(parameter.shape)):
         scanned = all(_is_scanned(term) for term in terms)
         return Stacked(sum(term.rows(parameter) for term in terms), mask, scanned)

@@ -285,6 +285,21 @@ def taking(rank: int, sizes: Sequence[int]) -> Operation:
     return Operation(jax.lax.gather_p, tuple(sorted(parameters.items())))
 
 
+def broadcasting(shape: Sequence[int], axes: Sequence[int]) -> Operation:
+    """A tensor whose dimensions become the `axes` of one of `shape`."""
+    parameters = (
+        ("broadcast_dimensions", tuple(axes)),
+        ("shape", tuple(shape)),
+        ("sharding", None),
+    )
+    return Operation(jax.lax.broadcast_in_dim_p, parameters)
+
+
+def broadcast_axes(broadcast: Operation) -> tuple[int, ...]:
+    """Which axis of the output each dimension of a `broadcast_in_dim` becomes."""
+    return dict(broadcast.parameters)["broadcast_dimensions"]
+
+
 def permutation(transpose: Operation) -> tuple[int, ...]:
     """The axes of a transposition."""
     return dict(transpose.parameters)["permutation"]
@@ -428,6 +443,8 @@ __all__ = [
     "automatic_axes",
     "bind",
     "branches",
+    "broadcast_axes",
+    "broadcasting",
     "checkpointing",
     "contains",
     "contraction",

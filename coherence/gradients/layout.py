@@ -108,7 +108,28 @@ class Mapped(NamedTuple):
         return y.reshape(-1, *y.shape[2:])
 
 
-Layout: TypeAlias = tuple[Step | Scaling | Mapped, ...]
+class Times(NamedTuple):
+    """A product with a value that other parameters, or constants not known while tracing, have a
+    part in. It broadcasts to the tensor; it is handed over where the layout is used."""
+
+    def __call__(self, x: jax.Array, held: jax.Array) -> jax.Array:
+        return x * jnp.asarray(held, x.dtype)
+
+
+class Contracted(NamedTuple):
+    """A `dot_general` with such a value; the tensor is its operand at `place`."""
+
+    contracting: tuple[tuple[int, ...], tuple[int, ...]]
+    batch: tuple[tuple[int, ...], tuple[int, ...]]
+    place: int
+
+    def __call__(self, x: jax.Array, held: jax.Array) -> jax.Array:
+        held = jnp.asarray(held, x.dtype)
+        pair = (held, x) if self.place else (x, held)
+        return jax.lax.dot_general(*pair, (self.contracting, self.batch))
+
+
+Layout: TypeAlias = tuple[Step | Scaling | Mapped | Times | Contracted, ...]
 
 
 def step(equation: Any, operands: Sequence[Any]) -> Layout | None:
@@ -185,14 +206,17 @@ def taking(index: np.ndarray, shape: Sequence[int]) -> Layout:
     return (Step(operation, (None, Constant(index.astype(np.int32)[:, None]))),)
 
 
-def forward(layout: Layout, x: jax.Array) -> jax.Array:
-    """The operand that the parameter `x` becomes."""
+def forward(layout: Layout, x: jax.Array, held: Sequence[Any] = ()) -> jax.Array:
+    """The operand that the parameter `x` becomes; `held` are the values that steps hold."""
+    values = iter(held)
     for step in layout:
-        x = step(x)
+        x = step(x, next(values)) if isinstance(step, Times | Contracted) else step(x)
     return x
 
 
-def pull_back(layout: Layout, parameter: Any, gradient: jax.Array) -> jax.Array:
+def pull_back(
+    layout: Layout, parameter: Any, gradient: jax.Array, held: Sequence[Any] = ()
+) -> jax.Array:
     """The parameter's gradient from its operand's, in the dtype of `gradient`.
 
     Args:
@@ -201,7 +225,7 @@ def pull_back(layout: Layout, parameter: Any, gradient: jax.Array) -> jax.Array:
     if not layout:
         return gradient
     struct = jax_internals.struct_like(gradient, parameter.shape)
-    (result,) = jax.linear_transpose(lambda x: forward(layout, x), struct)(gradient)
+    (result,) = jax.linear_transpose(lambda x: forward(layout, x, held), struct)(gradient)
     return result
 
 
@@ -219,7 +243,7 @@ def scale(layout: Layout) -> float | None:
             if isinstance(step.factor, Constant):
                 return None
             factor *= abs(step.factor)
-        elif not step.is_rearrangement:
+        elif not isinstance(step, Step) or not step.is_rearrangement:
             return None
     return factor
 

@@ -356,7 +356,10 @@ def _leaf_weighted(node, weights):
         # XLA's CPU reduction over a leading axis is slow; a product with the weights is not.
         return (w @ node.values.reshape(node.m, -1).astype(dtype)).reshape(node.shape)
     parameter = jax.ShapeDtypeStruct(node.shape, dtype)
-    parts = [layout.pull_back(term.layout, parameter, term.weighted_sum(w)) for term in node.terms]
+    parts = [
+        layout.pull_back(term.layout, parameter, term.weighted_sum(w), held)
+        for term, held in zip(node.terms, node.held)
+    ]
     return sum(parts[1:], parts[0]) if parts else jnp.zeros(node.shape, dtype)
 
 
@@ -401,6 +404,11 @@ def _leaf_squared_norms(node):
     if (isometric := _isometric(node)) is not None:
         term, factor = isometric
         return term.squared_norms() * factor**2
+    if (scales := _scales(node)) is not None:
+        (term,) = node.terms
+        a, d = (x[:, :, 0].astype(dtype) for x in (term.inputs, term.cotangents))
+        squares = jnp.einsum("mbk,bkn->mbn", jnp.square(a), jnp.square(scales))
+        return jnp.sum(squares * jnp.square(d), (1, 2))
     if (inner := _inner_of_tied(node)) is not None:
         return sum(term.squared_norms() for term in node.terms) + 2 * inner
     return streamed(node, lambda g: jnp.sum(jnp.square(g)))
@@ -411,7 +419,10 @@ def _leaf_dot(node, vector):
     if isinstance(node, Stacked):
         return node.values.reshape(node.m, -1).astype(dtype) @ jnp.ravel(vector).astype(dtype)
     vector = jnp.asarray(vector, dtype)
-    parts = [term.dot(layout.forward(term.layout, vector)) for term in node.terms]
+    parts = [
+        term.dot(layout.forward(term.layout, vector, held))
+        for term, held in zip(node.terms, node.held)
+    ]
     return sum(parts, jnp.zeros(node.m, dtype))
 
 
@@ -444,6 +455,19 @@ def _isometric(node):
     term, *others = node.terms
     factor = layout.scale(term.layout)
     return None if others or factor is None else (term, factor)
+
+
+def _scales(node):
+    """Of a leaf that meets one vector an example through a product by coordinates, such as a mask:
+    the factors [B, K, N], else `None`."""
+    term, *others = node.terms
+    products = layout.Scaling | layout.Times
+    rest = tuple(step for step in term.layout if not isinstance(step, products))
+    if others or not isinstance(term, Outer) or term.dims[2] != 1:
+        return None
+    if not layout.is_rearrangement(rest):
+        return None
+    return layout.forward(term.layout, jnp.ones(node.shape, accumulator(node.dtype)), *node.held)
 
 
 def _inner_of_tied(node):
@@ -480,13 +504,13 @@ def _formed_one(node, terms):
     """One example's gradient from its own part of the terms, in at least float32."""
     parameter = jax.ShapeDtypeStruct(node.shape, accumulator(node.dtype))
     terms = jax.tree.map(lambda x: x[None], terms)
-    return sum(term.rows(parameter)[0] for term in terms)
+    return sum(term.rows(parameter, held)[0] for term, held in zip(terms, node.held))
 
 
 def _form(node):
     if isinstance(node, Stacked):
         return node.values
-    rows = [term.rows(node.parameter) for term in node.terms]
+    rows = [term.rows(node.parameter, held) for term, held in zip(node.terms, node.held)]
     return sum(rows[1:], rows[0]) if rows else jnp.zeros((node.m, *node.shape), node.dtype)
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import control_flow, jax_internals, tracked
+from . import combinations, control_flow, jax_internals, tracked
 from . import layout as layouts
 from .rules import product_of_sum
 from .terms import Outer
@@ -22,9 +22,10 @@ from .tracked import (
     Fixed,
     Joined,
     Meeting,
+    Mixed,
     Product,
-    Share,
     Tracked,
+    alone,
     constant,
     have_no_data,
     is_large,
@@ -50,6 +51,8 @@ class Walk:
         self.operands: list[Any] = []
         self.given_up: dict[Any, str] = {}
         self.replaced: dict[int, Any] = {}  # by the equation's identity: its output
+        # By the identity of a broadcast value: itself, and as it was, with dimensions of size 1.
+        self._broadcast: dict[int, tuple[Any, Any]] = {}
 
     def run(self, jaxpr: Any, consts: Iterable[Any], args: Sequence[Any]) -> list[Any]:
         """Outputs of the jaxpr; `Tracked` arguments are the parameters."""
@@ -73,7 +76,14 @@ class Walk:
         name = equation.primitive.name
         if name != "reduce_sum":
             operands = [self.plain(x, name) if isinstance(x, Product) else x for x in operands]
-        places = [i for i, x in enumerate(operands) if isinstance(x, Tracked | Joined | Product)]
+        places = [
+            i for i, x in enumerate(operands) if isinstance(x, Tracked | Mixed | Joined | Product)
+        ]
+        if name == "broadcast_in_dim" and have_no_data(operands):
+            outputs = self._moved_or_mixed(equation, operands, places)
+            self._remember_broadcast(equation, operands[0], outputs)
+            if outputs is not None:
+                return outputs
         if not places:
             return tracked.without_parameters(equation, operands)
         if (outputs := control_flow.checkpoint(self, equation, operands)) is not None:
@@ -96,6 +106,8 @@ class Walk:
             outputs = self._followed(equation, operands, *places)
         else:
             outputs = None
+        if outputs is None and have_no_data(operands):
+            outputs = combinations.mixed(self, equation, operands)
         if outputs is None:
             plain = [self.plain(x, name) for x in operands]
             outputs = jax_internals.evaluate(equation, plain)
@@ -132,7 +144,7 @@ class Walk:
             data = plain[1 - place]
             if np.ndim(data) == np.ndim(x.value) and np.size(data) < np.size(x.value):
                 return [Product(x, data, *jax_internals.evaluate(equation, plain))]
-        if isinstance(x, Tracked) and x.is_zero and equation.primitive.name not in SHIFTS:
+        if _is_zero(x) and equation.primitive.name not in SHIFTS:
             aval = equation.outvars[0].aval
             axes = frozenset().union(*map(jax_internals.varying_axes, plain))
             out = jax_internals.as_varying(jnp.zeros(aval.shape, aval.dtype), axes)
@@ -146,10 +158,10 @@ class Walk:
         if rule is None:
             return None
         steps, factors = rule
-        share = Share(x.parameter.leaf, (*x.parameter.layout, *steps), tracked.real(factors))
+        shares = tracked.shares_of(x.parameter, steps, tracked.real(factors))
         (out,) = jax_internals.evaluate(equation, [x.value])
-        out = jnp.zeros_like(out) if x.parameter.is_zero else out
-        return [self._meet(out, x.data, (share,))]
+        out = jnp.zeros_like(out) if _is_zero(x.parameter) else out
+        return [self._meet(out, x.data, shares)]
 
     def _meet(self, out, data, shares):
         """`out` perturbed, and the meeting noted."""
@@ -160,8 +172,14 @@ class Walk:
 
     def note(self, meeting: Meeting, data: Any) -> None:
         """One more meeting, and the data met."""
+        if any(share.constants for share in meeting.shares):
+            meeting, data = combinations.taken_through(meeting, data)
         self.meetings.append(meeting)
         self.operands.append(data)
+
+    def narrow(self, value: Any) -> Any:
+        """The value with size 1 in the dimensions that it was broadcast to."""
+        return self._broadcast.get(id(value), (value, value))[1]
 
     def plain(self, x: Any, name: str) -> Any:
         """The value of an operand that goes where no rule is.
@@ -171,14 +189,15 @@ class Walk:
         if isinstance(x, Joined):
             return jnp.concatenate([self.plain(part, name) for part in x.parts], x.axis)
         if isinstance(x, Product):
-            self.given_up.setdefault(x.parameter.leaf, "mul")
-            return x.value
-        if not isinstance(x, Tracked):
+            return self._give_up(x.parameter, "mul", x.value)
+        if not isinstance(x, Tracked | Mixed):
             return value_of(x)
-        if is_large(x):
-            self.given_up.setdefault(x.leaf, name)
-            return x.value
-        return self._formed(x)
+        return self._give_up(x, name, x.value) if is_large(x) else self._formed(x)
+
+    def _give_up(self, x, name, value):
+        for part in alone(x):
+            self.given_up.setdefault(part.leaf, name)
+        return value
 
     def _formed(self, x):
         """A parameter perturbed itself."""
@@ -188,5 +207,29 @@ class Walk:
             ones = jnp.ones((1, 1, 1), cotangent.real.dtype)
             return Outer(ones, cotangent.reshape(1, 1, size))
 
-        steps = (*x.layout, layouts.reshaping((1, 1, size)))
-        return self._meet(x.value, None, (Share(x.leaf, steps, tracked.real(row), formed=True),))
+        steps = (layouts.reshaping((1, 1, size)),)
+        return self._meet(
+            x.value, None, tracked.shares_of(x, steps, tracked.real(row), formed=True)
+        )
+
+    def _moved_or_mixed(self, equation, operands, places):
+        if not places:
+            return tracked.without_parameters(equation, operands)
+        return tracked.move(equation, operands, 0) or combinations.mixed(self, equation, operands)
+
+    def _remember_broadcast(self, equation, operand, outputs):
+        value = value_of(operand)
+        if outputs is None or np.size(value) == equation.outvars[0].aval.size:
+            return
+        shape = [1] * equation.outvars[0].aval.ndim
+        for axis, size in zip(
+            jax_internals.broadcast_axes(jax_internals.operation(equation)), np.shape(value)
+        ):
+            shape[axis] = size
+        out = value_of(outputs[0])
+        self._broadcast[id(out)] = out, jnp.reshape(value, shape)
+
+
+def _is_zero(x):
+    """Whether a tangent in a parameter's place, which is zero."""
+    return isinstance(x, Tracked) and x.is_zero

@@ -29,13 +29,16 @@ _KNOWN = 2**22  # numbers of a constant that may be part of a layout
 class Tracked:
     """The value a parameter leaf has become by linear steps.
 
-    `is_zero`: a tangent in the parameter's place, which is zero whatever the steps.
+    `is_zero`: a tangent in the parameter's place, which is zero whatever the steps. `shape`: the
+    leaf's. `constants`: the values that steps of the layout hold.
     """
 
     leaf: Any
     layout: Layout
     value: Any
     is_zero: bool = False
+    shape: tuple[int, ...] = ()
+    constants: tuple[Any, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +54,19 @@ class Fixed:
 
 
 @dataclasses.dataclass(frozen=True)
+class Mixed:
+    """A value made of several parameters, or of one by several ways: it moves by the sum of what
+    the parts move it by (`combinations.py`)."""
+
+    parts: tuple[Tracked, ...]
+    value: Any
+
+
+@dataclasses.dataclass(frozen=True)
 class Joined:
     """Parameters concatenated along one axis: a fused projection, the gates of a recurrent cell."""
 
-    parts: tuple[Tracked | Fixed, ...]
+    parts: tuple[Tracked | Mixed | Fixed, ...]
     axis: int
     value: Any
 
@@ -63,13 +75,16 @@ class Joined:
 class Share:
     """A leaf's part in a meeting: `factors(data, cotangent)` make its gradient, through `layout`.
 
-    `formed`: a parameter perturbed itself, whose cotangent is its row.
+    `formed`: a parameter perturbed itself, whose cotangent is its row. `shape` is the leaf's, and
+    `constants` the values that steps of the layout hold.
     """
 
     leaf: Any
     layout: Layout
     factors: Factors
     formed: bool = False
+    shape: tuple[int, ...] = ()
+    constants: tuple[Any, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +95,7 @@ class Product:
     gradients would be rows as large as itself.
     """
 
-    parameter: Tracked
+    parameter: Tracked | Mixed
     data: Any
     value: Any
 
@@ -100,7 +115,7 @@ def constant(value: Any) -> Fixed:
 
 def value_of(x: Any) -> Any:
     """The array an operand stands for, whatever the walk knows of it."""
-    return x.value if isinstance(x, Tracked | Joined | Product | Fixed) else x
+    return x.value if isinstance(x, Tracked | Mixed | Joined | Product | Fixed) else x
 
 
 def values_of(operands: Iterable[Any]) -> list[Any]:
@@ -109,7 +124,19 @@ def values_of(operands: Iterable[Any]) -> list[Any]:
 
 def is_large(x: Any) -> bool:
     """Whether rows of this parameter are too large to be formed."""
-    return np.size(x.value) > ROWS
+    return exceeds(np.size(x.value))
+
+
+def exceeds(size: int) -> bool:
+    """Whether so many numbers are too many to be formed for each example."""
+    return size > ROWS
+
+
+def alone(x: Any) -> tuple[Tracked, ...]:
+    """The parameters a value is made of."""
+    if isinstance(x, Mixed):
+        return x.parts
+    return (x,) if isinstance(x, Tracked) else ()
 
 
 def known(x: Any) -> np.ndarray | None:
@@ -125,7 +152,7 @@ def known(x: Any) -> np.ndarray | None:
 
 def have_no_data(operands: Sequence[Any]) -> bool:
     """Whether no example has a part in any of these."""
-    return all(isinstance(x, Fixed | Tracked | Joined) for x in operands)
+    return all(isinstance(x, Fixed | Tracked | Mixed | Joined) for x in operands)
 
 
 def real(factors: Factors) -> Factors:
@@ -139,6 +166,8 @@ def move(equation: Any, operands: Sequence[Any], place: int) -> list[Any] | None
     values = lambda: jax_internals.evaluate(equation, values_of(operands))
     if isinstance(x, Joined):
         return _move_joined(equation, x, values)
+    if isinstance(x, Mixed):
+        return _move_mixed(equation, operands, place)
     if name == "split":
         return _split(equation, x, values())
     aval, out = equation.invars[place].aval, equation.outvars[0].aval
@@ -161,6 +190,18 @@ def move(equation: Any, operands: Sequence[Any], place: int) -> list[Any] | None
     return [dataclasses.replace(x, layout=(*x.layout, *steps), value=values()[0])]
 
 
+def _move_mixed(equation, operands, place):
+    """All parts of a value moved by the same steps, else `None`."""
+    moved = []
+    for part in operands[place].parts:
+        whole = dataclasses.replace(part, value=operands[place].value)
+        outputs = move(equation, [*operands[:place], whole, *operands[place + 1 :]], place)
+        if outputs is None:
+            return None
+        moved.append(outputs)
+    return [Mixed(tuple(parts), parts[0].value) for parts in zip(*moved)]
+
+
 def _move_joined(equation, x, values):
     """Joined parameters cast or transposed, else `None`."""
     name = equation.primitive.name
@@ -176,9 +217,16 @@ def _move_joined(equation, x, values):
         if isinstance(part, Fixed):
             parts.append(Fixed(value))
         else:
-            steps = (*part.layout, layouts.transposition(axes))
-            parts.append(dataclasses.replace(part, layout=steps, value=value))
+            parts.append(_stepped(part, layouts.transposition(axes), value))
     return [Joined(tuple(parts), axes.index(x.axis), *values())]
+
+
+def _stepped(x, step, value):
+    """A parameter, or all that a value is made of, one step further."""
+    moved = tuple(
+        dataclasses.replace(part, layout=(*part.layout, step), value=value) for part in alone(x)
+    )
+    return Mixed(moved, value) if isinstance(x, Mixed) else moved[0]
 
 
 def _split(equation, x, values):
@@ -194,7 +242,7 @@ def _split(equation, x, values):
 
 def join(equation: Any, operands: Sequence[Any]) -> list[Joined] | None:
     """Parameters and constants concatenated or stacked, where one of them is large; else `None`."""
-    tracked = [x for x in operands if isinstance(x, Tracked)]
+    tracked = [x for x in operands if isinstance(x, Tracked | Mixed)]
     if not any(map(is_large, tracked)) or not have_no_data(operands):
         return None
     if any(isinstance(x, Joined) for x in operands):
@@ -209,9 +257,9 @@ def join(equation: Any, operands: Sequence[Any]) -> list[Joined] | None:
 def _expanded(x, axis):
     """A part of a stack, with the new axis of size 1."""
     value = jnp.expand_dims(x.value, axis)
-    if isinstance(x, Fixed):
-        return Fixed(value)
-    return dataclasses.replace(x, layout=(*x.layout, layouts.reshaping(value.shape)), value=value)
+    return (
+        Fixed(value) if isinstance(x, Fixed) else _stepped(x, layouts.reshaping(value.shape), value)
+    )
 
 
 def without_parameters(equation: Any, operands: Sequence[Any]) -> list[Any]:
@@ -229,7 +277,7 @@ def without_parameters(equation: Any, operands: Sequence[Any]) -> list[Any]:
     return [Fixed(x, functools.partial(lambda i: compute()[i], i)) for i, x in enumerate(values)]
 
 
-def shares(equation: Any, place: int, x: Tracked | Joined) -> tuple[Share, ...]:
+def shares(equation: Any, place: int, x: Tracked | Mixed | Joined) -> tuple[Share, ...]:
     """What the parameters `x` at `place` get from meeting data in this equation.
 
     Empty where no rule applies.
@@ -240,10 +288,18 @@ def shares(equation: Any, place: int, x: Tracked | Joined) -> tuple[Share, ...]:
         sizes = [np.shape(part.value)[x.axis] for part in x.parts]
         parts = dot_general_of_parts(equation, place, x.axis, sizes)
         return tuple(
-            Share(part.leaf, (*part.layout, *steps), real(factors))
+            share
             for part, (steps, factors) in zip(x.parts, parts)
-            if isinstance(part, Tracked)
+            for share in shares_of(part, steps, real(factors))
         )
     rule = RULES.get(equation.primitive.name)
     met = rule(equation, place) if rule is not None else None
-    return () if met is None else (Share(x.leaf, (*x.layout, *met[0]), real(met[1])),)
+    return () if met is None else shares_of(x, met[0], real(met[1]))
+
+
+def shares_of(x: Any, steps: Layout, factors: Factors, formed: bool = False) -> tuple[Share, ...]:
+    """What each parameter of a value gets from a meeting, `steps` further."""
+    return tuple(
+        Share(part.leaf, (*part.layout, *steps), factors, formed, part.shape, part.constants)
+        for part in alone(x)
+    )

@@ -149,7 +149,9 @@ def per_example_value_and_grad(
         without_rule = lambda index: Recomputed(
             params, batch, mask, consts, reentrant_loss, index, microbatch_size
         )
-        gradients = trace.gradients(factors, m, mask, without_rule)
+        first = jax.tree.map(lambda x: x[0], batch)
+        constants = trace.constants(jax.tree.leaves(params), first)
+        gradients = trace.gradients(factors, constants, m, mask, without_rule)
         return ((losses, aux) if has_aux else losses), gradients
 
     return value_and_grad
@@ -200,7 +202,7 @@ class _Trace:
     def outputs(self, walk, leaves, example):
         """What the loss returns for one example, flat, by way of `walk`."""
         tracked = [
-            Tracked(i, (), leaf) if measured else Fixed(leaf)
+            Tracked(i, (), leaf, shape=jnp.shape(leaf)) if measured else Fixed(leaf)
             for i, (leaf, measured) in enumerate(zip(leaves, self.measured))
         ]
         return walk.run(
@@ -231,12 +233,28 @@ class _Trace:
         _, aux = jax.tree.unflatten(jax.tree.structure(self.out), [value, *aux])
         return value, aux, factors
 
-    def gradients(self, factors, m, mask, recomputed):
+    def constants(self, leaves, example):
+        """The values that steps of layouts hold, by meeting and share.
+
+        They are made of parameters alone: whose example it is does not matter.
+        """
+        if not any(share.constants for meeting in self.meetings for share in meeting.shares):
+            return {}
+        walk = Walk()
+        self.outputs(walk, leaves, example)
+        return {
+            (i, j): share.constants
+            for i, meeting in enumerate(walk.meetings)
+            for j, share in enumerate(meeting.shares)
+        }
+
+    def gradients(self, factors, constants, m, mask, recomputed):
         """The tree of nodes; `recomputed(index)` makes the node of a leaf without a rule."""
-        terms: dict[int, list[Term]] = {i: [] for i in range(len(self.paths))}
+        terms: dict[int, list[tuple[Term, tuple]]] = {i: [] for i in range(len(self.paths))}
         for (i, j), met in factors.items():
             share = self.meetings[i].shares[j]
-            terms[share.leaf].append(dataclasses.replace(met, layout=share.layout))
+            term = dataclasses.replace(met, layout=share.layout)
+            terms[share.leaf].append((term, constants.get((i, j), ())))
         nodes = []
         for i, (_, leaf) in enumerate(self.paths):
             if i in self.given_up:

@@ -180,6 +180,9 @@ def test_an_operation_is_applied_to_other_operands_and_hashable():
     assert jax_internals.reshaping((3, 2)).name == "reshape"
     index = np.array([[1], [0], [1]], np.int32)
     np.testing.assert_array_equal(jax_internals.taking(2, (3,))(x, index), x[index[:, 0]])
+    spread = only("broadcast_in_dim", lambda x: jax.lax.broadcast_in_dim(x, (2, 4, 3), (0, 2)), x)
+    assert jax_internals.operation(spread) == jax_internals.broadcasting((2, 4, 3), (0, 2))
+    assert jax_internals.broadcast_axes(jax_internals.operation(spread)) == (0, 2)
     slices = only("slice", lambda x: jax.lax.slice(x, (1, 0), (2, 2)), x)
     np.testing.assert_array_equal(jax_internals.operation(slices)(x), x[1:2, :2])
     assert jax_internals.operation(slices) == jax_internals.slicing((1, 0), (2, 2))

@@ -119,10 +119,13 @@ class Term(abc.ABC):
         m, b, t, _, n = self.dims
         return jnp.moveaxis(self.cotangents.reshape(m, b, t, count, n // count), 3, 0)
 
-    def rows(self, parameter):
-        """The gradients in the parameter's shape and dtype: [m, ...]."""
-        pull_back = lambda g: layouts.pull_back(self.layout, parameter, g).astype(parameter.dtype)
-        return jax.vmap(pull_back)(self.form())
+    def rows(self, parameter, held=()):
+        """The gradients in the parameter's shape and dtype: [m, ...].
+
+        `held` are the values that the layout's steps hold.
+        """
+        pull_back = lambda g: layouts.pull_back(self.layout, parameter, g, held)
+        return jax.vmap(lambda g: pull_back(g).astype(parameter.dtype))(self.form())
 
     def take(self, index):
         return dataclasses.replace(
