@@ -25,10 +25,24 @@ RESULTS = HERE.parent / "results" / "peers.md"
 CELLS = RESULTS.with_suffix(
     ".json"
 )  # every cell measured so far: a killed run loses one, a later one can replace some
-TORCH, JAX = (
-    ("BackPACK", "Opacus ghost", "Opacus hooks", "torch.func"),
-    ("jax_privacy", "jax_privacy microbatches", "coherence"),
+NORMS = (
+    "BackPACK",
+    "Opacus ghost",
+    "Opacus hooks",
+    "torch.func",
+    "jax_privacy",
+    "jax_privacy microbatches",
+    "micro_grad",
+    "coherence",
 )
+CLIPPED = (
+    "Opacus ghost, clipped",
+    "jax_privacy, clipped",
+    "jax_privacy microbatches, clipped",
+    "coherence, clipped",
+)
+TORCH = (*NORMS[:4], CLIPPED[0])
+JAX = (*NORMS[4:], *CLIPPED[1:])
 NETS = (
     "MLP 784-2048-10, m=100",
     "CNN 32-64-64, 32x32x3, m=128",
@@ -37,7 +51,16 @@ NETS = (
     "the same, tied embedding",
     "LSTM 128, T=64, m=32",
 )
-PACKAGES = ("torch", "backpack-for-pytorch", "opacus", "jax", "jax_privacy", "flax", "numpy")
+PACKAGES = (
+    "torch",
+    "backpack-for-pytorch",
+    "opacus",
+    "jax",
+    "jax_privacy",
+    "optax",
+    "flax",
+    "numpy",
+)
 CHECKED, TOLERANCE = 3, 1e-3
 QUICK, FULL = (
     2,
@@ -207,12 +230,19 @@ Made by `benchmarks/peers/run.py`; what is compared: `benchmarks/peers/README.md
 
 {conditions(results)}
 
-{table(results, nets, peers)}
+{table(results, nets, [p for p in peers if p in NORMS])}
+
+## One step with clipped gradients
+
+The mean of the gradients after each example's was scaled to a length of at most 1, with all
+lengths: Opacus in two backward passes, the others in one.
+
+{table(results, nets, [p for p in peers if p in CLIPPED])}
 
 ## Every measurement
 
 Largest relative error: squared norms of {CHECKED} examples against looped gradients (for torch in
-float64), and that of the mean gradient.
+float64), and that of the mean gradient, clipped or not.
 
 {details(results)}
 """

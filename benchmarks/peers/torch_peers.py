@@ -14,6 +14,7 @@ from nets import problem
 from torch import nn
 
 cross_entropy = nn.CrossEntropyLoss()
+MAX_NORM = 1.0  # of clipping: below most lengths
 
 
 def mean_loss(model, x, y, criterion=cross_entropy):
@@ -77,6 +78,32 @@ def opacus_ghost(p):
     return run, note
 
 
+def opacus_ghost_clipped(p):
+    """Both passes: norms, then the backward pass of the losses with each example's weight."""
+    from opacus.grad_sample import GradSampleModuleFastGradientClipping
+
+    model, note = opacus_model(p)
+    model = GradSampleModuleFastGradientClipping(
+        model, loss_reduction="mean", use_ghost_clipping=True, max_grad_norm=MAX_NORM
+    )
+    criterion = nn.CrossEntropyLoss(reduction="none")
+
+    def run():
+        model.zero_grad(set_to_none=True)
+        logits = model(p.x)
+        losses = criterion(logits.flatten(0, -2), p.y.flatten()).view(p.m, -1).mean(1)
+        losses.mean().backward(retain_graph=True)
+        norms = model.get_norm_sample()
+        for q in model.parameters():
+            q.grad = None
+        model.disable_hooks()
+        ((MAX_NORM / norms).clamp(max=1).detach() * losses).mean().backward()
+        model.enable_hooks()
+        return norms.square(), [q.grad for q in model.parameters()]
+
+    return run, note
+
+
 def opacus_hooks(p):
     """Per-example gradients in `.grad_sample`, then their norms."""
     from opacus.grad_sample import GradSampleModule
@@ -135,6 +162,7 @@ PEERS = {
     "Opacus hooks": opacus_hooks,
     "torch.func": torch_func,
 }
+CLIPPED = {"Opacus ghost, clipped": opacus_ghost_clipped}
 
 
 def case(net, peer, checked):
@@ -145,7 +173,7 @@ def case(net, peer, checked):
     Expected ones from looped plain gradients in float64.
     """
     p = problem(net)
-    run, note = PEERS[peer](p)
+    run, note = (PEERS | CLIPPED)[peer](p)
     finished = torch.cuda.synchronize if p.x.is_cuda else lambda: None
 
     def numbers():
@@ -155,10 +183,16 @@ def case(net, peer, checked):
     def expected():
         exact = copy.deepcopy(p.model).double()
         x = p.x.double() if p.x.is_floating_point() else p.x
-        return [
-            squared(plain(exact, x[part], p.y[part]))
-            for part in (*(slice(i, i + 1) for i in range(checked)), slice(None))
-        ]
+        gradient = lambda part: plain(exact, x[part], p.y[part])
+        looped = [squared(gradient(slice(i, i + 1))) for i in range(checked)]
+        if peer not in CLIPPED:
+            return [*looped, squared(gradient(slice(None)))]
+        total = [0.0] * len(list(exact.parameters()))
+        for i in range(p.m):
+            rows = gradient(slice(i, i + 1))
+            scale = min(1, MAX_NORM / squared(rows) ** 0.5) / p.m
+            total = [t + scale * row for t, row in zip(total, rows)]
+        return [*looped, squared(total)]
 
     return (
         (lambda: (run(), finished())),
