@@ -1,7 +1,7 @@
 """The interface of aggregators, an optax transformation of per-example gradients, and `chain`."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,18 @@ from coherence.trees import leaf as leaf_name
 
 from .decay import Last, turns_away
 
+if TYPE_CHECKING:
+    _Base = optax.GradientTransformationExtraArgs
+else:
+    try:
+        from optax.experimental import aggregating
 
-class Aggregator(optax.GradientTransformationExtraArgs):
+        _Base = aggregating.Aggregator
+    except ImportError:  # experimental: it may move, and then they are plain transformations
+        _Base = optax.GradientTransformationExtraArgs
+
+
+class Aggregator(_Base):
     """An optax transformation of per-example gradients into one update; it goes first in a `chain`.
 
     Attributes:
@@ -74,13 +84,9 @@ def aggregator(
 
     def update(gradients, state, params=None, **extra):
         del extra
-        if params is not None and _is_batch_gradient(gradients, params, name):
-            if not takes_batch_gradient:
-                raise ValueError(
-                    f"{name} needs per-example gradients, got a batch gradient (every leaf has its "
-                    "parameter's shape). Make them with "
-                    "coherence.per_example_value_and_grad(loss), loss taking ONE example."
-                )
+        if not takes_batch_gradient:
+            refuse_batch_gradient(gradients, params, name)
+        elif params is not None and _is_batch_gradient(gradients, params, name):
             return gradients, state
         combined, state = (combine(gradients), state) if init is None else combine(gradients, state)
         if params is not None:
@@ -89,6 +95,16 @@ def aggregator(
 
     start = init or (lambda params: optax.EmptyState())
     return Aggregator(start, update, name, takes_batch_gradient)
+
+
+def refuse_batch_gradient(gradients: Any, params: Any, name: str) -> None:
+    """Raise a `ValueError` where every leaf has its parameter's shape (`params` may be `None`)."""
+    if params is not None and _is_batch_gradient(gradients, params, name):
+        raise ValueError(
+            f"{name} needs per-example gradients, got a batch gradient (every leaf has its "
+            "parameter's shape). Make them with "
+            "coherence.per_example_value_and_grad(loss), loss taking ONE example."
+        )
 
 
 def averaged(

@@ -2,16 +2,17 @@
 
 import functools
 import math
-import numbers
 from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from coherence.gradients import per_example_value_and_grad
 from coherence.gradients.arguments import check_batch, varying_with
 from coherence.gradients.factors import accumulator
+from coherence.gradients.jax_internals import is_traced
 from coherence.gradients.reductions import count, mask, squared_norms, weighted_sum
 from coherence.trees import Loss, PyTree
 
@@ -103,11 +104,11 @@ def clipped_mean(
         f"batch_size={batch_size}, seed={seed})"
     )
     if noise is None:
-        return aggregator(lambda gradients: rule.finished(*rule.parts(gradients)), name)
+        return aggregator(lambda gradients: rule.finished(rule.parts(gradients)), name)
 
     def combine(gradients, state):
         now, later = jax.random.split(jax.random.wrap_key_data(state.key))
-        return rule.finished(*rule.parts(gradients), now), Key(jax.random.key_data(later))
+        return rule.finished(rule.parts(gradients), now), Key(jax.random.key_data(later))
 
     return aggregator(combine, name, init=lambda _: Key(jax.random.key_data(jax.random.key(seed))))
 
@@ -167,7 +168,7 @@ def clipped_value_and_grad(
         m = check_batch(batch, mask)
         if microbatch_size is None or microbatch_size >= m:
             losses, parts = part(params, batch, mask)
-            return losses, rule.finished(*parts, key)
+            return losses, rule.finished(parts, key)
         if noise is not None and mask is not None:
             rule.check_divisor()
         batches, masks = _microbatches(batch, mask, m, microbatch_size)
@@ -182,7 +183,7 @@ def clipped_value_and_grad(
         )
         total, (losses, sensitivity) = jax.lax.scan(add, start, (batches, masks))
         counted = m if mask is None else jnp.sum(mask)
-        gradient = rule.finished(total, counted, sensitivity[0], key)
+        gradient = rule.finished((total, counted, sensitivity[0]), key)
         gradient = jax.tree.map(lambda g, p: g.astype(p.dtype), gradient, params)
         return losses.reshape(-1)[:m], gradient
 
@@ -197,7 +198,8 @@ class _Rule:
         self.noise, self.scaling, self.batch_size = noise, scaling, batch_size
         bounds = max_norm.values() if isinstance(max_norm, dict) else [max_norm]
         for bound in bounds:
-            if not bound > 0:
+            # One that a schedule makes is not known yet.
+            if not is_traced(bound) and not bound > 0:
                 raise ValueError(f"{caller}(max_norm): a length, above 0, got {bound}.")
         if isinstance(max_norm, dict) and per is None:
             raise ValueError(
@@ -214,15 +216,13 @@ class _Rule:
                 f"{caller}(noise): a number above 0, in units of the sensitivity, or None, got "
                 f"{noise}."
             )
-        if noise is not None and not all(map(math.isfinite, bounds)):
+        if noise is not None and math.inf in bounds:
             raise ValueError(f"{caller}(noise): of unbounded gradients no noise hides one.")
         if scaling not in ("clip", "automatic", "normalize"):
             raise ValueError(
                 f'{caller}(scaling): "clip", "automatic" or "normalize", got {scaling!r}.'
             )
-        if batch_size is not None and not (
-            isinstance(batch_size, numbers.Integral) and batch_size >= 1
-        ):
+        if batch_size is not None and not (batch_size >= 1 and batch_size % 1 == 0):
             raise ValueError(
                 f"{caller}(batch_size): a whole number, at least 1, or None, got {batch_size!r}."
             )
@@ -244,18 +244,20 @@ class _Rule:
             total = weighted_sum(gradients, scales[""])
         else:
             total = weighted_sum(gradients, scales, by=by)
-        return total, count(gradients), jnp.asarray(math.hypot(*map(self._bound, squares)))
+        return (
+            total,
+            count(gradients),
+            jnp.sqrt(sum(jnp.square(self._bound(name) * 1.0) for name in squares)),
+        )
 
-    def finished(self, total, counted, sensitivity, key=None):
+    def finished(self, parts, key=None):
         """The sum with its noise, divided."""
+        total, counted, sensitivity = parts
         n = self.batch_size or counted
         if self.noise is not None:
-            leaves, treedef = jax.tree.flatten(total)
             deviation = self.noise * sensitivity
-            keys = jax.random.split(key, len(leaves))
-            total = treedef.unflatten(
-                [_noisy(x, key, deviation) for x, key in zip(leaves, keys, strict=True)]
-            )
+            keys = optax.tree.split_key_like(key, total)
+            total = jax.tree.map(lambda x, key: _noisy(x, key, deviation), total, keys)
         return jax.tree.map(lambda x: (x / n).astype(x.dtype), total)
 
     def check_divisor(self):

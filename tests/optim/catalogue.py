@@ -24,26 +24,33 @@ from coherence.checks.properties import (
     unanimous,
 )
 from coherence.optim import (
+    agreement_filter,
     average,
     clipped_mean,
     coherence_mask,
     compressed,
+    conflict_free,
     coordinate_mask,
     geometric_median,
+    krum,
     largest,
     median,
     median_of_means,
+    medoid_of_means,
     natural_gradient,
     rolling_mean,
     rolling_median,
     rounded,
+    scale_by_per_example_rms,
     scaled_sign,
     sign_agreement,
     sign_of_sum,
+    slow_gradients,
     sum_of_signs,
     top_k,
     trimmed_mean,
     winsorize,
+    with_statistics,
 )
 from tests.optim import twins
 
@@ -160,6 +167,46 @@ CATALOGUE = {
         lambda: clipped_mean(1.5, "leaf"),
         leafwise(lambda g: twins.clipped(g.reshape(len(g), -1), 1.5).reshape(g.shape[1:])),
         (permutes, odd, bounded(0.5)),
+    ),
+    "krum": Row(
+        lambda: krum(0.3),
+        twins.together(lambda g: twins.krum(g, 0.3, 1)),
+        (permutes, odd, scales, shifts, unanimous, bounded(0.2)),
+    ),
+    "krum, several": Row(
+        lambda: krum(0.2, 5),
+        twins.together(lambda g: twins.krum(g, 0.2, 5)),
+        (permutes, odd, scales, shifts, unanimous, bounded(0.1)),
+    ),
+    "medoid_of_means": Row(
+        lambda: medoid_of_means(5),
+        twins.together(lambda g: twins.medoid_of_means(g, 5)),
+        (odd, scales, shifts, unanimous, bounded(0.05)),
+    ),
+    "agreement_filter": Row(
+        lambda: agreement_filter(0.9, 4),
+        twins.together(lambda g: twins.agreeing(g, 0.9, 4)),
+        (odd, scales, unanimous),
+    ),
+    "slow_gradients": Row(
+        lambda: slow_gradients(0.9, 2.0),
+        leafwise(lambda g: 3 * twins.mean(g)),
+        (permutes, odd, scales, separable),
+        steps=2,
+    ),
+    "conflict_free": Row(
+        lambda: conflict_free(400),
+        twins.together(twins.without_conflict),
+        (permutes, odd, scales, unanimous),
+    ),
+    "scale_by_per_example_rms": Row(
+        scale_by_per_example_rms,
+        leafwise(lambda g: twins.mean(g) / (np.sqrt(twins.mean(g**2)) + 1e-8)),
+        (permutes, odd, separable),
+        steps=2,
+    ),
+    "with_statistics": Row(
+        lambda: with_statistics(average()), leafwise(twins.mean), (permutes, odd)
     ),
     "natural_gradient": Row(
         lambda: natural_gradient(0.3),

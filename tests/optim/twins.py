@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import jax
 import numpy as np
+import scipy.optimize
 
 
 def together(function):
@@ -117,3 +118,31 @@ def keep_largest(p, share):
 def in_steps(p, bits):
     step = np.abs(p).max() / (2 ** (bits - 1) - 1)
     return np.round(p / step) * step if step else 0 * p
+
+
+def krum(g, share, chosen):
+    m = len(g)
+    near = max(1, m - math.floor(share * m) - 2)
+    scores = [sum(sorted(sum((a - b) ** 2) for b in g)[1 : near + 1]) for a in g]
+    return g[np.argsort(scores, kind="stable")[:chosen]].mean(0)
+
+
+def medoid_of_means(g, groups):
+    means = [part.mean(0) for part in np.array_split(g, groups)]
+    sums = [sum(np.linalg.norm(a - b) for b in means) for a in means]
+    return means[int(np.argmin(sums))]
+
+
+def agreeing(g, farthest, groups):
+    first, *others = (part.mean(0) for part in np.array_split(g, groups))
+    agreed = [first]
+    for other in others:
+        now = np.mean(agreed, 0)
+        if 1 - now @ other / np.linalg.norm(now) / np.linalg.norm(other) <= farthest:
+            agreed.append(other)
+    return np.mean(agreed, 0) if len(agreed) > 1 else 0 * first
+
+
+def without_conflict(g):
+    """Each row plus the others with weights of least squares that are not negative."""
+    return np.mean([row + g.T @ scipy.optimize.nnls(g.T, -row)[0] for row in g], 0)

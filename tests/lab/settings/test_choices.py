@@ -38,8 +38,15 @@ AGGREGATORS = {
     "rolling_median(window=1)": 21.2,
     "rolling_mean(window=1)": 21.2,
     "geometric_median(iterations=100, smoothing=0.001)": 2.0,
-    "clipped_mean(max_norm=2.0)": 1.4,
-    "clipped_mean(max_norm=3.0, per='layer', scaling='normalize')": 2.4,
+    "clipped_mean(max_norm=2.0, scaling='clip', seed=0)": 1.4,
+    "clipped_mean(max_norm=3.0, per='layer', scaling='normalize', seed=0)": 2.4,
+    "krum(share=0.2, chosen=1)": 1.0,
+    "medoid_of_means(groups=5)": 2.0,
+    "agreement_filter(max_distance=1.0, groups=2)": 26.25,
+    "slow_gradients(decay=0.98, factor=1.0)": 42.4,
+    "conflict_free(sweeps=50)": 21.2,
+    "scale_by_per_example_rms(b1=0.9, b2=0.999, eps=1e-08)": 21.2 / 2002.8**0.5,
+    "with_statistics(aggregator=average(), decay=0.95, by='layer')": 21.2,
     "natural_gradient(damping=50.0)": 21.2 / (2002.8 + 50),
     "kfac(damping=50.0)": 21.2 / (2002.8 + 50),
     "compressed(compressor=scaled_sign(), workers=4, feedback=True)": 21.2,
@@ -127,7 +134,12 @@ def test_every_optimizer_is_tried_here():
     }
 
 
-COMBINE = {"chain", "aggregator", "averaged"}  # take transformations or functions: not plain values
+COMBINE = {
+    "chain",
+    "aggregator",
+    "averaged",
+    "add_mean_variance_to_opt",
+}  # take transformations or functions: not plain values
 MADE = {
     "Aggregators": Aggregator,
     "StoppingRules": Rule,
@@ -163,7 +175,11 @@ def test_a_setting_can_be_copied_pickled_and_cloned(name):
     cls = rooms.everything()[name]
     required = {"path": "mine.npz", "rate": 0.1, "threshold": 0.5, "watch": "test_loss"}
     fields = {key: required[key] for key in required if key in cls.__signature__.parameters}
-    wrapped = {"any_of": settings.patience(3), "compressed": settings.rounded()}
+    wrapped = {
+        "any_of": settings.patience(3),
+        "compressed": settings.rounded(),
+        "with_statistics": settings.average(),
+    }
     wrapped |= dict.fromkeys(WRAPPERS, settings.sgd())
     args = (wrapped[name],) if name in wrapped else ()
     setting = cls(*args, **fields)
