@@ -1187,8 +1187,13 @@ def joined_low_rank():
 
 def masked_by_a_value():
     """A mask that is not known while tracing."""
-    loss = lambda p, e: _half(jnp.tanh(e[0] @ (p["w"] * jax.lax.stop_gradient(p["mask"]))), e[1])
-    params = {"w": normal(0, 5, 3), "mask": (normal(1, 5, 3) > 0).astype(jnp.float32)}
+
+    def loss(p, e):
+        mask = jax.lax.stop_gradient(p["mask"])
+        w = jnp.where(mask > -0.5, p["scale"] * p["w"], 0) * mask
+        return _half(jnp.tanh(e[0] @ w), e[1])
+
+    params = {"w": normal(0, 5, 3), "mask": normal(1, 5, 3), "scale": normal(4)}
     return loss, params, (normal(2, 6, 5), normal(3, 6, 3))
 
 

@@ -101,9 +101,12 @@ def _elementwise(equation):
         return None
 
     def derivative(walk, equation, operands, place, value):
-        x = value_of(operands[place])
-        function = lambda x: jax_internals.evaluate(equation, [x])[0]
-        return (Times(),), (jax.jvp(function, (x,), (jnp.ones_like(x),))[1],)
+        values = values_of(operands)
+        x = values[place]
+        filled = lambda x: [*values[:place], x, *values[place + 1 :]]
+        function = lambda x: jax_internals.evaluate(equation, filled(x))[0]
+        slope = jax.jvp(function, (x,), (jnp.ones_like(x),))[1]
+        return (*_broadcast(np.shape(x), np.shape(value)), Times()), (slope,)
 
     return derivative
 
@@ -111,7 +114,7 @@ def _elementwise(equation):
 def _broadcast(shape, out):
     if tuple(shape) == tuple(out):
         return ()
-    return (layouts.Step(jax_internals.broadcasting(out, range(len(out)))),)
+    return (layouts.Step(jax_internals.broadcasting(out, range(len(shape)))),)
 
 
 _FUNCTIONS = frozenset(
@@ -124,6 +127,10 @@ _FUNCTIONS = frozenset(
         "log",
         "log1p",
         "logistic",
+        "max",
+        "min",
+        "pow",
+        "select_n",
         "rsqrt",
         "sin",
         "sqrt",
@@ -220,12 +227,12 @@ def through(layout: Layout, shape: Sequence[int], constants: Sequence[Any], term
         term = jax.eval_shape(take, term, held)
         left -= 1
 
-    def take(term, constants):
-        for one in takes:
-            term = one(term, constants)
+    def take_all(term, constants):
+        for take in takes:
+            term = take(term, constants)
         return term
 
-    return layout, left, take
+    return layout, left, take_all
 
 
 def _shape(layout, shape, constants):

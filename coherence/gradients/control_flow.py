@@ -329,7 +329,8 @@ def _repeated(share, x, *, stacked, constant):
     Cotangents have a leading axis of its length; so have the data, unless they are `constant`.
     """
     factors_of_steps = _factors_of_constant if constant else _factors_of_steps
-    shares, start = [], 0
+    shares: list[Share] = []
+    start = 0
     for part in x.parts if isinstance(x, Joined) else [x]:
         shape = np.shape(part.value)
         stop = start + shape[0] if isinstance(x, Joined) else None

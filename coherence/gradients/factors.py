@@ -156,16 +156,17 @@ def node(
 
     `Stacked` where rows are the better way, else `Factored`.
     """
-    bound = [(term, held) for term, held in terms if held]
-    terms = combine(term for term, held in terms if not held)
+    pairs = list(terms)
+    plain = combine(term for term, held in pairs if not held)
+    bound = [(term, held) for term, held in pairs if held]
     if bound:
-        constants = (*[()] * len(terms), *(held for _, held in bound))
-        terms = (*terms, *(term for term, _ in bound))
-        return Factored(terms, mask, parameter.shape, parameter.dtype, m, constants)
-    if terms and _rows_are_better(terms, math.prod(parameter.shape)):
-        scanned = all(_is_scanned(term) for term in terms)
-        return Stacked(sum(term.rows(parameter) for term in terms), mask, scanned)
-    return Factored(terms, mask, parameter.shape, parameter.dtype, m)
+        constants = (*[()] * len(plain), *(held for _, held in bound))
+        every = (*plain, *(term for term, _ in bound))
+        return Factored(every, mask, parameter.shape, parameter.dtype, m, constants)
+    if plain and _rows_are_better(plain, math.prod(parameter.shape)):
+        scanned = all(_is_scanned(term) for term in plain)
+        return Stacked(sum(term.rows(parameter) for term in plain), mask, scanned)
+    return Factored(plain, mask, parameter.shape, parameter.dtype, m)
 
 
 def _is_scanned(term: Term) -> bool:

@@ -14,7 +14,7 @@ from coherence.trees import leaf as leaf_name
 from .decay import Last, turns_away
 
 if TYPE_CHECKING:
-    _Base = optax.GradientTransformationExtraArgs
+    from optax import GradientTransformationExtraArgs as _Base
 else:
     try:
         from optax.experimental import aggregating

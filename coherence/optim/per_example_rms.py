@@ -14,7 +14,7 @@ from .aggregation import Aggregator, aggregator
 class PerExampleRms(NamedTuple):
     """Running means of the mean gradient and of the examples' mean square."""
 
-    count: jax.Array
+    steps: jax.Array
     mean: Any
     square: Any
 
@@ -58,7 +58,7 @@ def scale_by_per_example_rms(b1: float = 0.9, b2: float = 0.999, eps: float = 1e
         return PerExampleRms(jnp.zeros((), jnp.int32), zeros, zeros)
 
     def combine(gradients, state):
-        step = state.count + 1
+        step = state.steps + 1
         mu = _running(state.mean, mean(gradients), b1)
         nu = _running(state.square, mean_of(gradients, jnp.square), b2)
         corrected = lambda x, b: x / (1 - b**step)

@@ -12,7 +12,7 @@ from .aggregation import Aggregator, averaged
 class SlowPart(NamedTuple):
     """The running mean of the gradients, and how many it has seen."""
 
-    count: jax.Array
+    steps: jax.Array
     mean: Any
 
 
@@ -50,12 +50,12 @@ def slow_gradients(decay: float = 0.98, factor: float = 2.0) -> Aggregator:
         return SlowPart(jnp.zeros((), jnp.int32), optax.tree.zeros_like(params))
 
     def update(gradient, state, params=None):
-        old = jax.tree.map(lambda h, g: jnp.where(state.count == 0, g, h), state.mean, gradient)
+        old = jax.tree.map(lambda h, g: jnp.where(state.steps == 0, g, h), state.mean, gradient)
         mean = jax.tree.map(
             lambda h, g: (decay * h + (1 - decay) * g).astype(h.dtype), old, gradient
         )
         amplified = jax.tree.map(lambda g, h: g + factor * h, gradient, mean)
-        return amplified, SlowPart(state.count + 1, mean)
+        return amplified, SlowPart(state.steps + 1, mean)
 
     name = f"slow_gradients(decay={decay}, factor={factor})"
     return averaged(optax.GradientTransformation(init, update), name)

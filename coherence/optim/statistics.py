@@ -16,10 +16,10 @@ _ALL = "all"
 class StatisticsState(NamedTuple):
     """Running means of each layer's signal |G|^2 and noise tr(Sigma), and the aggregator's state.
 
-    `count` is how many steps they have seen; `signal` and `noise` are `{name: number}`.
+    `steps` is how many they have seen; `signal` and `noise` are `{name: number}`.
     """
 
-    count: jax.Array
+    steps: jax.Array
     decay: jax.Array
     signal: dict[str, jax.Array]
     noise: dict[str, jax.Array]
@@ -98,7 +98,7 @@ def with_statistics(
             name: decay * x + (1 - decay) * new[name].astype(x.dtype) for name, x in old.items()
         }
         return updates, StatisticsState(
-            state.count + 1,
+            state.steps + 1,
             state.decay,
             running(state.signal, signal),
             running(state.noise, noise),
@@ -119,7 +119,7 @@ def _signal_and_noise(gradients, name_of):
     of_examples = {name: jnp.sum(x) / m for name, x in squared_norms(gradients, by=name_of).items()}
     if _ALL not in of_mean:
         of_mean[_ALL] = sum(of_mean.values())
-        of_examples[_ALL] = sum(of_examples.values())
+        of_examples[_ALL] = jnp.asarray(sum(of_examples.values()))
     signal = {name: (m * g - of_examples[name]) / (m - 1) for name, g in of_mean.items()}
     noise = {name: m / (m - 1) * (of_examples[name] - g) for name, g in of_mean.items()}
     return signal, noise
@@ -139,7 +139,7 @@ def statistics(state: Any) -> Statistics:
     ratio = lambda x, y: {name: x[name] / y[name] for name in x}
     scale = {name: jnp.where(x > 0, noise[name] / x, jnp.inf) for name, x in signal.items()}
     seen = lambda values: {
-        name: jnp.where(part.count > 0, x, jnp.nan) for name, x in values.items()
+        name: jnp.where(part.steps > 0, x, jnp.nan) for name, x in values.items()
     }
     total = {name: x + noise[name] for name, x in signal.items()}
     return Statistics(seen(scale), seen(ratio(signal, noise)), seen(ratio(signal, total)))

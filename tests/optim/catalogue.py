@@ -267,9 +267,20 @@ VARIANTS = {
     "median_of_means(1)",
     "median_of_means(4)",
     "clipped_mean, by leaf",
+    "krum, several",
+}
+# What each of these computes is tested in a file of its own; here it is asked for the rest.
+ELSEWHERE = {
+    "medoid_of_means",
+    "agreement_filter",
+    "slow_gradients",
+    "conflict_free",
+    "scale_by_per_example_rms",
+    "with_statistics",
 }
 
 
 def marked(name, *values):
-    """A parameter of a test, slow for a variant."""
-    return pytest.param(name, *values, marks=pytest.mark.slow if name in VARIANTS else ())
+    """A parameter of a test, slow for a variant, and for what other files test."""
+    slow = name in VARIANTS | ELSEWHERE
+    return pytest.param(name, *values, marks=pytest.mark.slow if slow else ())

@@ -170,8 +170,10 @@ def network(m, inputs=5, hidden=7):
 
 
 def sequence_loss(params, example):
-    """Four positions share the weights; `scale` meets itself, so it has no rule."""
-    return jnp.sum(jnp.tanh(example @ params["shared"]) ** 2) * jnp.sum(params["scale"] ** 3)
+    """Four positions share the weights; `scale` is sorted, so it has no rule."""
+    return jnp.sum(jnp.tanh(example @ params["shared"]) ** 2) * jnp.sum(
+        jnp.sort(params["scale"]) ** 3
+    )
 
 
 @functools.cache
@@ -230,6 +232,17 @@ def test_leaves_without_a_rule_are_differentiated_again_for_each_stretch(width, 
         rtol=1e-5,
         atol=1e-6,
     )
+
+
+def test_leaves_of_several_terms_are_made_again_for_each_stretch(monkeypatch):
+    monkeypatch.setattr("coherence.optim.order_statistics.leaves._JOINED", 0)
+    monkeypatch.setattr("coherence.optim.order_statistics.leaves._RECOMPUTED", 10 * 7)
+    monkeypatch.setattr("coherence.gradients.tracked.ROWS", 0)
+    tied = lambda w, x: jnp.sum(jnp.tanh(jnp.tanh(x @ w) @ w.T) ** 2)
+    w, batch = jnp.asarray(random(5, 4)), random(10, 5, seed=1)
+    _, g = jax.jit(per_example_value_and_grad(tied))(w, batch)
+    plain = jax.jit(jax.vmap(jax.grad(tied), (None, 0)))(w, batch)
+    assert_close(run("median", g), run("median", plain), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("m", [12, 140])

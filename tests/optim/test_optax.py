@@ -72,7 +72,13 @@ BEHIND = {
 }
 
 
-@pytest.mark.parametrize("name", BEHIND)
+QUICK = ("masked", "inject_hyperparams", "apply_if_finite")  # to compile
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in BEHIND],
+)
 def test_behind_an_aggregator_optax_sees_one_gradient(name):
     ours, _ = steps(chain(median(), BEHIND[name]()), gradients)
     alone, _ = steps(BEHIND[name](), middle)

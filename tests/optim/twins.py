@@ -128,19 +128,19 @@ def krum(g, share, chosen):
 
 
 def medoid_of_means(g, groups):
-    means = [part.mean(0) for part in np.array_split(g, groups)]
+    means = [part.mean(0) for part in np.array_split(g, min(groups, len(g)))]
     sums = [sum(np.linalg.norm(a - b) for b in means) for a in means]
     return means[int(np.argmin(sums))]
 
 
 def agreeing(g, farthest, groups):
-    first, *others = (part.mean(0) for part in np.array_split(g, groups))
+    first, *others = (part.mean(0) for part in np.array_split(g, min(groups, len(g))))
     agreed = [first]
     for other in others:
         now = np.mean(agreed, 0)
         if 1 - now @ other / np.linalg.norm(now) / np.linalg.norm(other) <= farthest:
             agreed.append(other)
-    return np.mean(agreed, 0) if len(agreed) > 1 else 0 * first
+    return np.mean(agreed, 0) if len(agreed) > 1 or not others else 0 * first
 
 
 def without_conflict(g):

@@ -12,14 +12,14 @@ import numpy as np
 
 from coherence.gradients import layout as layouts
 from coherence.gradients import recomputed
-from coherence.gradients.factors import Factored, Recomputed
-from coherence.gradients.reductions import materialize, nodes
+from coherence.gradients.factors import Factored, Recomputed, Stacked
+from coherence.gradients.reductions import materialize, nodes, streamed
 
 from .coordinates import Coordinates, Formed, Products
 
 # Numbers (16 MiB in float32) that may be formed at a time.
 _FORMED = 2**22
-# Of a leaf without a rule, where every stretch differentiates all examples again.
+# Of a leaf of which every stretch makes all rows again.
 _RECOMPUTED = 2**25
 # What joining saves is a kernel's compilation; beyond the cache it costs several times the kernel:
 # 64-64-64-64-10, m = 100, winsorize(2) takes 1.7 ms a step with 2^19 numbers joined, 0.9 with this
@@ -212,7 +212,7 @@ def _alone(leaf, function):
         and layouts.is_rearrangement(leaf.terms[0].layout)
     ):
         return _by_slabs(leaf, function)
-    if isinstance(leaf, Recomputed) and leaf.m * math.prod(leaf.shape) > _RECOMPUTED:
+    if not isinstance(leaf, Stacked) and leaf.m * math.prod(leaf.shape) > _RECOMPUTED:
         return _by_stretches(leaf, function)
     return function(Formed(jax.lax.optimization_barrier(_rows(leaf)), leaf.mask))
 
@@ -233,14 +233,18 @@ def _by_slabs(leaf, function):
 
 
 def _by_stretches(leaf, function):
-    """Leaves without a rule: all examples are differentiated again for each stretch."""
+    """Leaves without a rule, or of several terms: all are made again for each stretch."""
     size = math.prod(leaf.shape)
     width = max(1, _RECOMPUTED // leaf.m)
     starts = jnp.arange(0, size - width, width)
 
     def stretch(start):
-        cut = lambda rows: jax.lax.dynamic_slice_in_dim(rows[0].ravel(), start, width)
-        return function(Formed(recomputed.over_examples([leaf], cut), leaf.mask))
+        cut = lambda row: jax.lax.dynamic_slice_in_dim(row.ravel(), start, width)
+        if isinstance(leaf, Recomputed):
+            values = recomputed.over_examples([leaf], lambda rows: cut(rows[0]))
+        else:
+            values = streamed(leaf, cut).astype(leaf.dtype)
+        return function(Formed(values, leaf.mask))
 
     last = stretch(size - width)  # overlaps the one before
     return jnp.concatenate(
