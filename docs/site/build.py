@@ -30,6 +30,7 @@ GUIDES = {  # the order of the sidebar
     "Train": (
         "optimizers",
         "clipping",
+        "optax",
         "adding_an_optimizer",
         "early_stopping",
         "models",
