@@ -13,6 +13,7 @@ from .labels import LabelNoise as LabelNoise
 from .labels import corrupt_labels as corrupt_labels
 from .labels import label_noise as label_noise
 from .npz_file import npz as npz
+from .paired_digits import digit_pairs as digit_pairs
 from .ring import gaussian_ring as gaussian_ring
 from .ring import ring_means as ring_means
 from .six_features import learnable as learnable

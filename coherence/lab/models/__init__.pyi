@@ -1,5 +1,6 @@
 from .adversarial import GAN as GAN
 from .adversarial import AdversarialNetwork as AdversarialNetwork
+from .alexnet import AlexNet as AlexNet
 from .autoencoders import AE as AE
 from .autoencoders import VAE as VAE
 from .autoencoders import Autoencoder as Autoencoder
