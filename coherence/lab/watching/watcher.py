@@ -34,7 +34,9 @@ AXIS = 61
 MOST_RUNS = 24
 """Followed at once; the first by name."""
 PATIENCE = 1.0
-"""Seconds for which an answer holds: however many pages ask, files are looked at as often."""
+"""Seconds for which an answer holds, however many pages ask."""
+BUDGET = 0.02
+"""Processor seconds for each of them: where making an answer takes longer, it holds longer."""
 SPEED, MEMORY = "system/steps_per_second", "system/memory_mb"
 """Recorded by `Recorder`; of other runs, what their locks say while they are watched."""
 
@@ -135,6 +137,7 @@ class Watcher:
         self._left_out = 0
         self._failed: list[str] = []
         self._version, self._looked, self._searched = 0, -math.inf, -math.inf
+        self._took = 0.0  # processor seconds, the last time
         self._state: dict[str, Any] = {}
         self._search()
 
@@ -161,8 +164,10 @@ class Watcher:
         """What the page shows; `None` where it is still that of a version."""
         with self._lock:
             now = time.monotonic()
-            if now - self._looked >= PATIENCE:
+            if now - self._looked >= PATIENCE * max(1.0, self._took / BUDGET):
+                begun = time.thread_time()
                 self._look(now)
+                self._took = time.thread_time() - begun
             return None if version == self._version else self._state
 
     def _look(self, now: float) -> None:

@@ -189,6 +189,26 @@ def test_only_what_is_new_makes_a_new_version(tmp_path):
     assert watched.state(second["version"])["runs"][0]["state"] == "done"
 
 
+def test_what_takes_long_is_looked_at_less_often(tmp_path, monkeypatch):
+    recorded.run(tmp_path / "seed=0", probes=False)
+    monkeypatch.setattr(watcher, "PATIENCE", 1.0)
+    clock = {"monotonic": 0.0, "thread_time": 0.0}
+    for name in clock:
+        monkeypatch.setattr(watcher.time, name, lambda name=name: clock[name])
+    looks = []
+
+    def look(now):
+        looks.append(now)
+        watched._looked, clock["thread_time"] = now, clock["thread_time"] + 0.1
+
+    watched = Watcher([tmp_path])
+    monkeypatch.setattr(watched, "_look", look)
+    for second in range(12):
+        clock["monotonic"] = float(second)
+        watched.state()
+    assert looks == [0, 5, 10]  # a fiftieth of one core
+
+
 def test_signs_of_life_say_speed_and_memory(tmp_path):
     with Run.open(tmp_path, {}, seed=0) as run:
         watched = Watcher([tmp_path])
