@@ -77,6 +77,32 @@ def test_parameters_may_be_donated(tmp_path):
     assert updates == [None, pytest.approx(7**0.5), pytest.approx(7**0.5)]
 
 
+def test_records_wait_for_their_numbers_but_not_for_ever(tmp_path):
+    class Number:
+        ready = False
+
+        def is_ready(self):
+            return self.ready
+
+        def tolist(self):
+            return 0.5
+
+    slow, steps = Number(), lambda: [record["step"] for record in Run.read(tmp_path).records()]
+    with Recorder(tmp_path) as mine:
+        mine.record(0, {"loss": 1.0})
+        mine.record(1, {"by_layer": {"a": slow}})
+        mine.record(2, {"loss": 1.0})
+        assert steps() == [0]
+        slow.ready = True
+        mine.record(3)
+        assert steps() == [0, 1, 2, 3]
+        slow.ready = False
+        for step in range(4, 4 + recorder.MOST_WAITING + 2):
+            mine.record(step, {"loss": [slow]})
+        assert steps() == [0, 1, 2, 3, 4, 5]
+    assert steps() == list(range(4 + recorder.MOST_WAITING + 2))
+
+
 def test_speed_and_memory_come_about_once_a_second(tmp_path, monkeypatch):
     now = iter(np.arange(100) * 0.25)
     clock = types.SimpleNamespace(monotonic=lambda: next(now))
