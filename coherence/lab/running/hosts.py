@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import socket
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from coherence.lab.experiment import Experiment
 from coherence.lab.grid import Devices, Grid, is_computed
 
 DAY = 24 * 3600
+PATIENCE = 300.0
+"""Seconds that a process waits for the first one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +63,8 @@ def connect(hosts: Hosts | None) -> bool:
             "num_processes": hosts.count,
             "coordinator_address": hosts.address,
         }
+        if hosts.index > 1:  # JAX would abort where it cannot reach it
+            _wait_for(hosts.address)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
         # The first may judge and draw for long when the others are at their end.
@@ -70,6 +76,28 @@ def connect(hosts: Hosts | None) -> bool:
             "Kubernetes or MPI says which there are."
         ) from None
     return jax.process_index() == 0
+
+
+def _wait_for(address: str) -> None:
+    """Until the first process listens.
+
+    Raises:
+        ValueError: it does not for too long.
+    """
+    host, _, port = address.rpartition(":")
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=10):
+                return
+        except (OSError, OverflowError) as error:
+            if time.monotonic() > end or isinstance(error, OverflowError | socket.gaierror):
+                raise ValueError(
+                    f"--hosts: nobody listens at {address} ({error}). Start the same command with "
+                    f"1/N@{address} on that host, at about the same time; the others must be able "
+                    "to reach it."
+                ) from None
+        time.sleep(1)
 
 
 def follow(experiment: Experiment, settings: Any, devices: Devices) -> None:

@@ -71,8 +71,10 @@ def train_by_workers(
                 progress = _Progress(grid, bar)
                 for workers in team:
                     workers.begin(progress)
-                # JAX takes a core and a second to import; the figure needs this afterwards.
+                # The workers take a core and a second to import JAX. Meanwhile this process imports
+                # what it needs afterwards, for the figure and for what is said of the networks.
                 importlib.import_module("coherence.lab.report.drawing")
+                experiment.scale(grid.arms)
                 _wait(team, ends, bar)
         finally:
             _end(team)

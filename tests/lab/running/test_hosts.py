@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import kill
+from coherence.lab.running import hosts
 from coherence.lab.running.hosts import Hosts, read_hosts
 from coherence.lab.runs import load_arrays
 
@@ -21,6 +22,17 @@ def test_hosts_are_read_from_the_command_line():
     assert read_hosts("2/4@node1:9876") == Hosts(2, 4, "node1:9876")
     assert read_hosts("1/1@[::1]:80") == Hosts(1, 1, "[::1]:80")
     assert read_hosts("auto") is None
+
+
+def test_a_first_process_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr(hosts, "PATIENCE", 0.0)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"  # bound, and nobody listens
+        with pytest.raises(ValueError, match=rf"--hosts: nobody listens at {address} .*1/N@"):
+            hosts.connect(Hosts(2, 2, address))
+    with pytest.raises(ValueError, match=r"nobody listens at localhost:99999 \("):
+        hosts.connect(Hosts(2, 2, "localhost:99999"))
 
 
 @pytest.mark.slow  # five processes, each with its own JAX
