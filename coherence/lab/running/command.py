@@ -59,7 +59,8 @@ def main(experiment: Experiment, arguments: Sequence[str]) -> None:
         compilation_cache.compile_quickly()
     if asked.devices.hosts and not connect(asked.hosts):
         return follow(experiment, settings, asked.devices)
-    if not os.path.exists(folder):  # Path.exists raises where a name is too long
+    begun = os.path.exists(folder)  # Path.exists raises where a name is too long
+    if not begun:
         check(settings)
     print(f"{experiment.name} -> {folder}", flush=True)
     if asked.submission is not None:
@@ -73,7 +74,7 @@ def main(experiment: Experiment, arguments: Sequence[str]) -> None:
         return train_share(experiment, settings, folder, asked.share, asked.devices)
     if estimate := expected(home, experiment, preset, settings):
         print(f"expect {estimate}, less what is done already", flush=True)
-    begun, started = any(folder.glob("*/seed=*")), processor_seconds()
+    started = processor_seconds()
     if asked.workers > 1:
         from .team import train_by_workers
 
