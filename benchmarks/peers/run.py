@@ -208,7 +208,8 @@ def conditions(results):
     devices = ", ".join(dict.fromkeys(r["machine"] for r in results.values() if "machine" in r))
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return (
-        f"{datetime.date.today()}. {cores} cores of {cpu}; computed by: {devices}. Python "
+        f"Last run {datetime.date.today()}, with these versions; cells that it did not measure are "
+        f"older. {cores} cores of {cpu}; computed by: {devices}. Python "
         f"{platform.python_version()}, {versions}."
     )
 
