@@ -1,0 +1,306 @@
+"""Wrong labels are planted, and every score of single examples must find them again.
+
+A small network learns a subset of digits, MNIST, CIFAR-10 or SMS messages in which 5 to 40 % of the
+labels are wrong: any other class, or (confused) the next one. Each score ranks the examples; read
+are the area under the ROC curve and the average precision for "is wrong". Scores over one run cost
+no further training. Confident learning, the method of cleanlab, has every fifth of the examples
+judged by a network trained on the others: five more trainings. Ranked is its self-confidence, less
+the class's mean self-confidence.
+"""
+
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from coherence.lab.analysis import computed, tabulate
+from coherence.lab.experiment import all_arms
+from coherence.lab.settings import digits, mnist, sms_spam
+
+SETS = ("digits", "mnist", "cifar", "sms")
+TITLES = {"digits": "Digits", "mnist": "MNIST", "cifar": "CIFAR-10", "sms": "SMS"}
+ALONG = ("agreement", "own_class", "pull", "aum", "confidence", "loss", "forgetting")
+AT_THE_END = ("loss", "margin", "el2n", "grand", "weight_alignment", "own_class")
+SIGNS = {"loss": 1, "forgetting": 1, "el2n": 1, "grand": 1}  # others are low where suspicious
+SCORES = (
+    *ALONG,
+    "contest",
+    *(f"end/{name}" for name in AT_THE_END),
+    "out of fold",
+    "confident learning",
+)
+JUDGED, FOLDS, CHECKPOINTS = "uniform 10%", 5, 10
+RATE, MOMENTUM = 0.02, 0.9
+
+
+@dataclass(frozen=True)
+class Planted:
+    """One data set with planted errors: a network's run, and how every score ranks them."""
+
+    data: str = "digits"
+    share: float = 0.1
+    confused: bool = False
+    examples: int = 1400
+    width: int = 64
+    epochs: int = 20
+    batch_size: int = 50
+
+    def describe(self):
+        return f"{TITLES[self.data]} ({self.examples:,} examples), MLP of {self.width}"
+
+    def compute(self, seed):
+        rng = np.random.default_rng([seed, 0x1E])
+        x, truth = _examples(self.data)
+        chosen = rng.permutation(len(truth))[: self.examples]
+        x, truth = x[chosen], truth[chosen]
+        classes = int(truth.max()) + 1
+        y, wrong = plant(truth, self.share, classes, self.confused, rng)
+        values, argued = self._ranked(x, y, classes, seed)
+        signed = np.array([SIGNS.get(name.removeprefix("end/"), -1) for name in SCORES])
+        suspicion = [sign * values[name] for sign, name in zip(signed, SCORES)]
+        return {
+            "roc": np.array([area(wrong, s) for s in suspicion]),
+            "precision": np.array([average_precision(wrong, s) for s in suspicion]),
+            "argued": np.mean(argued[wrong] == truth[wrong]),
+        }
+
+    def _ranked(self, x, y, classes, seed):
+        """`{score: [m]}` and the labels argued for."""
+        from coherence import scores
+
+        train, logits, loss = _network(self.width, self.epochs, self.batch_size, classes)
+        course = train(x, y, np.arange(len(y)), seed)
+        chosen = np.linspace(0, self.epochs - 1, CHECKPOINTS).astype(int)
+        trajectory = scores.Trajectory([course(k) for k in chosen])
+        options = {"logits": logits, "batch_size": 256}
+        along = scores.score_along(loss, trajectory, (x, y), **options)
+        end = scores.score(loss, course(-1), (x, y), **options)
+        few = scores.Trajectory([course(k) for k in chosen[::3]])
+        under = scores.label_agreement(loss, few, (x, y), np.arange(len(y)), classes=classes)
+        fold = np.random.default_rng([seed, 0xF01D]).permutation(len(y)) % FOLDS
+        probabilities = np.zeros((len(y), classes))
+        for k in range(FOLDS):
+            inside = np.flatnonzero(fold != k)
+            probabilities[fold == k] = predict(train(x, y, inside, seed)(-1), x[fold == k], logits)
+        own = probabilities[np.arange(len(y)), y]
+        values = {name: np.asarray(getattr(along, name), float) for name in ALONG}
+        values |= {f"end/{name}": np.asarray(getattr(end, name), float) for name in AT_THE_END}
+        values["contest"] = contest(under, y)
+        values["out of fold"] = own
+        values["confident learning"] = adjusted(probabilities, y)
+        clean = {name: np.nan_to_num(v, nan=0.0, posinf=1e9) for name, v in values.items()}
+        return clean, np.nan_to_num(under, nan=-9).argmax(1)
+
+
+def predict(params, x, logits):
+    """The probabilities of a network."""
+    import jax
+
+    return np.asarray(jax.nn.softmax(jax.vmap(logits, (None, 0))(params, x)))
+
+
+def plant(truth, share, classes, confused, rng):
+    """Labels of which a share is wrong, and which: any other class, or confused with the next."""
+    wrong = np.zeros(len(truth), bool)
+    wrong[rng.permutation(len(truth))[: round(share * len(truth))]] = True
+    shift = 1 if confused else rng.integers(1, classes, len(truth))
+    return np.where(wrong, (truth + shift) % classes, truth).astype(np.int32), wrong
+
+
+def contest(under, labels):
+    """Agreement under the given label less that under the best other one: [m]."""
+    under = np.nan_to_num(under, nan=-1.0)
+    given = np.zeros_like(under, bool)
+    given[np.arange(len(labels)), labels] = True
+    return under[given] - np.where(given, -np.inf, under).max(1)
+
+
+def adjusted(probabilities, labels):
+    """Self-confidence as confident learning adjusts it: less the mean of those given each label.
+
+    Shifted to be positive, and divided by the row's sum (Northcutt et al., arXiv:1911.00068, as
+    cleanlab's `get_label_quality_scores(adjust_pred_probs=True)` does).
+    """
+    means = np.array([probabilities[labels == c, c].mean() for c in range(probabilities.shape[1])])
+    shifted = probabilities - means + means.max()
+    return (shifted / shifted.sum(1, keepdims=True))[np.arange(len(labels)), labels]
+
+
+def area(wrong, suspicion):
+    """The chance that a wrong label is more suspicious than a right one; a tie counts half."""
+    from coherence.lab.analysis import ranks
+
+    count = wrong.sum()
+    return (ranks(suspicion)[wrong].sum() / count - (count + 1) / 2) / (~wrong).sum()
+
+
+def average_precision(wrong, suspicion):
+    """The mean over wrong labels of the share of wrong ones up to each, most suspicious first."""
+    hits = wrong[np.argsort(-suspicion, kind="stable")]
+    return (np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits].mean()
+
+
+@functools.cache
+def _examples(name):
+    if name == "cifar":  # not distributed
+        home = Path(os.environ.get("COHERENCE_DATA", "."))
+        with np.load(home / "cifar10-jpeg" / "cifar10_jpeg_12k.npz") as arrays:
+            x = arrays["x_train"].reshape(len(arrays["x_train"]), -1) / np.float32(255)
+            x, y = x.astype(np.float32), arrays["y_train"].astype(np.int32)
+        return x - x.mean(0), y
+    data = {"digits": digits(), "mnist": mnist(), "sms": sms_spam()}[name].build()
+    return np.asarray(data.x_train, np.float32), np.asarray(data.y_train, np.int32)
+
+
+@functools.cache
+def _network(width, epochs, batch_size, classes):
+    """A function that trains, and logits and loss of one example."""
+    import jax
+    import jax.numpy as jnp
+
+    def logits(params, x):
+        return jax.nn.relu(x @ params["in"] + params["bias"]) @ params["out"] + params["shift"]
+
+    def loss(params, example):
+        x, y = example
+        outputs = logits(params, x)
+        return jax.nn.logsumexp(outputs) - outputs[y]
+
+    @jax.jit
+    def run(params, x, y, order):
+        mean = lambda p, batch: jnp.mean(jax.vmap(loss, (None, 0))(p, batch))
+
+        def step(carry, index):
+            params, velocity = carry
+            gradient = jax.grad(mean)(params, (x[index], y[index]))
+            velocity = jax.tree.map(lambda v, g: MOMENTUM * v - RATE * g, velocity, gradient)
+            return (jax.tree.map(jnp.add, params, velocity), velocity), None
+
+        def epoch(carry, indices):
+            carry, _ = jax.lax.scan(step, carry, indices)
+            return carry, carry[0]
+
+        start = params, jax.tree.map(jnp.zeros_like, params)
+        return jax.lax.scan(epoch, start, order)[1]
+
+    def train(x, y, inside, seed):
+        rng = np.random.default_rng([seed, 0x7A])
+        draw = lambda *shape: rng.normal(size=shape).astype(np.float32) * np.sqrt(2 / shape[0])
+        params = {
+            "in": draw(x.shape[1], width),
+            "bias": np.zeros(width, np.float32),
+            "out": draw(width, classes),
+            "shift": np.zeros(classes, np.float32),
+        }
+        steps = len(inside) // batch_size
+        order = [
+            rng.permutation(inside)[: steps * batch_size].reshape(steps, -1) for _ in range(epochs)
+        ]
+        courses = jax.tree.map(np.asarray, run(params, x, y, np.array(order)))
+        return lambda k: jax.tree.map(lambda leaf: leaf[k], courses)
+
+    return train, logits, loss
+
+
+@dataclass(frozen=True)
+class Settings:
+    sets: tuple[str, ...] = SETS
+    shares: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
+    confused: tuple[float, ...] = (0.1,)
+    """Shares of labels that are confused with the next class."""
+    examples: int = 1400
+    epochs: int = 20
+    seeds: int = 5
+
+
+PRESETS = {
+    "smoke": Settings(("digits",), (0.1,), (), examples=200, epochs=10, seeds=2),
+    "cpu": Settings(),
+}
+scale = all_arms
+
+# What was fixed when: claims and thresholds before any run of these presets. Before that, on two
+# runs on digits (seeds 100 and 101, 10 and 20 % wrong) areas of first forms of the scores were
+# seen: the cosine with the mean *gradient* 0.79 and 0.67, with that of one's class 0.985 and 0.969,
+# the mean cosine with one's class 0.990 and 0.985, the area under the margin 0.999 and 0.999. The
+# mean cosine was then taken for `agreement` and `own_class` everywhere, and the margin was known to
+# be ahead. Confident learning and the other data sets had not been tried.
+
+
+def conditions(settings):
+    """`{name: (share, confused)}`."""
+    named = {f"uniform {share:.0%}": (share, False) for share in settings.shares}
+    return named | {f"confused {share:.0%}": (share, True) for share in settings.confused}
+
+
+def arms(settings):
+    return {
+        f"{data},{name}": Planted(
+            data, share, confused, examples=settings.examples, epochs=settings.epochs
+        )
+        for data in settings.sets
+        for name, (share, confused) in conditions(settings).items()
+    }
+
+
+def record(settings, runs):
+    """Areas and precisions as [set, condition, seed, score]."""
+    names = list(conditions(settings))
+    each = [[computed(runs[f"{data},{name}"]) for name in names] for data in settings.sets]
+    stacked = {
+        key: np.array([[arrays[key] for arrays in row] for row in each])
+        for key in ("roc", "precision", "argued")
+    }
+    return {
+        "sets": np.array(settings.sets),
+        "conditions": np.array(names),
+        "scores": np.array(SCORES),
+        **stacked,
+    }
+
+
+def judge(recorded):
+    names, sets = list(recorded["conditions"]), list(recorded["sets"])
+    if JUDGED not in names:
+        return {}
+    roc = recorded["roc"][:, names.index(JUDGED)]
+    of = lambda name: roc[..., SCORES.index(name)]
+    ahead = lambda name: {
+        TITLES[s]: (of(name) - of("confident learning"))[k] for k, s in enumerate(sets)
+    }
+    judged = {
+        "agreement ranks as well as confident learning": ahead("own_class"),
+        "the contest ranks as well as confident learning": ahead("contest"),
+        "the margin ranks as well as confident learning": ahead("aum"),
+    }
+    for name in ("mnist", "cifar", "sms"):
+        if name in sets:
+            claim = f"agreement finds wrong labels in {TITLES[name]}"
+            judged[claim] = of("own_class")[sets.index(name)]
+    argued = recorded["argued"][:, names.index(JUDGED)]
+    judged["the gradients argue for the true label"] = {
+        TITLES[s]: argued[k] - 0.5 for k, s in enumerate(sets) if s != "sms"
+    }
+    return judged
+
+
+def table(recorded):
+    names = list(recorded["conditions"])
+    tables = []
+    for key in ("roc", "precision"):
+        for name in names:
+            rows = [
+                {
+                    "score": score,
+                    **{
+                        TITLES[s]: recorded[key][k, names.index(name), :, i]
+                        for k, s in enumerate(recorded["sets"])
+                    },
+                }
+                for i, score in enumerate(recorded["scores"])
+            ]
+            what = {"roc": "area under the ROC curve", "precision": "average precision"}[key]
+            tables.append(tabulate(rows, f"{what}, {name} wrong"))
+    return "\n\n".join(tables)
