@@ -7,6 +7,7 @@ from .generative import BernoulliNB as BernoulliNB
 from .generative import GaussianNB as GaussianNB
 from .generative import MultinomialNB as MultinomialNB
 from .generative import NormalBayes as NormalBayes
+from .label_audit import LabelAudit as LabelAudit
 from .network_classifiers import CNNClassifier as CNNClassifier
 from .network_classifiers import HingeClassifier as HingeClassifier
 from .network_classifiers import MLPClassifier as MLPClassifier
