@@ -24,7 +24,7 @@ SITE = ROOT / "build" / "site"
 SOURCE = SITE / "source"
 GUIDES = {  # the order of the sidebar
     "Measure": (
-        *("per_example_gradients", "measuring", "metrics", "notation"),
+        *("per_example_gradients", "measuring", "metrics", "scores", "notation"),
         *("looking", "watching", "for_a_paper", "losses", "batch_norm", "prices"),
     ),
     "Train": (

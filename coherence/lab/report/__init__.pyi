@@ -1,3 +1,4 @@
+from .audit_page import write_audit as write_audit
 from .comparing import Comparison as Comparison
 from .comparing import compare as compare
 from .events import export as export

@@ -77,7 +77,7 @@ def write(
         )
     members = arms(paths, where)
     with drawing.in_house_style():
-        text = _document(f"coherence: {_title(members)}", _body(members))
+        text = document(f"coherence: {_title(members)}", _body(members))
     write_text(output, text)
     return output
 
@@ -89,8 +89,8 @@ def _title(arms: Sequence[Arm]) -> str:
 
 def _body(arms: Sequence[Arm]) -> Iterator[str]:
     runs = sum(len(arm.runs) for arm in arms)
-    yield f"<h1>{_escape(_title(arms))}</h1>"
-    yield _paragraph(f"{runs} run{'s' * (runs > 1)} of {len(arms)} setting{'s' * (len(arms) > 1)}.")
+    yield f"<h1>{escape(_title(arms))}</h1>"
+    yield paragraph(f"{runs} run{'s' * (runs > 1)} of {len(arms)} setting{'s' * (len(arms) > 1)}.")
     if len(arms) > _MOST_CURVES:
         yield from _grid(arms)
         return
@@ -116,13 +116,13 @@ def _grid(arms: Sequence[Arm]) -> Iterator[str]:
     names = sorted(_names(arms, "scalar"), key=_first_looked_for)
     shown = names[:_MOST_QUANTITIES]
     count = len(set(grid.titles))
-    yield _paragraph(
+    yield paragraph(
         f"Of so many settings no curves are drawn, but where each ended: {', '.join(shown)}. "
         "Curves of some of them: coherence report RUNS --where "
         f"{differ[0]}={settings[0].get(differ[0], ABSENT)}."
     )
     for name in shown:
-        yield _heading(f"At the end: {labels.heading(name)}")
+        yield heading(f"At the end: {labels.heading(name)}")
         left = f" The first {_MOST_GRID_PANELS} of {count} panels." * (count > _MOST_GRID_PANELS)
         for figure in grid.figures(name, _MOST_GRID_PANELS):
             yield _picture(figure, f"The last record of each run; {_GRID}{left}")
@@ -135,9 +135,9 @@ def _grid(arms: Sequence[Arm]) -> Iterator[str]:
         ]
         for arm, values in zip(grid.arms, settings)
     ]
-    yield _heading("All settings")
+    yield heading("All settings")
     if len(rows) > _MOST_ROWS:
-        yield _paragraph(f"The first {_MOST_ROWS} of {len(rows):,}; all of them are in the CSV.")
+        yield paragraph(f"The first {_MOST_ROWS} of {len(rows):,}; all of them are in the CSV.")
     yield _table(header, rows[:_MOST_ROWS])
     yield _folded("this table as CSV", csv_text(header, rows))
     odd = [
@@ -147,9 +147,9 @@ def _grid(arms: Sequence[Arm]) -> Iterator[str]:
         if not run.done or diverged(arm.histories[i]) is not None
     ]
     if odd:
-        yield _heading(f"Unfinished or diverged: {len(odd):,}")
+        yield heading(f"Unfinished or diverged: {len(odd):,}")
         yield _table(_RUN_COLUMNS, odd[:_MOST_ROWS])
-    yield _heading("In common")
+    yield heading("In common")
     common = [[name, value] for name, value in settings[0].items() if name not in differ]
     yield _table(["setting", "value"], common)
 
@@ -168,13 +168,13 @@ def _run(arm: Arm, i: int) -> list[str]:
 
 
 def _settings(arms: Sequence[Arm]) -> Iterator[str]:
-    yield _heading("Settings")
+    yield heading("Settings")
     settings = [flat(arm.config) for arm in arms]
     differ = differences(settings)
     names = [*differ, *(name for name in settings[0] if name not in differ)]
     rows = [[name, *(values.get(name, ABSENT) for values in settings)] for name in names]
     if len(arms) > 1:
-        yield _paragraph("Those that differ come first, marked and in bold.")
+        yield paragraph("Those that differ come first, marked and in bold.")
     header = ["setting", *(arm.name for arm in arms)]
     yield from _tables(header, rows, [name in differ for name in names])
 
@@ -184,8 +184,8 @@ def _last_values(arms: Sequence[Arm]) -> Iterator[str]:
     names = _names(arms, "scalar")
     if not names:
         return
-    yield _heading("At the end")
-    yield _paragraph(
+    yield heading("At the end")
+    yield paragraph(
         "The last record of each run, however far it came: "
         "mean ± half of the 95 % interval over seeds."
     )
@@ -208,7 +208,7 @@ def _training(arms: Sequence[Arm]) -> Iterator[str]:
     scalars = _names(arms, "scalar")
     for probe in dict.fromkeys(split(name)[0] for name in scalars):
         names = [name for name in scalars if split(name)[0] == probe]
-        yield _heading(f"Probe {probe}" if probe else "Over training")
+        yield heading(f"Probe {probe}" if probe else "Over training")
         for start in range(0, len(names), _MOST_PANELS):
             panels = names[start : start + _MOST_PANELS]
             for first in range(0, len(arms), _MOST_ARMS):
@@ -247,7 +247,7 @@ def _layers_and_groups(arms: Sequence[Arm]) -> Iterator[str]:
                 "matrix": f"At the last step that has it. {seeds}Grey: no number.",
             }
             having = [arm for arm in arms if name in arm.quantities(kind)]
-            yield _heading(f"{where}: {labels.heading(name)}")
+            yield heading(f"{where}: {labels.heading(name)}")
             for start in range(0, len(having), _MOST_ARMS):
                 some = having[start : start + _MOST_ARMS]
                 yield _picture(draw(some, name, having), captions[kind])
@@ -267,8 +267,8 @@ def _example_ends(arms: Sequence[Arm]) -> Iterator[str]:
         for block in _probe_examples(arm, probe)
     ]
     if blocks:
-        yield _heading("Most and least coherent examples")
-        yield _paragraph(_ENDS)
+        yield heading("Most and least coherent examples")
+        yield paragraph(_ENDS)
         yield from blocks
 
 
@@ -303,33 +303,37 @@ def _ranked(ranking: examples.Ranking, sample: examples.Sample, caption: str) ->
         for i in indices.tolist()
     ]
     header = ["", "example", "what it is", "part of the step"]
-    return _paragraph(f"{caption}.") + _table(header, rows)
+    return paragraph(f"{caption}.") + _table(header, rows)
 
 
 # Elements
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Text as HTML shows it, without what a terminal would obey."""
     return html.escape(printable(text))
 
 
-def _document(title: str, body: Iterable[str]) -> str:
+def document(title: str, body: Iterable[str]) -> str:
+    """A whole page of these elements."""
     style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
         + "\n".join(body)
         + "\n</body>\n</html>\n"
     )
 
 
-def _heading(text: str) -> str:
-    return f"<h2>{_escape(text)}</h2>"
+def heading(text: str) -> str:
+    """A section's heading."""
+    return f"<h2>{escape(text)}</h2>"
 
 
-def _paragraph(text: str) -> str:
-    return f"<p>{_escape(text)}</p>"
+def paragraph(text: str) -> str:
+    """A paragraph."""
+    return f"<p>{escape(text)}</p>"
 
 
 def _tables(header: list[str], rows: list[list[str]], marked: Sequence[bool] = ()) -> Iterator[str]:
@@ -344,12 +348,12 @@ def _table(
     header: Sequence[str], rows: Sequence[Sequence[str]], marked: Sequence[bool] = ()
 ) -> str:
     """A table whose first column are headings; rows that are `marked` stand out."""
-    head = "".join(f'<th scope="col">{_escape(str(text))}</th>' for text in header)
+    head = "".join(f'<th scope="col">{escape(str(text))}</th>' for text in header)
     lines = []
     for i, (first, *others) in enumerate(rows):
         row = '<tr class="differs">' if i < len(marked) and marked[i] else "<tr>"
-        cells = "".join(f"<td>{_escape(str(text))}</td>" for text in others)
-        lines.append(f'{row}<th scope="row">{_escape(str(first))}</th>{cells}</tr>')
+        cells = "".join(f"<td>{escape(str(text))}</td>" for text in others)
+        lines.append(f'{row}<th scope="row">{escape(str(first))}</th>{cells}</tr>')
     body = "\n".join(lines)
     return (
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
@@ -360,7 +364,7 @@ def _table(
 def _picture(figure: Figure, caption: str) -> str:
     """A figure with its caption, and its numbers folded below."""
     numbers = _folded("numbers of this figure (CSV)", csv_text(COLUMNS, figure.drawn))  # type: ignore
-    text, width = _escape(caption), round(96 * figure.get_figwidth() * 1.25)
+    text, width = escape(caption), round(96 * figure.get_figwidth() * 1.25)
     source = f"data:image/svg+xml;base64,{base64.b64encode(_svg(figure)).decode()}"
     image = f'<img width="{width}" alt="{text}" src="{source}">'
     return f"<figure>{image}<figcaption>{text}</figcaption>{numbers}</figure>"
@@ -368,7 +372,7 @@ def _picture(figure: Figure, caption: str) -> str:
 
 def _folded(summary: str, text: str) -> str:
     """Text to copy, behind a line that opens it; it is not printed."""
-    return f"<details><summary>{_escape(summary)}</summary><pre>{_escape(text)}</pre></details>"
+    return f"<details><summary>{escape(summary)}</summary><pre>{escape(text)}</pre></details>"
 
 
 def _svg(figure: Figure) -> bytes:

@@ -60,6 +60,7 @@ def made_up(own, reference=0.95, seeds=5):
         "precision": roc,
         "argued": np.full((4, 1, seeds), 0.9) + 0.001 * np.arange(seeds),
         "scale": np.array("made up"),
+        "at_source_scale": False,
     }
 
 
