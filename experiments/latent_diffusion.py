@@ -261,7 +261,7 @@ def judge(recorded):
 def largest_rise(losses):
     """The largest rise of curves [seed, time] above their lowest before, over their whole fall."""
     rise = (losses - np.minimum.accumulate(losses, 1)).max(1)
-    return rise / (losses[:, 0] - losses.min(1))
+    return rise / np.maximum(losses[:, 0] - losses.min(1), 1e-12)
 
 
 def table(recorded):
