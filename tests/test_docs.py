@@ -5,6 +5,7 @@ Every Python block runs, every link leads somewhere, every command and message e
 
 import ast
 import builtins
+import csv
 import re
 import shlex
 import warnings
@@ -84,6 +85,14 @@ def test_files_of_the_guide_to_experiments_import_what_they_need(first):
     made |= {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     used = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
     assert used - made - set(dir(builtins)) == set()
+
+
+def test_as_many_labels_of_mnist_are_wrong_as_the_list_has():
+    text = (ROOT / "docs" / "scores.md").read_text()
+    with open(ROOT / "docs" / "mnist_test_labels.csv", newline="") as file:
+        judged = [row["judged"] for row in csv.DictReader(file)]
+    told = {word: int(count) for count, word in re.findall(r"\*\*(\d+) (\w+)\*\*", text)}
+    assert told == {word: judged.count(word) for word in ("wrong", "ambiguous", "right")}
 
 
 @page

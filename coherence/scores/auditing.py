@@ -108,7 +108,8 @@ class Audit:
 
     def __str__(self) -> str:
         """The first ten rows, to read."""
-        shown = [self.by, *(name for name in ("loss", "margin", "aum") if name in self.scores)]
+        known = [name for name in ("loss", "margin", "aum") if name in self.scores]
+        shown = list(dict.fromkeys([self.by, *known]))
         head = f"{len(self):,} examples by {self.by}, most suspicious first"
         rows = ["example  label  argued for" + "".join(f"{name:>12}" for name in shown)]
         for row, example in enumerate(self.order[:10]):

@@ -35,6 +35,10 @@ from .outputs import confidence, el2n, margin
 Logits = Callable[[Any, Any], Any]
 """`(params, x) -> [classes]` for one example."""
 
+RESOLVED = 1e-6
+"""Of the longest gradient: a shorter one is that of an example whose loss is 0 but for rounding.
+Inner products are sums of terms as large as the others', so its cosines would be rounding."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Trajectory:
@@ -330,7 +334,8 @@ def _scores(read: dict[str, NDArray], whole: Sums, member: NDArray, by_class: bo
         *map(float, (pooled.squared_norm_of_mean, pooled.mean_squared_norm, pooled.m))  # type: ignore
     )
     m, squares, products = moments.m, read["square"], read["with_mean"]
-    finite, directed = np.isfinite(squares), squares > 0
+    finite = np.isfinite(squares)
+    directed = squares > RESOLVED**2 * np.max(squares, initial=0, where=finite)
     counted = member & finite  # those whose own gradient is in the means
     nothing = np.full(len(squares), np.nan)
     margins = read.get("margin", nothing)

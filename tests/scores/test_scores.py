@@ -156,6 +156,20 @@ def test_an_example_that_is_not_finite_spoils_no_other():
     assert str(table).splitlines()[1].startswith("1 of them have no finite loss")
 
 
+def test_a_loss_of_nothing_but_rounding_is_not_suspicious():
+    """Its gradient of 1e-8 is there, but products with it are sums of terms near 1."""
+    weights = jnp.array([[1.0, -1.0], [0.0, 0.5]])
+    x, y = np.array([[10, 0], [0.5, 1], [0.4, 1], [-0.5, 1], [-0.3, 1]]), np.array([0, 0, 0, 1, 1])
+    logits = lambda w, x: x @ w
+    loss = lambda w, e: jax.nn.logsumexp(logits(w, e[0])) - logits(w, e[0])[e[1]]
+    data = x.astype(np.float32), y
+    read = scores.score(loss, weights, data)
+    assert 0 < read.grand[0] < 1e-6
+    assert np.isnan([read.own_class[0], read.agreement[0], read.rivals[0]]).all()
+    assert not np.isnan(read.own_class[1:]).any()
+    assert scores.audit(loss, weights, data).order[-1] == 0
+
+
 def test_scores_over_a_run_are_counted_as_their_sources_say():
     trajectory = scores.Trajectory([PARAMS, LATER, PARAMS], rates=(0.5, 0.25, 0.1))
     result = scores.score_along(loss, trajectory, DATA, logits=logits, **FEW)
