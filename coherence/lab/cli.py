@@ -1,6 +1,7 @@
 """The command `coherence`, with its subcommands.
 
-Only `run` imports JAX; what a subcommand needs is imported when it runs, so help comes at once.
+Only `run` and `audit` import JAX; what a subcommand needs is imported when it runs, so help comes
+at once.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .completion import KINDS, SHELLS, complete_by, names, script
-from .running.flags import add_flags
+from .running.flags import add_audit_flags, add_flags
 from .suggestions import suggestion
 
 if TYPE_CHECKING:
@@ -88,12 +89,18 @@ def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
             "status",
             "the state of an experiment's runs on all machines: done, running, failed",
         ),
-    ):  # for the list of commands and for completion: these two read their words themselves
+        (
+            "audit",
+            "which labels of a finished run's examples are suspicious: a page and a CSV file",
+        ),
+    ):  # for the list of commands and for completion: these read their words themselves
         described = command(name, None, help)
         complete_by(described.add_argument("name", metavar="NAME"), "experiments")
         complete_by(add_flags(described), "presets")
         if name == "status":
             _json(described)
+        if name == "audit":
+            add_audit_flags(described)
     init = command(
         "init",
         _init,
@@ -340,7 +347,13 @@ def _status(words: list[str]) -> None:
     show_status(*_named("status", "[--json] ", words))
 
 
-FREE = {"run": _run, "status": _status}
+def _audit(words: list[str]) -> None:
+    from .running import show_audit
+
+    show_audit(*_named("audit", "[--arm ARM] [--seed K] [--of test] [--by SCORE] ", words))
+
+
+FREE = {"run": _run, "status": _status, "audit": _audit}
 """Commands whose arguments are an experiment's name and its fields."""
 
 

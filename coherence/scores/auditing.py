@@ -127,7 +127,7 @@ def audit(
     data: tuple[PyTree, Any],
     *,
     logits: Logits | None = None,
-    by: str = "own_class",
+    by: str | None = None,
     examine: int = 200,
     most: int = 8,
     batch_size: int = 256,
@@ -149,7 +149,9 @@ def audit(
     Args:
         loss, data, logits, batch_size, reference, progress: as for `score`.
         params: one checkpoint's, or a `Trajectory`.
-        by: the score that orders, one of `SUSPICIOUS` that is there.
+        by: the score that orders, one of `SUSPICIOUS` that is there. Default: with `logits` the
+            margin, along a run the area under it, which were ahead wherever we looked; else
+            `own_class`, which is blunt where the network is sure of nearly all.
         examine: rows of which neighbours are asked.
         most: helpers and opponents of each.
 
@@ -177,6 +179,8 @@ def audit(
     scores = {name: np.asarray(x, np.float64) for name, x in named._asdict().items()}
     spoiled = ~np.isfinite(scores["loss"]) | np.isnan(scores.get("grand", scores["loss"]))
     scores = {name: x for name, x in scores.items() if not np.isnan(x).all()}
+    if by is None:
+        by = next(name for name in ("aum", "margin", "own_class") if name in scores)
     if by not in SUSPICIOUS or by not in scores:
         known = ", ".join(name for name in SUSPICIOUS if name in scores)
         raise ValueError(f"audit(by): one of {known} here, got {by!r}.")

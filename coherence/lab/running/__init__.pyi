@@ -1,4 +1,5 @@
 from .arguments import qualified as qualified
+from .auditing import show_audit as show_audit
 from .command import COMMIT_LIMIT as COMMIT_LIMIT
 from .command import main as main
 from .command import show_status as show_status
@@ -7,6 +8,7 @@ from .estimates import expected as expected
 from .estimates import store as store
 from .estimates import stored as stored
 from .flags import DEFAULT_PRESET as DEFAULT_PRESET
+from .flags import add_audit_flags as add_audit_flags
 from .flags import add_flags as add_flags
 from .shares import Share as Share
 from .shares import share_of as share_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 DEFAULT_PRESET = "cpu"
 
@@ -32,3 +33,26 @@ def add_flags(parser: argparse.ArgumentParser) -> argparse.Action:
         "--option", metavar="NAME=VALUE", action="append", default=[], help="any of sbatch's"
     )
     return preset
+
+
+def add_audit_flags(parser: argparse.ArgumentParser) -> None:
+    """Add those that say which run `coherence audit` looks at, and how.
+
+    >>> parser = argparse.ArgumentParser()
+    >>> add_audit_flags(parser)
+    >>> parser.parse_args([]).seed
+    0
+    """
+    parser.add_argument("--arm", metavar="ARM", help="which arm, where there are several")
+    parser.add_argument("--seed", metavar="K", type=int, default=0, help="which seed (0)")
+    parser.add_argument(
+        "--of", choices=("train", "test"), default="train", help="which examples (train)"
+    )
+    parser.add_argument("--by", metavar="SCORE", help="the score that orders them (margin)")
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        type=Path,
+        default=Path("audit.html"),
+        help="the page (audit.html); a CSV file is written beside it",
+    )

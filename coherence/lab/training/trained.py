@@ -6,14 +6,61 @@ import contextlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from coherence.lab.runs import Run
+from coherence.lab.runs.identity import RunMismatch, check_same
 from coherence.lab.settings import Autoencoders, plain
 
+from .classification import Classification
 from .diffusion import Diffusion
+from .run_settings import load
+
+
+class Classifier(NamedTuple):
+    """What a finished run left: functions of one example, parameters, data, names of classes.
+
+    data: as the run had them, `{"train": (x, y), "test": (x, y), ...}`.
+    """
+
+    loss: Callable
+    logits: Callable
+    params: Any
+    data: dict[str, Any]
+    classes: tuple[str, ...]
+
+
+def classifier(settings: Any, run: Run) -> Classifier:
+    """The network of a finished run of these settings, and the data it was trained on.
+
+    Raises:
+        ValueError: no run of `Classification`, or one that is not finished.
+        RunMismatch: the run was of other settings, or had other labels.
+    """
+    from coherence.lab.tasks.chunks import predictor
+
+    from .checkpoints import from_arrays
+
+    if not isinstance(settings, Classification):
+        raise ValueError(
+            f"{run.path}: runs of {type(settings).__name__} have no labels to look at; those of "
+            "Classification do."
+        )
+    check_same(run.path, run.config, plain(settings))
+    if not run.done:
+        raise ValueError(f"{run.path} is not finished; `coherence run` goes on with it.")
+    problem = settings.build(run.seed)
+    if not np.array_equal(run.load("drawn")["labels"], problem.data["train"][1]):
+        raise RunMismatch(
+            f"{run.path} was trained on other labels than these settings make now: data or code "
+            "have changed. Delete the run's folder and run again."
+        )
+    classes = load(settings.data).classes
+    logits = predictor(settings.model.build(len(classes)))
+    params = from_arrays(problem.params, run.load("params"))
+    return Classifier(problem.loss, logits, params, problem.data, classes)
 
 
 def autoencoders(settings: Autoencoders, runs: Iterable) -> Iterator[tuple[Callable, Callable]]:
