@@ -137,6 +137,7 @@ def test_console_commands_exist(page):
                     *("--preset", "--record", "--share", "--workers", "--devices", "--hosts"),
                     *("--divide-above", "--submit", "--shares", "--option"),
                     *("--help", "--json"),
+                    *("--arm", "--seed", "--of", "--by", "--output"),
                     *(f"--{field.replace('_', '-')}" for field in vars(cpu)),
                 }
                 for flag in (word for word in flags if word.startswith("--")):

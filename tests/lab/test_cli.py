@@ -150,7 +150,7 @@ def test_another_run_in_the_folder_is_never_touched(capsys, here):
         (["data", "fetch", "nothing"], "nothing"),
         (["list", "extra"], "unrecognized arguments: extra"),
         (["lst"], "no command 'lst'. Did you mean list? `coherence --help` lists them."),
-        (["run", "Winsorisation"], "width, winsorization. Did you mean winsorization?"),
+        (["run", "Winsorisation"], "width, winsorization. Did you mean winsorization"),
         (["status", "toi"], "Did you mean toy?"),
         (["run", "toy", "--preset", "papr"], "smoke, cpu, paper. Did you mean paper?"),
         (["figures", "widht"], "Did you mean width?"),
