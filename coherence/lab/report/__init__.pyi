@@ -5,6 +5,7 @@ from .events import export as export
 from .grouping import Arm as Arm
 from .grouping import arms as arms
 from .html import write as write
+from .influence_page import write_influence as write_influence
 from .showing import describe as describe
 from .showing import describe_json as describe_json
 from .styling import plot as plot

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html as markup
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,11 @@ def write_audit(
         )
     if not output.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {output.parent} to write {output.name} to.")
-    write_text(output, document("coherence: audit", _body(audit, _Shown(inputs, classes), most)))
+    write_text(output, document("coherence: audit", _body(audit, Shown(inputs, classes), most)))
     return output
 
 
-class _Shown:
+class Shown:
     """How an example and a label look on the page."""
 
     def __init__(self, inputs: Sequence[Any] | NDArray, classes: Sequence[str] | None):
@@ -88,43 +88,49 @@ class _Shown:
         return f'<img width="{_PIXELS}" style="image-rendering: pixelated" alt="" src="{source}">'
 
 
-def _body(audit: Any, shown: _Shown, most: int) -> Iterator[str]:
+def _body(audit: Any, shown: Shown, most: int) -> Iterator[str]:
     yield heading("Which labels are suspicious?")
     yield paragraph(f"{len(audit):,} examples by {audit.by}. {_EXPLAINED}")
     if audit.spoiled:
         yield paragraph(f"{audit.spoiled} of them have no finite loss or gradient and come first.")
-    head = "".join(
-        f'<th scope="col">{escape(text)}</th>'
-        for text in ("", "given", "argued for", "reasons", "helpers", "opponents")
-    )
-    rows = "\n".join(_row(audit, shown, k) for k in range(min(most, len(audit.argued))))
-    yield (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>\n{rows}\n</tbody></table></div>"
-    )
+    rows = (_row(audit, shown, k) for k in range(min(most, len(audit.argued))))
+    yield table(("", "given", "argued for", "reasons", "helpers", "opponents"), rows)
 
 
-def _row(audit: Any, shown: _Shown, k: int) -> str:
+def _row(audit: Any, shown: Shown, k: int) -> str:
     example = int(audit.order[k])
     given, argued = shown.label(audit.labels[example]), shown.label(audit.argued[k])
     reasons = "<br>".join(
         markup.escape(f"{name} {values[example]:.3g}") for name, values in audit.scores.items()
     )
-    sides = (
-        (audit.extremes.helpers[k], audit.extremes.helped[k]),
-        (audit.extremes.opponents[k], audit.extremes.opposed[k]),
-    )
-    others = "".join(f"<td>{_others(audit, shown, *side)}</td>" for side in sides)
     return (
         f'<tr><th scope="row">{shown.example(example)}<br>{example}</th>'
-        f"<td>{escape(given)}</td><td>{escape(argued)}</td><td>{reasons}</td>{others}</tr>"
+        f"<td>{escape(given)}</td><td>{escape(argued)}</td><td>{reasons}</td>"
+        f"{sides(audit.extremes, k, shown, audit.labels, _SHOWN)}</tr>"
     )
 
 
-def _others(audit: Any, shown: _Shown, numbers: NDArray, cosines: NDArray) -> str:
-    drawn = [
-        f"{shown.example(int(i))} {escape(shown.label(audit.labels[i]))}, {cosine:.2f}"
-        for i, cosine in zip(numbers[:_SHOWN], cosines[:_SHOWN])
-        if not np.isnan(cosine)
-    ]
-    return "<br>".join(drawn)
+def sides(extremes: Any, k: int, shown: Shown, labels: NDArray, most: int) -> str:
+    """Two cells of a table: the helpers and the opponents of the k-th example."""
+    cells = []
+    for numbers, cosines in (
+        (extremes.helpers[k], extremes.helped[k]),
+        (extremes.opponents[k], extremes.opposed[k]),
+    ):
+        drawn = [
+            f"{shown.example(int(i))} {int(i)}: {escape(shown.label(labels[i]))}, {cosine:.2f}"
+            for i, cosine in zip(numbers[:most], cosines[:most])
+            if not np.isnan(cosine)
+        ]
+        cells.append(f"<td>{'<br>'.join(drawn)}</td>")
+    return "".join(cells)
+
+
+def table(columns: Sequence[str], rows: Iterable[str]) -> str:
+    """A table that scrolls where it is wide."""
+    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in columns)
+    body = "\n".join(rows)
+    return (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>\n{body}\n</tbody></table></div>"
+    )
