@@ -269,27 +269,26 @@ def gains(z):
 
 
 def medians(z):
-    size, found = z["batch_sizes"].max(), {}
-    ends = z[f"batch={size},noise={float(z['noise']):g}/corrupt_accuracy"][..., -1]
-    by_method = dict(zip(map(str, z["methods"]), ends))
+    many, few = z["classes"]
+    methods, noise = list(map(str, z["methods"])), float(z["noise"])
+
+    def end(classes, share, kind):
+        values = z[f"classes={classes},noise={share:g}/{kind}_accuracy"]
+        return dict(zip(methods, values[..., -1]))
+
+    corrupt, train, test = (end(many, noise, kind) for kind in ("corrupt", "train", "test"))
+    of_few, unnoisy = end(few, noise, "corrupt"), end(many, 0, "test")
+    found = {"RA3 memorizes like SGD": corrupt["SGD"] - corrupt["RA3"]}
     for name in ("M3", "RM3"):
-        found[f"{name} memorizes less in large batches"] = by_method["SGD"] - by_method[name]
-    small, methods = z["batch_sizes"].min(), list(map(str, z["methods"]))
-    noisy, clean = (f"batch={small},noise={noise:g}" for noise in (float(z["noise"]), 0))
-    end = lambda cell, kind: dict(zip(methods, z[f"{cell}/{kind}_accuracy"][..., -1]))
-    corrupt, train, test = (end(noisy, kind) for kind in ("corrupt", "train", "test"))
-    found["RA3 memorizes like SGD"] = corrupt["SGD"] - corrupt["RA3"]
-    for name in ("M3", "RM3"):
-        less = corrupt["SGD"] - corrupt[name]
+        less, less_of_few = corrupt["SGD"] - corrupt[name], of_few["SGD"] - of_few[name]
         gaps = [train[method] - test[method] for method in ("SGD", name)]
-        unnoisy = end(clean, "test")
         found |= {
             f"{name} memorizes less": less,
             f"{name} overfits less": gaps[0] - gaps[1],
             f"{name} ends better on test": test[name] - test["SGD"],
             f"{name} loses little on clean labels": unnoisy["SGD"] - unnoisy[name],
-            f"{name} needs few examples of a class": less
-            - found[f"{name} memorizes less in large batches"],
+            f"{name} memorizes less of ten classes": less_of_few,
+            f"{name} needs few examples of a class": less - less_of_few,
         }
     return found
 

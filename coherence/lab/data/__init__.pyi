@@ -5,7 +5,6 @@ from .circle_images import every_circle as every_circle
 from .circle_images import nearest as nearest
 from .circle_images import no_circles as no_circles
 from .dataset import Dataset as Dataset
-from .digit_pairs import digit_pairs as digit_pairs
 from .fetching import FETCHABLE as FETCHABLE
 from .fetching import fetch as fetch
 from .handwritten_digits import digits as digits
