@@ -56,7 +56,7 @@ class Settings:
     few_classes: int = 10
     """Labels of the same images in the contrast."""
     momentum: float = 0.9
-    seeds: int = 5
+    seeds: int = 4
 
 
 RUN = Settings.run

@@ -2,7 +2,7 @@
 
 Half of the labels of 3,000 pairs of MNIST digits are random: a hundred classes, batches of 96. SGD,
 M3 (the median of three groups of a batch), RM3 (of the last three batches) and RA3 (their mean, as
-a control) train the same network at the same step size for as many steps; bands: 95 % over 5 seeds.
+a control) train the same network at the same step size for as many steps; bands: 95 % over 4 seeds.
 
 **a-c** A hundred classes. **d-f** Ten, the left digits of the very same images. **g** What slower
 fitting explains: dots mark the end; SGD's path is what stopping it early would give. **h** Training
