@@ -416,7 +416,7 @@ def record(settings, runs):
 
 
 def _sweep(lengths, runs):
-    """Accuracies at a training loss near zero, and what the brief training of each length showed."""
+    """Accuracies at a training loss near zero, and what each length of brief training showed."""
     accuracy, learned, agreement = [], [], []
     for steps in lengths:
         arms = [runs[f"{kind}-{steps}"] for kind in ENDS]

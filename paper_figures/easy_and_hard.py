@@ -32,7 +32,7 @@ COLOURS = dict(zip(KINDS, (style.SEQUENCE[1], style.NEUTRAL, style.SEQUENCE[4]))
 
 
 def draw(recorded):
-    figure, axes = style.figure(3, 3, height=1.8, height_ratios=(0.6, 1.0, 1.0))
+    figure, axes = style.figure(4, 3, height=1.75, height_ratios=(0.6, 1.0, 1.0, 1.0))
     for panel in axes[0]:
         panel.remove()
     pictures(figure.add_subplot(axes[0, 0].get_gridspec()[0, :]), recorded["pictures"])
@@ -47,6 +47,9 @@ def draw(recorded):
     style.guide(axes[2, 2], 1, "orthogonal", "left")
     axes[2, 2].set_yscale("log", base=2)
     axes[2, 2].yaxis.set_major_formatter("{x:g}")
+    sweep(axes[3, 0], recorded)
+    starts(axes[3, 1], recorded, "wrong", "An adversarial start", "easy ones it gets wrong")
+    starts(axes[3, 2], recorded, "agreement", "With as many right", "correlation of what is easy")
     style.letters(axes[1:].flat, "b", small=True)
     figure.legend(
         *axes[1, 2].get_legend_handles_labels(),
@@ -140,3 +143,25 @@ def gaps(panel, recorded):
         values = recorded["gap"][k][:, None]
         style.bars(panel, [kind], values, kind, colour=COLOURS[kind], offset=k, width=0.7)
     panel.set_xticks(range(len(KINDS)), KINDS)
+
+
+def sweep(panel, recorded):
+    """Accuracy on random test examples, of easy and of hard ones, by length of brief training."""
+    title = "What is hard"
+    panel.set(title=title, xscale="log", xlabel="steps of the brief training", ylabel="on random")
+    for kind, values in zip(("easy", "hard"), recorded["sweep/accuracy"].swapaxes(0, 1)):
+        style.band(panel, recorded["lengths"], values[:, 1].T, kind, COLOURS[kind], title=title)
+    panel.set(ylim=(0, 1))
+    panel.set_xticks(recorded["lengths"], recorded["lengths"])
+    panel.minorticks_off()
+
+
+def starts(panel, recorded, name, title, label):
+    """Ordinary starts beside adversarial ones."""
+    panel.set(title=title, ylabel=label, ylim=(0, 1))
+    for k, (kind, values) in enumerate(
+        zip(("ordinary", "adversarial"), recorded[f"adversary/{name}"].T)
+    ):
+        colour = (style.NEUTRAL, style.SEQUENCE[2])[k]
+        style.bars(panel, [kind], values[:, None], kind, colour=colour, offset=k, width=0.7)
+    panel.set_xticks(range(2), ("another start", "adversarial"))

@@ -98,7 +98,17 @@ def batch_and_rate(z):
 
 def easy_and_hard(z):
     accuracy = z["accuracy"]  # [trained on, tested on, seed]: easy, random, hard
-    return {
+    easy, hard = z["sweep/accuracy"][:, :, 1].swapaxes(0, 1)  # on random, [length, seed]
+    wrong, agreement = z["adversary/wrong"], z["adversary/agreement"]
+    boundary = {
+        f"hard ones do not define the boundary, {steps} steps": values
+        for steps, values in zip(z["lengths"], easy - hard)
+    }
+    return boundary | {
+        "a longer brief training leaves harder ones": easy[-1] - hard[-1] - easy[0] + hard[0],
+        "reliably learned, 1000 steps": z["sweep/agreement"][-1],
+        "an adversarial start makes easy ones hard": wrong[:, 1] - wrong[:, 0],
+        "what is easy depends on the start": agreement[:, 0] - agreement[:, 1],
         "easy generalize better than hard": accuracy[0, 0] - accuracy[2, 2],
         "hard ones do not define the boundary": accuracy[0, 1] - accuracy[2, 1],
         "reliably learned early": z["agreement"],

@@ -29,8 +29,19 @@ def measured(
     agreement=0.5,
     coherence=(4.0, 3.0, 2.0),
     fitted=True,
+    lack=(-0.1, 0.05, 0.1, 0.2),
+    reliable=0.5,
+    wrong=(0.2, 0.9),
+    agree=(0.6, 0.2),
+    random_fitted=1.0,
 ):
-    """Recorded arrays of 5 seeds."""
+    """Recorded arrays of 5 seeds.
+
+    `lack`: what hard ones lack on random test examples, by length of the brief training; `wrong`
+    and `agree`: of ordinary and of adversarial starts.
+    """
+    swept = np.full((4, 2, 3, 5), 0.9) + JITTER * np.arange(2)[:, None, None]
+    swept[:, 1, 1] -= np.array(lack)[:, None]
     by_seed = lambda values, size: np.multiply.outer(np.asarray(values), 1 + size * JITTER)
     steps = by_seed((500.0, 900.0, 1300.0), 1)
     return {
@@ -44,6 +55,13 @@ def measured(
         "coherence": np.array([by_seed(coherence, 1 + k) for k in range(4)]),
         "learned": np.full((5, 10), 0.5),
         "agreement": agreement + JITTER,
+        "lengths": np.array([30, 100, 300, 1000]),
+        "sweep/accuracy": swept * np.linspace(1, 1.001, 4)[:, None, None, None],
+        "sweep/learned": np.full((4, 5), 0.5),
+        "sweep/agreement": np.full((4, 5), reliable) + JITTER,
+        "adversary/wrong": wrong + JITTER[:, None] * [1, 2],
+        "adversary/agreement": agree + JITTER[:, None] * [1, 2],
+        "adversary/fitted": np.full((5, 3), random_fitted),
         "scale": "nowhere",
         "at_source_scale": False,
     }
@@ -61,8 +79,14 @@ def swapped(*pairs):
     return accuracy
 
 
+SHORTEST = "hard ones do not define the boundary, 30 steps"
+
+
 def test_parts_that_generalize_as_the_sources_say_reproduce_every_claim():
-    assert set(verdicts(measured()).values()) == {"reproduced"}
+    found = verdicts(measured())
+    assert {name for name, verdict in found.items() if verdict != "reproduced"} == {SHORTEST}
+    assert found[SHORTEST] == "not reproduced"
+    assert set(verdicts(measured(lack=(0.02, 0.05, 0.1, 0.2))).values()) == {"reproduced"}
 
 
 @pytest.mark.parametrize(
@@ -79,6 +103,14 @@ def test_parts_that_generalize_as_the_sources_say_reproduce_every_claim():
         ({"gap": (0.6, 0.4, 0.1)}, {"gaps in reverse order"}),
         ({"agreement": 0.05}, {"reliably learned early"}),
         ({"coherence": (2.0, 3.0, 4.0)}, {"easy are more coherent"}),
+        ({"lack": (0.2, 0.1, 0.05, 0.02)}, {"a longer brief training leaves harder ones"}),
+        (
+            {"lack": (0.1, 0.1, -0.1, 0.2)},
+            {"hard ones do not define the boundary, 300 steps"},
+        ),
+        ({"reliable": 0.1}, {"reliably learned, 1000 steps"}),
+        ({"wrong": (0.2, 0.25)}, {"an adversarial start makes easy ones hard"}),
+        ({"agree": (0.2, 0.3)}, {"what is easy depends on the start"}),
     ],
 )
 def test_a_claim_that_the_numbers_contradict_is_not_reproduced(change, failing):
@@ -91,9 +123,36 @@ def test_parts_are_not_compared_unless_all_are_fitted():
     assert {name for name, j in found.items() if j.verdict == "reproduced"} == {
         "reliably learned early",
         "easy are more coherent",
+        "reliably learned, 1000 steps",
+        "a longer brief training leaves harder ones",
+        "an adversarial start makes easy ones hard",
+        "what is easy depends on the start",
+        *(f"hard ones do not define the boundary, {steps} steps" for steps in (100, 300, 1000)),
     }
     assert (
         found["random in between"].reason == "a run never got down to a training loss of 0.02 nats"
+    )
+
+
+def test_a_length_whose_hard_ones_were_not_fitted_is_not_judged():
+    found = {j.claim.name: j for j in EXPERIMENT.judgements(measured(lack=(0, 0, 0, np.nan)))}
+    for name in ("hard ones do not define the boundary, 1000 steps", LONGER):
+        assert found[name].reason == "a run never got down to a training loss of 0.02 nats"
+
+
+LONGER = "a longer brief training leaves harder ones"
+
+
+def test_starts_that_did_not_fit_random_labels_are_not_adversarial():
+    found = {j.claim.name: j for j in EXPERIMENT.judgements(measured(random_fitted=0.9))}
+    for name in ("an adversarial start makes easy ones hard", "what is easy depends on the start"):
+        assert found[name].reason == "random labels fitted 0.90 < 0.95"
+
+
+def test_the_lowest_losses_are_marked_beside_their_class():
+    losses, labels = np.array([[0.1, 0.9, 0.2, 0.8]]), np.array([0, 0, 1, 1])
+    assert easy_and_hard.lowest(losses, labels, 0.5) == pytest.approx(
+        np.array([[0.5, -0.5, 0.5, -0.5]])
     )
 
 
