@@ -250,9 +250,10 @@ def test_values_are_read_where_the_loss_first_falls_to_a_level():
 @pytest.mark.slow
 def test_the_smoke_preset_splits_trains_on_every_kind_and_draws(tmp_path):
     recorded = perform(EXPERIMENT, EXPERIMENT.presets["smoke"], tmp_path)
-    assert [j.claim.name for j in EXPERIMENT.judgements(recorded)] == [
+    longer = {f"hard ones do not define the boundary, {steps} steps" for steps in (100, 300, 1000)}
+    assert {j.claim.name for j in EXPERIMENT.judgements(recorded)} == {
         claim.name for claim in EXPERIMENT.claims
-    ]
+    } - longer - {"reliably learned, 1000 steps"}
     assert "40 steps of brief training" in EXPERIMENT.table(recorded)
     assert recorded["pictures"].shape == (2, 10, 2, 64)
     assert (
