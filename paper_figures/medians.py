@@ -1,12 +1,17 @@
-"""The median of three gradients: what it leaves unlearned, and of how many classes
+"""The median of three gradients: what it leaves unlearned, and of how many classes.
 
 Half of the labels of 3,000 pairs of MNIST digits are random: a hundred classes, batches of 96. SGD,
 M3 (the median of three groups of a batch), RM3 (of the last three batches) and RA3 (their mean, as
 a control) train the same network at the same step size for as many steps; bands: 95 % over 4 seeds.
 
-**a-c** A hundred classes. **d-f** Ten, the left digits of the very same images. **g** What slower
-fitting explains: dots mark the end; SGD's path is what stopping it early would give. **h** Training
-loss with momentum 0.9 (dotted) and without. **i** Without noise.
+**a-c** A hundred classes: after as many steps M3 has memorized a fifth less (*reproduced*), RM3 no
+more than 2 % less (*not reproduced*). Test accuracy ends no higher with either (*inconclusive*).
+**d-f** Ten classes, the left digits of the very same images: M3 memorizes as SGD does. A batch has
+ten examples of each class then, of a hundred classes less than one. **g** Slower fitting explains
+it: SGD stopped where it fits as many pristine examples has memorized *less* than M3 (*not
+reproduced*); dots mark the end. **h** Training loss with momentum 0.9 (dotted) and without: RM3
+loses what momentum gives, but its loss does not climb (*not reproduced*). **i** Without noise M3
+costs 0.11 of test accuracy (*not reproduced* that it costs little).
 """
 
 import numpy as np
