@@ -5,7 +5,7 @@ networks on random 70 %; the grey line is how well one half of these networks ag
 Right: linear datamodel score, how well the sum of influences over a subset ranks the outputs that
 200 subsets bring. Dots are seeds. Below: test accuracy of networks that learn a part only, as many
 steps as on everything: the easiest (solid) or hardest (dashed) by a score, or a random part; and of
-those that learn everything, along training.
+those that learn everything, along training (dotted: at their best checkpoint).
 """
 
 import numpy as np
@@ -77,7 +77,7 @@ def draw(recorded):
                 text = label if end == "easiest" else f"{label}, hardest"
                 style.band(panel, shares, of(f"{end} by {name}"), text, colour=colour, style=dash)
         best = recorded["everything"][k].max(-1).mean()
-        style.guide(panel, best, "all, best checkpoint", "left")
+        style.guide(panel, best)
         panel.set(xlabel="part that is learned (%)", ylabel="test accuracy", xticks=shares)
     handles = axes[1, 0].get_legend_handles_labels()
     shown = [(h, t) for h, t in zip(*handles) if not t.endswith("hardest")]
