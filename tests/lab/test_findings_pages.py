@@ -138,8 +138,20 @@ def test_one_seed_is_hollow_and_in_the_small_scales_deviations(told):
     assert abs(source.mean) == pytest.approx(abs(distance / unit))
 
 
-def test_every_experiment_is_recorded_and_has_a_caption(found):
-    assert {gallery.stem(finding.name) for finding in found} == findings.experiments(ROOT).keys()
+def test_every_experiment_is_recorded_or_said_to_be_pending(found, told):
+    recorded = {gallery.stem(finding.name) for finding in found}
+    assert recorded | told.pending.keys() == findings.experiments(ROOT).keys()
+    page = summary.page(told, "2026-11-28")
+    assert all(f"- {name}: {what}." in page for name, what in told.pending.items())
+
+
+def test_an_experiment_cannot_be_pending_and_recorded(toy):
+    (toy / summary.ROWS).write_text('[pending]\ntoy = "a minute"\n')
+    with pytest.raises(ValueError, match=r"reproducing.toml: pending, but recorded: toy"):
+        summary.read(toy, findings.recordings(toy))
+
+
+def test_every_figure_has_a_caption(found):
     page = findings.figures_page(ROOT, found)
     for finding in found:
         title, caption = findings.caption_of(ROOT, gallery.stem(finding.name))

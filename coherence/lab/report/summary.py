@@ -80,13 +80,16 @@ class Summary:
     rows: list[Row]
     why: dict[str, dict[str, str]]
     """Why a claim is not reproduced: {recording: {claim: reason}}."""
+    pending: dict[str, str]
+    """Experiments whose claims are fixed, but which are not recorded yet, and what it takes."""
 
 
 def read(home: Path, recordings: Sequence[Recording]) -> Summary:
     """The summary of a checkout; without rows if it has no file of them.
 
     Raises:
-        ValueError: a row or a reason is about a claim that was not judged.
+        ValueError: a row or a reason is about a claim that was not judged, or an experiment that is
+            said to be pending was recorded.
     """
     path = home / ROWS
     words = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -112,9 +115,12 @@ def read(home: Path, recordings: Sequence[Recording]) -> Summary:
     for recording, claims in why.items():
         for claim in claims:
             find(f"{recording}: {claim}")
+    pending = words.get("pending", {})
+    if recorded := pending.keys() & {gallery.stem(r.name) for r in recordings}:
+        raise ValueError(f"{path}: pending, but recorded: {', '.join(sorted(recorded))}.")
     numbers = _numbers(all_judgements(recordings))
     sentences = [" ".join(text.split()).format(**numbers) for text in words.get("sentences", [])]
-    return Summary(list(recordings), sentences, rows, why)
+    return Summary(list(recordings), sentences, rows, why, pending)
 
 
 def _numbers(judgements: Sequence[Judgement]) -> dict[str, int]:
@@ -191,6 +197,9 @@ def page(summary: Summary, date: str) -> str:
             "above 0 on the\nclaimed side, with 95 % intervals; hollow: one seed, in standard "
             "deviations of the small scale.*"
         )
+    if summary.pending:
+        parts.append("**Claims that are fixed, but not recorded yet**, and what it takes:")
+        parts.append("\n".join(f"- {name}: {what}." for name, what in summary.pending.items()))
     names = list(dict.fromkeys(gallery.stem(r.name) for r in summary.recordings))
     pages = ",\n".join(f"[{name}](reproducing/{name}.md)" for name in names)
     return "\n\n".join([*parts, _RULES.format(pages=pages)]) + "\n"
