@@ -10,8 +10,8 @@ The mean cosine with one's class loses to confident learning (*not reproduced*, 
 messages) and stays under the thresholds set for MNIST, CIFAR-10 and messages (*not reproduced*:
 0.943, 0.717, 0.784). The contest, the agreement under the given label less that under the best
 other one, and the area under the margin are as good as confident learning in the mean
-(*inconclusive* for CIFAR-10), with no further training. On CIFAR-10 a small network without convolutions finds
-little by any score; the loss over the run finds most (0.757).
+(*inconclusive* for CIFAR-10), with no further training. On CIFAR-10 a small network without
+convolutions finds little by any score; the loss over the run finds most (0.757).
 """
 
 import numpy as np
