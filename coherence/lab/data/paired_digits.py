@@ -25,6 +25,12 @@ def digit_pairs(
         tests: pairs to test on, up to 10,000.
         classes: 100, or 10 for the left digit alone.
         seed: of the draw; more pairs keep those that fewer have.
+
+    >>> from coherence.lab.data import digit_pairs
+    >>> digit_pairs(classes=20)
+    Traceback (most recent call last):
+    ...
+    ValueError: digit_pairs(classes): 100, or 10 (the left digit), got 20.
     """
     if classes not in (10, 100):
         raise ValueError(f"digit_pairs(classes): 100, or 10 (the left digit), got {classes}.")

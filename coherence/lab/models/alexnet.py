@@ -22,6 +22,11 @@ class AlexNet(Network):
     of the image has a kernel and a bias of its own, and nothing else differs. Takes one image
     `[h, w, c]` or a batch `[m, h, w, c]`; with `shape=(h, w, c)` also flat examples, which it
     folds.
+
+    >>> from coherence.lab.models import AlexNet
+    >>> model, images = AlexNet(width=2, dense=8), jnp.zeros((3, 8, 8, 1))
+    >>> jax.eval_shape(model.init_with_output, jax.random.key(0), images)[0].shape
+    (3, 10)
     """
 
     width: int = 8

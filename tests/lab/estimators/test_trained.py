@@ -98,7 +98,7 @@ def test_a_hinge_network_decides_by_a_margin_and_states_no_probabilities():
     model = HingeClassifier(depth=0, margin=0.1, steps=300, optimizer=sgd(0.1)).fit(X, Y)
     scores = np.sort(model._scores(X), 1)
     assert np.mean(scores[:, -1] - scores[:, -2] > 0.099) > 0.9
-    assert model.score(X, Y) > 0.99
+    assert model.score(X, Y) > 0.98
     assert not hasattr(model, "predict_proba")
 
 

@@ -16,7 +16,6 @@ from coherence.lab.settings import (
     Aggregators,
     Probing,
     average,
-    compressed,
     digits,
     evidence,
     label_noise,
@@ -67,7 +66,8 @@ def test_the_full_probe_lowers(platform):
     ],
 )
 def test_every_aggregator_lowers(setting):
-    arguments = (scaled_sign(),) if setting is compressed else ()
+    inner = {"compressed": (scaled_sign(),), "with_statistics": (average(),)}
+    arguments = inner.get(setting.__name__, ())
     tx, params = setting(*arguments).build(), {"w": jnp.ones((3, 2)), "b": jnp.ones(2)}
     batch = jnp.ones((20, 3)), jnp.ones((20, 2))
     loss = lambda p, e: jnp.sum((jnp.tanh(e[0] @ p["w"] + p["b"]) - e[1]) ** 2)

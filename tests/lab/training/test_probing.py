@@ -240,7 +240,8 @@ def test_an_extended_problem_measures_more_and_shares_its_program_with_its_equal
         ),
         (
             lambda: Probing(quantities="all"),
-            r"Probing\(quantities\): one of light, standard, examples, full, or a tuple, got 'all'",
+            r"Probing\(quantities\): one of light, standard, examples, full, histograms, or a "
+            "tuple, got 'all'",
         ),
         (
             lambda: Probing(m=1),
