@@ -289,6 +289,9 @@ def medians(z):
     corrupt, train, test = (end(many, noise, kind) for kind in ("corrupt", "train", "test"))
     of_few, unnoisy = end(few, noise, "corrupt"), end(many, 0, "test")
     found = {"RA3 memorizes like SGD": corrupt["SGD"] - corrupt["RA3"]}
+    (_, plain), (sgd, heavy) = map(climbs, (z["plain_loss"], z["momentum/train_loss"]))
+    parts = {"than without": heavy - plain, "than SGD with it": heavy - sgd}
+    found["RM3 is unstable with momentum"] = parts
     for name in ("M3", "RM3"):
         less, less_of_few = corrupt["SGD"] - corrupt[name], of_few["SGD"] - of_few[name]
         gaps = [train[method] - test[method] for method in ("SGD", name)]
@@ -301,6 +304,16 @@ def medians(z):
             f"{name} needs few examples of a class": less - less_of_few,
         }
     return found
+
+
+def climbs(losses):
+    """The largest rise of each curve above any earlier point, over its first: [2, seed]."""
+    largest = np.zeros(losses.shape[:2])
+    for k, seed in np.ndindex(largest.shape):
+        curve = [float(value) for value in losses[k, seed]]
+        rises = [max(curve[i:]) - curve[i] for i in range(len(curve))]
+        largest[k, seed] = max(rises) / curve[0]
+    return largest
 
 
 def metrics_compared(z):
