@@ -1,7 +1,6 @@
 """The command `coherence`, with its subcommands.
 
-Only `run` and `audit` import JAX; what a subcommand needs is imported when it runs, so help comes
-at once.
+The words are parsed here, and help is printed at once: what a subcommand does is in `commands`.
 """
 
 from __future__ import annotations
@@ -13,17 +12,13 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from . import commands
+from .commands import Parsed
 from .completion import KINDS, SHELLS, complete_by, names, script
 from .running.flags import add_audit_flags, add_flags
 from .suggestions import suggestion
-
-if TYPE_CHECKING:
-    from .experiment import Experiment
-    from .report.summary import Summary
-
-Parsed = argparse.Namespace
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -37,9 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if command in FREE:
             FREE[command](words[1:])
         else:
-            parser, commands = _parser()
-            if command and not command.startswith("-") and command not in commands:
-                close = suggestion(command, commands)
+            parser, known = _parser()
+            if command and not command.startswith("-") and command not in known:
+                close = suggestion(command, known)
                 raise ValueError(f"no command {command!r}.{close} `coherence --help` lists them.")
             parsed = parser.parse_args(words)
             parsed.act(parsed)
@@ -65,18 +60,39 @@ def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
         "coherence",
         description="Measure coherence of gradients: run experiments, test claims, draw figures.",
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(
         name: str, act: Callable[[Parsed], None] | None, help: str, **options: Any
     ) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=help, description=help, **options)
+        added = subparsers.add_parser(name, help=help, description=help, **options)
         added.set_defaults(act=act)
         return added
 
+    _add_experiments(command)
+    _add_runs(command)
+    command(
+        "docs",
+        commands.docs,
+        "open the documentation site where it was built, or say how to build it",
+    )
+    data = command("data", commands.data, "fetch a data set into the cache")
+    data.add_argument("verb", choices=["fetch"])
+    data.add_argument("name", metavar="NAME")
+    completion = command("completion", _completion, "print a shell's completion script")
+    completion.add_argument("shell", choices=SHELLS)
+    complete = subparsers.add_parser("complete")  # without help: the script calls it
+    complete.add_argument("kind", choices=KINDS)
+    complete.add_argument("words", nargs="*")
+    complete.set_defaults(act=_complete)
+    return parser, [*subparsers.choices]
+
+
+def _add_experiments(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """The commands about experiments, their figures and claims."""
     listing = command(
         "list",
-        _list,
+        commands.list_experiments,
         "list the experiments: topic, presets, how long they take, results",
     )
     _json(listing)
@@ -103,13 +119,13 @@ def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
             add_audit_flags(described)
     init = command(
         "init",
-        _init,
+        commands.init,
         "write a working folder: experiments, claims, figures and recorded arrays, to run and edit",
     )
     init.add_argument("folder", metavar="FOLDER", type=Path, help="a new folder")
     figures = command(
         "figures",
-        _figures,
+        commands.figures,
         "redraw out-of-date figures from recorded arrays, and their page; no training",
     )
     complete_by(figures.add_argument("names", nargs="*", metavar="NAME"), "figures")
@@ -119,7 +135,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
         help="first run experiments that were never recorded; this may take long",
     )
     claims = command(
-        "claims", _claims, "which claims reproduce, from recorded arrays: a short table"
+        "claims", commands.claims, "which claims reproduce, from recorded arrays: a short table"
     )
     formats = claims.add_mutually_exclusive_group()
     for name, help in (
@@ -132,13 +148,17 @@ def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
         formats.add_argument(
             f"--{name}", dest="format", action="store_const", const=name, help=help
         )
-    show = command("show", _show, "show a recorded run: settings, state, numbers")
+
+
+def _add_runs(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """The commands that look at what runs recorded."""
+    show = command("show", commands.show, "show a recorded run: settings, state, numbers")
     _path(show, "run", "RUN", "a run's folder, or one that holds several")
     _where(show)
     _table_options(show, "every number of every record, one per row")
     compare = command(
         "compare",
-        _compare,
+        commands.compare,
         "compare two runs or arms: different settings, differences paired by seed",
     )
     _path(compare, "a", "A", "a run's folder, or one that holds the seeds of one arm")
@@ -146,7 +166,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
     _table_options(compare, "means and differences with their intervals")
     report = command(
         "report",
-        _report,
+        commands.report,
         "runs on one page: curves, layers, groups, the most and least coherent examples; "
         "one HTML file",
     )
@@ -172,7 +192,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
     )
     watch = command(
         "watch",
-        _watch,
+        commands.watch,
         "runs on one page that follows them while they train: curves, layers, histograms, speed",
     )
     _path(watch, "runs", "RUN", "a run's folder, or one that holds several", nargs="+")
@@ -191,7 +211,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
         type=Path,
         help="write the page to a file, until all runs are done",
     )
-    export = command("export", _export, "runs for other programs to look at")
+    export = command("export", commands.export, "runs for other programs to look at")
     _path(export, "runs", "RUN", "a run's folder, or one that holds several", nargs="+")
     export.add_argument(
         "--tensorboard",
@@ -200,17 +220,6 @@ def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
         required=True,
         help="write TensorBoard event files into DIR",
     )
-    command("docs", _docs, "open the documentation site where it was built, or say how to build it")
-    data = command("data", _data, "fetch a data set into the cache")
-    data.add_argument("verb", choices=["fetch"])
-    data.add_argument("name", metavar="NAME")
-    completion = command("completion", _completion, "print a shell's completion script")
-    completion.add_argument("shell", choices=SHELLS)
-    complete = commands.add_parser("complete")  # without help: the script calls it
-    complete.add_argument("kind", choices=KINDS)
-    complete.add_argument("words", nargs="*")
-    complete.set_defaults(act=_complete)
-    return parser, [*commands.choices]
 
 
 def _path(
@@ -242,13 +251,6 @@ def _where(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _print(text: str) -> None:
-    """Print what was recorded: the terminal must not obey it."""
-    from .report.records import printable
-
-    print(printable(text))
-
-
 def _table_options(command: argparse.ArgumentParser, rows: str) -> None:
     command.add_argument("--csv", metavar="FILE", type=Path, help=f"also write a CSV file: {rows}")
     command.add_argument(
@@ -273,287 +275,8 @@ def _table_options(command: argparse.ArgumentParser, rows: str) -> None:
     )
 
 
-def _experiment(name: str) -> Experiment:
-    from .experiment import collect, load
-    from .report import findings, gallery
-
-    files = findings.files(gallery.checkout())
-    if name not in files:
-        close = suggestion(name, files)
-        raise ValueError(f"no experiment {name!r}: there is {', '.join(files)}.{close}")
-    return collect(load(files[name]))
-
-
-def _list(parsed: Parsed) -> None:
-    from .report import findings, gallery
-    from .report.tables import json_text
-    from .running import DEFAULT_PRESET, stored
-
-    home = gallery.checkout()
-    known, estimates = findings.experiments(home), stored(home)
-    failed: dict[str, ValueError] = {}
-    counts: dict[str, dict[str, str]] = {name: {} for name in known}
-    for recording in findings.recordings(home, known, failed):
-        preset = gallery.preset(recording.name, DEFAULT_PRESET)
-        counts[recording.experiment.name][preset] = findings.counts(recording.judgements)
-    rows: list[dict[str, Any]] = [
-        {
-            "name": name,
-            "summary": experiment.summary,
-            "presets": [
-                {"name": preset, "verdicts": counts[name].get(preset)}
-                | (estimates[name][preset]._asdict() if preset in estimates.get(name, {}) else {})
-                for preset in experiment.presets
-            ],
-        }
-        for name, experiment in known.items()
-    ]
-    if parsed.format == "json":
-        print(json_text(rows))
-    else:
-        _print_list(rows)
-    _report_failed(failed)
-
-
-def _print_list(rows: list[dict[str, Any]]) -> None:
-    from .progress import duration
-
-    machines = set()
-    for row in rows:
-        presets = []
-        for preset in row["presets"]:
-            words = [preset["name"]]
-            if "seconds" in preset:
-                words.append(f"({duration(preset['seconds'])})")
-                machines.add(preset["machine"])
-            presets.append(" ".join(words))
-        print(f"{row['name']}\n    {row['summary']}\n    presets: {', '.join(presets)}")
-        for preset in row["presets"]:
-            if preset["verdicts"]:
-                print(f"    {preset['name']}: {preset['verdicts']}")
-    if machines:
-        print(f"\ntimes as measured on {' or '.join(sorted(machines))}")
-
-
-def _run(words: list[str]) -> None:
-    from .running import main
-
-    main(*_named("run", "[--workers N | --share K/N | --submit WHERE] [--record] ", words))
-
-
-def _status(words: list[str]) -> None:
-    from .running import show_status
-
-    show_status(*_named("status", "[--json] ", words))
-
-
-def _audit(words: list[str]) -> None:
-    from .running import show_audit
-
-    show_audit(*_named("audit", "[--arm ARM] [--seed K] [--of test] [--by SCORE] ", words))
-
-
-FREE = {"run": _run, "status": _status, "audit": _audit}
+FREE = {"run": commands.run, "status": commands.status, "audit": commands.audit}
 """Commands whose arguments are an experiment's name and its fields."""
-
-
-def _named(command: str, options: str, words: list[str]) -> tuple[Experiment, list[str]]:
-    from .report import findings, gallery
-
-    if not words or words[0].startswith("-"):
-        names = ", ".join(findings.files(gallery.checkout()))
-        print(f"usage: coherence {command} NAME [--preset PRESET] {options}[--FIELD VALUE ...]")
-        print(f"`coherence run NAME --help` lists an experiment's fields. There is {names}.")
-        raise SystemExit(0 if {"-h", "--help"} & set(words) else 2)
-    name, *arguments = words
-    return _experiment(name), arguments
-
-
-def _init(parsed: Parsed) -> None:
-    from .report import gallery
-
-    print(f"{gallery.init(parsed.folder)}: go there, then `coherence list`")
-
-
-def _figures(parsed: Parsed) -> None:
-    from .report import findings, gallery
-    from .running import DEFAULT_PRESET
-    from .running import main as run
-    from .runs.files import write_text
-
-    home = gallery.checkout(write=True)
-    recorded = gallery.names(home)
-    drawable = {path.stem for path in (home / "experiments").glob("*.py")} | set(recorded)
-    missing = []
-    for name in parsed.names or sorted(drawable):
-        if name not in drawable:
-            close = suggestion(name, drawable)
-            raise ValueError(f"no figure {name!r}: there is {', '.join(sorted(drawable))}.{close}")
-        if name not in recorded and not parsed.train:
-            missing.append(name)
-            continue
-        if name not in recorded:
-            print(f"{name}: nothing recorded, so it is run with its preset {DEFAULT_PRESET}")
-            run(_experiment(name), ["--record"])
-        reason = gallery.stale(home, name)
-        if reason is not None:
-            gallery.draw(home, name)
-        print(f"{name}: up to date" if reason is None else f"{name}: redrawn, {reason}")
-    page = findings.figures_page(home, findings.recordings(home))
-    write_text(home / findings.FIGURES_PAGE, page)
-    for name in missing:
-        print(f"{name}: nothing recorded; `coherence run {name} --record`", file=sys.stderr)
-    if set(missing) & set(parsed.names):
-        raise ValueError(
-            f"figures {' '.join(missing)}: no recorded arrays to draw, and nothing is trained "
-            f"unasked. Run the above, or: coherence figures {' '.join(missing)} --train."
-        )
-
-
-def _claims(parsed: Parsed) -> None:
-    from .report import findings, gallery, summary
-    from .report.tables import verdict_table
-
-    home = gallery.checkout(write=parsed.format == "write")
-    known = findings.experiments(home)
-    failed: dict[str, ValueError] = {}
-    recordings = findings.recordings(home, known, failed)
-    recorded = {gallery.stem(name) for name in gallery.names(home)}
-    for name in sorted(known.keys() - recorded):
-        print(f"{name}: nothing recorded; `coherence run {name} --record`", file=sys.stderr)
-    if parsed.format in ("all", None) and failed:  # rows may be about what failed
-        print(verdict_table(findings.all_judgements(recordings)))
-    _report_failed(failed)
-    if parsed.format == "all":
-        print(verdict_table(findings.all_judgements(recordings)))
-        return
-    judged = summary.read(home, recordings)
-    if parsed.format == "write":
-        _write_claims(home, judged)
-    else:
-        shown = {"json": summary.as_json, "csv": summary.as_csv, "latex": summary.as_latex}
-        print(shown.get(parsed.format, summary.text)(judged))
-
-
-def _write_claims(home: Path, judged: Summary) -> None:
-    import datetime
-
-    from .report import forest, summary
-    from .runs.files import write_text
-
-    (home / summary.PAGES).mkdir(parents=True, exist_ok=True)
-    pages = summary.pages(judged)
-    for path in (home / summary.PAGES).glob("*.md"):
-        if path.relative_to(home) not in pages:
-            path.unlink()
-    pages[summary.PAGE] = summary.page(judged, datetime.date.today().isoformat())
-    readme = home / "README.md"
-    if readme.is_file():
-        pages[Path("README.md")] = summary.with_summary(readme.read_text(), judged)
-    for path, text in pages.items():
-        write_text(home / path, text)
-    if judged.rows:
-        forest.write(judged, home / summary.PAGES)
-    print(home / summary.PAGE)
-
-
-def _report_failed(failed: dict[str, ValueError]) -> None:
-    """Say what is wrong with recordings that could not be judged, after all that could."""
-    if failed:
-        raise ValueError("\n".join(map(str, failed.values())))
-
-
-def _show(parsed: Parsed) -> None:
-    from .report import describe, describe_json
-    from .report.grouping import find
-    from .report.tables import LONG, long
-
-    if parsed.format == "json":
-        print(describe_json(parsed.run, parsed.where))
-    else:
-        _print(describe(parsed.run, parsed.format, where=parsed.where))
-    _write_tables(parsed, LONG, lambda: long(find([parsed.run], where=parsed.where)))
-
-
-def _write_tables(parsed: Parsed, columns: Sequence[str], rows: Callable[[], Any]) -> None:
-    from .report.tables import write_csv, write_parquet
-
-    if parsed.csv:
-        write_csv(parsed.csv, columns, rows())
-    if parsed.parquet:
-        write_parquet(parsed.parquet, columns, rows())
-
-
-def _compare(parsed: Parsed) -> None:
-    from .report import compare
-    from .report.comparing import COLUMNS
-
-    comparison = compare(parsed.a, parsed.b)
-    if parsed.format == "json":
-        print(comparison.json())
-    else:
-        _print(comparison.text(parsed.format))
-    _write_tables(parsed, COLUMNS, comparison.rows)
-
-
-def _report(parsed: Parsed) -> None:
-    from .report import plot, style, write
-
-    if parsed.figure is None:
-        print(f"report: {write(parsed.runs, parsed.output, parsed.where)}")
-        return
-    if not parsed.quantity:
-        raise ValueError("--figure draws what --quantity NAME says, such as --quantity train_loss.")
-    width = parsed.width or 7.2
-    with style("paper", width=width, height=2.2, matplotlibrc=parsed.matplotlibrc):
-        plot(parsed.runs, parsed.quantity, where=parsed.where).savefig(parsed.figure)
-    print(f"figure: {parsed.figure}")
-
-
-def _watch(parsed: Parsed) -> None:
-    from .watching import Watcher, serve, write_page
-
-    watcher = Watcher(parsed.runs, parsed.where)
-    try:
-        if parsed.file is not None:
-            print(f"writing {parsed.file} until all runs are done (Ctrl-C ends it)", flush=True)
-            print(f"all are done: {write_page(watcher, parsed.file)}")
-            return
-        with serve(watcher, parsed.port) as server:
-            address = f"http://127.0.0.1:{server.server_address[1]}/"
-            print(f"watching on {address} (Ctrl-C ends it)", flush=True)
-            server.serve_forever()
-    except KeyboardInterrupt:
-        print()
-
-
-def _export(parsed: Parsed) -> None:
-    from .report import export
-
-    folder = parsed.tensorboard
-    count = len(export(parsed.runs, folder))
-    print(f"{count} run{'s' * (count > 1)} in {folder}: tensorboard --logdir {folder}")
-
-
-def _docs(parsed: Parsed) -> None:
-    import webbrowser
-
-    from .report.gallery import checkout
-
-    page = checkout() / "build" / "site" / "html" / "index.html"
-    if not page.is_file():
-        raise FileNotFoundError(
-            "the site is not built here. In the project's repository: "
-            "pip install -e '.[docs]', then python docs/site/build.py."
-        )
-    print(page)
-    webbrowser.open(page.as_uri())
-
-
-def _data(parsed: Parsed) -> None:
-    from .data import fetch
-
-    print(fetch(parsed.name))
 
 
 def _completion(parsed: Parsed) -> None:

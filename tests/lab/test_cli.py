@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from matplotlib.text import Text
 
-from coherence.lab import cli, running, runs
+from coherence.lab import cli, commands, running, runs
 from coherence.lab.experiment import collect, load
 from coherence.lab.report import drawing, findings, gallery
 from tests.lab.report import recorded
@@ -199,10 +199,10 @@ def test_without_docstrings_in_memory_experiments_are_listed(here):
 def test_a_second_interrupt_ends_the_command_without_a_traceback(here):
     code = """
 import os, signal, sys
-from coherence.lab import cli
+from coherence.lab import cli, commands
 def interrupted(*_):
     raise KeyboardInterrupt
-cli._list = interrupted
+commands.list_experiments = interrupted
 try:
     cli.main(["list"])
 finally:
@@ -537,7 +537,7 @@ def test_exit_statuses_are_those_of_the_page(capsys, here, monkeypatch):
         def act(parsed, error=error):
             raise error
 
-        monkeypatch.setattr(cli, "_list", act)
+        monkeypatch.setattr(commands, "list_experiments", act)
         before = signal.getsignal(signal.SIGINT)
         monkeypatch.setattr(os, "dup2", lambda *_: None)
         monkeypatch.setattr(sys.stdout, "fileno", lambda: 1, raising=False)
@@ -545,6 +545,6 @@ def test_exit_statuses_are_those_of_the_page(capsys, here, monkeypatch):
             cli.main(["list"])
         signal.signal(signal.SIGINT, before)
         assert stop.value.code == status
-    monkeypatch.setattr(cli, "_list", lambda parsed: 1 / 0)
+    monkeypatch.setattr(commands, "list_experiments", lambda parsed: 1 / 0)
     with pytest.raises(ZeroDivisionError):  # a traceback, with which Python ends with 1
         cli.main(["list"])
