@@ -119,12 +119,12 @@ class LanguageModel(RunSettings):
     """A character-level transformer on windows of text messages."""
 
     data: Messages = Messages()
-    width: int = 64
+    width: int = 96
     depth: int = 3
     heads: int = 4
     optimizer: Optimizers = adam(3e-3)
     batch_size: int = 32
-    steps: int = 600
+    steps: int = 1000
     points_per_decade: int = POINTS
     looked_at: int = 32
     """Training windows whose characters' losses are recorded."""
@@ -134,7 +134,7 @@ class LanguageModel(RunSettings):
             quantities=("m_coherence", "m_coherence_by_layer", noise, by_position),
             groups="none",
             when=LogSpaced(POINTS),
-            few=64,
+            few=128,
             batch_size=64,
         ),
     )
@@ -213,7 +213,7 @@ def _programs(vocabulary, length, width, depth, heads):
 @dataclass(frozen=True)
 class Settings:
     run: LanguageModel = LanguageModel()
-    seeds: int = 4
+    seeds: int = 8
 
 
 _TINY = Probing(
@@ -242,7 +242,8 @@ PRESETS = {
     "paper": Settings(
         LanguageModel(
             data=Messages(256, 1500, 100), width=384, depth=6, heads=6, batch_size=64, steps=5000
-        )
+        ),
+        seeds=4,
     ),
 }
 
