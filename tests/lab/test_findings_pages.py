@@ -71,6 +71,25 @@ def test_what_a_paper_claims_is_reproduced_or_it_says_why_not(told):
                 )
 
 
+def test_the_papers_verdicts_are_counted_at_each_scale_apart(told):
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in summary.page(told, "2000-01-01").splitlines()
+        if line.startswith("| the papers' claims, at ")
+    ]
+    judged = [
+        (j.at_source_scale, j.verdict)
+        for j in findings.all_judgements(told.recordings)
+        if j.claim.group == "papers"
+    ]
+    verdicts = ("reproduced", "not reproduced", "inconclusive")
+    count = lambda *case: str(judged.count(case))
+    assert [row[1:] for row in rows] == [
+        [count(at_source_scale, verdict) for verdict in verdicts]
+        for at_source_scale in (False, True)
+    ]
+
+
 def test_the_short_table_is_short_and_each_row_that_does_not_hold_says_why(told):
     assert 16 <= len(told.rows) <= 30
     assert [row.group for row in told.rows] == sorted(
@@ -98,7 +117,7 @@ def test_kinds_of_claims_are_counted_apart(found, told):
     page = summary.page(told, "today")
     rows = re.findall(r"^\| [^|]+ \| (\d+) \| (\d+) \| (\d+) \|$", page, re.MULTILINE)
     assert sum(int(number) for row in rows for number in row) == len(judgements)
-    assert len(rows) == 4
+    assert len(rows) == 5  # the papers' by scale
 
 
 def test_verdicts_come_as_json_csv_and_latex(told, found, capsys, monkeypatch):

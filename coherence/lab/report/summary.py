@@ -123,14 +123,24 @@ def read(home: Path, recordings: Sequence[Recording]) -> Summary:
     return Summary(list(recordings), sentences, rows, why, pending)
 
 
+_SCALES = {"": (False, True), "_smaller": (False,), "_at_source_scale": (True,)}
+"""Endings of the names of counts, and whether the scale is the source's of what they count."""
+
+
 def _numbers(judgements: Sequence[Judgement]) -> dict[str, int]:
-    """Counts by group and verdict, as sentences name them: `{papers_not_reproduced}`."""
+    """Counts by group, verdict and scale, as sentences name them.
+
+    `{papers_not_reproduced}`, of these `{papers_not_reproduced_smaller}` than at the source's
+    scale and `{papers_not_reproduced_at_source_scale}`.
+    """
     return {
-        f"{group}_{verdict.replace(' ', '_')}": sum(
-            j.claim.group == group and j.verdict == verdict for j in judgements
+        f"{group}_{verdict.replace(' ', '_')}{ending}": sum(
+            (j.claim.group, j.verdict) == (group, verdict) and j.at_source_scale in scales
+            for j in judgements
         )
         for group in GROUPS
         for verdict in VERDICTS
+        for ending, scales in _SCALES.items()
     }
 
 
@@ -210,12 +220,17 @@ def _wrapped(sentence: str) -> str:
 
 
 def _tally(judgements: Sequence[Judgement]) -> str:
-    """A table of the numbers of verdicts by kind of claim."""
+    """A table of the numbers of verdicts by kind of claim; the papers' by scale."""
     numbers = _numbers(judgements)
+    kinds = {}
+    for group, words in GROUPS.items():
+        if group == "papers":
+            kinds[f"{words}, at a smaller scale than the source's"] = f"{group}_{{}}_smaller"
+            kinds[f"{words}, at the source's scale"] = f"{group}_{{}}_at_source_scale"
+        else:
+            kinds[words] = f"{group}_{{}}"
     names = [verdict.replace(" ", "_") for verdict in VERDICTS]
-    rows = [
-        (words, *(numbers[f"{group}_{name}"] for name in names)) for group, words in GROUPS.items()
-    ]
+    rows = [(words, *(numbers[key.format(name)] for name in names)) for words, key in kinds.items()]
     return markdown(("", *VERDICTS), rows)
 
 

@@ -232,6 +232,15 @@ def test_a_network_that_did_not_fit_makes_the_claims_inconclusive():
     )
 
 
+def test_true_labels_may_take_fewer_steps():
+    experiments = experiment("real_vs_random")
+    arms = experiments.arms(experiments.presets["paper"])
+    assert {arm: run.steps for arm, run in arms.items()} == {
+        "real,rate=0.1": 12_000,
+        "random,rate=0.1": 60_000,
+    }
+
+
 def test_step_sizes_and_their_numbers_of_steps_go_together():
     with pytest.raises(
         ValueError,
