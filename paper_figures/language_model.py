@@ -62,22 +62,23 @@ def by_layer(panel, recorded):
         values = np.exp(np.log(recorded["true/by_layers"][..., chosen].astype(float)).mean(-1))
         style.band(panel, steps, values, label, colour=colour, title=title, logarithmic=True)
     panel.set(title=title, xscale="log", yscale="log", xlabel="step", ylabel=coherence(recorded))
+    style.ticks(panel, y=(1, 3, 10, 30))
     panel.legend(fontsize=7)
 
 
 def by_position(panel, recorded):
     title = "By position"
     steps = np.maximum(recorded["true/step"], 0.7)
-    positions = recorded["positions"]
-    for k in (0, len(positions) // 2, len(positions) - 1):
-        values, colour = (
-            recorded["true/by_positions"][..., k],
-            style.SEQUENCE[2 * (k > 0) + (k > 3)],
-        )
-        label = f"after {int(positions[k]) + 1}"
+    positions = recorded["positions"].astype(int)
+    in_order = np.argsort(positions)
+    first, middle, last = in_order[0], in_order[len(in_order) // 2], in_order[-1]
+    for k, colour in zip((first, middle, last), style.SEQUENCE[::2]):
+        values = recorded["true/by_positions"][..., k]
+        label = f"after {positions[k] + 1}"
         style.band(panel, steps, values, label, colour=colour, title=title, logarithmic=True)
     panel.set(title=title, xscale="log", yscale="log", xlabel="step")
     panel.set(ylabel=f"m-coherence, m = {recorded['few']}")
+    style.ticks(panel, y=(0.5, 1, 2, 4))
     panel.legend(fontsize=7, title="characters", title_fontsize=7)
 
 
@@ -91,3 +92,4 @@ def noise_scales(panel, recorded):
     panel.plot(scales[1].T, scales[0].T, ".", color=TEXTS["true"]["colour"], markersize=3)
     panel.set(title="Noise scale", xscale="log", yscale="log", xlabel="whole network, windows")
     panel.set(ylabel="norm layers, windows")
+    style.ticks(panel, x=(10, 30, 100, 300), y=(10, 30, 100, 300))

@@ -24,7 +24,11 @@ def measured(*, true=20.0, shuffled=3.0, equal=30.0, follows=1.0, norms=0.2, lat
     alpha = (whole - 1) / (m - 1)
     kinds = np.stack([norms * np.exp(follows * np.log(alpha)), alpha], -1)
     arrays = {"m": m, "few": 128, "layers": np.array(["a"]), "kinds": np.array(["norms", "rest"])}
-    arrays |= {"positions": np.array(["0", "31"]), "scale": "nowhere", "at_source_scale": False}
+    arrays |= {
+        "positions": np.array(["0", "15", "3"]),
+        "scale": "nowhere",
+        "at_source_scale": False,
+    }
     for arm, coherence in {"true": whole, "shuffled": other}.items():
         curves = {
             "step": STEP,
@@ -33,7 +37,7 @@ def measured(*, true=20.0, shuffled=3.0, equal=30.0, follows=1.0, norms=0.2, lat
             "m_coherence": coherence * (JITTER if arm == "true" else JITTER[::-1]),
             "by_kinds": np.tile(kinds, (5, 1, 1)) * JITTER[::-1, :, None],
             "by_layers": np.ones((5, 6, 1)),
-            "by_positions": np.tile([8.0, last], (5, 6, 1)) * JITTER[:, :, None] ** [1, 2],
+            "by_positions": np.tile([8.0, last, 99.0], (5, 6, 1)) * JITTER[:, :, None] ** [1, 2, 1],
             "interference": np.array([0.2, 0.3, 0.4, late, late]) * JITTER,
             "entropy": np.full(5, 3.0),
         }
