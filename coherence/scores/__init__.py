@@ -4,7 +4,7 @@ Five examples of two classes, the last with a wrong label; a linear classifier a
 
 >>> from coherence.scores import Audit, ClassAgreement, Course, CourseScores, Extremes, Trajectory
 >>> from coherence.scores import audit, damped_influence, extremes, gradcos, label_agreement
->>> from coherence.scores import class_agreement, init, score_along
+>>> from coherence.scores import class_agreement, init, kfac_influence, score_along
 >>> x = np.array([[2.0, 0], [1.5, 0], [0, 2.0], [0, 1.5], [1.8, 0]], np.float32)
 >>> y = np.array([0, 0, 1, 1, 1])
 >>> loss = lambda w, example: -jax.nn.log_softmax(example[0] @ w)[example[1]]
@@ -24,6 +24,8 @@ np.float32(-1.0)
 (True, 4)
 >>> damped_influence(loss, w, (x, y), (x[:1], y[:1]), damping=0.1).shape
 (1, 5)
+>>> kfac_influence(loss, w, (x, y), (x[4:], y[4:]), damping=0.1)[0].argmin()  # most against it
+np.int64(0)
 >>> isinstance(class_agreement({"w": jnp.asarray(x)}, jnp.asarray(y == 1)), ClassAgreement)
 True
 """

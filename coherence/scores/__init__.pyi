@@ -10,13 +10,14 @@ from .course import CourseScores as CourseScores
 from .course import init as init
 from .course import result as result
 from .course import update as update
+from .influence import damped_influence as damped_influence
+from .influence import kfac_influence as kfac_influence
 from .norms import grand as grand
 from .norms import weight_alignment as weight_alignment
 from .outputs import confidence as confidence
 from .outputs import el2n as el2n
 from .outputs import margin as margin
 from .pairs import Extremes as Extremes
-from .pairs import damped_influence as damped_influence
 from .pairs import extremes as extremes
 from .pairs import gradcos as gradcos
 from .pairs import tracin as tracin

@@ -1,4 +1,4 @@
-"""Scores of pairs: what training examples do to the loss of others. TracIn, GradCos, influence.
+"""Scores of pairs: what training examples do to the loss of others. TracIn, GradCos, extremes.
 
 Block by block, through the inner products of factors: the array of examples x parameters is formed
 by nobody.
@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from coherence.gradients.reductions import gram, squared_norms
+from coherence.gradients.reductions import gram, nodes, squared_norms
 from coherence.gradients.transform import per_example_value_and_grad
 from coherence.metrics.batching import Batch, batches, count_examples
 from coherence.trees import Loss, PyTree
@@ -71,8 +71,7 @@ def tracin(
     """
     result = np.zeros((count_examples(test), count_examples(train)), np.float32)
     for checkpoint, rate in as_trajectory(params):
-        for block in blocks(loss, checkpoint, train, test, batch_size):
-            result[block.rows, block.columns] += rate * block.products
+        result += rate * inner_products(loss, checkpoint, train, test, batch_size=batch_size)
     return result
 
 
@@ -97,53 +96,6 @@ def gradcos(
         for block in blocks(loss, checkpoint, train, test, batch_size):
             result[block.rows, block.columns] += block.cosines / len(trajectory.params)
     return result
-
-
-def damped_influence(
-    loss: Loss,
-    params: PyTree,
-    train: PyTree,
-    test: PyTree,
-    *,
-    damping: float,
-    reference: PyTree | None = None,
-    batch_size: int = 500,
-) -> NDArray:
-    r"""The influence function, with the damped empirical Fisher matrix for the Hessian.
-
-    .. math:: g_t^\top (F + \lambda I)^{-1} g_i, \qquad F = \frac1r\sum_{j\in R} g_j g_j^\top
-
-    By the Gram matrix of the reference R, exactly, however many parameters:
-
-    .. math:: \frac1\lambda\Big(g_t\cdot g_i - k_t^\top (K + r\lambda I)^{-1} k_i\Big)
-
-    with K the inner products within R and k those with R. Above 0: more weight on i lowers the
-    loss of t. What all examples share counts less than in `tracin`: with lambda large the two are
-    the same but for the factor lambda. lambda is in squares of a gradient's length, and far below
-    their mean the difference of two large numbers remains: float32 loses it first. The empirical
-    Fisher matrix is of the *given* labels, wrong ones too.
-
-    Koh & Liang, Understanding Black-box Predictions via Influence Functions (arXiv:1703.04730),
-    Equation 2, with `coherence.optim.natural_gradient`'s matrix. Arguments and result as for
-    `tracin`, at one checkpoint.
-
-    Args:
-        damping: lambda, above 0.
-        reference: examples of the Fisher matrix, a few thousand at most (r x r numbers; default:
-            `train`).
-
-    Raises:
-        ValueError: damping that is not above 0.
-    """
-    if not 0 < damping < np.inf:
-        raise ValueError(f"damped_influence(damping): a number above 0, got {damping}.")
-    reference = train if reference is None else reference
-    at = lambda left, right: tracin(loss, params, left, right, batch_size=batch_size)
-    within = at(reference, reference).astype(np.float64)
-    of_test, of_train = at(reference, test), at(reference, train)
-    damped = within + len(within) * damping * np.eye(len(within))
-    shared = of_test @ np.linalg.solve(damped, of_train.T.astype(np.float64))
-    return ((at(train, test) - shared) / damping).astype(np.float32)
 
 
 def extremes(
@@ -191,6 +143,22 @@ def as_trajectory(params: PyTree | Trajectory) -> Trajectory:
     return params if isinstance(params, Trajectory) else Trajectory([params])
 
 
+def inner_products(
+    loss: Loss,
+    params: PyTree,
+    train: PyTree,
+    test: PyTree,
+    *,
+    batch_size: int,
+    leaf: int | None = None,
+) -> NDArray:
+    """g_t . g_i at one checkpoint, [test, train], float32; of one leaf by number, or of all."""
+    result = np.zeros((count_examples(test), count_examples(train)), np.float32)
+    for block in blocks(loss, params, train, test, batch_size, leaf):
+        result[block.rows, block.columns] = block.products
+    return result
+
+
 class Block(NamedTuple):
     """Inner products of some test examples (rows) and some training examples (columns)."""
 
@@ -201,18 +169,23 @@ class Block(NamedTuple):
 
 
 def blocks(
-    loss: Loss, params: PyTree, train: PyTree, test: PyTree, batch_size: int
+    loss: Loss,
+    params: PyTree,
+    train: PyTree,
+    test: PyTree,
+    batch_size: int,
+    leaf: int | None = None,
 ) -> Iterator[Block]:
     """All pairs, block by block."""
-    for rows, of_test in _stretches(test, batch_size):
-        for columns, of_train in _stretches(train, batch_size):
+    for rows, of_test in stretches(test, batch_size):
+        for columns, of_train in stretches(train, batch_size):
             sets = of_test.examples, of_test.mask, of_train.examples, of_train.mask
-            products, cosines = block_of_pairs(params, *sets, loss=loss)
+            products, cosines = block_of_pairs(params, *sets, loss=loss, leaf=leaf)
             inside = (slice(rows.stop - rows.start), slice(columns.stop - columns.start))
             yield Block(rows, columns, np.asarray(products)[inside], np.asarray(cosines)[inside])
 
 
-def _stretches(data: PyTree, batch_size: int) -> Iterator[tuple[slice, Batch]]:
+def stretches(data: PyTree, batch_size: int) -> Iterator[tuple[slice, Batch]]:
     """Batches in order, all of one size, and which examples they hold."""
     m = count_examples(data)
     _, source = batches(data, batch_size)
@@ -220,14 +193,23 @@ def _stretches(data: PyTree, batch_size: int) -> Iterator[tuple[slice, Batch]]:
         yield slice(start, min(start + batch_size, m)), batch
 
 
-@partial(jax.jit, static_argnames="loss")
+@partial(jax.jit, static_argnames=("loss", "leaf"))
 def block_of_pairs(
-    params: PyTree, test: PyTree, test_mask: Any, train: PyTree, train_mask: Any, *, loss: Loss
+    params: PyTree,
+    test: PyTree,
+    test_mask: Any,
+    train: PyTree,
+    train_mask: Any,
+    *,
+    loss: Loss,
+    leaf: int | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Inner products and cosines [test, train] of two batches, compiled."""
+    """Inner products and cosines [test, train] of two batches, compiled; of one leaf, or all."""
     differentiate = per_example_value_and_grad(loss)
     _, of_test = differentiate(params, test, test_mask)
     _, of_train = differentiate(params, train, train_mask)
+    if leaf is not None:
+        of_test, of_train = (nodes(of)[0][leaf][1] for of in (of_test, of_train))
     products = gram(of_test, of_train)
     lengths = jax.numpy.sqrt(squared_norms(of_test))[:, None] * jax.numpy.sqrt(
         squared_norms(of_train)

@@ -211,8 +211,64 @@ def test_damped_influence_solves_with_the_fisher_matrix():
     g, of_test = formed(PARAMS), formed(PARAMS, test)
     fisher = g.T @ g / M + damping * np.eye(g.shape[1])
     expected = of_test @ np.linalg.solve(fisher, g.T)
-    result = scores.damped_influence(loss, PARAMS, DATA, test, damping=damping, batch_size=4)
-    np.testing.assert_allclose(result, expected, rtol=2e-3, atol=1e-4)
+    for chosen in (None, DATA):
+        result = scores.damped_influence(
+            loss, PARAMS, DATA, test, damping=damping, reference=chosen, batch_size=4
+        )
+        np.testing.assert_allclose(result, expected, rtol=2e-3, atol=1e-4)
+
+
+def naive_kfac(g_test, g_train, g_reference, sides, damping):
+    """K-FAC's influence as its docstring writes it: Kronecker products where there are sides."""
+    r, start, total = len(g_reference), 0, 0.0
+    for size, leaf in sides:
+        of_test, of_train, of_reference = (
+            g[:, start : start + size] for g in (g_test, g_train, g_reference)
+        )
+        if leaf is None:
+            matrix = of_reference.T @ of_reference / r + damping * np.eye(size)
+        else:
+            a, d = (side.T @ side / r for side in leaf)
+            pi = np.sqrt(np.trace(a) / len(a) / (np.trace(d) / len(d)))
+            left, right = pi * np.sqrt(damping), np.sqrt(damping) / pi
+            matrix = np.kron(a + left * np.eye(len(a)), d + right * np.eye(len(d)))
+        total, start = total + of_test @ np.linalg.solve(matrix, of_train.T), start + size
+    return total
+
+
+def factors_by_hand(params, data):
+    """Inputs and cotangents [m, K], [m, N] of `in`'s and `out`'s meetings, written out."""
+    x, y = (np.asarray(part) for part in data)
+    w = {name: np.asarray(leaf, float) for name, leaf in params.items()}
+    hidden = np.tanh(x @ w["in"] + w["bias"])
+    p = np.exp(hidden @ w["out"])
+    of_outputs = p / p.sum(1, keepdims=True) - np.eye(CLASSES)[y]
+    return (x, of_outputs @ w["out"].T * (1 - hidden**2)), (hidden, of_outputs)
+
+
+@pytest.mark.parametrize("m", [M, 3])  # more and fewer examples than a side has numbers
+def test_kfac_influence_divides_by_kronecker_products(m):
+    test, chosen, damping = examples(3, seed=4), examples(m, seed=5), 0.3
+    of_in, of_out = factors_by_hand(PARAMS, chosen)
+    sides = [(HIDDEN, None), (INPUTS * HIDDEN, of_in), (HIDDEN * CLASSES, of_out)]
+    g = [formed(PARAMS, data) for data in (test, DATA, chosen)]
+    expected = naive_kfac(*g, sides, damping)
+    result = scores.kfac_influence(
+        loss, PARAMS, DATA, test, damping=damping, reference=chosen, batch_size=4
+    )
+    np.testing.assert_allclose(result, expected, rtol=2e-3, atol=1e-5)
+
+
+def test_kfac_influence_of_a_leaf_without_sides_is_its_damped_influence():
+    """A weight shared by positions has neither one input nor, being large, rows."""
+    rng = np.random.default_rng(6)
+    x, w = rng.normal(size=(6, 2, 40)).astype(np.float32), jnp.asarray(rng.normal(size=(40, 30)))
+    shared = lambda w, x: jnp.sum(jnp.tanh(x @ w) ** 2)
+    damped, kfac = (
+        how(shared, w, x, x[:2], damping=5.0, batch_size=4)
+        for how in (scores.damped_influence, scores.kfac_influence)
+    )
+    np.testing.assert_allclose(kfac, damped, rtol=1e-4)
 
 
 def test_the_argued_label_is_that_whose_class_would_agree_most():
@@ -286,6 +342,10 @@ def batch_loss(params, example):
         (
             lambda: scores.damped_influence(loss, PARAMS, DATA, DATA, damping=0),
             "a number above 0, got 0",
+        ),
+        (
+            lambda: scores.kfac_influence(loss, PARAMS, DATA, DATA, damping=-1),
+            r"kfac_influence\(damping\): a number above 0, got -1",
         ),
         (lambda: scores.extremes(loss, PARAMS, DATA, DATA, most=0), "at least 1, got 0"),
         (lambda: scores.agreement({"w": jnp.ones((1, 2))}), "at least 2 examples, got 1"),
