@@ -69,34 +69,55 @@ class Planted:
     def _ranked(self, x, y, classes, seed):
         """`{score: [m]}` and the labels argued for."""
         from coherence import scores
+        from coherence.lab.training.small_networks import logits, loss
 
-        train, logits, loss = _network(self.width, self.epochs, self.batch_size, classes)
-        course = train(x, y, np.arange(len(y)), seed)
+        course = self._trained(x, y, np.arange(len(y)), classes, seed)
         chosen = np.linspace(0, self.epochs - 1, CHECKPOINTS).astype(int)
         trajectory = scores.Trajectory([course(k) for k in chosen])
         options = {"logits": logits, "batch_size": 256}
         along = scores.score_along(loss, trajectory, (x, y), **options)
-        end = scores.score(loss, course(-1), (x, y), **options)
+        at_the_end = scores.score(loss, course(-1), (x, y), **options)
         few = scores.Trajectory([course(k) for k in chosen[::3]])
         under = scores.label_agreement(loss, few, (x, y), np.arange(len(y)), classes=classes)
         fold = np.random.default_rng([seed, 0xF01D]).permutation(len(y)) % FOLDS
         probabilities = np.zeros((len(y), classes))
         for k in range(FOLDS):
             inside = np.flatnonzero(fold != k)
-            probabilities[fold == k] = predict(train(x, y, inside, seed)(-1), x[fold == k], logits)
+            end = self._trained(x, y, inside, classes, seed)(-1)
+            probabilities[fold == k] = predict(end, x[fold == k])
         own = probabilities[np.arange(len(y)), y]
         values = {name: np.asarray(getattr(along, name), float) for name in ALONG}
-        values |= {f"end/{name}": np.asarray(getattr(end, name), float) for name in AT_THE_END}
+        values |= {
+            f"end/{name}": np.asarray(getattr(at_the_end, name), float) for name in AT_THE_END
+        }
         values["contest"] = contest(under, y)
         values["out of fold"] = own
         values["confident learning"] = adjusted(probabilities, y)
         clean = {name: np.nan_to_num(v, nan=0.0, posinf=1e9) for name, v in values.items()}
         return clean, np.nan_to_num(under, nan=-9).argmax(1)
 
+    def _trained(self, x, y, inside, classes, seed):
+        """A network on some of the examples: a function from an epoch to its parameters."""
+        import jax
 
-def predict(params, x, logits):
+        from coherence.lab.training.small_networks import initial, train
+
+        rng = np.random.default_rng([seed, 0x7A])
+        params = initial(1, (x.shape[1], self.width, classes), rng)
+        steps = len(inside) // self.batch_size
+        order = [
+            rng.permutation(inside)[: steps * self.batch_size].reshape(steps, -1)
+            for _ in range(self.epochs)
+        ]
+        courses = train(params, x, y, [order], rate=RATE, momentum=MOMENTUM, along=True)
+        return lambda k: jax.tree.map(lambda leaf: leaf[0, k], courses)
+
+
+def predict(params, x):
     """The probabilities of a network."""
     import jax
+
+    from coherence.lab.training.small_networks import logits
 
     return np.asarray(jax.nn.softmax(jax.vmap(logits, (None, 0))(params, x)))
 
@@ -152,56 +173,6 @@ def _examples(name):
         return x - x.mean(0), y
     data = {"digits": digits(), "mnist": mnist(), "sms": sms_spam()}[name].build()
     return np.asarray(data.x_train, np.float32), np.asarray(data.y_train, np.int32)
-
-
-@functools.cache
-def _network(width, epochs, batch_size, classes):
-    """A function that trains, and logits and loss of one example."""
-    import jax
-    import jax.numpy as jnp
-
-    def logits(params, x):
-        return jax.nn.relu(x @ params["in"] + params["bias"]) @ params["out"] + params["shift"]
-
-    def loss(params, example):
-        x, y = example
-        outputs = logits(params, x)
-        return jax.nn.logsumexp(outputs) - outputs[y]
-
-    @jax.jit
-    def run(params, x, y, order):
-        mean = lambda p, batch: jnp.mean(jax.vmap(loss, (None, 0))(p, batch))
-
-        def step(carry, index):
-            params, velocity = carry
-            gradient = jax.grad(mean)(params, (x[index], y[index]))
-            velocity = jax.tree.map(lambda v, g: MOMENTUM * v - RATE * g, velocity, gradient)
-            return (jax.tree.map(jnp.add, params, velocity), velocity), None
-
-        def epoch(carry, indices):
-            carry, _ = jax.lax.scan(step, carry, indices)
-            return carry, carry[0]
-
-        start = params, jax.tree.map(jnp.zeros_like, params)
-        return jax.lax.scan(epoch, start, order)[1]
-
-    def train(x, y, inside, seed):
-        rng = np.random.default_rng([seed, 0x7A])
-        draw = lambda *shape: rng.normal(size=shape).astype(np.float32) * np.sqrt(2 / shape[0])
-        params = {
-            "in": draw(x.shape[1], width),
-            "bias": np.zeros(width, np.float32),
-            "out": draw(width, classes),
-            "shift": np.zeros(classes, np.float32),
-        }
-        steps = len(inside) // batch_size
-        order = [
-            rng.permutation(inside)[: steps * batch_size].reshape(steps, -1) for _ in range(epochs)
-        ]
-        courses = jax.tree.map(np.asarray, run(params, x, y, np.array(order)))
-        return lambda k: jax.tree.map(lambda leaf: leaf[k], courses)
-
-    return train, logits, loss
 
 
 @dataclass(frozen=True)

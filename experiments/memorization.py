@@ -14,9 +14,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coherence.lab.analysis import computed, rank_correlation, tabulate
+from coherence.lab.analysis import (
+    computed,
+    datamodel_score,
+    log_odds,
+    rank_correlation,
+    tabulate,
+)
 from coherence.lab.experiment import all_arms
-from coherence.lab.settings import digits
+from coherence.lab.settings import Datasets, digits, mnist
 
 ALONG = (
     "own_class",
@@ -43,9 +49,12 @@ METHODS = (
     "damped influence",
     "inputs",
     "other networks",
+    "K-FAC influence",
 )
-RATE, MOMENTUM, BATCH, CHECKPOINTS = 0.1, 0.9, 25, 10
-INSIDE, DAMPING, CHUNK, CLASSES = 0.7, 0.01, 50, 10
+RATE, MOMENTUM, CHECKPOINTS = 0.1, 0.9, 10
+INSIDE, DAMPING, CLASSES = 0.7, 0.01, 10
+TESTED = 3000  # examples that accuracies are of, at most
+TITLES = {"digits": "digits", "mnist": "MNIST images"}
 
 
 @dataclass(frozen=True)
@@ -53,38 +62,39 @@ class Subsets:
     """Networks on subsets of digits of which a share is labelled wrongly."""
 
     share: float = 0.2
+    data: Datasets = digits()
     examples: int = 500
     nets: int = 400
-    width: int = 64
+    hidden: tuple[int, ...] = (64,)
     steps: int = 600
+    batch_size: int = 25
     asked: int = 300
     """Test examples whose outputs are attributed."""
     repeats: int = 4
     """Networks a part that is kept."""
 
     def describe(self):
-        return f"{self.nets:,} MLPs of {self.width} on subsets of {self.examples:,} digits"
+        widths, data = "-".join(map(str, self.hidden)), TITLES[type(self.data).__name__]
+        return f"{self.nets:,} MLPs of {widths} on subsets of {self.examples:,} {data}"
 
     def compute(self, seed):
+        import jax
+
         from coherence import scores
+        from coherence.lab.training.small_networks import logits, loss
 
         rng = np.random.default_rng([seed, 0x3E])
         x, y, wrong, test = self._planted(rng)
-        train, logits, loss = _network(self.width)
-
         inside = np.zeros((self.nets, len(y)), bool)
         for row in inside:
             row[rng.permutation(len(y))[: round(INSIDE * len(y))]] = True
         asked = test[0][: self.asked], test[1][: self.asked]
-        outputs = [
-            predict(params, (x, y), asked, logits)
-            for params in self._trained(train, x, y, inside, rng)
-        ]
+        outputs = [predict(params, (x, y), asked) for params in self._trained(x, y, inside, rng)]
         right, odds = (np.concatenate(each) for each in zip(*outputs))
 
         everything = np.ones((self.repeats, len(y)), bool)
-        (course,) = self._trained(train, x, y, everything, rng, along=True)
-        at = lambda k: {name: leaf[0, k] for name, leaf in course.items()}
+        (course,) = self._trained(x, y, everything, rng, along=True)
+        at = lambda k: jax.tree.map(lambda leaf: leaf[0, k], course)
         trajectory = scores.Trajectory([at(k) for k in range(CHECKPOINTS)])
         options = {"logits": logits, "batch_size": 250}
         along = scores.score_along(loss, trajectory, (x, y), **options)
@@ -102,9 +112,9 @@ class Subsets:
         methods = self._attributed(loss, trajectory, (x, y), asked)
         methods["other networks"] = memorization(odds[:half, :, None], inside[:half, None])
         parts = self._parts(hard, rng)
-        kept = [accuracy(params, test, logits) for params in self._trained(train, x, y, parts, rng)]
+        kept = [accuracy(params, test) for params in self._trained(x, y, parts, rng)]
         whole = [
-            accuracy({name: leaf[:, k] for name, leaf in course.items()}, test, logits)
+            accuracy(jax.tree.map(lambda leaf, k=k: leaf[:, k], course), test)
             for k in range(CHECKPOINTS)
         ]
         return {
@@ -119,40 +129,37 @@ class Subsets:
         }
 
     def _planted(self, rng):
-        data = digits().build()
+        data = self.data.build()
         x = np.concatenate([data.x_train, data.x_test]).astype(np.float32)
         truth = np.concatenate([data.y_train, data.y_test]).astype(np.int32)
         order = rng.permutation(len(truth))
-        chosen, rest = order[: self.examples], order[self.examples :]
+        chosen, rest = np.split(order[: self.examples + TESTED], [self.examples])
         wrong = np.arange(self.examples) < round(self.share * self.examples)
         shift = np.where(wrong, rng.integers(1, CLASSES, self.examples), 0)
         y = ((truth[chosen] + shift) % CLASSES).astype(np.int32)
         return x[chosen], y, wrong, (x[rest], truth[rest])
 
-    def _trained(self, train, x, y, inside, rng, along=False):
-        """Parameters of a network a row of `inside`, CHUNK networks at a time."""
-        shape = CHECKPOINTS, self.steps // CHECKPOINTS, BATCH
-        for start in range(0, len(inside), CHUNK):
-            rows = inside[start : start + CHUNK]
-            order = [shuffled(np.flatnonzero(row), np.prod(shape), rng) for row in rows]
-            params = initial(len(rows), x.shape[1], self.width, rng)
-            yield train(params, x, y, np.array(order).reshape(len(rows), *shape), along=along)
+    def _trained(self, x, y, inside, rng, along=False):
+        from coherence.lab.training.small_networks import on_subsets
+
+        shape = CHECKPOINTS, self.steps // CHECKPOINTS, self.batch_size
+        options = {"rate": RATE, "momentum": MOMENTUM, "along": along}
+        return on_subsets(inside, x, y, self.hidden, CLASSES, shape, rng, **options)
 
     def _attributed(self, loss, trajectory, train, test):
         """`{method: [test, train]}`."""
         from coherence import scores
 
         end = trajectory.params[-1]
-        own = scores.tracin(loss, end, train, train)
+        damping = DAMPING * np.square(scores.score(loss, end, train, by_class=False).grand).mean()
         alike = (train[1] == test[1][:, None]) - 1 / CLASSES
         return {
             "tracin": scores.tracin(loss, trajectory, train, test),
             "gradcos": scores.gradcos(loss, trajectory, train, test),
             "end/tracin": scores.tracin(loss, end, train, test),
             "end/gradcos": scores.gradcos(loss, end, train, test),
-            "damped influence": scores.damped_influence(
-                loss, end, train, test, damping=DAMPING * np.diag(own).mean()
-            ),
+            "damped influence": scores.damped_influence(loss, end, train, test, damping=damping),
+            "K-FAC influence": scores.kfac_influence(loss, end, train, test, damping=damping),
             "inputs": alike * (test[0] @ train[0].T),  # tracin of softmax regression at zero
         }
 
@@ -184,98 +191,19 @@ def memorization(outputs, inside):
     return with_it - (outputs * ~inside).sum(0) / (~inside).sum(0)
 
 
-def datamodel_score(influences, inside, outputs):
-    """Spearman over networks of sums of influences with outputs, the mean over test examples.
-
-    Args:
-        influences: [test, train].
-        inside: bool [network, train].
-        outputs: [network, test].
-    """
-    return rank_correlation(influences @ inside.T, outputs.T).mean()
-
-
-def shuffled(numbers, count, rng):
-    """`count` of the numbers, one random order after another."""
-    rounds = -(-count // len(numbers))
-    return np.concatenate([rng.permutation(numbers) for _ in range(rounds)])[:count]
-
-
-def initial(nets, inputs, width, rng):
-    """Parameters of networks, a leading axis."""
-    draw = lambda *shape: rng.normal(size=(nets, *shape)) * np.sqrt(2 / shape[0])
-    params = {
-        "in": draw(inputs, width),
-        "bias": np.zeros((nets, width)),
-        "out": draw(width, CLASSES),
-        "shift": np.zeros((nets, CLASSES)),
-    }
-    return {name: leaf.astype(np.float32) for name, leaf in params.items()}
-
-
-def all_logits(params, x, logits):
-    """Outputs of all networks: [network, example, class]."""
-    import jax
-
-    return np.asarray(jax.vmap(jax.vmap(logits, (None, 0)), (0, None))(params, x), float)
-
-
-def log_odds(outputs, labels):
-    """log p / (1 - p) of each label: [network, example]."""
-    given = np.arange(outputs.shape[-1]) == labels[:, None]
-    others = np.where(given, -np.inf, outputs)
-    top = others.max(-1)
-    rest = top + np.log(np.exp(others - top[..., None]).sum(-1))
-    return (outputs * given).sum(-1) - rest
-
-
-def predict(params, train, test, logits):
+def predict(params, train, test):
     """Of training examples whether their label is given; log odds of test examples' labels."""
-    right = all_logits(params, train[0], logits).argmax(-1) == train[1]
-    return right, log_odds(all_logits(params, test[0], logits), test[1])
+    from coherence.lab.training.small_networks import all_logits
+
+    right = all_logits(params, train[0]).argmax(-1) == train[1]
+    return right, log_odds(all_logits(params, test[0]), test[1])
 
 
-def accuracy(params, test, logits):
+def accuracy(params, test):
     """[network]."""
-    return (all_logits(params, test[0], logits).argmax(-1) == test[1]).mean(-1)
+    from coherence.lab.training.small_networks import all_logits
 
-
-@functools.cache
-def _network(width):
-    """A function that trains many at once, and logits and loss of one example."""
-    import jax
-    import jax.numpy as jnp
-
-    def logits(params, x):
-        return jax.nn.relu(x @ params["in"] + params["bias"]) @ params["out"] + params["shift"]
-
-    def loss(params, example):
-        x, y = example
-        outputs = logits(params, x)
-        return jax.nn.logsumexp(outputs) - outputs[y]
-
-    @functools.partial(jax.jit, static_argnames="along")
-    def train(params, x, y, order, along=False):
-        mean = lambda p, batch: jnp.mean(jax.vmap(loss, (None, 0))(p, batch))
-
-        def step(carry, index):
-            params, velocity = carry
-            gradient = jax.grad(mean)(params, (x[index], y[index]))
-            velocity = jax.tree.map(lambda v, g: MOMENTUM * v - RATE * g, velocity, gradient)
-            return (jax.tree.map(jnp.add, params, velocity), velocity), None
-
-        def stretch(carry, indices):
-            carry, _ = jax.lax.scan(step, carry, indices)
-            return carry, carry[0] if along else None
-
-        def single(params, order):
-            start = params, jax.tree.map(jnp.zeros_like, params)
-            (params, _), course = jax.lax.scan(stretch, start, order)
-            return course if along else params
-
-        return jax.vmap(single)(params, order)
-
-    return train, logits, loss
+    return (all_logits(params, test[0]).argmax(-1) == test[1]).mean(-1)
 
 
 @dataclass(frozen=True)
@@ -286,9 +214,21 @@ class Settings:
     seeds: int = 5
 
 
+_MNIST = Subsets(
+    data=mnist(),
+    examples=2000,
+    nets=2000,
+    hidden=(512, 256),
+    steps=140,
+    batch_size=100,
+    asked=500,
+    repeats=2,
+)
 PRESETS = {
     "smoke": Settings(Subsets(examples=100, nets=100, steps=50, asked=20, repeats=1), seeds=2),
     "cpu": Settings(),
+    "larger": Settings(replace(_MNIST, hidden=(128,), nets=600, steps=280, batch_size=50)),
+    "full": Settings(_MNIST, seeds=1),
 }
 scale = all_arms
 
@@ -302,7 +242,12 @@ scale = all_arms
 # random ones 0.73, everything at its best checkpoint 0.88. Nothing was seen of right labels only,
 # nor of `others` (pull over self-influence), which was added afterwards. The claim that agreement
 # ranks as well as published scores is the question this experiment was made for; it was left as it
-# was.
+# was. The presets `larger` and `full` came after that recording, with the claims as they were. Of
+# `larger` one run with seed 100 and 50 networks was seen, 20 % wrong: Spearman 0.77 for the area
+# under the margin and the mean loss, 0.76 for self-influence, 0.68 for agreement with one's class;
+# memorization 0.57 of wrong labels and 0.20 of right ones. K-FAC influence is judged elsewhere
+# (`attribution`). `full` is the network of 784-512-256-10 and 2,000 of them: 0.58 processor seconds
+# each, 20 processor minutes a seed and share.
 
 
 def arms(settings):
@@ -373,7 +318,8 @@ def table(recorded):
     rows.append({"score": "half of the networks", **columns(recorded["reliability"])})
     tables.append(tabulate(rows, "Spearman with memorization"))
     rows = [
-        {"method": name, **columns(recorded["datamodel"][..., i])} for i, name in enumerate(METHODS)
+        {"method": name, **columns(recorded["datamodel"][..., i])}
+        for i, name in enumerate(recorded["methods"])
     ]
     tables.append(tabulate(rows, "linear datamodel score"))
     for k, arm in enumerate(shares):

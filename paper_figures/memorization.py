@@ -1,11 +1,12 @@
-"""Which score knows what is memorized: 500 digits, right labels or 20 % wrong ones.
+"""Which score knows what is memorized, with right labels or 20 % wrong ones?
 
-Top: rank correlation (Spearman) of scores from one run with memorization, measured by 400 other
+Top: rank correlation (Spearman) of scores from one run with memorization, measured by many other
 networks on random 70 %; the grey line is how well one half of these networks agrees with the other.
 Right: linear datamodel score, how well the sum of influences over a subset ranks the outputs that
-200 subsets bring. Dots are seeds. Below: test accuracy of networks that learn a part only, as many
-steps as on everything: the easiest (solid) or hardest (dashed) by a score, or a random part; and of
-those that learn everything, along training (dotted: at their best checkpoint).
+half of the subsets bring; the effects measured on the other half, beside it. Dots are seeds. Below:
+test accuracy of networks that learn a part only, as many steps as on everything: the easiest
+(solid) or hardest (dashed) by a score, or a random part; and of those that learn everything, along
+training (dotted: at their best checkpoint).
 """
 
 import numpy as np
@@ -36,8 +37,9 @@ METHODS = {
     "end/tracin": "end: TracIn",
     "end/gradcos": "end: GradCos",
     "damped influence": "end: damped",
+    "K-FAC influence": "end: K-FAC",
     "inputs": "inputs and labels",
-    "other networks": "200 networks",
+    "other networks": "other networks",
 }
 PRUNED = {"own_class": "agreement, class", "aum": "area under margin", "early/el2n": "early EL2N"}
 
@@ -58,13 +60,14 @@ def draw(recorded):
         panel.set_yticks(-np.arange(len(NAMES)), list(NAMES.values()) if k == 0 else [])
     panel = axes[0, 2]
     panel.set_title("Attribution")
+    methods = [name for name in METHODS if name in recorded["methods"]]
     for k, arm in enumerate(arms):
         colour, shift = style.SEQUENCE[1 + 2 * k], 0.15 - 0.3 * k
         panel.plot([], [], ".", color=colour, label=arm)
-        for place, (name, label) in enumerate(METHODS.items()):
+        for place, name in enumerate(methods):
             values = recorded["datamodel"][k][:, list(recorded["methods"]).index(name)]
-            dots(panel, shift - place, values, f"{label}, {arm}", colour)
-    panel.set_yticks(-np.arange(len(METHODS)), list(METHODS.values()))
+            dots(panel, shift - place, values, f"{METHODS[name]}, {arm}", colour)
+    panel.set_yticks(-np.arange(len(methods)), [METHODS[name] for name in methods])
     panel.set(xlabel="linear datamodel score")
     panel.legend(**style.SMALL)
     shares = 100 * recorded["kept_shares"]

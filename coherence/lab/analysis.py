@@ -172,6 +172,30 @@ def rank_correlation(a: ArrayLike, b: ArrayLike) -> NDArray:
     return result[()]
 
 
+def log_odds(outputs: ArrayLike, labels: ArrayLike) -> NDArray:
+    """log p / (1 - p) of each label, from logits: [..., example, class] to [..., example]."""
+    outputs = np.asarray(outputs)
+    given = np.arange(outputs.shape[-1]) == np.asarray(labels)[:, None]
+    others = np.where(given, -np.inf, outputs)
+    top = others.max(-1)
+    rest = top + np.log(np.exp(others - top[..., None]).sum(-1))
+    return (outputs * given).sum(-1) - rest
+
+
+def datamodel_score(influences: NDArray, inside: NDArray, outputs: NDArray) -> float:
+    """Linear datamodel score: do sums of influences over a subset rank the outputs it brings?
+
+    Spearman over networks of both, the mean over test examples (Park et al., arXiv:2303.14186,
+    Section 2.3).
+
+    Args:
+        influences: [test, train].
+        inside: bool [network, train], what each network was trained on.
+        outputs: [network, test].
+    """
+    return float(rank_correlation(influences @ inside.T, outputs.T).mean())
+
+
 def mean_of_others(values: ArrayLike) -> NDArray:
     """For each value the mean of all the others: [n] to [n]."""
     array = np.asarray(values, float)

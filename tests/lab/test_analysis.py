@@ -127,6 +127,27 @@ def test_rank_correlation_is_scipys_of_every_pair():
         assert np.isnan(analysis.rank_correlation(values, [1, 2, 3]))
 
 
+def test_the_datamodel_score_is_the_mean_correlation_over_test_examples():
+    rng = np.random.default_rng(0)
+    inside = rng.random((40, 6)) < 0.7
+    influences = rng.normal(size=(3, 6))
+    outputs = inside @ influences.T
+    assert analysis.datamodel_score(influences, inside, np.exp(outputs)) == pytest.approx(1)
+    noisy = outputs + rng.normal(size=outputs.shape)
+    each = [
+        scipy.stats.spearmanr(inside @ row, column)[0] for row, column in zip(influences, noisy.T)
+    ]
+    assert analysis.datamodel_score(influences, inside, noisy) == pytest.approx(np.mean(each))
+
+
+def test_log_odds_are_those_of_the_softmax():
+    outputs = np.random.default_rng(1).normal(size=(2, 5, 3))
+    labels = np.array([0, 1, 2, 0, 1])
+    p = np.exp(outputs) / np.exp(outputs).sum(-1, keepdims=True)
+    p = p[:, np.arange(5), labels]
+    np.testing.assert_allclose(analysis.log_odds(outputs, labels), np.log(p / (1 - p)))
+
+
 def test_ranks_of_equal_values_are_their_mean():
     values = [3.0, 1.0, 3.0, 2.0]
     np.testing.assert_array_equal(analysis.ranks(values), scipy.stats.rankdata(values))

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
 
 from coherence.lab.experiment import collect, load, perform
 
@@ -19,32 +18,6 @@ def test_memorization_is_how_much_more_often_the_label_is_given_with_the_example
     np.testing.assert_array_equal(memorization.memorization(outputs, inside), [1, 0])
     outputs[2, 0] = True  # one of two without it knows it nevertheless
     np.testing.assert_array_equal(memorization.memorization(outputs, inside), [0.5, 0])
-
-
-def test_the_datamodel_score_is_the_mean_correlation_over_test_examples():
-    rng = np.random.default_rng(0)
-    inside = rng.random((40, 6)) < 0.7
-    influences = rng.normal(size=(3, 6))
-    outputs = inside @ influences.T
-    assert memorization.datamodel_score(influences, inside, np.exp(outputs)) == pytest.approx(1)
-    noisy = outputs + rng.normal(size=outputs.shape)
-    each = [spearmanr(inside @ row, column)[0] for row, column in zip(influences, noisy.T)]
-    assert memorization.datamodel_score(influences, inside, noisy) == pytest.approx(np.mean(each))
-
-
-def test_log_odds_are_those_of_the_softmax():
-    outputs = np.random.default_rng(1).normal(size=(2, 5, 3))
-    labels = np.array([0, 1, 2, 0, 1])
-    p = np.exp(outputs) / np.exp(outputs).sum(-1, keepdims=True)
-    p = p[:, np.arange(5), labels]
-    np.testing.assert_allclose(memorization.log_odds(outputs, labels), np.log(p / (1 - p)))
-
-
-def test_batches_show_a_subset_in_turn():
-    order = memorization.shuffled(np.array([2, 5, 9]), 8, np.random.default_rng(2))
-    assert len(order) == 8
-    assert sorted(order[:3]) == sorted(order[3:6]) == [2, 5, 9]
-    assert len({*order[6:]}) == 2
 
 
 def test_parts_are_the_ends_of_each_score():
