@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -128,7 +128,7 @@ def last(records: Sequence[dict], name: str) -> tuple[int, Any] | None:
 def track(histories: Sequence[Sequence[dict]], name: str) -> Track:
     """A quantity of several runs on the union of their steps.
 
-    Layers are those of the first record that has them.
+    Layers are those of the first record that has them, `layer_2` before `layer_10`.
 
     Raises:
         ValueError: none of the runs recorded numbers under this name.
@@ -148,7 +148,8 @@ def track(histories: Sequence[Sequence[dict]], name: str) -> Track:
         raise ValueError(f"no run recorded numbers named {name!r}.")
     names: tuple[str, ...] = ()
     if isinstance(example, dict):
-        names, example = tuple(example), list(example.values())
+        names = _in_order(example)
+        example = [example[part] for part in names]
     elif isinstance(example, list):
         names = tuple(str(i) for i in range(len(example)))
     shape = np.shape(example)
@@ -162,6 +163,20 @@ def track(histories: Sequence[Sequence[dict]], name: str) -> Track:
             if value is not None and np.shape(value) == shape:
                 values[i, j], present[i, j] = value, True
     return Track(np.array(steps), values, present, names)
+
+
+def _in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Names as they are, but those in the order of letters, as JAX has them, by their numbers."""
+    given = tuple(names)
+    if list(given) != sorted(given):
+        return given
+    return tuple(sorted(given, key=_with_numbers))
+
+
+def _with_numbers(name: str) -> list[str | int]:
+    """Letters and numbers of a name in turn, to sort by."""
+    parts = re.split(r"(\d+)", name)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def diverged(records: Sequence[dict]) -> int | None:

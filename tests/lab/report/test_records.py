@@ -81,6 +81,22 @@ def test_layers_keep_their_names_and_a_missing_one_is_nan():
     np.testing.assert_array_equal(track.values, [[[1.0, 2.0], [nan, 3.0]]])
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["dense_0", "dense_1", "dense_10", "dense_2", "out"], [0, 1, 3, 2, 4]),
+        (["0", "10", "9"], [0, 2, 1]),
+        (["ab", "b", "b1", "b²"], [0, 1, 2, 3]),
+        (["dense_10", "dense_2", "conv"], [0, 1, 2]),  # its own order
+    ],
+)
+def test_layers_that_jax_has_by_letters_come_by_their_numbers(names, expected):
+    value = {name: float(i) for i, name in enumerate(names)}
+    track = r.track([[{"step": 0, "x": value}]], "x")
+    assert track.values[0, 0].tolist() == expected
+    assert track.parts == tuple(names[i] for i in expected)
+
+
 def test_a_value_of_another_shape_does_not_count_as_measured():
     assert r.track(
         [[{"step": 0, "x": [1.0, 2.0]}, {"step": 1, "x": [1.0]}]], "x"
