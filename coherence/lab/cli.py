@@ -107,7 +107,7 @@ def _add_experiments(command: Callable[..., argparse.ArgumentParser]) -> None:
         ),
         (
             "audit",
-            "which labels of a finished run's examples are suspicious: a page and a CSV file",
+            "which labels of a run's examples are suspicious: a page and a CSV file",
         ),
     ):  # for the list of commands and for completion: these read their words themselves
         described = command(name, None, help)

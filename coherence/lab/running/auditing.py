@@ -1,4 +1,4 @@
-"""The audit of one finished run from the command line: a page, a CSV file, the first rows."""
+"""The audit of one run from the command line: a page, a CSV file, the first rows."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from .flags import add_audit_flags
 
 
 def show_audit(experiment: Experiment, arguments: Sequence[str]) -> None:
-    """Audit the labels of a finished run of an experiment; write a page and a CSV file beside it.
+    """Audit the labels of a run of an experiment; write a page and a CSV file beside it.
+
+    Of an unfinished run the newest checkpoints are asked, together, and named.
 
     Arguments are `[--arm ARM] [--seed K] [--of train|test] [--by SCORE] [--output FILE]` and those
     that name an experiment's runs, as for `coherence run`.
 
     Raises:
-        ValueError: an unknown preset, arm, seed or score; a run that is not finished, of other
+        ValueError: an unknown preset, arm, seed or score; a run without a checkpoint, of other
             settings, or that has no labels.
         FileNotFoundError: there is no such run, or no folder for the page.
     """
@@ -55,11 +57,15 @@ def audit_run(settings: object, run: Run, part: str, by: str | None, output: Pat
 
     from coherence.lab.report import write_audit
     from coherence.lab.training.trained import classifier
-    from coherence.scores import audit
+    from coherence.scores import Trajectory, audit
 
     trained = classifier(settings, run)
     x, y = (np.asarray(array) for array in trained.data[part])
-    table = audit(trained.loss, trained.params, (x, y), logits=trained.logits, by=by)
+    params = list(trained.params.values())
+    where = Trajectory(params) if len(params) > 1 else params[0]
+    table = audit(trained.loss, where, (x, y), logits=trained.logits, by=by)
     page = write_audit(table, x, output, classes=trained.classes)
     table.to_csv(output.with_suffix(".csv"))
-    return f"{run.path}, {part}\n{table}\n{page} (also .csv)"
+    steps = " and ".join(f"step {step:,}" for step in trained.params)
+    came = "" if run.done else f", not finished: its parameters at {steps}"
+    return f"{run.path}, {part}{came}\n{table}\n{page} (also .csv)"

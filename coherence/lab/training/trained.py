@@ -1,4 +1,4 @@
-"""Networks as finished runs left them."""
+"""Networks as runs left them."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from .run_settings import load
 
 
 class Classifier(NamedTuple):
-    """What a finished run left: functions of one example, parameters, data, names of classes.
+    """What a run left: functions of one example, parameters, data, names of classes.
 
+    params: `{step: parameters}`, in order; of a finished run those it ended with, else its newest
+        checkpoints.
     data: as the run had them, `{"train": (x, y), "test": (x, y), ...}`.
     """
 
     loss: Callable
     logits: Callable
-    params: Any
+    params: dict[int, Any]
     data: dict[str, Any]
     classes: tuple[str, ...]
 
 
 def classifier(settings: Any, run: Run) -> Classifier:
-    """The network of a finished run of these settings, and the data it was trained on.
+    """The network of a run of these settings, and the data it is trained on.
 
     Raises:
-        ValueError: no run of `Classification`, or one that is not finished.
+        ValueError: no run of `Classification`, or one without a checkpoint.
         RunMismatch: the run was of other settings, or had other labels.
     """
     from coherence.lab.tasks.chunks import predictor
-
-    from .checkpoints import from_arrays
 
     if not isinstance(settings, Classification):
         raise ValueError(
@@ -49,8 +49,10 @@ def classifier(settings: Any, run: Run) -> Classifier:
             "Classification do."
         )
     check_same(run.path, run.config, plain(settings))
-    if not run.done:
-        raise ValueError(f"{run.path} is not finished; `coherence run` goes on with it.")
+    if not run.done and not run.checkpoints():
+        raise ValueError(
+            f"{run.path} is not finished and has no checkpoint; `coherence run` goes on with it."
+        )
     problem = settings.build(run.seed)
     if not np.array_equal(run.load("drawn")["labels"], problem.data["train"][1]):
         raise RunMismatch(
@@ -59,8 +61,22 @@ def classifier(settings: Any, run: Run) -> Classifier:
         )
     classes = load(settings.data).classes
     logits = predictor(settings.model.build(len(classes)))
-    params = from_arrays(problem.params, run.load("params"))
+    params = _parameters(problem.params, run)
     return Classifier(problem.loss, logits, params, problem.data, classes)
+
+
+def _parameters(like: Any, run: Run) -> dict[int, Any]:
+    """`{step: parameters}` of a finished run's end, or of an unfinished one's checkpoints."""
+    from .checkpoints import from_arrays
+
+    if run.done:
+        return {(run.summary or {})["step"]: from_arrays(like, run.load("params"))}
+    prefix, params = "params/", {}
+    for step in sorted(run.checkpoints()):
+        state = run.restore(step)
+        own = {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
+        params[step] = from_arrays(like, own)
+    return params
 
 
 def autoencoders(settings: Autoencoders, runs: Iterable) -> Iterator[tuple[Callable, Callable]]:

@@ -1,17 +1,23 @@
-"""`coherence audit` reads back a finished run, or says what is in the way."""
+"""`coherence audit` reads back a run, or says what is in the way."""
 
 import csv
 import dataclasses
+import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from coherence.lab.experiment import Experiment
 from coherence.lab.grid import Grid, Unit
 from coherence.lab.running import show_audit
-from coherence.lab.runs import save_arrays
-from coherence.lab.settings import MLP, digits, label_noise, sgd
-from coherence.lab.training import Classification
+from coherence.lab.running.auditing import audit_run
+from coherence.lab.runs import Run, save_arrays
+from coherence.lab.settings import MLP, digits, label_noise, plain, sgd
+from coherence.lab.training import Classification, train
+from coherence.lab.training.trained import classifier
+from coherence.scores import margin
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +74,56 @@ def test_a_finished_run_is_audited_as_it_was_trained(here, trained, capsys):
     with open(here / "mine.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert all(int(row["label"]) == labels[int(row["example"])] for row in rows)
+
+
+@pytest.fixture
+def unfinished(trained):
+    """A run killed on its way to step 4, with checkpoints of steps 2 and 3."""
+    settings = dataclasses.replace(arms(Settings())["network"], steps=4)
+    done = []
+
+    def killed(steps):
+        done.append(steps)
+        if sum(done) == 4:
+            raise KeyboardInterrupt
+
+    path = trained / "unfinished"
+    with pytest.raises(KeyboardInterrupt), Run.open(path, plain(settings), seed=0) as run:
+        train(
+            [settings.build(0)],
+            [run],
+            steps=4,
+            batch_size=20,
+            schedule=(1, 2, 3),
+            checkpoint_seconds=0,
+            progress=killed,
+        )
+    yield settings, path
+    shutil.rmtree(path)
+
+
+def test_an_unfinished_run_is_audited_at_its_checkpoints_and_says_so(here, unfinished):
+    settings, path = unfinished
+    text = audit_run(settings, Run.read(path), "train", None, here / "a.html")
+    first, second, *_ = text.splitlines()
+    assert first.endswith("train, not finished: its parameters at step 2 and step 3")
+    assert second.startswith("40 examples by aum")
+    left = classifier(settings, Run.read(path))
+    x, y = (jnp.asarray(part) for part in left.data["train"])
+    margins = [margin(jax.vmap(left.logits, (None, 0))(p, x), y) for p in left.params.values()]
+    assert not np.allclose(*margins)
+    with open(here / "a.csv", newline="") as file:
+        rows = {int(row["example"]): float(row["aum"]) for row in csv.DictReader(file)}
+    expected = np.mean(margins, 0)
+    np.testing.assert_allclose([rows[i] for i in range(40)], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_run_without_a_checkpoint_says_how_to_go_on(unfinished):
+    settings, path = unfinished
+    for file in path.glob("checkpoint-*.npz"):
+        file.unlink()
+    with pytest.raises(ValueError, match="not finished and has no checkpoint; `coherence run`"):
+        classifier(settings, Run.read(path))
 
 
 @pytest.mark.parametrize(
