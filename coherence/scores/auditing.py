@@ -241,12 +241,11 @@ def label_agreement(
     labels, m = checked(data)
     count = int(labels.max()) + 1 if classes is None else classes
     member = members(m, reference)
-    size = min(batch_size, int(np.bincount(labels).max()))
     inputs, given = take(data, index)[0], labels[index]
     trajectory = as_trajectory(params)
     total = np.zeros((len(index), count))
     for checkpoint, _ in trajectory:
-        _, own = sums(loss, checkpoint, data, labels, member, size)
+        _, own = sums(loss, checkpoint, data, labels, member, batch_size)
         for label in range(count):
             directions = own.get(label)
             if directions is None:

@@ -118,10 +118,10 @@ def score(
     labels, m = checked(data)
     classes = int(labels.max()) + 1 if by_class else 1
     groups = labels if by_class else np.zeros(m, np.int64)
-    size = min(batch_size, int(np.bincount(groups).max()))
+    size = fitting_size(batch_size, np.bincount(groups))
     shown = partial(tqdm, unit="batch", disable=not progress)
     member = members(m, reference)
-    whole, own = sums(loss, params, data, groups, member, size, shown)
+    whole, own = sums(loss, params, data, groups, member, batch_size, shown)
     if whole is None or not int(whole.pooled.m):
         raise ValueError(
             "score: no example has a finite gradient. Are the parameters finite, and the data?"
@@ -186,6 +186,18 @@ def checked(data: Any, name: str = "data") -> tuple[NDArray, int]:
     return labels.astype(np.int64), m
 
 
+def fitting_size(most: int, counts: NDArray) -> int:
+    """The batch size, at most `most`, at which groups of these counts cost least.
+
+    Their last batches are filled up. A batch by itself is taken to cost as much as an eighth of the
+    largest one's examples.
+    """
+    most = min(most, int(counts.max()))
+    sizes = np.arange(most // 2 + 1, most + 1)
+    cost = (sizes + most / 8) * np.ceil(counts[:, None] / sizes).sum(0)
+    return int(sizes[np.argmin(cost)])
+
+
 class Directions(NamedTuple):
     """The sum of the directions g_i / ||g_i|| of some examples, and how many have one."""
 
@@ -220,12 +232,13 @@ def sums(
     data: PyTree,
     groups: NDArray,
     member: NDArray,
-    size: int,
+    batch_size: int,
     shown: Callable[[Any], Any] = iter,
 ) -> tuple[Sums | None, dict[int, Directions]]:
     """The sums over the members, and the directions of each group of them."""
     sample = np.flatnonzero(member)
     chosen = data if member.all() else take(data, sample)
+    size = fitting_size(batch_size, np.bincount(groups[sample]))
     source = batches(chosen, size, groups[sample], int(groups.max()) + 1)[1]
     whole: Sums | None = None
     own: dict[int, Directions] = {}

@@ -7,6 +7,7 @@ import pytest
 
 import coherence as co
 from coherence import scores
+from coherence.scores import streaming
 from tests import reference
 
 M, INPUTS, HIDDEN, CLASSES = 14, 4, 5, 3
@@ -88,6 +89,20 @@ def test_every_score_is_its_definition_whatever_the_batches():
             np.testing.assert_allclose(
                 getattr(result, name), values, rtol=2e-4, atol=2e-5, err_msg=name
             )
+
+
+@pytest.mark.parametrize(
+    ("most", "counts", "size"),
+    [
+        (500, [819] * 10, 410),  # two batches a group either way, of 820 rows and not of 1,000
+        (500, [20, 30], 30),
+        (500, [500] * 3, 500),
+        (4, [1, 9], 3),  # three batches of the nine, filled
+        (1, [5, 3], 1),
+    ],
+)
+def test_batches_have_the_size_that_leaves_little_to_fill_up(most, counts, size):
+    assert streaming.fitting_size(most, np.array(counts)) == size
 
 
 def test_single_scores_of_gradients_at_hand_are_those_of_the_stream():
