@@ -189,6 +189,7 @@ class Settings:
 PRESETS = {
     "smoke": Settings(("digits",), (0.1,), (), examples=200, epochs=10, seeds=2),
     "cpu": Settings(),
+    "larger": Settings(("mnist", "cifar", "sms"), (0.1,), (), examples=5000),
 }
 scale = all_arms
 
@@ -199,6 +200,10 @@ scale = all_arms
 # mean cosine was then taken for `agreement` and `own_class` everywhere, and the margin was known to
 # be ahead. The claims were written before confident learning or another data set was tried; the
 # preset `smoke` (200 digits, 2 seeds) then ran before they were committed, and no claim was moved.
+# `larger` came after the recording of `cpu`, with the claims as they were. One run of each of its
+# sets (MNIST, CIFAR-10, SMS) with seed 100 was seen: areas of the margin 0.994, 0.781, 0.990, of
+# the contest 0.986, 0.739, 0.996, of agreement 0.964, 0.729, 0.768, of confident learning 0.982,
+# 0.731, 0.930.
 
 
 def conditions(settings):

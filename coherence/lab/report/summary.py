@@ -81,7 +81,7 @@ class Summary:
     why: dict[str, dict[str, str]]
     """Why a claim is not reproduced: {recording: {claim: reason}}."""
     pending: dict[str, str]
-    """Experiments whose claims are fixed, but which are not recorded yet, and what it takes."""
+    """Experiments, or presets by `NAME-PRESET`, that are not recorded yet, and what it takes."""
 
 
 def read(home: Path, recordings: Sequence[Recording]) -> Summary:
@@ -116,7 +116,7 @@ def read(home: Path, recordings: Sequence[Recording]) -> Summary:
         for claim in claims:
             find(f"{recording}: {claim}")
     pending = words.get("pending", {})
-    if recorded := pending.keys() & {gallery.stem(r.name) for r in recordings}:
+    if recorded := pending.keys() & {r.name for r in recordings}:
         raise ValueError(f"{path}: pending, but recorded: {', '.join(sorted(recorded))}.")
     numbers = _numbers(all_judgements(recordings))
     sentences = [" ".join(text.split()).format(**numbers) for text in words.get("sentences", [])]
