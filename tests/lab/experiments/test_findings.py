@@ -133,10 +133,11 @@ def test_presets_are_flags_and_json_and_name_the_run_that_differs(name):
     assert apply_flags(cpu, [], name) == cpu
     assert json.loads(json.dumps(plain(cpu)))["seeds"] == cpu.seeds
     if hasattr(cpu, "run"):
-        flags = qualified(cpu, ["--run.steps", "7"])
+        length = "steps" if hasattr(cpu.run, "steps") else "epochs"
+        flags = qualified(cpu, [f"--run.{length}", "7"])
         changed = apply_flags(cpu, flags, name)
-        assert changed.run.steps == 7
-        assert variant("cpu", changed, cpu) == "cpu,run.steps=7"
+        assert getattr(changed.run, length) == 7
+        assert variant("cpu", changed, cpu) == f"cpu,run.{length}=7"
 
 
 def _real_vs_random(real, random, fitted=1.0, swing=3.0):
