@@ -1,9 +1,10 @@
 """Which attribution method says what networks on half of the data would do?
 
 Linear datamodel score: rank correlation of sums of influences over random halves with the mean log
-odds of two networks on each, the mean over test images. Dots are seeds. Dark: influences of one
-network on all images; light: the mean over several. Dampings in units of the mean squared length of
-a gradient. The grey line is how well the first network on each half predicts the second.
+odds of two networks on each, the mean over test images. Dots are seeds, lines their mean. Green:
+influences of one network on all images; blue: the mean over several. Dampings in units of the mean
+squared length of a gradient. The grey line is how well the first network on each half predicts the
+second.
 """
 
 import numpy as np
@@ -28,5 +29,5 @@ def draw(recorded):
     panel.set_yticks(-np.arange(len(names)), names)
     panel.set(xlabel="linear datamodel score")
     panel.grid(axis="y", linewidth=0.3)
-    panel.legend(**style.SMALL)
+    panel.legend(**style.SMALL, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
     return figure

@@ -90,7 +90,7 @@ def kfac_influence(
     float64.
 
     Grosse et al., Studying Large Language Model Generalization with Influence Functions
-    (arXiv:2308.03296), Section 2.2 and 3.1, there with eigenvalues corrected and labels drawn from
+    (arXiv:2308.03296), Sections 2.2 and 3.1, there with eigenvalues corrected and labels drawn from
     the model; here of the given labels. Arguments, result and errors as for `damped_influence`.
 
     Memory: the factors of reference and test examples, the result; r x r numbers for a leaf of the
