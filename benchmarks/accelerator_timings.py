@@ -44,7 +44,7 @@ def kernels(tiny):
         return winsorized_mean(Products(a, d), k)
 
     def bisected(k, a, d):
-        return means._bisected(Products(a, d), k, False)
+        return means._counting(Products(a, d), k, False)
 
     on_cuda = jax.default_backend() == "gpu"
     ways = {"bisection": bisected, "top_k": by_top_k, "sort": by_sort, "XLA, unrolled": ours}

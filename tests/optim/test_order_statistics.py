@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from coherence.gradients import Stacked, per_example_value_and_grad
-from coherence.optim import median, order_statistics, winsorize
+from coherence.optim import average, median, order_statistics, winsorize
 from coherence.optim.order_statistics import (
     Formed,
     Products,
@@ -139,6 +139,45 @@ def test_bisection_finds_every_rank(dtype):
         np.testing.assert_array_equal(found.astype(jnp.float32), ranked[k])
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_brackets_close_around_every_rank(dtype):
+    """Ties, zeros of both signs, infinities, heavy tails, numbers too small to be normal ones."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(140, 60)).astype(np.float32)
+    values[:, ::3] *= rng.random((140, 20)) > 0.5
+    values[:, 1::7] = np.round(values[:, 1::7])
+    values[:2, 5], values[:72, 6], values[:, 10:12] = np.inf, -np.inf, [0.0, -0.0]
+    values[:90, 4] = -np.abs(values[:90, 4])
+    values[90:, 4] = 0  # as many that are not below zero as make it the end of a bracket
+    values[:, 7], values[:, 8] = 1e-30 * values[:, 8] ** 9, np.exp(20 * values[:, 8])
+    values[:, 9] = np.float32(3e38) * np.sign(values[:, 9])
+    values = jnp.asarray(values, dtype)
+    ranked = np.sort(np.asarray(values.astype(jnp.float32)), 0)
+    find = jax.jit(lambda values, k: means._bracketed(Formed(values))(k))
+    for k in (0, 1, 2, 69, 70, 89, 138, 139):
+        found = find(values, k)
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found.astype(jnp.float32), ranked[k])
+
+
+def test_few_passes_close_brackets_whatever_the_values(monkeypatch):
+    passes = []
+    count = means._counted
+
+    def counted(*args):
+        jax.debug.callback(lambda: passes.append(1))
+        return count(*args)
+
+    monkeypatch.setattr(means, "_counted", counted)
+    rng = np.random.default_rng(0)
+    normal = rng.normal(size=(140, 128)).astype(np.float32)
+    for values, most in [(normal, 14), (normal * (rng.random(normal.shape) > 0.7), 14)]:
+        passes.clear()
+        means._bracketed(Formed(jnp.asarray(values)))(70).block_until_ready()
+        jax.effects_barrier()
+        assert 0 < len(passes) <= most
+
+
 def test_keys_keep_the_order_and_come_back():
     values = np.array(
         [-np.inf, -3e38, -1.0, -1e-45, -0.0, 0.0, 1e-45, 1.0, 3e38, np.inf], np.float32
@@ -224,6 +263,65 @@ def test_more_coordinates_than_a_tile():
     values = np.random.default_rng(0).normal(size=(131, 10_001)).astype(np.float32)
     got = jax.jit(lambda v: winsorized_mean(Formed(v), 65))(values)
     np.testing.assert_array_equal(got, np.median(values, 0))
+
+
+def looking_loss(params, example):
+    """A convolution over an image, and a dense layer over a sequence."""
+    image, sequence = example
+    numbers = ("NHWC", "HWIO", "NHWC")
+    seen = jax.lax.conv_general_dilated(
+        image[None], params["window"], (1, 1), "SAME", dimension_numbers=numbers
+    )
+    return jnp.sum(jnp.tanh(seen) ** 2) + jnp.sum(jnp.tanh(sequence @ params["layer"]) ** 2)
+
+
+def looking_network(m, channels, side=6):
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: rng.normal(size=shape).astype(np.float32)
+    params = {"window": draw(3, 3, 4, channels), "layer": draw(11, 2 * channels)}
+    return params, (draw(m, side, side, 4), draw(m, 5, 11))
+
+
+@pytest.mark.parametrize(("m", "masked", "c"), [(24, False, 10), (140, False, 50), (140, True, 10)])
+def test_convolutions_and_sequences_are_selected_in_tiles(m, masked, c, monkeypatch):
+    """Against sorting looped gradients; then one example's are nan, and some infinite."""
+    monkeypatch.setattr(leaves, "_JOINED", 0)
+    monkeypatch.setattr(leaves, "_FORMED", m * 300)
+    for name, numbers in (("_IN_CACHE", m * 130), ("_WIDE", m * 130)):
+        monkeypatch.setattr(means, name, numbers)
+    params, (images, sequences) = looking_network(m, 8)
+    mask = np.arange(m) % 3 != 1 if masked else np.full(m, True)
+    one = jax.jit(jax.grad(looking_loss))
+    tx = winsorize(c)
+
+    @jax.jit
+    def update(batch):
+        keep = mask if masked else None
+        _, g = per_example_value_and_grad(looking_loss)(params, batch, keep)
+        return tx.update(g, tx.init(params))[0]
+
+    for spoiled in (False, True):
+        if spoiled:
+            images[3, :, :, 1], sequences[5, :, 2] = np.nan, np.inf
+        rows = [one(params, (images[i], sequences[i])) for i in np.flatnonzero(mask)]
+        for name, found in update((images, sequences)).items():
+            values = np.stack([row[name] for row in rows]).astype(np.float64)
+            ranked = np.sort(values, 0)
+            k = rank(c, len(values))
+            expected = np.clip(values, ranked[k], ranked[len(values) - 1 - k]).mean(0)
+            expected[np.isnan(values).any(0)] = np.nan
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_convolutions_and_sequences_are_never_formed_whole(monkeypatch):
+    monkeypatch.setattr(leaves, "_FORMED", 2**18)
+    params, batch = looking_network(256, 256, side=2)
+    step = lambda tx: jax.jit(
+        lambda p, b: tx.update(per_example_value_and_grad(looking_loss)(p, b)[1], None)[0]
+    )
+    needed = lambda tx: step(tx).lower(params, batch).compile().memory_analysis().temp_size_in_bytes
+    formed = 4 * 256 * sum(x.size for x in params.values())
+    assert needed(winsorize(2)) - needed(average()) < formed / 4
 
 
 def deep_loss(params, x):

@@ -22,8 +22,12 @@ from coherence.gradients.jax_internals import automatic_axes
 _STRETCH = 32
 # Formed numbers worked on at a time where many passes are made over them.
 _TILE = 2**18
+# Coordinates below which the loops' beginnings and ends take most of the time.
+_NARROWEST = 128
 # Examples whose kernel is as good as free, even several times.
 _FEW = 8
+# Examples whose magnitudes one loop over the coordinates adds up.
+_AT_ONCE = 128
 # Bytes of a cache line.
 _LINE = 64
 
@@ -104,6 +108,8 @@ class Coordinates(abc.ABC):
 class Formed(Coordinates):
     """`values` [m, D]; `mask` bool [m] or `None`. Results are [D].
 
+    No magnitude is above `bound`, which is not finite where a value is not; `None` if unknown.
+
     >>> leaf = Formed(jnp.array([[1.0], [2.0], [9.0]]))
     >>> leaf.m
     3
@@ -111,6 +117,7 @@ class Formed(Coordinates):
 
     values: jax.Array
     mask: jax.Array | None = None
+    bound: jax.Array | None = None
 
     @property
     def m(self):
@@ -126,31 +133,49 @@ class Formed(Coordinates):
 
     def scaled(self):
         scale = self._scale()
-        return Formed(self.values * scale, self.mask), scale
+        return dataclasses.replace(self, values=self.values * scale), scale
 
     @property
     def peak(self):
-        return jnp.max(jnp.abs(self.values.astype(accumulator(self.dtype))), 0)
+        return self._peaks() if self.bound is None else self.bound
+
+    def _peaks(self):
+        wide = accumulator(self.dtype)
+        if is_divided():  # examples on different devices
+            return jnp.max(jnp.abs(self.values.astype(wide)), 0)
+        # Not by XLA, whose maximum over a leading axis takes several times the selection.
+        added = lambda total, rows: functools.reduce(
+            lambda total, row: total + jnp.abs(row.astype(wide)), rows, total
+        )
+        none = self.filled(0, wide)
+        return added(none, self.rows()) if self.m <= _AT_ONCE else self.fold(none, added)
 
     def rows(self, start=0, size=None):
         part = self.values if size is None else lax.dynamic_slice_in_dim(self.values, start, size)
         return [lax.index_in_dim(part, i, keepdims=False) for i in range(part.shape[0])]
 
-    def by_tiles(self, function):
-        """`function(Formed)` of as many coordinates at a time as keep their values in the cache."""
-        tile = max(1, _TILE // self.m)
-        if self.values.shape[1] <= tile:
+    def by_tiles(self, function, numbers=_TILE):
+        """`function(Formed)` of as many coordinates at a time as hold so many, at least 128."""
+        tile = max(_NARROWEST, numbers // self.m)
+        size = self.values.shape[1]
+        if size <= tile:
             return function(self)
-        whole, rest = divmod(self.values.shape[1], tile)
-        part = lambda start, size: function(
-            Formed(lax.dynamic_slice_in_dim(self.values, start, size, 1), self.mask)
-        )
-        results = lax.map(lambda start: part(start, tile), jnp.arange(whole) * tile).ravel()
-        return jnp.concatenate([results, part(whole * tile, rest)]) if rest else results
+
+        def part(start):
+            values = lax.dynamic_slice_in_dim(self.values, start, tile, 1)
+            # Copied: a loop over coordinates of the whole reads lines far from each other.
+            return function(dataclasses.replace(self, values=lax.optimization_barrier(values)))
+
+        starts = jnp.arange(0, size - tile, tile)
+        last = part(size - tile)  # overlaps the tile before
+        results = lax.map(part, starts).ravel()
+        return jnp.concatenate([results, last[tile * (len(starts) + 1) - size :]])
 
     def spread(self):
         """The coordinates divided among the devices of a mesh."""
-        return Formed(_by_columns(self.values), self.mask) if is_divided() else self
+        if not is_divided():
+            return self
+        return dataclasses.replace(self, values=_by_columns(self.values))
 
     def mean(self):
         return self._weights @ self.values.astype(accumulator(self.dtype))
@@ -165,6 +190,9 @@ class Formed(Coordinates):
             # A comparison for each example: with a reduction the values would be formed.
             spoiled = functools.reduce(jnp.logical_or, map(jnp.isnan, self.rows()))
             return jnp.where(spoiled, jnp.nan, result)
+        if self.bound is not None:
+            marked = lambda result: jnp.where(jnp.isnan(self._peaks()), jnp.nan, result)
+            return lax.cond(jnp.isfinite(self.bound), lambda result: result, marked, result)
         spoiled = jnp.isnan(self.peak)
         marked = lambda result: jnp.where(spoiled, jnp.nan, result)
         return lax.cond(jnp.any(spoiled), marked, lambda result: result, result)
@@ -173,7 +201,8 @@ class Formed(Coordinates):
         """Masked examples as nan, which no comparison finds."""
         if self.mask is None:
             return self
-        return Formed(jnp.where(self.mask[:, None], self.values, jnp.nan), self.mask)
+        counted = jnp.where(self.mask[:, None], self.values, jnp.nan)
+        return dataclasses.replace(self, values=counted)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -222,8 +222,10 @@ def _by_slabs(leaf, function):
     (term,) = leaf.terms
     m, b, _, k, n = term.dims
     slabs = term.slabs(_FORMED)
+    length = lambda x: jnp.linalg.norm(x.ravel().astype(term.dtype))
+    bound = length(term.inputs) * length(term.cotangents)  # Cauchy-Schwarz, over all positions
     slab = lambda cotangents: function(
-        Formed(term.form(cotangents).reshape(m, -1), leaf.mask)
+        Formed(term.form(cotangents).reshape(m, -1), leaf.mask, bound)
     ).reshape(b, k, -1)
     if len(slabs) == 1:
         result = slab(slabs[0])[:, :, None]
