@@ -18,9 +18,9 @@ so (*not reproduced*). Each kind is best on its own, but hard ones lose less els
 counts as hard decides: accuracy on random test examples of networks trained on the easy and on the
 hard ones of brief trainings of 30 to 1,000 steps. Of 300 and 1,000 steps hard ones define the
 boundary less well (*reproduced*: 14 and 23 points), of 100 they may (*inconclusive*), of 30 they do
-better (*not reproduced*); after 1,000 steps what is easy correlates between starts at 0.73. **i,
-j** A start that has fitted random labels first gets no more easy examples wrong than another start
-does, when both have as many right (*not reproduced*), and what is easy depends on it no more
+better (*not reproduced*); after 1,000 steps what is easy correlates between starts at 0.73. **i** A
+start that has fitted random labels first gets no more easy examples wrong than another start does,
+when both have as many right (*not reproduced*), and what is easy depends on it no more
 (*inconclusive*).
 """
 
@@ -51,9 +51,9 @@ def draw(recorded):
     axes[2, 2].set_yscale("log", base=2)
     axes[2, 2].yaxis.set_major_formatter("{x:g}")
     sweep(axes[3, 0], recorded)
-    starts(axes[3, 1], recorded, "wrong", "An adversarial start", "easy ones it gets wrong")
-    starts(axes[3, 2], recorded, "agreement", "With as many right", "correlation of what is easy")
-    style.letters(axes[1:].flat, "b", small=True)
+    both = style.across(axes[3, 1:])
+    starts(both, recorded)
+    style.letters([*axes[1:].flat[:7], both], "b", small=True)
     figure.legend(
         *axes[1, 2].get_legend_handles_labels(),
         loc="outside lower center",
@@ -162,12 +162,13 @@ def sweep(panel, recorded):
     panel.minorticks_off()
 
 
-def starts(panel, recorded, name, title, label):
-    """Ordinary starts beside adversarial ones."""
-    panel.set(title=title, ylabel=label, ylim=(0, 1))
-    for k, (kind, values) in enumerate(
-        zip(("ordinary", "adversarial"), recorded[f"adversary/{name}"].T)
-    ):
+def starts(panel, recorded):
+    """Ordinary starts beside adversarial ones, when both have as many right."""
+    measures = {"easy ones it gets wrong": "wrong", "correlation of what is easy": "agreement"}
+    panel.set(title="An adversarial start", ylabel="share, or correlation", ylim=(0, 1))
+    for k, label in enumerate(("another start", "adversarial")):
+        values = np.stack([recorded[f"adversary/{name}"][:, k] for name in measures.values()], 1)
         colour = (style.NEUTRAL, style.SEQUENCE[2])[k]
-        style.bars(panel, [kind], values[:, None], kind, colour=colour, offset=k, width=0.7)
-    panel.set_xticks(range(2), ("another start", "adversarial"))
+        style.bars(panel, list(measures), values, label, colour=colour, offset=k * 0.4, width=0.35)
+    panel.set_xticks(np.arange(2) + 0.2, list(measures))
+    panel.legend(fontsize=7)
