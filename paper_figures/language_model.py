@@ -8,6 +8,10 @@ messages, and on the same characters in random order, with Adam. m-coherence of 
 kind of layer and **d** by position (the loss of one position alone), true text. **e** The gradient
 noise scale of all norm layers against that of the whole, every seed and measurement from step 30
 on, true text. **f** How much of the changes of characters' losses cancels between two measurements.
+
+At equal steps true text is the less coherent (*not reproduced*): its loss falls on, and coherence
+falls with it; at an equal loss neither is clearly ahead. Norm layers are more coherent than the
+others and follow the noise of the whole (*reproduced*).
 """
 
 import numpy as np
