@@ -26,7 +26,7 @@ _TILE = 2**18
 _NARROWEST = 128
 # Examples whose kernel is as good as free, even several times.
 _FEW = 8
-# Examples whose magnitudes one loop over the coordinates adds up.
+# Examples at which a loop over the coordinates that selects takes in the magnitudes, too.
 _AT_ONCE = 128
 # Bytes of a cache line.
 _LINE = 64
@@ -141,14 +141,13 @@ class Formed(Coordinates):
 
     def _peaks(self):
         wide = accumulator(self.dtype)
-        if is_divided():  # examples on different devices
+        if is_divided() or self.m <= _AT_ONCE:  # examples on different devices, or all in one loop
             return jnp.max(jnp.abs(self.values.astype(wide)), 0)
         # Not by XLA, whose maximum over a leading axis takes several times the selection.
         added = lambda total, rows: functools.reduce(
             lambda total, row: total + jnp.abs(row.astype(wide)), rows, total
         )
-        none = self.filled(0, wide)
-        return added(none, self.rows()) if self.m <= _AT_ONCE else self.fold(none, added)
+        return self.fold(self.filled(0, wide), added)
 
     def rows(self, start=0, size=None):
         part = self.values if size is None else lax.dynamic_slice_in_dim(self.values, start, size)
