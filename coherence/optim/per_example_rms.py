@@ -1,14 +1,15 @@
 """Adam by the mean of the examples' squares in place of the square of their mean."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from coherence.gradients.reductions import mean, mean_of
 
 from .aggregation import Aggregator, aggregator
+from .running_means import running, running_zeros
 
 
 class PerExampleRms(NamedTuple):
@@ -54,16 +55,18 @@ def scale_by_per_example_rms(b1: float = 0.9, b2: float = 0.999, eps: float = 1e
         raise ValueError(f"scale_by_per_example_rms(eps): at least 0, got {eps}.")
 
     def init(params):
-        zeros = optax.tree.zeros_like(params)
+        zeros = running_zeros(params)
         return PerExampleRms(jnp.zeros((), jnp.int32), zeros, zeros)
 
     def combine(gradients, state):
         step = state.steps + 1
-        mu = _running(state.mean, mean(gradients), b1)
-        nu = _running(state.square, mean_of(gradients, jnp.square), b2)
-        corrected = lambda x, b: x / (1 - b**step)
+        average = mean(gradients)
+        mu = running(state.mean, average, b1)
+        nu = running(state.square, mean_of(gradients, jnp.square), b2)
+        corrected = lambda x, b: x / _weights(b, step)
         scaled = jax.tree.map(
-            lambda m, v: corrected(m, b1) / (jnp.sqrt(corrected(v, b2)) + eps), mu, nu
+            lambda g, m, v: (corrected(m, b1) / (jnp.sqrt(corrected(v, b2)) + eps)).astype(g.dtype),
+            *(average, mu, nu),
         )
         return scaled, PerExampleRms(step, mu, nu)
 
@@ -71,5 +74,6 @@ def scale_by_per_example_rms(b1: float = 0.9, b2: float = 0.999, eps: float = 1e
     return aggregator(combine, name, init=init)
 
 
-def _running(old, new, decay):
-    return jax.tree.map(lambda x, y: (decay * x + (1 - decay) * y).astype(x.dtype), old, new)
+def _weights(decay, step):
+    """1 - decay**step, without the digits that are lost where that is small."""
+    return -jnp.expm1(step * (math.log(decay) if decay else -math.inf))

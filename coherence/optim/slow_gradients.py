@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from .aggregation import Aggregator, averaged
+from .running_means import running, running_zeros
 
 
 class SlowPart(NamedTuple):
@@ -47,14 +48,14 @@ def slow_gradients(decay: float = 0.98, factor: float = 2.0) -> Aggregator:
         raise ValueError(f"slow_gradients(factor): at least 0, got {factor}.")
 
     def init(params):
-        return SlowPart(jnp.zeros((), jnp.int32), optax.tree.zeros_like(params))
+        return SlowPart(jnp.zeros((), jnp.int32), running_zeros(params))
 
     def update(gradient, state, params=None):
-        old = jax.tree.map(lambda h, g: jnp.where(state.steps == 0, g, h), state.mean, gradient)
-        mean = jax.tree.map(
-            lambda h, g: (decay * h + (1 - decay) * g).astype(h.dtype), old, gradient
+        old = jax.tree.map(
+            lambda h, g: jnp.where(state.steps == 0, g.astype(h.dtype), h), state.mean, gradient
         )
-        amplified = jax.tree.map(lambda g, h: g + factor * h, gradient, mean)
+        mean = running(old, gradient, decay)
+        amplified = jax.tree.map(lambda g, h: (g + factor * h).astype(g.dtype), gradient, mean)
         return amplified, SlowPart(state.steps + 1, mean)
 
     name = f"slow_gradients(decay={decay}, factor={factor})"

@@ -201,7 +201,7 @@ CATALOGUE = {
     ),
     "scale_by_per_example_rms": Row(
         scale_by_per_example_rms,
-        leafwise(lambda g: twins.mean(g) / (np.sqrt(twins.mean(g**2)) + 1e-8)),
+        leafwise(twins.over_rms),
         (permutes, odd, separable),
         steps=2,
     ),

@@ -30,6 +30,8 @@ from coherence.optim import (
     l1_decay,
     l2_decay,
     median,
+    scale_by_per_example_rms,
+    slow_gradients,
     soft_threshold,
     trimmed_mean,
     winsorize,
@@ -139,7 +141,25 @@ def test_bfloat16_is_compared_exactly_and_summed_in_float32(name):
     result = run(name, g)
     assert result.dtype == jnp.bfloat16
     expected = jnp.asarray(twin(name, g), jnp.float32)
-    np.testing.assert_allclose(result.astype(jnp.float32), expected, rtol=2**-8, atol=1e-6)
+    # Those that go on from the mean gradient have it, as optax does, in the parameters' dtype.
+    roundings = 2 if name in ("slow_gradients", "scale_by_per_example_rms") else 1
+    rtol = roundings * 2**-8
+    np.testing.assert_allclose(result.astype(jnp.float32), expected, rtol=rtol, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("make", [scale_by_per_example_rms, slow_gradients])
+def test_running_means_move_in_few_bits_as_in_many(make, dtype):
+    """By a thousandth of a value a step, which eight bits do not hold."""
+    tx = make(b1=0.9) if make is scale_by_per_example_rms else make(0.999)
+    results = []
+    for kind in (dtype, jnp.float32):
+        state = tx.init(jnp.zeros(3, kind))
+        for scale in (4, *[1] * 60):
+            update, state = tx.update(jnp.full((5, 3), scale, kind), state)
+        assert update.dtype == kind
+        results.append(update.astype(jnp.float32))
+    np.testing.assert_allclose(*results, rtol=2**-7)
 
 
 @rows_of_sizes((separable,), (12,), (131,))

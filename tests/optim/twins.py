@@ -30,6 +30,11 @@ def mean(g):
     return np.asarray(g, np.float64).mean(0)
 
 
+@np.errstate(invalid="ignore")  # infinite over infinite is nan
+def over_rms(g):
+    return mean(g) / (np.sqrt(mean(g**2)) + 1e-8)
+
+
 @np.errstate(invalid="ignore")
 def middle_of_groups(g, groups):
     return np.median([mean(part) for part in np.array_split(g, min(groups, len(g)))], 0)
