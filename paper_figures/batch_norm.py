@@ -9,6 +9,10 @@ inversion is all there is. **d** With group norm it can be checked: dashed, from
 gradients. **e** How far one partition's inversion is from another's: standard deviation over the
 mean. **f** With group norm, each measurement of each seed both ways; whiskers: two standard errors
 over partitions.
+
+The inversion gives what per-example gradients give, within a tenth of a doubling (*reproduced*).
+With batch norm random labels stay below 5, as the source says (*reproduced*); that true ones lead
+is undecided with either norm.
 """
 
 import numpy as np
@@ -50,6 +54,7 @@ def coherence(panel, recorded, norm):
             style.band(panel, steps, direct, f"{label}, per example", style="--", **options)
     panel.set(title=title, xscale="log", yscale="log", xlabel="step")
     panel.set(ylabel=f"m-coherence, m = {recorded['m']}")
+    style.ticks(panel, y=(1, 2, 4, 8) if norm == "batch" else (1, 3, 10, 30))
     style.guide(panel, 1, "orthogonal", "left")
 
 

@@ -210,6 +210,22 @@ def courses(z, m):
     return found
 
 
+def batch_norm(z):
+    m, through = float(z["m"]), {}
+    for label in ("true", "random"):
+        loss = z[f"batch,{label}/loss"].astype(float)
+        coherence = z[f"batch,{label}/inverted"].astype(float).mean(-1)
+        at = [
+            [crossing(*pair, share * pair[0][0]) for share in (0.75, 0.5, 0.25)]
+            for pair in zip(loss, coherence)
+        ]
+        through[label] = np.array(at).mean(1)
+    return {
+        "true above random with batch norm": [(x - 1) / (m - 1) for x in through.values()],
+        "random labels usually below 5 with batch norm": through["random"],
+    }
+
+
 def gap_bound(z):
     places = {}
     for i, noise in enumerate(z["noise"]):
@@ -525,7 +541,15 @@ AGAIN = {
     function.__name__: function
     for function in (
         *(real_vs_random, batch_and_rate, easy_and_hard, evolution, gap_bound, label_noise),
-        *(medians, metrics_compared, width, winsorization, classifiers_compared, regularizers),
+        *(
+            batch_norm,
+            medians,
+            metrics_compared,
+            width,
+            winsorization,
+            classifiers_compared,
+            regularizers,
+        ),
         *(noise_features, trees, generative_vs_discriminative, circles, digit_vaes, depth),
     )
 }
