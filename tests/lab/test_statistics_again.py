@@ -537,6 +537,27 @@ def depth(z):
     return found
 
 
+def weight_sharing(z):
+    m, layers = float(z["m"]), list(z["layers"])
+
+    def middle(values):
+        loss = z["shared,random/train_loss"].astype(float)
+        pairs = zip(loss, values.astype(float))
+        at = [[crossing(*pair, share * pair[0][0]) for share in z["levels"]] for pair in pairs]
+        return np.array(at).mean(1)
+
+    whole = middle(z["shared,random/m_coherence"])
+    by_layer = z["shared,random/by_layer"]
+    means = [
+        np.mean([middle(by_layer[..., layers.index(name)]) for name in names], 0)
+        for names in (("conv_0", "conv_1", "conv_2"), ("dense_0", "dense_1"))
+    ]
+    return {
+        "random labels look coherent": whole,
+        "convolutions above dense layers on random labels": [(x - 1) / (m - 1) for x in means],
+    }
+
+
 AGAIN = {
     function.__name__: function
     for function in (
