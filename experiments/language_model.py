@@ -1,5 +1,5 @@
-"""A language model's gradients: true text is coherent where shuffled text is not, norm layers tell
-the noise of the whole, and examples oppose each other as the loss slows.
+"""Is true text more coherent than shuffled text? Do norm layers tell the noise of the whole, and do
+examples oppose each other as the loss slows?
 
 A character-level transformer is trained on windows of text messages, and on the same characters in
 random order, which leaves nothing to learn but how frequent each is. On a fixed sample of windows

@@ -1,5 +1,5 @@
-"""Random labels look coherent where weights are shared: alpha of a whole network is a blunt
-instrument, layers tell.
+"""Do random labels look coherent because weights are shared? Alpha of a whole network, and of its
+layers.
 
 A small AlexNet (convolutions, then large dense layers) is trained on CIFAR-10 images with true and
 with permuted labels, at the step size of 0.01 that the source reports its counter-example at. On a
@@ -32,6 +32,7 @@ FITTED = 0.95
 LABELS = {"true": label_noise(0.0), "random": label_noise(1.0)}
 CONVOLUTIONS, DENSE = ("conv_0", "conv_1", "conv_2"), ("dense_0", "dense_1")
 POINTS = 16  # a decade of steps
+JUDGED = 250  # examples whose m-coherence is judged as a number: it grows with m
 
 
 def _probing(m, batch_size=250):
@@ -89,7 +90,8 @@ PRESETS = {
 # and accuracies of one other seed on random labels were looked at, for the number of steps and of
 # images: 500 are fitted in 250 steps, 2,000 in 750, and locally connected layers take twice the
 # steps and three times the time of each. A first recording with 500 images, a sample of 250 and 4
-# seeds decided none of the claims, which stayed; hence 1,000 images and 8 seeds. Momentum is ours:
+# seeds decided none of the claims, which stayed; hence 1,000 images and 8 seeds. The sample was
+# doubled, too, and what was fixed for 250 examples is still judged for 250. Momentum is ours:
 # whether the source had any was not read.
 
 
@@ -130,6 +132,11 @@ def in_the_middle(recorded, arm, name, layer=None):
     return first_at(loss[:, None], values[:, None], levels, falling=True).mean(1)
 
 
+def of_examples(m_coherence, m, fewer):
+    """What the m-coherence of m examples would be of fewer, by the same unbiased alpha."""
+    return 1 + (fewer - 1) * (m_coherence - 1) / (m - 1)
+
+
 def judge(recorded):
     m = int(recorded["m"])
     accuracies = [recorded[f"{arm}/train_accuracy"][:, -1] for arm in recorded["arms"]]
@@ -150,7 +157,9 @@ def judge(recorded):
     dense = [layer("shared,random", name) for name in DENSE]
     conv = [layer("shared,random", name) for name in CONVOLUTIONS]
     claims = {
-        "random labels look coherent": in_the_middle(recorded, "shared,random", "m_coherence"),
+        "random labels look coherent": of_examples(
+            in_the_middle(recorded, "shared,random", "m_coherence"), m, JUDGED
+        ),
         "dense layers tell true from random": told("shared", DENSE),
         "convolutions tell them apart less": doublings("shared", DENSE)
         - doublings("shared", CONVOLUTIONS),

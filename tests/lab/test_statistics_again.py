@@ -553,7 +553,7 @@ def weight_sharing(z):
         for names in (("conv_0", "conv_1", "conv_2"), ("dense_0", "dense_1"))
     ]
     return {
-        "random labels look coherent": whole,
+        "random labels look coherent": 1 + 249 * (whole - 1) / (m - 1),
         "convolutions above dense layers on random labels": [(x - 1) / (m - 1) for x in means],
     }
 
@@ -571,7 +571,15 @@ AGAIN = {
             classifiers_compared,
             regularizers,
         ),
-        *(noise_features, trees, generative_vs_discriminative, circles, digit_vaes, depth),
+        *(
+            noise_features,
+            trees,
+            generative_vs_discriminative,
+            circles,
+            digit_vaes,
+            depth,
+            weight_sharing,
+        ),
     )
 }
 RECORDED = [name for name in gallery.names(ROOT) if gallery.stem(name) in AGAIN]
