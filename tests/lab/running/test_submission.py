@@ -60,7 +60,7 @@ def output(*words):
 
 def children():
     """Process numbers of the `coherence run`s that the jobs' Pythons have started."""
-    listed = output("ps", "-eo", "pid,args").splitlines()
+    listed = output("ps", "-ww", "-eo", "pid,args").splitlines()  # of any width
     words = "coherence.lab run toy", WORDS[-1]
     return [int(line.split()[0]) for line in listed if all(word in line for word in words)]
 
