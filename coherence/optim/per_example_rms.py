@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from coherence.gradients.reductions import mean, mean_of
 
 from .aggregation import Aggregator, aggregator
-from .running_means import running, running_zeros
+from .running_means import running_mean, running_zeros
 
 
 class PerExampleRms(NamedTuple):
@@ -35,7 +35,7 @@ def scale_by_per_example_rms(b1: float = 0.9, b2: float = 0.999, eps: float = 1e
 
     Behind it goes the learning rate: `chain(scale_by_per_example_rms(),
     optax.scale_by_learning_rate(1e-3))`. A nan stays in its coordinate. Masked examples do not
-    count.
+    count. The running means are float32 at least: in bfloat16 nu would never move.
 
     Roulet & Agarwala, Per-example gradients: a new frontier (arXiv:2510.00236).
 
@@ -61,9 +61,9 @@ def scale_by_per_example_rms(b1: float = 0.9, b2: float = 0.999, eps: float = 1e
     def combine(gradients, state):
         step = state.steps + 1
         average = mean(gradients)
-        mu = running(state.mean, average, b1)
-        nu = running(state.square, mean_of(gradients, jnp.square), b2)
-        corrected = lambda x, b: x / _weights(b, step)
+        mu = running_mean(state.mean, average, b1)
+        nu = running_mean(state.square, mean_of(gradients, jnp.square), b2)
+        corrected = lambda x, b: x / _total_weight(b, step)
         scaled = jax.tree.map(
             lambda g, m, v: (corrected(m, b1) / (jnp.sqrt(corrected(v, b2)) + eps)).astype(g.dtype),
             *(average, mu, nu),
@@ -74,6 +74,6 @@ def scale_by_per_example_rms(b1: float = 0.9, b2: float = 0.999, eps: float = 1e
     return aggregator(combine, name, init=init)
 
 
-def _weights(decay, step):
-    """1 - decay**step, without the digits that are lost where that is small."""
+def _total_weight(decay, step):
+    """The sum of a running mean's weights, 1 - decay**step, exact where it is small, too."""
     return -jnp.expm1(step * (math.log(decay) if decay else -math.inf))

@@ -16,6 +16,6 @@ def running_zeros(params: PyTree) -> PyTree:
     return jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), accumulator(jnp.result_type(p))), params)
 
 
-def running(old: PyTree, new: PyTree, decay: float) -> PyTree:
+def running_mean(old: PyTree, new: PyTree, decay: float) -> PyTree:
     """decay old + (1 - decay) new, in the old one's dtypes."""
     return jax.tree.map(lambda x, y: decay * x + (1 - decay) * y.astype(x.dtype), old, new)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from .aggregation import Aggregator, averaged
-from .running_means import running, running_zeros
+from .running_means import running_mean, running_zeros
 
 
 class SlowPart(NamedTuple):
@@ -29,7 +29,7 @@ def slow_gradients(decay: float = 0.98, factor: float = 2.0) -> Aggregator:
     stays. It needs one gradient only: a batch gradient will do.
 
     The first running mean is the first gradient, as in the released code. A nan stays in the
-    running mean.
+    running mean, which is float32 at least.
 
     Lee, Kang, Kim & Lee, Grokfast (arXiv:2405.20233), Algorithm 2.
 
@@ -54,7 +54,7 @@ def slow_gradients(decay: float = 0.98, factor: float = 2.0) -> Aggregator:
         old = jax.tree.map(
             lambda h, g: jnp.where(state.steps == 0, g.astype(h.dtype), h), state.mean, gradient
         )
-        mean = running(old, gradient, decay)
+        mean = running_mean(old, gradient, decay)
         amplified = jax.tree.map(lambda g, h: (g + factor * h).astype(g.dtype), gradient, mean)
         return amplified, SlowPart(state.steps + 1, mean)
 

@@ -282,12 +282,12 @@ def looking_network(m, channels, side=6):
     return params, (draw(m, side, side, 4), draw(m, 5, 11))
 
 
-SEEN_MASKED = pytest.mark.slow  # seven seconds to compile, of what the masked ones have, too
+SLOW = pytest.mark.slow  # seven seconds to compile; what the masked case tests, but for the mask
 
 
 @pytest.mark.parametrize(
     ("m", "masked", "c"),
-    [(24, False, 10), pytest.param(140, False, 50, marks=SEEN_MASKED), (140, True, 10)],
+    [(24, False, 10), pytest.param(140, False, 50, marks=SLOW), (140, True, 10)],
 )
 def test_convolutions_and_sequences_are_selected_in_tiles(m, masked, c, monkeypatch):
     """Against sorting looped gradients; then one example's are nan, and some infinite."""
