@@ -12,7 +12,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PIECES = (
     "real_vs_random:paper:rate=0.1",
     "real_vs_random:paper:rate=0.02",
-    "winsorization:columns",
+    "winsorization:half",
+    "winsorization:clean",
     "winsorization:levels",
 )
 MOST_BYTES = 15 * 2**20  # of a tar file

@@ -176,7 +176,7 @@ PRESETS = {
     "cpu": Settings(),
     "paper": Settings(_LARGE),
 }
-SOURCE_PRESET = "any"  # properties of any gradients: the source has no scale
+SOURCE_PRESETS = ("any",)  # properties of any gradients: the source has no scale
 
 # Thresholds were fixed before any run, from the precision of float32 and from the expected error of
 # the draws; no run changed one. Seen before the recorded run: smoke runs, and one seed of cpu.

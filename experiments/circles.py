@@ -103,7 +103,7 @@ PRESETS = {
     "narrow": Settings(width=256, channels=8, seeds=6),
     "paper": Settings(),
 }
-SOURCE_PRESET = "paper"
+SOURCE_PRESETS = ("paper",)
 scale = all_arms
 
 # What was fixed when: every statistic and threshold before any of these runs was looked at; none

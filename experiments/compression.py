@@ -85,7 +85,7 @@ PRESETS = {
     "cpu": Settings(),
     "paper": Settings(replace(Settings().run, model=MLP(512, 2), steps=10_000)),
 }
-SOURCE_PRESET = "any"  # a tutorial's sentences, without sizes
+SOURCE_PRESETS = ("any",)  # a tutorial's sentences, without sizes
 
 # What was fixed when: claims and thresholds before any run.
 

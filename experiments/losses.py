@@ -211,7 +211,7 @@ PRESETS = {
     "cpu": Settings(),
     "paper": Settings(replace(Settings().run, model=MLP(512, 2), steps=30_000)),
 }
-SOURCE_PRESET = "any"  # a tutorial's sentences, without sizes
+SOURCE_PRESETS = ("any",)  # a tutorial's sentences, without sizes
 
 # What was fixed when: claims and thresholds before any run of these presets, from a trial elsewhere
 # with one seed at step 3,000: corrupt labels fitted 0.46 by cross-entropy and 0.16 by squared

@@ -141,7 +141,7 @@ PRESETS = {
     "cpu": Settings(),
     "paper": Settings(Ticket(random=1000, sample=1000, steps=6000)),
 }
-SOURCE_PRESET = "any"  # ours has no scale
+SOURCE_PRESETS = ("any",)  # ours has no scale
 
 # What was fixed when: claims and thresholds before any run.
 

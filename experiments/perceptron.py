@@ -236,7 +236,7 @@ PRESETS = {
     "cpu": Settings(),
     "paper": Settings(Rule(sets=400), Hidden(starts=1000), sine=Sine(steps=40_000)),
 }
-SOURCE_PRESET = "any"  # truth tables have no scale
+SOURCE_PRESETS = ("any",)  # truth tables have no scale
 
 # What was fixed when: claims and thresholds before any run. Known before: one trial elsewhere, in
 # which seven of eight networks 2-5-2 learned XOR.

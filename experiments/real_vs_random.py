@@ -93,7 +93,7 @@ PRESETS = {
         seeds=4,
     ),
 }
-SOURCE_PRESET = "paper"
+SOURCE_PRESETS = ("paper", "two_rates")
 
 # What was fixed when: the claims at the first step size, their thresholds and levels before the
 # first recorded run (MNIST 5,000, three layers, 8 seeds: reproduced at all levels, winsorizing

@@ -31,7 +31,7 @@ class Settings:
 
 
 PRESETS = {"smoke": Settings(steps=60), "cpu": Settings(), "paper": Settings()}
-SOURCE_PRESET = "any"
+SOURCE_PRESETS = ("any",)
 scale = all_arms
 
 

@@ -50,24 +50,22 @@ def few(monkeypatch):
 def test_what_is_finished_is_kept_after_every_arm_and_recorded(tmp_path, few):
     out, folder = tmp_path / "out", tmp_path / "runs"
     out.mkdir()
-    accelerator_recordings.record(
-        ["winsorization:columns:noise=0.5"], out, folder, True, Clock(10**6)
-    )
-    done = "winsorization/columns/noise=0.5,c=2/seed=1/DONE"
+    accelerator_recordings.record(["winsorization:half:noise=0.5"], out, folder, True, Clock(10**6))
+    done = "winsorization/half/noise=0.5,c=2/seed=1/DONE"
     assert done in names(out / "winsorization.tar.gz")
-    with np.load(folder / "winsorization" / "columns" / "recorded.npz") as recorded:
+    with np.load(folder / "winsorization" / "half" / "recorded.npz") as recorded:
         settings = json.loads(str(recorded["settings"]))
         assert settings["slower"] == []  # those arms are not trained yet
-    accelerator_recordings.record(["winsorization:columns"], out, folder, True, Clock(10**6))
-    with np.load(folder / "winsorization" / "columns" / "recorded.npz") as recorded:
+    accelerator_recordings.record(["winsorization:half"], out, folder, True, Clock(10**6))
+    with np.load(folder / "winsorization" / "half" / "recorded.npz") as recorded:
         assert recorded["slower/test_accuracy"].shape == (1, 2)
-    assert names(out / "recorded.tar.gz") == ["winsorization-columns.npz"]
+    assert names(out / "recorded.tar.gz") == ["winsorization-half.npz"]
 
 
 def test_a_clock_that_is_over_trains_nothing_more(tmp_path, few):
     out = tmp_path / "out"
     out.mkdir()
-    accelerator_recordings.record(["winsorization:columns"], out, tmp_path / "runs", True, Clock(0))
+    accelerator_recordings.record(["winsorization:half"], out, tmp_path / "runs", True, Clock(0))
     assert not list((tmp_path / "runs").rglob("DONE"))
 
 
@@ -84,11 +82,11 @@ def test_a_run_that_was_cut_goes_on_elsewhere(tmp_path, few, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(accelerator_recordings, "chosen_experiment", long)
         clock = accelerator_recordings.Clock(0.1)
-        accelerator_recordings.record(["winsorization:columns:slower"], out, first, True, clock)
+        accelerator_recordings.record(["winsorization:half:slower"], out, first, True, clock)
         clock.stop()
     with tarfile.open(out / "cut-0.tar.gz") as tar:
         tar.extractall(second, filter="data")
-    run = "winsorization/columns/slower=0.5/seed=0"
+    run = "winsorization/half/slower=0.12/seed=0"
     copied, original = (Run.read(folder / run) for folder in (second, first))
     assert not copied.done
     assert max(copied.checkpoints()) == max(original.checkpoints()) > 0

@@ -30,7 +30,7 @@ from .settings import plain
 REQUIRED = ("PRESETS", "arms", "record", "judge", "table")
 """Names that a module needs to be an experiment, besides a docstring that begins with the claim and
 a file of claims."""
-OPTIONAL = ("SOURCE_PRESET", "scale")
+OPTIONAL = ("SOURCE_PRESETS", "scale")
 
 
 def first_description(arms: Mapping[str, Any]) -> str:
@@ -72,7 +72,7 @@ class Experiment:
             or None)` where a claim has a precondition. A claim that these settings do not test is
             left out, or has no parts.
         table: recorded arrays -> text.
-        source_preset: the preset at the source's own scale; "any" if the claims have no scale.
+        source_presets: those at the source's own scale; ("any",) if the claims have no scale.
         scale: arms -> what verdicts are said to be about.
         doc: the module's docstring.
         path: the module's file, if it has one.
@@ -85,7 +85,7 @@ class Experiment:
     record: Callable[[Any, dict[str, list[runs.Run]]], dict[str, Any]]
     judge: Callable[[dict[str, Any]], dict[str, Any]]
     table: Callable[[dict[str, Any]], str]
-    source_preset: str | None = None
+    source_presets: tuple[str, ...] = ()
     scale: Callable[[Mapping[str, Any]], str] = first_description
     doc: str = ""
     path: Path | None = None
@@ -121,11 +121,13 @@ class Experiment:
         return " ".join(self.doc.partition("\n\n")[0].split())
 
     def at_source_scale(self, settings: Any) -> bool:
-        """Whether settings are the source's own, but for the number of seeds."""
-        if self.source_preset in (None, "any"):
-            return self.source_preset == "any"
-        source = self.presets[self.source_preset]
-        return dataclasses.replace(settings, seeds=source.seeds) == source
+        """Whether settings are at the source's own scale, with any number of seeds."""
+        if self.source_presets == ("any",):
+            return True
+        sources = (self.presets[name] for name in self.source_presets)
+        return any(
+            dataclasses.replace(settings, seeds=source.seeds) == source for source in sources
+        )
 
     def digests(self) -> dict[str, str]:
         """What the claims say, as a recording keeps it: `{claim name: digest}`."""

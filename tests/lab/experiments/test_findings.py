@@ -21,6 +21,20 @@ def experiment(name):
     return collect(load(ROOT / "experiments" / f"{name}.py"))
 
 
+def test_the_source_s_scale_is_that_of_the_presets_named_with_any_number_of_seeds():
+    at_scale = {
+        (one.name, preset)
+        for one in map(experiment, ("real_vs_random", "winsorization", "toy", "width"))
+        for preset, settings in one.presets.items()
+        if one.at_source_scale(dataclasses.replace(settings, seeds=3))
+    }
+    assert at_scale == {
+        *(("real_vs_random", preset) for preset in ("paper", "two_rates")),
+        *(("winsorization", preset) for preset in ("half", "clean", "levels", "paper")),
+        *(("toy", preset) for preset in experiment("toy").presets),
+    }
+
+
 @pytest.mark.parametrize(
     "name", ["real_vs_random", pytest.param("winsorization", marks=pytest.mark.slow)]
 )
