@@ -241,9 +241,11 @@ def _split(equation, x, values):
 
 
 def join(equation: Any, operands: Sequence[Any]) -> list[Joined] | None:
-    """Parameters and constants concatenated or stacked, where one of them is large; else `None`."""
+    """Parameters and constants concatenated or stacked, where one of them is large, or where they
+    are matrices that are large together; else `None`."""
     tracked = [x for x in operands if isinstance(x, Tracked | Mixed)]
-    if not any(map(is_large, tracked)) or not have_no_data(operands):
+    together = sum(np.size(x.value) for x in tracked if np.ndim(x.value) > 1)
+    if not (any(map(is_large, tracked)) or exceeds(together)) or not have_no_data(operands):
         return None
     if any(isinstance(x, Joined) for x in operands):
         return None

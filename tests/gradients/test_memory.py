@@ -150,3 +150,19 @@ def test_recomputed_leaves_honour_microbatches(reduce):
 
     shapes = {"odd": shape(5000)}, shape(16, 2**10)
     assert memory(reduced(2), *shapes) < 0.4 * memory(reduced(None), *shapes)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "kind"), [(32, co.gradients.Factored), (4, co.gradients.Stacked)]
+)
+def test_gates_that_are_large_together_are_no_rows_that_every_step_adds_to(inputs, kind):
+    """As of a recurrent cell: four matrices are read side by side at every step."""
+    gates = {name: np.zeros((inputs, 40), np.float32) for name in "ifgo"}
+
+    def loss(gates, e):
+        step = lambda h, x: (jnp.tanh(h + x @ jnp.concatenate(list(gates.values()), 1)), None)
+        return jnp.sum(jax.lax.scan(step, jnp.zeros(160), e)[0] ** 2)
+
+    batch = np.zeros((M, 10, inputs), np.float32)
+    _, nodes = jax.eval_shape(co.per_example_value_and_grad(loss), gates, batch)
+    assert {type(node) for node in nodes.values()} == {kind}
