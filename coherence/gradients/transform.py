@@ -179,7 +179,7 @@ class _Trace:
         def find_meetings(leaves, example):
             walk = Walk()
             self.outputs(walk, leaves, example)
-            self.given_up, self.meetings = walk.given_up, walk.meetings
+            self.given_up, self.meetings = walk.given_up, list(map(_without_values, walk.meetings))
 
         jax.eval_shape(find_meetings, [leaf for _, leaf in self.paths], example)
         if self.given_up:
@@ -263,6 +263,15 @@ class _Trace:
                 parameter = jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
                 nodes.append(node(terms[i], parameter, m, mask))
         return jax.tree.unflatten(self.treedef, nodes)
+
+
+def _without_values(meeting):
+    """A meeting found in a trace that ends: of the values that layouts hold, the shapes."""
+    structs = lambda values: tuple(jax_internals.struct_like(x, jnp.shape(x)) for x in values)
+    shares = (
+        dataclasses.replace(share, constants=structs(share.constants)) for share in meeting.shares
+    )
+    return dataclasses.replace(meeting, shares=tuple(shares))
 
 
 def _without_masked(batch, mask):
