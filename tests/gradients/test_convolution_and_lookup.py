@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import coherence as co
-from coherence.gradients.terms import Convolved, Looked, term
+from coherence.gradients.terms import Convolved, Looked, convolved, term
 from coherence.lab.models import ResNet
 from coherence.lab.tasks import cross_entropy
 from tests import reference, zoo
@@ -99,21 +99,27 @@ def test_a_tied_flax_embedding_is_exact_and_never_formed():
 @pytest.mark.parametrize("model", SHAPES, ids=lambda model: model.__name__)
 def test_how_many_examples_are_worked_on_at_a_time_changes_nothing(model, monkeypatch):
     loss, params, batch = model()
-    reductions = co.gradients.materialize, co.gradients.squared_norms, co.gradients.gram
+    of = co.gradients
+    reductions = of.materialize, of.squared_norms, of.gram, co.mean
 
     @jax.jit
     def reduced(params, batch):
         results = []
         for room in (1, 40, 10**6):
-            monkeypatch.setattr(term, "_IN_CACHE", room)
+            monkeypatch.setattr(term, "IN_CACHE", room)
             monkeypatch.setattr(term, "_SLAB", room)
+            monkeypatch.setattr(convolved, "IN_CACHE", room)
+            monkeypatch.setattr(convolved, "_FEW_POSITIONS", room)
+            monkeypatch.setattr(convolved, "_MANY", room)  # positions
             _, gradients = co.per_example_value_and_grad(loss)(params, batch)
             results.append([reduce(gradients) for reduce in reductions])
         return results
 
     g = reference.flat(truth(model))
-    for formed, norms, gram in reduced(params, batch):
+    for formed, norms, gram, mean in reduced(params, batch):
         formed = reference.flat(formed)
+        mean = reference.flat(jax.tree.map(lambda x: x[None], mean))[0]
+        np.testing.assert_allclose(mean, g.mean(0), rtol=1e-4, atol=1e-5 * np.abs(g).max())
         np.testing.assert_allclose(formed, g, rtol=1e-4, atol=1e-5 * np.abs(g).max())
         np.testing.assert_allclose(norms, (g**2).sum(1), rtol=1e-5)
         np.testing.assert_allclose(gram, g @ g.T, rtol=1e-4, atol=1e-5 * (g**2).sum(1).max())

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 
 from coherence.gradients import layout as layouts
+from coherence.gradients.jax_internals import zeros_like
 
 # Numbers worked on at a time: on CPU what stays in the cache (a convolution's patches written to
 # memory and read back cost 2-4 times the product itself), elsewhere what keeps the device busy.
-_IN_CACHE, _AT_ONCE = 2**17, 2**24
+IN_CACHE, _AT_ONCE = 2**17, 2**24
 _SLAB = 2**22  # formed numbers (16 MiB in float32) a reduction may hold
 
 
@@ -193,21 +194,43 @@ def by_examples(function, arrays, numbers):
     m = arrays[0].shape[0]
 
     def chunked(room):
-        size = max(q for q in range(1, m + 1) if m % q == 0 and (q == 1 or q * numbers <= room))
-        if size == m:
-            return lambda *whole: function(*whole)
-
         def run(*whole):
-            # Flat, for XLA is free in the order of dimensions of size 1, and copies to change it.
-            parts = [x.reshape(m // size, -1) for x in whole]
-            step = lambda flat: function(
-                *(x.reshape(size, *y.shape[1:]) for x, y in zip(flat, whole))
-            )
+            parts, of_part = _parts(function, whole, _fitting(m, numbers, room))
+            if parts is None:
+                return function(*whole)
             shape = jax.eval_shape(function, *whole).shape
-            return jax.lax.map(lambda flat: step(flat).reshape(-1), parts).reshape(shape)
+            return jax.lax.map(lambda part: of_part(part).reshape(-1), parts).reshape(shape)
 
         return run
 
-    if m * numbers <= _IN_CACHE:
+    if m * numbers <= IN_CACHE:
         return function(*arrays)
-    return jax.lax.platform_dependent(*arrays, cpu=chunked(_IN_CACHE), default=chunked(_AT_ONCE))
+    return jax.lax.platform_dependent(*arrays, cpu=chunked(IN_CACHE), default=chunked(_AT_ONCE))
+
+
+def sum_by_examples(function, arrays, numbers, room):
+    """The sum of `function(arrays)` of a few examples at a time, which make it work on `room`
+    numbers at most, or are one."""
+    parts, of_part = _parts(function, arrays, _fitting(arrays[0].shape[0], numbers, room))
+    if parts is None:
+        return function(*arrays)
+    zeros = zeros_like(jax.eval_shape(of_part, [part[0] for part in parts]))
+    return jax.lax.scan(lambda total, part: (total + of_part(part), None), zeros, parts)[0]
+
+
+def _fitting(m, numbers, room):
+    """How many of m examples go at a time: a divisor of m."""
+    return max(q for q in range(1, m + 1) if m % q == 0 and (q == 1 or q * numbers <= room))
+
+
+def _parts(function, arrays, size):
+    """The arrays in parts of `size` examples, and the function of a part; `None` if one has all.
+
+    Flat, for XLA is free in the order of dimensions of size 1, and copies to change it.
+    """
+    m = arrays[0].shape[0]
+    if size == m:
+        return None, function
+    parts = [x.reshape(m // size, -1) for x in arrays]
+    shapes = [(size, *x.shape[1:]) for x in arrays]
+    return parts, lambda part: function(*map(jnp.reshape, part, shapes))
