@@ -31,7 +31,7 @@ def steps(loss, params, batch, c, m, learning_rate):
         found["XLA, selection network"] = _xla(
             loss, params, batch, lambda g: winsorized_mean(Formed(g), k), learning_rate
         )
-        found["XLA, sort"] = _xla(loss, params, batch, lambda g: _sorted_mean(g, k), learning_rate)
+        found["XLA, sort"] = _xla(loss, params, batch, lambda g: sorted_mean(g, k), learning_rate)
     else:
         found["XLA, bitonic network"] = _xla(loss, params, batch, _bitonic_median, learning_rate)
     return found
@@ -52,7 +52,7 @@ def _xla(loss, params, batch, select, learning_rate):
     return lambda: jax.block_until_ready(step(params, batch))
 
 
-def _sorted_mean(g, k):
+def sorted_mean(g, k):
     ranked = jnp.sort(g, 0)
     return jnp.clip(g, ranked[k], ranked[len(g) - 1 - k]).mean(0)
 

@@ -1,5 +1,5 @@
-"""The median of three mean gradients (M3, RM3) keeps random labels from being memorized; a mean of
-three as stale (RA3) does not.
+"""Does the median of three mean gradients (M3, RM3) keep random labels from being memorized, where
+a mean of three as stale (RA3) does not?
 
 M3 splits a batch into three groups, RM3 takes the last three batches; every coordinate moves by the
 middle one of their mean gradients. A median of three mutes what only one of them wants. Among the

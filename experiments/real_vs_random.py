@@ -1,5 +1,5 @@
-"""On true labels a training example's gradient helps many others; on random labels, hardly any
-besides itself.
+"""Does a training example's gradient help more of the others on true labels than on random ones,
+and hardly any on these?
 
 The same network is trained on true and on permuted labels until it fits both. At equal training
 loss and equal m, m-coherence is higher on true labels, and only there does the network generalize.

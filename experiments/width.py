@@ -1,4 +1,4 @@
-"""Wider networks generalize better because more of what they learn is shared: accuracy and
+"""Do wider networks generalize better because more of what they learn is shared? Accuracy and
 coherence by width at equal training loss.
 
 Networks of growing width learn digits with some random labels, in the standard and in the maximal

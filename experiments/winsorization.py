@@ -1,5 +1,5 @@
-"""Pulling in the few most extreme per-example gradients of every coordinate slows memorization more
-than learning.
+"""Does pulling in the few most extreme per-example gradients of every coordinate slow memorization
+more than learning?
 
 Networks are trained with random labels among the true ones, by SGD whose batch gradients are
 winsorized at c = 0 (plain SGD), 1, 2, 4 and 8 percent. Suppressing weak directions also slows
