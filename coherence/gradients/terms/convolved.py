@@ -118,27 +118,24 @@ class Convolved(Term):
         return self._each_formed(lambda g: jnp.sum(jnp.square(g), (1, 2, 3)), self.cotangents)
 
     def weighted_sum(self, weights):
-        weighted = self.weighted_cotangents(weights)
         if self.dims[1] > 1 or is_in_automatic_mesh():
-            return self._sum_by_convolution(self.inputs, weighted)
+            return self._sum_by_convolution(weights)
         return jax.lax.platform_dependent(
-            self.inputs,
-            weighted,
-            cpu=self._sum_by_patches,
-            default=self._sum_by_convolution,
+            weights, cpu=self._sum_by_patches, default=self._sum_by_convolution
         )
 
-    def _sum_by_convolution(self, inputs, weighted):
+    def _sum_by_convolution(self, weights):
         """The plain gradient of a convolution whose cotangents are weighted."""
         _, b, _, k, n = self.dims
-        images = inputs.reshape(-1, *inputs.shape[2:]).astype(self.dtype)
+        weighted = self.weighted_cotangents(weights)
+        images = self.inputs.reshape(-1, *self.inputs.shape[2:]).astype(self.dtype)
         shape = (*self.window.shape, k // math.prod(self.window.shape), b * n)
         kernel = struct_like(weighted, shape)
         convolve = lambda x: self.window.convolve(images, x, b)
         outputs = jnp.moveaxis(weighted, 1, 2).reshape(jax.eval_shape(convolve, kernel).shape)
         return self._to_groups(jax.linear_transpose(convolve, kernel)(outputs)[0])
 
-    def _sum_by_patches(self, inputs, weighted):
+    def _sum_by_patches(self, weights):
         """The same by products of patches in the cache.
 
         XLA's own gradient of a kernel takes up to four times as long on CPU, and ten times that in
@@ -146,14 +143,17 @@ class Convolved(Term):
         """
         _, _, t, k, _ = self.dims
 
-        def of_each(images, d):  # as norms are taken; sums of the few matrices are cheap
-            return jnp.sum(jnp.einsum("mbtn,mbtk->mbnk", d, self._patches(images)), 0)
+        def of_few(images, cotangents, weights):
+            few = dataclasses.replace(self, inputs=images, cotangents=cotangents)
+            d, patches = few.weighted_cotangents(weights), few._patches(images)
+            if t < _MANY:
+                return jnp.einsum("mbtn,mbtk->bnk", d, patches)
+            # As norms are taken, of each; sums of the few matrices are cheap.
+            return jnp.sum(jnp.einsum("mbtn,mbtk->mbnk", d, patches), 0)
 
-        def of_all(images, d):
-            return jnp.einsum("mbtn,mbtk->bnk", d, self._patches(images))
-
-        function, room = (of_each, IN_CACHE) if t >= _MANY else (of_all, _FEW_POSITIONS)
-        return sum_by_examples(function, (inputs, weighted), t * k, room).swapaxes(1, 2)
+        arrays = self.inputs, self.cotangents, weights
+        room = _FEW_POSITIONS if t < _MANY else IN_CACHE
+        return sum_by_examples(of_few, arrays, t * k, room).swapaxes(1, 2)
 
     def dot(self, vector):
         """The outputs that v makes, against the cotangents."""

@@ -195,11 +195,12 @@ def by_examples(function, arrays, numbers):
 
     def chunked(room):
         def run(*whole):
-            parts, of_part = _parts(function, whole, _fitting(m, numbers, room))
-            if parts is None:
+            size = _fitting(m, numbers, room)
+            if size == m:
                 return function(*whole)
+            of_part = lambda i: function(*_part(whole, i, size)).reshape(-1)
             shape = jax.eval_shape(function, *whole).shape
-            return jax.lax.map(lambda part: of_part(part).reshape(-1), parts).reshape(shape)
+            return jax.lax.map(of_part, jnp.arange(m // size)).reshape(shape)
 
         return run
 
@@ -211,11 +212,14 @@ def by_examples(function, arrays, numbers):
 def sum_by_examples(function, arrays, numbers, room):
     """The sum of `function(arrays)` of a few examples at a time, which make it work on `room`
     numbers at most, or are one."""
-    parts, of_part = _parts(function, arrays, _fitting(arrays[0].shape[0], numbers, room))
-    if parts is None:
+    m = arrays[0].shape[0]
+    size = _fitting(m, numbers, room)
+    if size == m:
         return function(*arrays)
-    zeros = zeros_like(jax.eval_shape(of_part, [part[0] for part in parts]))
-    return jax.lax.scan(lambda total, part: (total + of_part(part), None), zeros, parts)[0]
+
+    of_part = lambda i: function(*_part(arrays, i, size))
+    zeros = zeros_like(jax.eval_shape(of_part, 0))
+    return jax.lax.fori_loop(0, m // size, lambda i, total: total + of_part(i), zeros)
 
 
 def _fitting(m, numbers, room):
@@ -223,14 +227,5 @@ def _fitting(m, numbers, room):
     return max(q for q in range(1, m + 1) if m % q == 0 and (q == 1 or q * numbers <= room))
 
 
-def _parts(function, arrays, size):
-    """The arrays in parts of `size` examples, and the function of a part; `None` if one has all.
-
-    Flat, for XLA is free in the order of dimensions of size 1, and copies to change it.
-    """
-    m = arrays[0].shape[0]
-    if size == m:
-        return None, function
-    parts = [x.reshape(m // size, -1) for x in arrays]
-    shapes = [(size, *x.shape[1:]) for x in arrays]
-    return parts, lambda part: function(*map(jnp.reshape, part, shapes))
+def _part(arrays, i, size):
+    return [jax.lax.dynamic_slice_in_dim(x, i * size, size) for x in arrays]
