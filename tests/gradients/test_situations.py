@@ -22,7 +22,12 @@ from tests import eight_devices, reference, zoo
 PAGE = Path(__file__).resolve().parents[2] / "docs/losses.md"
 MODELS = [model for models in zoo.SITUATIONS.values() for model in models]
 FIRST = [models[0] for models in zoo.SITUATIONS.values()]
-by_name = pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+SOLVER = zoo.ordinary_differential_equation  # whose programs take a fifth of this file's time
+by_name = pytest.mark.parametrize(
+    "model",
+    [pytest.param(model, marks=pytest.mark.slow if model is SOLVER else ()) for model in MODELS],
+    ids=[model.__name__ for model in MODELS],
+)
 FIRST_OF_EACH_KIND = pytest.mark.parametrize(
     "model",
     [pytest.param(model, marks=() if model in FIRST else pytest.mark.slow) for model in MODELS],
