@@ -60,12 +60,14 @@ def draw(recorded):
             panel.set(ylabel="" if column and name != "corrupt_accuracy" else label)
     if 0 in noise and recorded["judged_noise"] in noise:  # a panel without corrupt examples
         _overfit(curves[list(NAMES).index("corrupt_accuracy"), list(noise).index(0)], recorded)
-    for panel in rest:
-        panel.set_visible(False)
     if recorded["judged_noise"] in noise:
         _paths(paths, recorded)
         _ends(ends, recorded)
-    style.letters([*curves.flat, paths, ends], small=True)
+    panels = [*curves.flat, paths, ends]
+    drawn = [panel for panel in panels if panel.has_data()]
+    for panel in {*panels, *rest} - {*drawn}:
+        panel.set_visible(False)
+    style.letters(drawn, small=True)
     figure.legend(
         *curves[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(c)
     )

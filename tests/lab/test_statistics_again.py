@@ -369,16 +369,20 @@ def width(z):
 
 def winsorization(z):
     found, noises, cs = {}, list(z["noise"]), list(z["c"])
-    half = noises.index(0.5)
-    train, test = (z[f"{name}_accuracy"][half, :, :, -1] for name in ("train", "test"))
-    overfit = train - (0.05 + 0.5 * test)
-    found["only true labels fitted, 50% random"] = train[cs.index(2)] - 0.55
-    found["overfit falls with c"] = {
-        f"c = {a:g} to {b:g}": overfit[i] - overfit[i + 1]
-        for i, (a, b) in enumerate(itertools.pairwise(cs))
-    }
+    train, test = (z[f"{name}_accuracy"][..., -1] for name in ("train", "test"))
+    for i, noise in enumerate(noises):
+        if noise and 2 in cs:
+            name = f"only true labels fitted, {100 * noise:.0f}% random"
+            found[name] = train[i, cs.index(2)] - (1 - 0.9 * noise)
+    if 0.5 in noises:
+        half = noises.index(0.5)
+        overfit = train[half] - (0.05 + 0.5 * test[half])
+        found["overfit falls with c"] = {
+            f"c = {a:g} to {b:g}": overfit[i] - overfit[i + 1]
+            for i, (a, b) in enumerate(itertools.pairwise(cs))
+        }
     if 0 in noises:
-        clean = z["train_accuracy"][noises.index(0), :, :, -1]
+        clean = train[noises.index(0)]
         found["large c hurts fitting"] = clean[cs.index(0)] - clean[-1]
     return found
 
