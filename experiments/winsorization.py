@@ -164,7 +164,10 @@ def judge(recorded):
         "test accuracy kept": test[C][:, -1] - test[0.0][:, -1],
     }
     if len(recorded["slower"]):
-        slower = first_at(*_by_rate(recorded), fit) - memorized
+        fits, memories = _by_rate(recorded)
+        slower = first_at(fits, memories, fit) - memorized
+        # What ends below the smallest steps has no equal among them, as what ends above all.
+        slower = np.where(fit < fits[:, 0], np.nan, slower)
         under_noise["suppressed at equal fit, slower SGD"] = slower
     overfit = adjusted_overfit(recorded)[_place(recorded, "noise", NOISE), :, :, -1]
     under_noise["overfit falls with c"] = {

@@ -367,6 +367,15 @@ def test_winsorizing_that_only_goes_the_same_way_more_slowly_does_not_suppress_a
     )
 
 
+def test_a_fit_below_that_of_the_smallest_steps_has_no_equal_among_them():
+    made = _winsorization()
+    fit = made["pristine_accuracy"][1, 1, :, -1]
+    made["slower/pristine_accuracy"] = np.maximum(made["slower/pristine_accuracy"], fit + 0.001)
+    found = verdicts("winsorization", made)
+    assert found["suppressed at equal fit, slower SGD"] == "inconclusive"
+    assert found["suppressed at equal fit"] == "reproduced"
+
+
 def test_sgd_that_never_memorized_proves_nothing():
     made = _winsorization()
     made["corrupt_accuracy"][1, 0] *= 0.5
