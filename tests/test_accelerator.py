@@ -86,7 +86,7 @@ def test_a_run_that_was_cut_goes_on_elsewhere(tmp_path, few, monkeypatch):
         clock.stop()
     with tarfile.open(out / "cut-0.tar.gz") as tar:
         tar.extractall(second, filter="data")
-    run = "winsorization/half/slower=0.12/seed=0"
+    run = "winsorization/half/slower=0.5/seed=0"
     copied, original = (Run.read(folder / run) for folder in (second, first))
     assert not copied.done
     assert max(copied.checkpoints()) == max(original.checkpoints()) > 0
