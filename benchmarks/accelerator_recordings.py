@@ -14,7 +14,8 @@ PIECES = (
     "real_vs_random:paper:rate=0.02",
     "winsorization:half",
     "winsorization:clean",
-    "winsorization:levels",
+    "winsorization:quarter",
+    "winsorization:three_quarters",
 )
 MOST_BYTES = 15 * 2**20  # of a tar file
 MOST_CUT = 3  # tar files of runs that were cut

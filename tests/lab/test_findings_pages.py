@@ -158,6 +158,18 @@ def test_one_seed_is_hollow_and_in_the_small_scales_deviations(told):
     assert abs(source.mean) == pytest.approx(abs(distance / unit))
 
 
+def test_an_effect_that_is_not_a_number_has_no_dot_in_the_forest(told):
+    nan = summary.Interval(*[float("nan")] * 3)
+    first = next(row for row in told.rows if row.small and row.source)
+    unknown = dataclasses.replace(first.small, standard=nan)
+    here = lambda *rows: dataclasses.replace(told, rows=list(rows))
+    alone = dataclasses.replace(first, small=unknown, source=None)
+    assert forest.data(here(alone)) == forest.data(here())
+    panel = forest.draw(here(dataclasses.replace(first, small=unknown))).axes[0]
+    dots = [line for line in panel.lines if line.get_marker() == "o"]
+    assert [bool(np.isnan(line.get_xdata()[0])) for line in dots] == [True, False]
+
+
 def test_every_experiment_is_recorded_or_said_to_be_pending(found, told):
     """Pending may also be a preset of one that is recorded, under the name of its recording."""
     stems = {gallery.stem(name) for name in [f.name for f in found] + list(told.pending)}

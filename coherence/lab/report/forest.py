@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from . import gallery, summary
 from .tables import csv_text
 
@@ -49,7 +51,9 @@ def data(of: summary.Summary) -> str:
 
 
 def _drawn(of: summary.Summary) -> list[summary.Row]:
-    return [row for row in of.rows if any(True for _ in summary.standard_effects(row))]
+    """The rows of which an effect is known: one that is not a number has no place."""
+    known = lambda row: any(not math.isnan(size.mean) for size, _ in summary.standard_effects(row))
+    return [row for row in of.rows if known(row)]
 
 
 def draw(of: summary.Summary) -> Figure:
@@ -62,15 +66,16 @@ def draw(of: summary.Summary) -> Figure:
     for place, row in enumerate(rows):
         _, colour = PAPERS[paper(row)]
         for (size, one_seed), below in zip(summary.standard_effects(row), (0, 0.25)):
-            x, low, high = (max(-_LIMIT, min(_LIMIT, value)) for value in size)
+            x, low, high = np.clip(size, -_LIMIT, _LIMIT)  # nan stays nan
             if not math.isnan(size.low):
                 panel.plot([low, high], [place + below] * 2, color=colour, linewidth=1.4)
             face = "white" if one_seed else colour
             panel.plot(x, place + below, "o", color=colour, markerfacecolor=face, markersize=4.5)
     seen = dict.fromkeys(PAPERS[paper(row)] for row in rows)
     handles = [style.key(name, colour, marker="o", markersize=4.5) for name, colour in seen]
-    hollow = {"marker": "o", "markerfacecolor": "white", "markersize": 4.5}
-    handles.append(style.key("one seed", style.NEUTRAL, "none", **hollow))
+    if any(one_seed for row in rows for _, one_seed in summary.standard_effects(row)):
+        hollow = {"marker": "o", "markerfacecolor": "white", "markersize": 4.5}
+        handles.append(style.key("one seed", style.NEUTRAL, "none", **hollow))
     panel.axvline(0, color="black", linewidth=0.8)
     panel.set_xscale("symlog", linthresh=1)
     panel.set(xlim=(-_LIMIT, _LIMIT), ylim=(len(rows) - 0.4, -0.6))

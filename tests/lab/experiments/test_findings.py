@@ -30,7 +30,10 @@ def test_the_source_s_scale_is_that_of_the_presets_named_with_any_number_of_seed
     }
     assert at_scale == {
         *(("real_vs_random", preset) for preset in ("paper", "two_rates")),
-        *(("winsorization", preset) for preset in ("column", "half", "clean", "levels", "paper")),
+        *(
+            ("winsorization", preset)
+            for preset in ("column", "half", "clean", "quarter", "three_quarters", "paper")
+        ),
         *(("toy", preset) for preset in experiment("toy").presets),
     }
 
