@@ -149,7 +149,9 @@ def test_recomputed_leaves_honour_microbatches(reduce):
         return function
 
     shapes = {"odd": shape(5000)}, shape(16, 2**10)
-    assert memory(reduced(2), *shapes) < 0.4 * memory(reduced(None), *shapes)
+    hidden = 16 * 4 * 2**20  # bytes, of all examples; some versions of XLA need not hold them
+    whole = memory(reduced(None), *shapes)
+    assert memory(reduced(2), *shapes) < max(0.4 * whole, hidden / 100)
 
 
 @pytest.mark.parametrize(
