@@ -24,6 +24,11 @@ pristine examples SGD stopped early has memorized no more (*not reproduced*), an
 or less of the step ends with 1 to 8 % of the corrupt examples and more of the pristine ones than
 either c; none of its ends is as low as those of c = 2, so there is nothing to compare these with
 (*inconclusive*). At their best all three test alike, SGD a little better: 95, 94 and 91 %.
+
+`winsorization-three_quarters` is the same with three quarters of the labels random, 4 seeds, c = 0
+and 2. SGD has fitted 72 % of the corrupt examples; with c = 2 training accuracy stays below what
+true labels explain, of every network (*reproduced*): 8 % of the corrupt examples are fitted, fewer
+than by chance, and 75 % of the pristine ones, down from 90 %.
 """
 
 import numpy as np
@@ -50,7 +55,7 @@ def draw(recorded):
                 if name == "corrupt_accuracy" and share == 0:
                     continue
                 style.band(
-                    panel, steps, values, _text(percent), colour=style.SEQUENCE[k], title=panel_name
+                    panel, steps, values, _text(percent), colour=_colour(percent), title=panel_name
                 )
             if name == "train_accuracy":
                 style.guide(
@@ -64,7 +69,7 @@ def draw(recorded):
             panel.set(ylabel="" if column and name != "corrupt_accuracy" else label)
     if 0 in noise and recorded["judged_noise"] in noise:  # a panel without corrupt examples
         _overfit(curves[list(NAMES).index("corrupt_accuracy"), list(noise).index(0)], recorded)
-    if recorded["judged_noise"] in noise:
+    if noise[_judged(recorded)] > 0:
         _paths(paths, recorded)
         _ends(ends, recorded)
     panels = [*curves.flat, paths, ends]
@@ -93,8 +98,19 @@ def _text(percent):
     return "SGD (c = 0)" if percent == 0 else f"c = {percent:g} %"
 
 
+def _colour(percent):
+    """The same for a percentile in all figures, whichever of the source's were run."""
+    place = int(np.searchsorted((0, 1, 2, 4, 8), percent))
+    return style.SEQUENCE[min(place, len(style.SEQUENCE) - 1)]
+
+
+def _judged(recorded):
+    """The place of the share of noise where the claims are judged, or of the nearest."""
+    return int(np.argmin(np.abs(recorded["noise"] - recorded["judged_noise"])))
+
+
 def _under_noise(recorded, name):
-    return recorded[name][int(np.argmin(np.abs(recorded["noise"] - recorded["judged_noise"])))]
+    return recorded[name][_judged(recorded)]
 
 
 def _paths(panel, recorded):
@@ -103,14 +119,14 @@ def _paths(panel, recorded):
     The bands are those of the corrupt examples at each step.
     """
     panel.set(
-        title=f"paths, {recorded['judged_noise']:.0%} random labels",
+        title=f"paths, {recorded['noise'][_judged(recorded)]:.0%} random labels",
         xlabel="pristine examples fitted",
     )
     panel.set(ylabel="corrupt examples fitted", xlim=(0.5, 1.01), ylim=(0, 1.03))
     pristine = _under_noise(recorded, "pristine_accuracy").mean(1)
     corrupt = _under_noise(recorded, "corrupt_accuracy")
     for k, percent in enumerate(recorded["c"]):
-        options = {"colour": style.SEQUENCE[k], "title": "paths", "marker": ".", "markersize": 3}
+        options = {"colour": _colour(percent), "title": "paths", "marker": ".", "markersize": 3}
         style.band(panel, pristine[k], corrupt[k], _text(percent), **options)
 
 
@@ -121,8 +137,8 @@ def _ends(panel, recorded):
         _under_noise(recorded, f"{name}_accuracy")[..., -1].mean(1)
         for name in ("pristine", "corrupt")
     )
-    for k in range(len(recorded["c"])):
-        options = {"colour": style.SEQUENCE[k], "style": "o", "title": "ends"}
+    for k, percent in enumerate(recorded["c"]):
+        options = {"colour": _colour(percent), "style": "o", "title": "ends"}
         style.curve(panel, pristine[k : k + 1], corrupt[k : k + 1], "", **options)
     if len(recorded["slower"]):
         found = {"pristine": pristine, "corrupt": corrupt}
@@ -150,7 +166,7 @@ def _overfit(panel, recorded):
     train, test = (_under_noise(recorded, f"{name}_accuracy") for name in ("train", "test"))
     overfit = train - (noise / 10 + (1 - noise) * test)
     for k, percent in enumerate(recorded["c"]):
-        options = {"colour": style.SEQUENCE[k], "title": "adjusted overfit"}
+        options = {"colour": _colour(percent), "title": "adjusted overfit"}
         style.band(panel, steps, overfit[k], _text(percent), **options)
     panel.set(ylabel="adjusted overfit", ylim=(-0.1, 0.75))
     panel.set_title(f"adjusted overfit, {noise:.0%} random labels")
