@@ -201,11 +201,13 @@ def page(summary: Summary, date: str) -> str:
     for words, rows in groups(summary):
         parts.append(markdown((words, *HEADER[1:]), [row.cells() for row in rows]))
     if summary.rows:
+        one_seed = any(one for row in summary.rows for _, one in standard_effects(row))
+        hollow = "; hollow: one seed, in standard\ndeviations of the small scale" * one_seed
         parts.append(
             "![Effects of the rows in standard deviations over seeds](reproducing/forest.png)\n\n"
             "*Distance of each row's effect from its threshold in standard deviations over seeds, "
-            "above 0 on the\nclaimed side, with 95 % intervals; hollow: one seed, in standard "
-            "deviations of the small scale.*"
+            "above 0 on the\nclaimed side, with 95 % intervals; the lower of two is at the "
+            f"source's scale{hollow}.*"
         )
     if summary.pending:
         parts.append("**Claims that are fixed, but not recorded yet**, and what it takes:")
