@@ -16,14 +16,15 @@ than SGD (*not reproduced* that it is no worse; c = 8 tests better).
 
 `winsorization-column` is the source's network on all of MNIST for 60 of its 100 epochs, half of the
 labels random, 4 seeds. SGD has fitted 74 % of the corrupt examples by then, c = 1 and 2 about 4 %,
-fewer than chance; adjusted overfit falls with every c. c = 1 stays at what true labels explain. c =
-2 unlearns them: after 36,000 steps three of four networks fit 52 to 78 % of the pristine examples,
-and one 91 %, where all had 90 % after 1,000, so that training accuracy lies far *below* what true
-labels explain, but not as surely as the verdict asks (*inconclusive*). At equal accuracy on the
-pristine examples SGD stopped early has memorized no more (*not reproduced*), and SGD with an eighth
-or less of the step ends with 1 to 8 % of the corrupt examples and more of the pristine ones than
-either c; none of its ends is as low as those of c = 2, so there is nothing to compare these with
-(*inconclusive*). At their best all three test alike, SGD a little better: 95, 94 and 91 %.
+fewer than chance; adjusted overfit falls with every c. c = 1 stays just below what true labels
+explain. c = 2 unlearns them: after 36,000 steps three of four networks fit 52 to 78 % of the
+pristine examples, and one 91 %, where all had 90 % after 1,000, so that training accuracy lies far
+*below* what true labels explain, but not as surely as the verdict asks (*inconclusive*). At equal
+accuracy on the pristine examples SGD stopped early has memorized no more (*not reproduced*), and
+SGD with an eighth or less of the step ends with 1 to 8 % of the corrupt examples and more of the
+pristine ones than either c; none of its ends is as low as those of c = 2, so there is nothing to
+compare these with (*inconclusive*). At their best all three test alike, SGD a little better: 95, 94
+and 91 %.
 
 `winsorization-three_quarters` is the same with three quarters of the labels random, 4 seeds, c = 0
 and 2. SGD has fitted 72 % of the corrupt examples; with c = 2 training accuracy stays below what

@@ -85,7 +85,7 @@ def draw(of: summary.Summary) -> Figure:
     panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     panel.set_yticks(range(len(rows)), [row.title for row in rows], fontsize=7)
     panel.grid(axis="y", visible=False)
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=7)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=7)
     return figure
 
 
