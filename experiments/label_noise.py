@@ -59,11 +59,11 @@ class Settings:
 
 RUN = Settings.run
 _SMALL = replace(RUN, data=digits(), model=MLP(width=32), steps=200)
-_LARGE = replace(RUN, data=mnist(), model=MLP(width=2048, depth=1), steps=100_000)
+_LARGE = replace(RUN, data=mnist(), model=MLP(width=2048, depth=1), steps=60_000)
 PRESETS = {
     "smoke": Settings(_SMALL, noise=(0.0, 0.5, 1.0), sample=200, worlds=20, seeds=2),
     "cpu": Settings(),
-    "paper": Settings(_LARGE, sample=10_000),
+    "paper": Settings(_LARGE, sample=10_000, seeds=4),
 }
 SOURCE_PRESETS = ("paper",)
 
@@ -71,7 +71,9 @@ SOURCE_PRESETS = ("paper",)
 # after. Before that, single runs on digits and on 2,000 images of MNIST were tried for whether a
 # network memorizes: with 100, 50 and 25 % random labels; of one with 50 % (digits) f was seen. That
 # f of the pristine is below the null worlds at *every* noise asks for more than the source reports,
-# whose null worlds show the pattern weakly at 75 %, too (second-hand).
+# whose null worlds show the pattern weakly at 75 %, too (second-hand). `paper` had 100,000 steps,
+# as the source, and 8 seeds: before any of its runs they became 60,000 and 4, since this network at
+# this step size fits 96.6 % of all random labels by then, or more (4 seeds of real_vs_random).
 
 
 def arms(settings):
