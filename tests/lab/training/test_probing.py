@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from coherence.lab.runs import Run
-from coherence.lab.settings import MLP, Probing, label_noise, plain
+from coherence.lab.settings import MLP, Probing, digits, label_noise, plain
 from coherence.lab.training import Classification, Problem, train
 from coherence.lab.training.agenda import Agenda
 from coherence.lab.training.samples import stream_key
@@ -306,3 +306,13 @@ def test_asking_for_the_next_step_looks_at_few_of_those_scheduled(steps):
     agenda.fixed = Counted(agenda.fixed)
     assert all(agenda.next(position) == position + 1 for position in range(steps))
     assert looked <= 20 * steps
+
+
+def test_accuracies_of_all_pristine_and_corrupt_examples_come_from_one_pass():
+    data = digits(examples=1000)  # one chunk
+    made = Classification(data=data, model=MLP(8), noise=label_noise(0.5), probes=()).build(0)
+    program = jax.make_jaxpr(made.measure)(made.params, made.data)
+    example = jax.tree.map(lambda leaf: leaf[0], made.data["test"])
+    one_pass = jax.make_jaxpr(made.loss)(made.params, example)
+    products = lambda jaxpr: str(jaxpr).count("dot_general")
+    assert products(program) == 2 * products(one_pass)  # training and test examples
