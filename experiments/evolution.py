@@ -1,5 +1,5 @@
-"""Training creates coherence: it rises, peaks and falls, later with more noise, and out of nothing
-on random labels.
+"""Does coherence rise, peak and fall during training, later with more noise, and out of nothing on
+random labels?
 
 A convolutional network and a multilayer perceptron are trained on digits with none, half and all of
 the labels permuted. On a fixed sample of the training examples m-coherence is measured at

@@ -1,4 +1,5 @@
-"""With 1,000 digits a GAN and a diffusion model draw alike; with 100 the GAN draws worse.
+"""Do a GAN and a diffusion model draw alike from 1,000 digits, and does the GAN draw worse from
+100?
 
 A conditional GAN and a conditional diffusion model learn the same digits of 8 x 8 pixels, 1,000 of
 them and 100; a GAN and a diffusion model without labels learn a ring of eight normal distributions.

@@ -19,7 +19,7 @@ import numpy as np
 
 from coherence.lab.report import drawing as style
 
-LABELS = {"true": style.SEQUENCE[0], "random": style.SEQUENCE[3]}
+LABELS = {"true": style.COLOUR["real"], "random": style.COLOUR["random"]}
 NORMS = ("batch", "group")
 
 

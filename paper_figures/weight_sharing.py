@@ -19,10 +19,10 @@ import numpy as np
 from coherence.lab.report import drawing as style
 
 ARMS = {
-    "shared,true": {"colour": style.SEQUENCE[0], "style": "-"},
-    "shared,random": {"colour": style.SEQUENCE[3], "style": "-"},
-    "local,true": {"colour": style.SEQUENCE[0], "style": ":"},
-    "local,random": {"colour": style.SEQUENCE[3], "style": ":"},
+    "shared,true": {"colour": style.COLOUR["real"], "style": "-"},
+    "shared,random": {"colour": style.COLOUR["random"], "style": "-"},
+    "local,true": {"colour": style.COLOUR["real"], "style": ":"},
+    "local,random": {"colour": style.COLOUR["random"], "style": ":"},
 }
 WORDS = {
     "shared,true": "convolutions, true labels",

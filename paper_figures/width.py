@@ -4,14 +4,14 @@ parametrizations.
 Digits with 20 % permuted labels, learned by MLPs of two hidden layers of 32, 128 and 512 units, at
 learning rates chosen for each on held-out training examples (in the legends). At equal training
 loss the wider network has the higher test accuracy in both parametrizations (a, b; c at 0.35 nats,
-where the widest is ahead by 8 points): it is ahead as soon as random labels begin to be memorized.
+where the widest is ahead by 7 and 8 points): it is ahead as soon as random labels begin to be
+memorized.
 
 That wider networks are more coherent is **not reproduced** under maximal update (f, at the two
 dotted losses of d and e): m-coherence of the batches is lower the wider the network. In the
-standard parametrization widths are alike (**inconclusive**). Under maximal update the tuned rates
-differ ninefold and the widest takes the smallest steps; how much of its low coherence is that, is
-not separated here. Standard networks all have one rate, and the widest starts out the most coherent
-(d, left end), which no claim had asked for.
+standard parametrization, where all networks have one rate, widths cannot be told apart
+(**inconclusive**). Under maximal update the tuned rates differ ninefold and the widest takes the
+smallest steps; how much of its low coherence is that, is not separated here.
 """
 
 import numpy as np

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -365,7 +366,8 @@ def test_the_effect_in_standard_deviations_points_to_the_claimed_side():
     up = judge(GREATER, [1.0, 2.0, 3.0], scale=SCALE).standard
     down = judge(LESS, [1.0, 2.0, 3.0], scale=SCALE).standard
     assert up.mean == pytest.approx(2)
-    assert up.high - up.mean == pytest.approx(4.30265273 / math.sqrt(3))
+    ends = [scipy.stats.nct.cdf(2 * math.sqrt(3), 2, end * math.sqrt(3)) for end in up[1:]]
+    assert ends == pytest.approx([0.975, 0.025], rel=1e-4)
     assert tuple(down) == pytest.approx((-up.mean, -up.high, -up.low))
 
 

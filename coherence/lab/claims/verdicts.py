@@ -14,7 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from .intervals import Interval, interval, mean_and_error, ratio_interval, t_quantile, two_sided_p
+from .intervals import (
+    Interval,
+    interval,
+    mean_and_error,
+    noncentrality,
+    ratio_interval,
+    two_sided_p,
+)
 from .statements import Claim
 
 if TYPE_CHECKING:
@@ -269,9 +276,10 @@ def _student(distances: NDArray) -> tuple[bool, float, float, Interval]:
         return supports, math.nan, -mean, _NOTHING
     if error == 0:
         return supports, float(mean == 0), float(mean == 0), _NOTHING
-    p = two_sided_p(mean / error, n - 1)
-    size, half = mean / error / math.sqrt(n), t_quantile(1 - LEVEL / 2, n - 1) / math.sqrt(n)
-    return supports, p, p if supports else -p, Interval(size, size - half, size + half)
+    t = mean / error
+    p = two_sided_p(t, n - 1)
+    ends = (t, noncentrality(t, 1 - LEVEL / 2, n - 1), noncentrality(t, LEVEL / 2, n - 1))
+    return supports, p, p if supports else -p, Interval(*(end / math.sqrt(n) for end in ends))
 
 
 def holm(judgements: Sequence[Judgement]) -> list[Judgement]:

@@ -51,7 +51,8 @@ def digits(examples: int | None = None) -> Dataset:
     new writers.
 
     Args:
-        examples: use the first so many training examples (None: all); the test set stays whole.
+        examples: use so many training examples (None: all): the first, in experiments by default a
+            draw by seed; the test set stays whole.
 
     Alpaydin & Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998), its test part, as
     bundled with scikit-learn.
@@ -97,7 +98,8 @@ def mnist(examples: int | None = None) -> Dataset:
     a download into the cache, whichever has them first; their checksums are verified every time.
 
     Args:
-        examples: use the first so many training examples (None: all); the test set stays whole.
+        examples: use so many training examples (None: all): the first, in experiments by default a
+            draw by seed; the test set stays whole.
 
     LeCun, Cortes & Burges, The MNIST database of handwritten digits.
     """

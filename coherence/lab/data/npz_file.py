@@ -25,7 +25,8 @@ def npz(path: str | Path, examples: int | None = None) -> Dataset:
 
     Args:
         path: of the file.
-        examples: use the first so many training examples (None: all).
+        examples: use so many training examples (None: all): the first, in experiments by default a
+            draw by seed.
 
     Make one with `numpy.savez("mine.npz", x_train=..., y_train=..., x_test=..., y_test=...)`.
 

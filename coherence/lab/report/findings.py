@@ -143,7 +143,10 @@ def _figure_section(home: Path, recording: Recording) -> Iterator[str]:
     name, stem = recording.name, gallery.stem(recording.name)
     title, caption = caption_of(home, stem)
     if stem != name:
-        caption = f"Panels as under [{stem}](#{stem}), which also says what this preset adds."
+        caption = (
+            f"Panels that both have are described under [{stem}](#{stem}), by their titles, and so "
+            "is what this preset adds."
+        )
     yield f"## {name}"
     yield f"![{title}](drawn/{name}.png)"
     if "2.png" in gallery.formats(home, name):

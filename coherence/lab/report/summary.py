@@ -42,13 +42,18 @@ over seeds, or data sets, with 95 % intervals. Units: a *doubling* is a factor o
 of 10. *Unbiased alpha* is alpha without the floor of 1/m that any sample of m has.
 
 **Rules.** A claim stands in a file before its run (`experiments/claims/`); the recording keeps its
-digest, and a claim changed later says *changed after the recording*. A verdict rests on Student's t
+digest, and a claim whose words, statistic or threshold changed later says *changed after the
+recording*, here with a †. How its source is known: *read* in the paper; *second-hand*, from an
+account of it; *remembered*; *derived*, by us. *The source's scale* is the network, data, batch and
+step size of one of the source's experiments, for 60 % of its steps or more; what it says of
+ImageNet is tested on its MNIST network there. A verdict rests on Student's t
 interval over seeds, of ratios on Fieller's. A claim about several parts (networks, shares of noise,
 losses) is tested in each by itself: reproduced if it holds in all, refuted if one part fails at 5 %
-over the number of parts; the row shows the part that decided. Both verdicts must survive Holm's
-adjustment over all tests of their recording (5 %). Values without spread are compared, not tested.
-One seed decides nothing. Exact checks have a tolerance in place of an interval. Where a scale does
-not say *drawn by seed*, all seeds share one sample of the data, and a verdict may be that sample's.
+over the number of parts; the row shows the part that decided. *Reproduced* and *not reproduced*
+must both survive Holm's adjustment over all tests of their recording (5 %). Values without spread
+are compared, not tested. One seed decides nothing. Exact checks have a tolerance in place of an
+interval. Where a scale does not say *drawn by seed*, all seeds share one sample of the data, and a
+verdict may be that sample's.
 
 All verdicts, one page an experiment: {pages}.
 In the terminal: `coherence claims`, `--all`; for machines and papers `--csv`, `--json`, `--latex`.
@@ -165,7 +170,8 @@ def _cell(judgement: Judgement | None) -> str:
         return ""
     unit = "data set" if "one value a data set" in judgement.claim.statistic else "seed"
     values = f"{judgement.n} {unit}{'s' * (judgement.n != 1)}"
-    return f"{SYMBOLS[judgement.verdict]} {effect(judgement)}, {values}"
+    late = " †" * judgement.changed
+    return f"{SYMBOLS[judgement.verdict]} {effect(judgement)}, {values}{late}"
 
 
 def groups(summary: Summary) -> Iterator[tuple[str, list[Row]]]:
@@ -206,8 +212,10 @@ def page(summary: Summary, date: str) -> str:
         parts.append(
             "![Effects of the rows in standard deviations over seeds](reproducing/forest.png)\n\n"
             "*Distance of each row's effect from its threshold in standard deviations over seeds, "
-            "above 0 on the\nclaimed side, with 95 % intervals; the lower of two is at the "
-            f"source's scale{hollow}.*"
+            "to the right as claimed,\nwith 95 % intervals (noncentral t, before Holm's "
+            "adjustment), linear up to 1, logarithmic beyond; the\nlower of two is at the source's "
+            "scale"
+            f"{hollow}.*"
         )
     if summary.pending:
         parts.append("**Claims that are fixed, but not recorded yet**, and what it takes:")

@@ -127,12 +127,12 @@ def test_a_claim_that_the_numbers_contradict_is_not_reproduced(change, failing):
 
 
 def test_no_claim_about_memorization_is_tested_where_nothing_was_memorized():
-    found = verdicts(learned(fitted=0.9))
+    found = verdicts(learned(fitted=0.8))
     assert {name for name, verdict in found.items() if verdict == "reproduced"} == EARLY
     reasons = {
-        j.reason for j in EXPERIMENT.judgements(learned(fitted=0.9)) if j.claim.name not in EARLY
+        j.reason for j in EXPERIMENT.judgements(learned(fitted=0.8)) if j.claim.name not in EARLY
     }
-    assert reasons == {"a run did not memorize: corrupt accuracy 0.90 < 0.95"}
+    assert reasons == {"a run did not memorize: corrupt accuracy 0.80 < 0.9"}
 
 
 def test_without_clean_or_random_labels_there_is_nothing_to_compare_with():
