@@ -8,9 +8,8 @@ gained so far. In null worlds the words "pristine" and "corrupt" are permuted am
 examples.
 
 f and i are first-order. At constant step size much of a late step is undone by the next: in the
-preset `cpu` the gains add up to many times the loss there was to lose. A fifth of the step size
-(four times the steps, 4 seeds) makes them a sixth, and lifts f of the pristine further above their
-share early.
+preset `cpu` the gains add up to many times the loss there was to lose. In a trial that was not
+recorded, a fifth of the step size (four times the steps, 4 seeds) made them a sixth.
 """
 
 from dataclasses import dataclass, replace

@@ -1,12 +1,12 @@
 """Does a training example's gradient help more of the others on true labels than on random ones,
 and hardly any on these?
 
-The same network is trained on true and on permuted labels until it fits both. At equal training
-loss and equal m, m-coherence is higher on true labels, and only there does the network generalize.
-It is done at two step sizes: at the papers' large one random labels are as coherent as true ones
-late in training, presumably because steps overshoot in the few steepest directions. Norms are
-pooled over many steps before they are divided; that steadies the curves, but only a smaller step
-takes the rise away. As a further arm, winsorizing: pulling in each coordinate's most extreme
+The same network is trained on true and on permuted labels until it fits both. Is m-coherence higher
+on true labels at equal training loss and equal m, and does the network generalize only there? It is
+asked at two step sizes: at the papers' large one random labels are as coherent as true ones late in
+training, presumably because steps overshoot in the few steepest directions. Norms are pooled over
+many steps before they are divided; that steadies the curves, but only a smaller step takes the rise
+away. As a further arm, winsorizing: pulling in each coordinate's most extreme
 examples is to keep random labels from being memorized.
 """
 

@@ -11,8 +11,9 @@ there is the rise, too, if not clearly to the double that was claimed (**inconcl
 labels learning begins before the transient is over, and there is little of a second rise (**not
 reproduced**). Against the loss (c; grey: the middle of training) random labels show the same rise
 at a quarter of the step size (dashed): it is not the larger step's oscillation alone. One of eight
-CNNs did not fit its random labels, so what needs that is **inconclusive**: their whole course, the
-return to 1, and whether more noise makes the peak later or lower. Lower it does not look.
+CNNs did not fit its random labels and is left out of what needs that: of the seven others all rise
+to the double and fall again, and return to 1 (**reproduced**, without the eighth); whether more
+noise makes the peak later or lower is open (**inconclusive**).
 
 By layer (d to g) convolutions are above the output layer of their network (i). They are above the
 hidden layers of the MLP with true labels, the first most, but hardly with noise: **inconclusive**.

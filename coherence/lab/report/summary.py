@@ -171,7 +171,8 @@ def _cell(judgement: Judgement | None) -> str:
     unit = "data set" if "one value a data set" in judgement.claim.statistic else "seed"
     values = f"{judgement.n} {unit}{'s' * (judgement.n != 1)}"
     late = " †" * judgement.changed
-    return f"{SYMBOLS[judgement.verdict]} {effect(judgement)}, {values}{late}"
+    note = f" ({judgement.note})" if judgement.note else ""
+    return f"{SYMBOLS[judgement.verdict]} {effect(judgement)}{note}, {values}{late}"
 
 
 def groups(summary: Summary) -> Iterator[tuple[str, list[Row]]]:
