@@ -84,9 +84,19 @@ def materialize(group):
     return over_examples(group, lambda rows: rows)
 
 
+def _is_low(group):
+    """Whether the loss or a leaf is in half precision: then sums over examples take rows.
+
+    A plain gradient of the weighted loss, or a forward derivative, adds up in its dtype.
+    """
+    losses, values = _losses(group, group[0].batch, group[0].mask)
+    loss = jax.eval_shape(losses, values)
+    return any(accumulator(x.dtype) != x.dtype for x in (loss, *values))
+
+
 def weighted_sum(group, weights):
     """One plain gradient of the weighted loss: sums need no rows."""
-    if not _goes_forward(group):
+    if _is_low(group) or not _goes_forward(group):
         return weighted_sum_of(group, weights, lambda rows: rows)
 
     def part(batch, keep, w):
@@ -129,8 +139,10 @@ def _summed(group, weights, part, size):
 
 def dot(group, vectors):
     """g_i . v, for all leaves together, by one forward derivative."""
-    if not _goes_forward(group):
-        return over_examples(group, lambda rows: sum(jnp.vdot(r, v) for r, v in zip(rows, vectors)))
+    if _is_low(group) or not _goes_forward(group):
+        wide = lambda x: jnp.asarray(x).astype(accumulator(x.dtype))
+        along_rows = lambda rows: sum(jnp.vdot(wide(r), wide(v)) for r, v in zip(rows, vectors))
+        return over_examples(group, along_rows)
 
     def along(pair):
         example, keep = jax.tree.map(lambda x: x[None], pair)

@@ -107,14 +107,28 @@ def weighted_sum(gradients, weights, *, by=None):
     From the factors at hand: no second backward pass. With `by` ("layer", "leaf" or a function of a
     key path) `weights` is `{name: [m]}`, the names those of `squared_norms(gradients, by=by)`.
     """
+    return as_parameters(gradients, wide_weighted_sum(gradients, weights, by=by))
+
+
+def as_parameters(gradients: PyTree, tree: PyTree) -> PyTree:
+    """A tree of the parameters' shapes, rounded to their dtypes."""
+    pairs, treedef = nodes(gradients)
+    leaves = zip(jax.tree.leaves(tree), pairs)
+    return treedef.unflatten([x.astype(node.dtype) for x, (_, node) in leaves])
+
+
+def wide_weighted_sum(
+    gradients: PyTree, weights: ArrayLike | Mapping[str, jax.Array], *, by: By | None = None
+) -> PyTree:
+    """`weighted_sum` in at least float32: for what is computed with the sum before it is used."""
     if by is not None:
         return _weighted_by(gradients, weights, by)
-    results, pairs, treedef = _weighted(gradients, jnp.asarray(weights))
-    return treedef.unflatten([r.astype(node.dtype) for r, (_, node) in zip(results, pairs)])
+    results, _, treedef = _weighted(gradients, jnp.asarray(weights))
+    return treedef.unflatten(results)
 
 
 def _weighted_by(gradients, weights, by):
-    """`weighted_sum` with weights of each name's own."""
+    """`wide_weighted_sum` with weights of each name's own."""
     pairs, treedef = nodes(gradients)
     results: list[Any] = [None] * len(pairs)
     without_rule: dict[str, list[int]] = {}
@@ -131,7 +145,7 @@ def _weighted_by(gradients, weights, by):
         group = [pairs[i][1] for i in places]
         for i, result in zip(places, recomputed.weighted_sum(group, weights[name])):
             results[i] = result
-    return treedef.unflatten([r.astype(node.dtype) for r, (_, node) in zip(results, pairs)])
+    return treedef.unflatten(results)
 
 
 def total(gradients: PyTree) -> PyTree:

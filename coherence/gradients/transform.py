@@ -137,7 +137,7 @@ def per_example_value_and_grad(
         params = varying_with(params, (batch, mask))
         trace = _Trace(loss, has_aux, only, allow_batch_statistics, params, batch)
         if mask is not None:
-            batch = _without_masked(batch, mask)
+            batch = without_masked(batch, mask)
         of_example = lambda pair: trace.of_example(jax.tree.leaves(params), *pair)
         if microbatch_size is None or microbatch_size >= m:
             losses, aux, factors = jax.vmap(of_example)((batch, mask))
@@ -274,7 +274,7 @@ def _without_values(meeting):
     return dataclasses.replace(meeting, shares=tuple(shares))
 
 
-def _without_masked(batch, mask):
+def without_masked(batch, mask):
     """Masked examples replaced by one that is kept.
 
     Padding of any content, nan too, then cannot reach a sum as 0 * nan.

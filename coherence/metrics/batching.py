@@ -14,7 +14,7 @@ from coherence.gradients.arguments import check_sharding
 from coherence.gradients.jax_internals import is_container
 from coherence.trees import PyTree
 
-from .pooling import count_groups
+from .pooling import count_groups, numbered
 
 Groups: TypeAlias = ArrayLike | Callable[[PyTree], ArrayLike] | None
 
@@ -245,4 +245,5 @@ def group_array(groups: Any, num_groups: int | None, m: int) -> tuple[np.ndarray
     if groups is None:
         return np.zeros(m, np.int32), 1
     groups = np.asarray(groups)
-    return groups.astype(np.int32), count_groups(groups, num_groups, m)
+    num_groups = count_groups(groups, num_groups, m)
+    return numbered(groups, num_groups), num_groups

@@ -253,7 +253,16 @@ def group_numbers(groups: ArrayLike, num_groups: int | None, m: int) -> tuple[ja
     """
     array: Any = groups if is_traced(groups) else np.asarray(groups)
     num_groups = count_groups(array, num_groups, m)
-    return jnp.asarray(array.astype(np.int32)), num_groups
+    return jnp.asarray(numbered(array, num_groups)), num_groups
+
+
+def numbered(groups: Any, num_groups: int | None) -> Any:
+    """Group numbers as int32; -1 for what is in no group, which the cast might wrap into one."""
+    if groups.dtype.itemsize < 4 or groups.dtype == np.int32:
+        return groups.astype(np.int32)
+    inside = (groups >= 0) & (groups < num_groups)
+    where = jnp.where if isinstance(groups, jax.Array) else np.where
+    return where(inside, groups, groups.dtype.type(0)).astype(np.int32) - ~inside
 
 
 def count_groups(groups: Any, num_groups: int | None, m: int) -> int:

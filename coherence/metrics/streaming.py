@@ -220,22 +220,26 @@ def _note(passed: dict[int, Pass], waiting: tuple[Batch, jax.Array] | None) -> N
 
 
 class Norms:
-    """Sums of the powers of the examples' gradient norms, in float64."""
+    """Sums of the powers of the examples' gradient norms less the first, in float64."""
 
     def __init__(self) -> None:
+        self.first: float | None = None
         self.powers = np.zeros(5)
 
     def add(self, squared: np.ndarray, mask: np.ndarray | None = None) -> None:
         lengths = np.sqrt(np.asarray(squared, np.float64))
         lengths = lengths if mask is None else lengths[mask]
-        self.powers += [np.sum(lengths**k) for k in range(5)]
+        if self.first is None and len(lengths):
+            self.first = lengths[0]
+        # Without the shift the moments of nearly equal norms are differences of rounded numbers.
+        self.powers += [np.sum((lengths - (self.first or 0.0)) ** k) for k in range(5)]
 
     @property
     def kurtosis(self) -> float:
         """Fourth central moment over the squared variance; nan where all norms are equal."""
         mean, second, third, fourth = self.powers[1:] / self.powers[0]
         variance = second - mean**2
-        if not variance > 1e-12 * second:
+        if not variance > 1e-12 * (self.first or 0.0) ** 2:
             return np.nan
         return (fourth - 4 * mean * third + 6 * mean**2 * second - 3 * mean**4) / variance**2
 

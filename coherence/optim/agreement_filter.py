@@ -53,8 +53,8 @@ def agreement_filter(max_distance: float = 0.97, groups: int = 2) -> Aggregator:
         total, joined, asked = means[0], jnp.ones(()), jnp.zeros(())
         for mean, number in zip(means[1:], list(counts)[1:]):
             present = jnp.asarray(number) > 0
-            squares = _dot(total, total) * _dot(mean, mean)
-            cosine = _dot(total, mean) / jnp.sqrt(jnp.where(squares > 0, squares, 1))
+            lengths = jnp.sqrt(_dot(total, total)) * jnp.sqrt(_dot(mean, mean))
+            cosine = _dot(total, mean) / jnp.where(lengths > 0, lengths, 1)
             agrees = present & ~(1 - cosine > max_distance)  # a nan is not hidden
             total = [x + jnp.where(agrees, y, 0) for x, y in zip(total, mean)]
             joined, asked = joined + agrees, asked + present

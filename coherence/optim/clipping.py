@@ -13,7 +13,14 @@ from coherence.gradients import per_example_value_and_grad
 from coherence.gradients.arguments import check_batch, varying_with
 from coherence.gradients.factors import accumulator
 from coherence.gradients.jax_internals import is_traced
-from coherence.gradients.reductions import count, mask, squared_norms, weighted_sum
+from coherence.gradients.reductions import (
+    as_parameters,
+    count,
+    mask,
+    squared_norms,
+    wide_weighted_sum,
+)
+from coherence.gradients.transform import without_masked
 from coherence.trees import Loss, PyTree
 
 from .aggregation import Aggregator, aggregator
@@ -104,11 +111,13 @@ def clipped_mean(
         f"batch_size={batch_size}, seed={seed})"
     )
     if noise is None:
-        return aggregator(lambda gradients: rule.finished(rule.parts(gradients)), name)
+        finished = lambda gradients: rule.finished(rule.parts(gradients))
+        return aggregator(lambda gradients: as_parameters(gradients, finished(gradients)), name)
 
     def combine(gradients, state):
         now, later = jax.random.split(jax.random.wrap_key_data(state.key))
-        return rule.finished(rule.parts(gradients), now), Key(jax.random.key_data(later))
+        mean = rule.finished(rule.parts(gradients), now)
+        return as_parameters(gradients, mean), Key(jax.random.key_data(later))
 
     return aggregator(combine, name, init=lambda _: Key(jax.random.key_data(jax.random.key(seed))))
 
@@ -166,11 +175,14 @@ def clipped_value_and_grad(
                 "as (params, batch, mask, key), with another key at each step."
             )
         m = check_batch(batch, mask)
+        rounded = lambda mean: jax.tree.map(lambda g, p: g.astype(jnp.result_type(p)), mean, params)
         if microbatch_size is None or microbatch_size >= m:
             losses, parts = part(params, batch, mask)
-            return losses, rule.finished(parts, key)
+            return losses, rounded(rule.finished(parts, key))
         if noise is not None and mask is not None:
             rule.check_divisor()
+        if mask is not None:  # of a microbatch that is masked whole nothing is left to take
+            batch = without_masked(batch, mask)
         batches, masks = _microbatches(batch, mask, m, microbatch_size)
 
         def add(total, microbatch):
@@ -178,14 +190,15 @@ def clipped_value_and_grad(
             return jax.tree.map(jnp.add, total, clipped), (losses, sensitivity)
 
         start = jax.tree.map(
-            lambda p: varying_with(jnp.zeros(jnp.shape(p), accumulator(p.dtype)), (params, batch)),
+            lambda p: varying_with(
+                jnp.zeros(jnp.shape(p), accumulator(jnp.result_type(p))), (params, batch)
+            ),
             params,
         )
         total, (losses, sensitivity) = jax.lax.scan(add, start, (batches, masks))
         counted = m if mask is None else jnp.sum(mask)
         gradient = rule.finished((total, counted, sensitivity[0]), key)
-        gradient = jax.tree.map(lambda g, p: g.astype(p.dtype), gradient, params)
-        return losses.reshape(-1)[:m], gradient
+        return losses.reshape(-1)[:m], rounded(gradient)
 
     return function
 
@@ -228,7 +241,7 @@ class _Rule:
             )
 
     def parts(self, gradients):
-        """The sum of the scaled gradients, how many count, and the sum's sensitivity."""
+        """The sum of the scaled gradients, not rounded, how many count, the sum's sensitivity."""
         if self.noise is not None and mask(gradients) is not None:
             self.check_divisor()
         # One name for all leaves: one group.
@@ -241,9 +254,9 @@ class _Rule:
             )
         scales = {name: self._scales(x, self._bound(name)) for name, x in squares.items()}
         if self.per is None:
-            total = weighted_sum(gradients, scales[""])
+            total = wide_weighted_sum(gradients, scales[""])
         else:
-            total = weighted_sum(gradients, scales, by=by)
+            total = wide_weighted_sum(gradients, scales, by=by)
         return (
             total,
             count(gradients),

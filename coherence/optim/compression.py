@@ -65,14 +65,14 @@ def largest(share: float = 0.01) -> Compressor:
     """
     if not 0 < share <= 1:
         raise ValueError(f"largest(share): in (0, 1], got {share}.")
-    number = lambda size: max(1, round(share * size))
+    number = lambda size: min(size, max(1, round(share * size)))
 
     def compress(p):
         flat = p.ravel()
         _, places = jax.lax.top_k(jnp.abs(flat), number(flat.size))
         return jnp.zeros_like(flat).at[places].set(flat[places]).reshape(p.shape)
 
-    bits = lambda size: number(size) * (32 + max(1, math.ceil(math.log2(size))))
+    bits = lambda size: number(size) * (32 + max(1, math.ceil(math.log2(max(1, size)))))
     return Compressor(compress, bits, f"largest(share={share})")
 
 
@@ -92,7 +92,7 @@ def rounded(bits: int = 8) -> Compressor:
     steps = 2 ** (bits - 1) - 1
 
     def compress(p):
-        step = jnp.max(jnp.abs(p)) / steps
+        step = jnp.max(jnp.abs(p), initial=0) / steps
         return jnp.where(step > 0, jnp.round(p / jnp.where(step > 0, step, 1)) * step, 0)
 
     return Compressor(compress, lambda size: bits * size + 32, f"rounded(bits={bits})")

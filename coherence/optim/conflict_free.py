@@ -57,14 +57,17 @@ def conflict_free(sweeps: int = 50) -> Aggregator:
 def _weights(products, sweeps):
     """[m, m]: of each example's projection the weights of all."""
     m = len(products)
-    least = jnp.eye(m, dtype=products.dtype)
-    scale = jnp.trace(products) / m
-    scaled = products / jnp.where(scale == 0, 1, scale) + _DAMPING * least
-    lengths = jnp.diagonal(scaled)
+    lengths = jnp.sqrt(jnp.diagonal(products))
+    divisors = jnp.where(lengths == 0, 1, lengths)
+    # Of directions: short examples count as much as long ones, and damping is the same for all.
+    cosines = products / divisors / divisors[:, None] + _DAMPING * jnp.eye(m, dtype=products.dtype)
+    own = jnp.diagonal(cosines)
+    least = jnp.diag(lengths)
 
     def set_weight(step, weights):
         k = step % m
-        pull = weights @ scaled[k] - weights[:, k] * lengths[k]
-        return weights.at[:, k].set(jnp.maximum(least[:, k], -pull / lengths[k]))
+        pull = weights @ cosines[k] - weights[:, k] * own[k]
+        return weights.at[:, k].set(jnp.maximum(least[:, k], -pull / own[k]))
 
-    return jax.lax.fori_loop(0, sweeps * m, set_weight, varying_with(least, products))
+    weights = jax.lax.fori_loop(0, sweeps * m, set_weight, varying_with(least, products))
+    return weights / divisors

@@ -17,7 +17,7 @@ def geometric_median(iterations: int = 32, smoothing: float = 1e-3) -> Aggregato
     .. math:: \bar g = \arg\min_z \sum_i \|g_i - z\|
 
     A minority, however far away, cannot carry it off. Unlike the coordinate-wise median it does not
-    depend on the axes: it weighs whole examples. By Weiszfeld's iteration from the mean, each
+    depend on the axes: it weighs whole examples. By Weiszfeld's iteration from the medoid, each
     example weighted by one over its distance d_i to the last z. z is a weighted mean of the g_i, so
     all distances follow from the Gram matrix K,
 
@@ -56,9 +56,9 @@ def geometric_median(iterations: int = 32, smoothing: float = 1e-3) -> Aggregato
 
     def combine(gradients):
         products, keep = gram(gradients), mask(gradients)
-        counted = (
-            jnp.ones(len(products), products.dtype) if keep is None else keep.astype(products.dtype)
-        )
+        far = jnp.isinf(jnp.diagonal(products))  # beyond any finite distance they weigh nothing
+        products = jnp.where(far | far[:, None], 0, products)
+        counted = (~far if keep is None else keep & ~far).astype(products.dtype)
         return weighted_sum(gradients, _weights(products, counted, iterations, smoothing))
 
     name = f"geometric_median(iterations={iterations}, smoothing={smoothing})"
@@ -79,5 +79,13 @@ def _weights(products, counted, iterations, smoothing):
         w = counted * jnp.where(near, 1, nu / jnp.where(near, 1, distance))
         return w / w.sum()
 
-    start = varying_with(counted / counted.sum(), products)
-    return jax.lax.fori_loop(0, iterations, reweigh, start)
+    start = _medoid(products, counted)
+    return jax.lax.fori_loop(0, iterations, reweigh, varying_with(start, products))
+
+
+def _medoid(products, counted):
+    """Weight one for the counted example with the least sum of distances to the others."""
+    lengths = jnp.diagonal(products)
+    distances = jnp.sqrt(jnp.maximum(lengths[:, None] + lengths - 2 * products, 0))
+    sums = jnp.where(counted > 0, distances @ counted, jnp.inf)
+    return (jnp.arange(len(sums)) == jnp.argmin(sums)).astype(products.dtype)

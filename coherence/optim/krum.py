@@ -23,8 +23,9 @@ def krum(share: float = 0.2, chosen: int = 1) -> Aggregator:
     follow from the Gram matrix, and the result is a weighted sum: nothing is formed. One example's
     gradient is a noisy step: with many examples that are all honest the mean is better.
 
-    Masked examples do not count, m is then the rest. A nan in any example makes the coordinates it
-    reaches nan. Distances below some 1e-3 of the gradients' length drown in float32's rounding.
+    Masked examples do not count, m is then the rest. A nan or an infinity in any example makes the
+    coordinates it reaches nan. Distances below some 1e-3 of the gradients' length drown in
+    float32's rounding.
 
     Blanchard, El Mhamdi, Guerraoui & Stainer, Machine Learning with Adversaries (arXiv:1703.02757).
 
@@ -51,6 +52,7 @@ def krum(share: float = 0.2, chosen: int = 1) -> Aggregator:
         neighbours = jnp.asarray(each)[n]
         lengths = jnp.diagonal(products)
         distances = lengths[:, None] + lengths - 2 * products
+        distances = jnp.where(jnp.isnan(distances), jnp.inf, distances)  # of squares that overflow
         absent = jnp.eye(m, dtype=bool)
         if keep is not None:
             absent |= ~keep

@@ -4,7 +4,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from coherence.gradients.reductions import count, mean, mean_of
+from coherence.gradients.factors import accumulator
+from coherence.gradients.reductions import (
+    as_parameters,
+    count,
+    mean_of,
+    mean_weights,
+    wide_weighted_sum,
+)
 
 from .aggregation import Aggregator, refuse_batch_gradient
 
@@ -47,20 +54,22 @@ def add_mean_variance_to_opt(
     name = f"add_mean_variance_to_opt(..., ema_decay={ema_decay})"
 
     def init(params):
-        return track.init(params), behind.init(params)
+        wide = lambda p: jnp.zeros(jnp.shape(p), accumulator(jnp.result_type(p)))
+        return track.init(jax.tree.map(wide, params)), behind.init(params)
 
     def update(gradients, state, params=None, **extra):
         refuse_batch_gradient(gradients, params, name)
         n = jnp.asarray(count(gradients), jnp.float32)
-        average = mean(gradients)
+        average = wide_weighted_sum(gradients, mean_weights(gradients))
         squares = jax.tree.map(
-            lambda q, g: jnp.maximum(n * (q - jnp.square(g.astype(q.dtype))), 0).astype(g.dtype),
+            lambda q, g: jnp.maximum(n * (q - jnp.square(g)), 0),
             mean_of(gradients, jnp.square),
             average,
         )
         average, tracked = track.update(
             average, state[0], params, sum_sq_diff_grads=squares, sample_size=n
         )
+        average = as_parameters(gradients, average)
         updates, after = behind.update(average, state[1], params, **extra)
         return updates, (tracked, after)
 

@@ -1,5 +1,6 @@
 """The mean of the group of examples that lies closest to those of the others."""
 
+import functools
 import numbers
 
 import jax.numpy as jnp
@@ -41,16 +42,27 @@ def medoid_of_means(groups: int = 4) -> Aggregator:
         means, counts = means_of_groups(gradients, groups)
         present = jnp.asarray(counts) > 0
         leaves = [jnp.stack(leaf) for leaf in zip(*means)]
-        distance = jnp.sqrt(sum(_squared_distances(x.reshape(len(x), -1)) for x in leaves))
-        sums = jnp.sum(jnp.where(present, distance, 0), 1)
-        best = jnp.argmin(jnp.where(present, sums, jnp.inf))
-        # 0 * nan is nan: what an example spoils stays spoiled.
-        pick = (jnp.arange(len(sums)) == best).astype(sums.dtype)
-        chosen = [jnp.einsum("k,k...->...", pick.astype(x.dtype), x) for x in leaves]
+        distance = _distances([x.reshape(len(x), -1) for x in leaves])
+        known = jnp.isfinite(distance)
+        sums = jnp.sum(jnp.where(present & known, distance, 0), 1)
+        # Those that are infinitely far from the fewest others, and of these the nearest.
+        unknown = jnp.sum(present & ~known, 1)
+        fewest = unknown == jnp.min(jnp.where(present, unknown, len(sums)))
+        best = jnp.argmin(jnp.where(present & fewest, sums, jnp.inf))
+        spoiled = lambda x: jnp.where(jnp.isnan(x).any(0), jnp.nan, x[best])
+        chosen = map(spoiled, leaves)
         return treedef.unflatten([x.astype(node.dtype) for x, (_, node) in zip(chosen, pairs)])
 
     return aggregator(combine, f"medoid_of_means(groups={groups})")
 
 
-def _squared_distances(rows):
-    return jnp.sum(jnp.square(rows[:, None] - rows), -1)
+def _distances(leaves):
+    """Between the groups, [groups, groups], from leaves [groups, D]; inf or nan where one is not
+    finite.
+
+    Over the largest difference of each pair before squaring: its square may overflow.
+    """
+    apart = [jnp.abs(rows[:, None] - rows) for rows in leaves]
+    largest = functools.reduce(jnp.maximum, [x.max(-1, initial=0) for x in apart])
+    scale = jnp.where(largest > 0, largest, 1)
+    return largest * jnp.sqrt(sum(jnp.sum(jnp.square(x / scale[..., None]), -1) for x in apart))

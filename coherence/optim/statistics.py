@@ -5,7 +5,12 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from coherence.gradients.reductions import count, mean, squared_norms
+from coherence.gradients.reductions import (
+    count,
+    leaf_weighted_sums,
+    mean_weights,
+    squared_norms,
+)
 from coherence.trees import leaf_names
 
 from .aggregation import Aggregator, refuse_batch_gradient
@@ -111,11 +116,11 @@ def with_statistics(
 
 def _signal_and_noise(gradients, name_of):
     """Estimates of |G|^2 and tr(Sigma): `{name: number}` each."""
-    m = jnp.asarray(count(gradients), jnp.float32)
+    m = count(gradients) * 1.0
     of_mean: dict[str, Any] = {}
-    for path, g in jax.tree.leaves_with_path(mean(gradients)):
+    for path, g in leaf_weighted_sums(gradients, mean_weights(gradients)):
         name = name_of(path)
-        of_mean[name] = of_mean.get(name, 0.0) + jnp.sum(jnp.square(g.astype(jnp.float32)))
+        of_mean[name] = of_mean.get(name, 0.0) + jnp.sum(jnp.square(g))
     of_examples = {name: jnp.sum(x) / m for name, x in squared_norms(gradients, by=name_of).items()}
     if _ALL not in of_mean:
         of_mean[_ALL] = sum(of_mean.values())

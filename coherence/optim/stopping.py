@@ -35,6 +35,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+_MOST_STEPS = 2**24  # whole numbers that float32 tells apart
+
 
 class Rule(abc.ABC):
     """When to stop: `init(params)` makes the state, `update(state, metric, params)` every check.
@@ -281,8 +283,11 @@ def max_steps(steps: int = 1000) -> Rule:
     >>> [bool((state := rule.update(state, step, jnp.zeros(1))).should_stop) for step in (9, 10)]
     [False, True]
     """
-    if not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"max_steps(steps): a whole number of steps, at least 1, got {steps!r}.")
+    if not isinstance(steps, int) or not 1 <= steps <= _MOST_STEPS:
+        raise ValueError(
+            f"max_steps(steps): a whole number of steps, from 1 to {_MOST_STEPS:,} (metrics are "
+            f"kept in float32), got {steps!r}."
+        )
     return ThresholdRule(steps - 1, True, 1, "step")
 
 

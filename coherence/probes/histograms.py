@@ -51,7 +51,7 @@ def _largest(leaf):
 
 
 def _counts(leaf, limit):
-    stride = -(-leaf.size // SAMPLE)
+    stride = max(1, -(-leaf.size // SAMPLE))
     stride += stride > 1 and stride % 2 == 0  # rows often have even lengths: not the same columns
     sample = leaf[::stride].astype(jnp.float32)
     places = (sample / jnp.where(limit > 0, limit, 1.0) + 1.0) * (BINS / 2)

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from coherence.metrics.pooling import Pooled, pool
+from coherence.gradients.factors import accumulator
+from coherence.metrics.pooling import Pooled, group_numbers, pool
 from coherence.trees import Loss, PyTree
 
 READS = ("pooled", "groups", "few", "view")
@@ -124,10 +125,12 @@ def view_of(
         measured: the fields of a `View` that say what was measured.
     """
     whole = pool(gradients, variances=variances)
+    losses = jnp.asarray(losses)
+    losses = losses.astype(accumulator(losses.dtype))
     parts = group_losses = numbers = None
     if groups is not None:
         parts = pool(gradients, groups=groups, num_groups=num_groups)
-        numbers = jnp.asarray(groups).astype(jnp.int32)
+        numbers, _ = group_numbers(groups, num_groups, len(losses))
         counts = jnp.stack([part.m for part in parts])
         group_losses = jax.ops.segment_sum(losses, numbers, len(parts)) / counts
     loss = jnp.sum(losses) / whole.m

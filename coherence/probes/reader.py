@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from coherence.gradients.factors import accumulator
 from coherence.gradients.placement import divided, everywhere
 from coherence.gradients.transform import per_example_value_and_grad
 from coherence.metrics.batching import batches, count_examples
@@ -104,7 +105,8 @@ def read_at_once(params, sample, *, reader):
 def pool_batch(params, examples, mask, *, reader):
     """Sum of losses and the means of a batch."""
     losses, gradients = reader.gradients(params, examples, mask)
-    return everywhere((jnp.sum(losses), pool(gradients, variances=reader.variances)))
+    total = jnp.sum(losses, dtype=accumulator(losses.dtype))
+    return everywhere((total, pool(gradients, variances=reader.variances)))
 
 
 @partial(jax.jit, donate_argnums=0)

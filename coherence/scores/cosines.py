@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from coherence.gradients.reductions import dot, mask, squared_norms, weighted_sum
+from coherence.gradients.reductions import dot, mask, squared_norms, wide_weighted_sum
 from coherence.metrics.pooling import check_examples, check_size, group_numbers
 from coherence.trees import PyTree
 
@@ -48,7 +48,7 @@ def agreement(gradients: PyTree) -> jax.Array:
     check_examples(gradients, "agreement")
     check_size(gradients, "agreement")
     inverse, directed = _inverse_norms(gradients)
-    products = dot(gradients, weighted_sum(gradients, inverse)) * inverse
+    products = dot(gradients, wide_weighted_sum(gradients, inverse)) * inverse
     return mean_cosine(products, jnp.sum(directed), directed, True)
 
 
@@ -86,10 +86,11 @@ def class_agreement(
     numbers, count = group_numbers(labels, num_classes, len(inverse))
     members = (numbers == jnp.arange(count)[:, None]) & directed  # [classes, m]
     products = jnp.stack(
-        [dot(gradients, weighted_sum(gradients, inverse * of)) * inverse for of in members]
+        [dot(gradients, wide_weighted_sum(gradients, inverse * of)) * inverse for of in members]
     )
     counts, each = jnp.sum(members, 1), jnp.arange(len(inverse))
     own, total = products[numbers, each], jnp.sum(products, 0)
+    own = jnp.where((numbers >= 0) & (numbers < count), own, jnp.nan)  # of no class
     own_count = counts[numbers]
     return ClassAgreement(
         mean_cosine(own, own_count, directed, True),

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from coherence.gradients.factors import accumulator
 from coherence.gradients.reductions import dot, squared_norms
 from coherence.metrics.pooling import check_examples
 from coherence.trees import PyTree
@@ -57,6 +58,14 @@ def weight_alignment(gradients: PyTree, params: PyTree) -> jax.Array:
     Array([1., 0.], dtype=float32)
     """
     check_examples(gradients, "weight_alignment")
-    squares = sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(params))
+    # Two roots: the product of the squares is beyond float32 long before the lengths are.
+    lengths = jnp.sqrt(squared_norms(gradients)) * jnp.sqrt(squared_length(params))
     # 0.0 - x: of an example orthogonal to the parameters 0, not -0.
-    return 0.0 - dot(gradients, params) / jnp.sqrt(squared_norms(gradients) * squares)
+    return 0.0 - dot(gradients, params) / lengths
+
+
+def squared_length(params: PyTree) -> jax.Array:
+    """The squared length of all parameters together, in at least float32."""
+    square = lambda leaf: jnp.sum(jnp.square(leaf.astype(accumulator(leaf.dtype))))
+    squares = [square(jnp.asarray(leaf)) for leaf in jax.tree.leaves(params)]
+    return sum(squares, jnp.zeros(()))

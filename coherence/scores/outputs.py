@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from coherence.gradients.factors import accumulator
+
 
 def margin(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     r"""The logit of the given label, less the largest of the others.
@@ -67,7 +69,8 @@ def el2n(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     """
     logits, labels = _checked(logits, labels, "el2n")
     error = jax.nn.softmax(logits) - jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
-    return jnp.sqrt(jnp.sum(jnp.square(error), 1))
+    known = labels < logits.shape[1]
+    return jnp.where(known, jnp.sqrt(jnp.sum(jnp.square(error), 1)), jnp.nan)
 
 
 def _checked(logits: ArrayLike, labels: ArrayLike, name: str) -> tuple[jax.Array, jax.Array]:
@@ -79,4 +82,6 @@ def _checked(logits: ArrayLike, labels: ArrayLike, name: str) -> tuple[jax.Array
         )
     if logits.shape[1] < 2:
         raise ValueError(f"{name} compares classes: it needs at least two logits, got one.")
-    return logits, labels
+    # A negative label would count from the end: like one beyond the last it is of no class.
+    labels = jnp.where(labels < 0, logits.shape[1], labels)
+    return logits.astype(accumulator(logits.dtype)), labels

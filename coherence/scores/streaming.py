@@ -30,6 +30,7 @@ from coherence.trees import Loss, PyTree
 from .checkpoint import Scores
 from .cosines import mean_cosine
 from .course import Course, CourseScores, init, result, update
+from .norms import squared_length
 from .outputs import confidence, el2n, margin
 
 Logits = Callable[[Any, Any], Any]
@@ -307,7 +308,7 @@ def _read(
         "with_directions": along(directions),
         "with_own": along(own),
         "with_params": along(params),
-        "params": sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(params)),
+        "params": squared_length(params),
     }
     if logits is not None:
         x, y = examples
@@ -372,7 +373,7 @@ def _scores(read: dict[str, NDArray], whole: Sums, member: NDArray, by_class: bo
             contribution=products / moments.squared_norm_of_mean,
             alpha_without=np.where(finite, alpha, np.nan),
             pull=np.where(counted, (m * products - squares) / (m - 1), products),
-            weight_alignment=-read["with_params"] / np.sqrt(squares * read["params"]),
+            weight_alignment=-read["with_params"] / (np.sqrt(squares) * np.sqrt(read["params"])),
         )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import coherence as co
-from coherence.gradients import tracked
+from coherence.gradients import reductions, tracked
 from coherence.gradients.reductions import mean_of
 from coherence.trees import leaf
 from tests import reference, zoo
@@ -260,3 +260,22 @@ def test_a_plain_tree_of_rows_is_reduced_alike():
     reduce = jax.jit(lambda g: [reduction(g) for reduction in reductions])
     for ours, plain in zip(jax.tree.leaves(reduce(gradients)), jax.tree.leaves(reduce(rows))):
         agree(ours, plain)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_sums_of_a_leaf_without_a_rule_are_kept_in_float32_in_half_precision(dtype):
+    """Each example's gradient is x at every coordinate: all sums are known, and exact in float32.
+
+    Added up in the loss's dtype they stall at 256 or 2,048, or overflow.
+    """
+    loss = lambda w, x: x * jnp.sum(jnp.sort(w) * jnp.ones((), w.dtype))  # sorted: no rule
+    w, x = jnp.ones(tracked.ROWS + 1, dtype), jnp.tile(jnp.array([5.0, 5, 3, -5], dtype), 700)
+    with pytest.warns(co.gradients.RecomputedWarning):
+        _, g = co.per_example_value_and_grad(loss, microbatch_size=20)(w, x)
+    few = reductions.take(g, slice(0, 4))
+    exact = np.asarray(x, np.float64)
+    assert reductions.wide_weighted_sum(g, jnp.ones(len(x)))[0] == exact.sum()
+    assert co.gradients.mean(g)[0] == 2
+    inner = exact[:4] * w.size
+    np.testing.assert_allclose(co.gradients.dot(few, w), inner, rtol=1e-6)
+    np.testing.assert_allclose(co.gradients.gram(few), np.outer(inner, exact[:4]), rtol=1e-6)

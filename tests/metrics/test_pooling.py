@@ -10,6 +10,7 @@ import pytest
 import coherence as co
 from coherence import metrics
 from coherence.metrics import pool
+from coherence.metrics.batching import group_array
 from coherence.trees import layer, leaf
 from tests import eight_devices, reference, zoo
 
@@ -344,3 +345,12 @@ def test_names_stand_for_the_functions_of_that_name():
         assert measured.by == co.measure(loss, params, batch, batch_size=4, by=function).by
     with pytest.raises(TypeError, match='by is "layer", "leaf" or a function .*, got "?\'layers'):
         co.alpha(g, by="layers")
+
+
+@pytest.mark.parametrize("other", [-1, 2, 2**32, 2**32 + 1, -(2**32), np.iinfo(np.int64).min])
+def test_an_entry_outside_is_in_no_group_however_large(other):
+    groups = np.array([0, 0, 1, other])
+    np.testing.assert_allclose(co.alpha(jnp.eye(4), groups=groups, num_groups=2), [0.5, 1])
+    numbers, _ = group_array(groups, 2, 4)
+    assert numbers[:3].tolist() == [0, 0, 1]
+    assert numbers[3] not in (0, 1)

@@ -9,6 +9,7 @@ from scipy import stats
 import coherence as co
 from coherence.metrics import UntrustworthyInterval, measure
 from coherence.metrics.batching import Few, batches
+from coherence.metrics.streaming import Norms
 from tests import reference, zoo
 
 tails_do_not_matter = pytest.mark.filterwarnings("ignore::coherence.metrics.UntrustworthyInterval")
@@ -322,3 +323,12 @@ def test_a_measurement_prints_a_line_for_each_layer_and_group():
     ).splitlines()
     assert [line.partition(": ")[0] for line in lines] == ["all, group 0", "all, group 1"]
     assert lines[1].endswith("m = 10")
+
+
+@pytest.mark.parametrize("spread", [1e-1, 1e-4, 1e-5])
+def test_the_kurtosis_of_nearly_equal_norms_is_theirs(spread):
+    drawn = np.random.default_rng(0).normal(size=2000)
+    norms = Norms()
+    for part in np.split(drawn, 4):
+        norms.add((1 + spread * part) ** 2)
+    assert norms.kurtosis == pytest.approx(stats.kurtosis(drawn, fisher=False), rel=1e-6)

@@ -88,3 +88,27 @@ def test_examples_without_conflict_have_their_mean_and_opposites_nothing():
 def test_arguments_are_checked(make, said):
     with pytest.raises(ValueError, match=said):
         make()
+
+
+@pytest.mark.parametrize("wild", [1e20, 1e30, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_the_medoid_is_never_a_group_that_is_out_of_range(wild, place):
+    rows = np.array([1.1, 0.9, 1.0], np.float32)
+    rows[place] = wild
+    assert result(medoid_of_means(3), rows[:, None])[0] in np.delete(rows, place)
+    assert np.isnan(result(medoid_of_means(3), [[1.0], [np.nan], [2.0]]))
+
+
+@pytest.mark.parametrize("ratio", [1e-6, 1e-3, 1.0, 1e3, 1e6])
+def test_conflict_is_removed_however_unequal_the_lengths(ratio):
+    g = np.array([[ratio, 0.0], [-1.0, 1.0]], np.float32)
+    right = [ratio / 4, ratio / 4 + 0.5]  # projections: (r/2, r/2) and (0, 1)
+    tolerance = {"rtol": 1e-4, "atol": 2e-6}  # the damping's
+    np.testing.assert_allclose(result(conflict_free(), g), right, **tolerance)
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1e-10, 1.0, 1e10, 1e15])
+def test_the_filter_does_not_depend_on_units(scale):
+    g = np.array([[1.0, 0.5], [1.0, 0.4], [1.0, 0.6], [-1.0, 0.5]])
+    of = lambda rows: result(agreement_filter(groups=4), rows)
+    np.testing.assert_allclose(of(g * scale) / scale, of(g), rtol=1e-5)

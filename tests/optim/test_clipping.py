@@ -267,3 +267,29 @@ def test_what_cannot_be_private_is_refused():
         clip({"a": x, "b": x}, {"c": 1.0}, "leaf")
     with pytest.raises(ValueError, match=r"\(microbatch_size\): at least 1 example, .* got 0\."):
         clipped_value_and_grad(lambda w, e: w @ e, microbatch_size=0)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_sum_is_rounded_once_after_it_was_divided(dtype):
+    """Rounded before, it overflows, or one example more moves it by more than the sensitivity."""
+    tx = clipped_mean(100.0)
+    assert tx.update(jnp.full((1000, 1), 100, dtype), tx.init(None))[0] == 100
+    exact = jnp.asarray(1003 / 1024, dtype)
+    by_microbatches = clipped_value_and_grad(jnp.dot, 1.0, batch_size=1024, microbatch_size=7)
+    assert by_microbatches(jnp.zeros(1, dtype), jnp.ones((1003, 1), dtype))[1] == exact
+    tx = clipped_mean(1.0, batch_size=1024)
+    assert tx.update(jnp.ones((1003, 1), dtype), tx.init(None))[0] == exact
+
+
+@pytest.mark.parametrize("size", [None, 2, 1])
+def test_a_microbatch_that_is_masked_whole_may_hold_anything(size):
+    x = jnp.array([[1.0, 1], [1, 1], [np.nan, 1], [np.inf, np.nan]])
+    mean = clipped_value_and_grad(jnp.dot, 10.0, microbatch_size=size)
+    _, gradient = mean(jnp.zeros(2), x, jnp.array([True, True, False, False]))
+    np.testing.assert_array_equal(gradient, [1, 1])
+
+
+def test_a_parameter_may_be_a_plain_number():
+    loss = lambda p, x: p["w"] * x
+    _, gradient = clipped_value_and_grad(loss, 1.0, microbatch_size=2)({"w": 1.0}, jnp.ones(3))
+    assert gradient == {"w": 1.0}

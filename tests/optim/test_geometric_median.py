@@ -68,3 +68,10 @@ def test_smoothing_is_a_share(smoothing):
     said = rf"geometric_median\(smoothing\): .* median distance, in \(0, 1\], got {smoothing}\."
     with pytest.raises(ValueError, match=said):
         geometric_median(smoothing=smoothing)
+
+
+@pytest.mark.parametrize("far", [1e3, 1e6, 1e12, 1e20])
+def test_a_minority_cannot_carry_it_off_however_far_and_large(far):
+    values = np.array([1.0] * 12 + [far] * 9)[:, None]
+    assert result(values)[0] == pytest.approx(1, rel=1e-5)
+    assert result([[1.0], [1.2], [1.1], [far]])[0] == pytest.approx(1.1, abs=0.1)

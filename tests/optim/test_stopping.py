@@ -234,10 +234,14 @@ def test_impossible_patience_is_refused(arguments, message):
             lambda: stopping.coherence(checks=0),
             r"coherence\(checks\): checks in a row are counted from 1, got 0\.",
         ),
-        (lambda: max_steps(0), r"max_steps\(steps\): a whole number of steps, at least 1, got 0\."),
+        (
+            lambda: max_steps(0),
+            r"max_steps\(steps\): a whole number of steps, from 1 to .*, got 0\.",
+        ),
+        (lambda: max_steps(2**24 + 1), r"from 1 to 16,777,216 .*, got 16777217\."),
         (
             lambda: max_steps(10.0),
-            r"max_steps\(steps\): a whole number of steps, at least 1, got 10\.0\.",
+            r"max_steps\(steps\): a whole number of steps, from 1 to .*, got 10\.0\.",
         ),
         (
             lambda: any_of(),

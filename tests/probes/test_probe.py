@@ -486,3 +486,17 @@ def test_bad_input_is_named():
 def test_what_cannot_be_probed_is_said_before_anything_is_computed(make, kind, message):
     with pytest.raises(kind, match=message):
         make(problem()[1])
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("bfloat16", 1), ("float16", 100)])
+def test_means_of_losses_in_half_precision_are_not(dtype, value):
+    """1,000 losses of 1 add up to 256 in bfloat16; of 100 to infinity in float16."""
+    loss, params = lambda w, x: jnp.dot(w, x), jnp.ones(1, dtype)
+    x, groups = jnp.full((1000, 1), value, dtype), np.arange(1000) % 2
+    told = {"groups": groups, "num_groups": 2}
+    read = Probe(loss, x, quantities="standard", batch_size=100, **told)(params)
+    losses, g = co.per_example_value_and_grad(loss)(params, x)
+    at_once = batch_readings(losses, g, "standard", **told)
+    for readings, prefix in ((read, "train/"), (at_once, "")):
+        assert readings[f"{prefix}loss"] == value
+        np.testing.assert_array_equal(readings[f"{prefix}loss_by_group"], [value, value])

@@ -382,3 +382,28 @@ def test_a_million_examples_lose_none():
     result = scores.score(one_weight, jnp.ones(()), data, batch_size=250_000, reference=None)
     np.testing.assert_allclose(result.own_class, 1)
     np.testing.assert_allclose(result.rivals, -1)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "weight", "dtype"),
+    [(1e-18, 1e-2, "float32"), (1e17, 1e3, "float32"), (1, 1, "float16"), (1e-4, 1e-4, "float16")],
+)
+def test_weight_alignment_is_a_cosine_at_any_length(gradient, weight, dtype):
+    size = 100_000 if dtype == "float16" else 1
+    loss = lambda w, example: -jnp.sum(w.astype(jnp.float32)) * example[0]
+    params = jnp.full(size, weight, dtype)
+    at_hand = jnp.full((1, size), -gradient, dtype)
+    assert scores.weight_alignment(at_hand, params) == pytest.approx(1, rel=1e-3)
+    data = jnp.full(2, gradient, jnp.float32), np.array([0, 1])
+    streamed = scores.score(loss, params, data)
+    np.testing.assert_allclose(streamed.weight_alignment, [1, 1], rtol=1e-3)
+
+
+def test_a_label_of_no_class_has_no_score_and_half_precision_keeps_small_errors():
+    logits = jnp.array([[6.5, 0.0, 0.0]] * 3)
+    for score in (scores.margin, scores.confidence, scores.el2n):
+        assert np.isnan(score(logits, jnp.array([0, -1, 7]))).tolist() == [False, True, True]
+    halved = scores.el2n(logits.astype(jnp.bfloat16), jnp.zeros(3, int))
+    np.testing.assert_allclose(halved, scores.el2n(logits, jnp.zeros(3, int)))
+    own = scores.class_agreement(jnp.eye(3) + 1, jnp.array([0, 0, -1]), num_classes=2).own
+    assert np.isnan(own).tolist() == [False, False, True]
