@@ -22,6 +22,7 @@ from coherence.lab.claims import (
     ratio_interval,
     read,
 )
+from coherence.lab.claims.intervals import noncentrality
 from coherence.lab.report.tables import verdict_table
 
 PAPER = Source("arXiv:2203.10036, Section 6", "second-hand", "papers", "About 20 against 5.")
@@ -368,6 +369,11 @@ def test_the_effect_in_standard_deviations_points_to_the_claimed_side():
     assert up.mean == pytest.approx(2)
     ends = [scipy.stats.nct.cdf(2 * math.sqrt(3), 2, end * math.sqrt(3)) for end in up[1:]]
     assert ends == pytest.approx([0.975, 0.025], rel=1e-4)
+    for t in (299.9, -299.9):  # there another formula begins, which no t can keep waiting
+        for p in (0.025, 0.975):
+            below, above = noncentrality(t, p, 7), noncentrality(1.001 * t, p, 7)
+            assert above == pytest.approx(1.001 * below, rel=1e-4)
+    assert judge(GREATER, [1, 1 + 1e-12, 1 - 1e-12], scale=SCALE).standard.low > 1e10
     assert tuple(down) == pytest.approx((-up.mean, -up.high, -up.low))
 
 
