@@ -60,9 +60,12 @@ def _distances(leaves):
     """Between the groups, [groups, groups], from leaves [groups, D]; inf or nan where one is not
     finite.
 
-    Over the largest difference of each pair before squaring: its square may overflow.
+    Over the larger magnitude of each pair before squaring: the square may overflow.
     """
-    apart = [jnp.abs(rows[:, None] - rows) for rows in leaves]
-    largest = functools.reduce(jnp.maximum, [x.max(-1, initial=0) for x in apart])
-    scale = jnp.where(largest > 0, largest, 1)
-    return largest * jnp.sqrt(sum(jnp.sum(jnp.square(x / scale[..., None]), -1) for x in apart))
+    magnitudes = functools.reduce(
+        jnp.maximum, [jnp.max(jnp.abs(rows), -1, initial=0) for rows in leaves]
+    )
+    larger = jnp.maximum(magnitudes[:, None], magnitudes)
+    scale = jnp.where(larger > 0, larger, 1)[..., None]
+    squares = [jnp.sum(jnp.square((rows[:, None] - rows) / scale), -1) for rows in leaves]
+    return larger * jnp.sqrt(sum(squares))

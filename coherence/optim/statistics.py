@@ -116,7 +116,7 @@ def with_statistics(
 
 def _signal_and_noise(gradients, name_of):
     """Estimates of |G|^2 and tr(Sigma): `{name: number}` each."""
-    m = count(gradients) * 1.0
+    m = jnp.asarray(count(gradients) * 1.0)
     of_mean: dict[str, Any] = {}
     for path, g in leaf_weighted_sums(gradients, mean_weights(gradients)):
         name = name_of(path)

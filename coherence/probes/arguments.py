@@ -18,9 +18,10 @@ def group_numbers(groups: ArrayLike | None, num_groups: int | None, m: int) -> n
         return None
     numbers, count = group_array(groups, num_groups, m)
     if numbers.min() < 0 or numbers.max() >= count:
+        asked = np.asarray(groups)
         raise ValueError(
-            f"groups must be between 0 and num_groups - 1 = {count - 1}, got {numbers.min()} to "
-            f"{numbers.max()}."
+            f"groups must be between 0 and num_groups - 1 = {count - 1}, got {asked.min()} to "
+            f"{asked.max()}."
         )
     return numbers
 
