@@ -17,7 +17,8 @@ pristine examples are fitted after 5 to 20 steps, half of the corrupt ones after
 the share of the pristine in the loss reduction is above that of 95 % of the null worlds early, by a
 little with 75 % of noise, and below it late. With more noise steps to 50 % rise at every quarter,
 those to 90 % hardly from 75 to 100 % (*inconclusive*). The gains add up to thousands of nats: at
-this step size nearly all of a late step is undone.
+this step size nearly all of a late step is undone. Nothing late is tested unless 90 % of the
+corrupt are fitted; with the 95 % asked at first, six of the nine claims would not have been.
 """
 
 import numpy as np
