@@ -14,6 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 VENV = HERE / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+QUICK = "not slow and not thorough"
 CHECK = """
 import pathlib, re, sys, tomllib, importlib.metadata as installed
 project = tomllib.loads(pathlib.Path("pyproject.toml").read_text())["project"]
@@ -82,7 +83,7 @@ def main():
     commands = {
         "demo": ["-m", "coherence.lab", "run", "real_vs_random", "--preset", "demo"],
         # Each worker takes neighbouring tests, which share programs and what modules made.
-        "test": ["-m", "pytest", "-q", "-n", "auto", "--dist", "worksteal", "-m", "not slow"],
+        "test": ["-m", "pytest", "-q", "-n", "auto", "--dist", "worksteal", "-m", QUICK],
     }
     command = [python, *commands.get(word, ["-m", "coherence.lab", word]), *rest]
     say(*("python", *command[1:]))

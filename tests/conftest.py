@@ -7,6 +7,8 @@ expensive passes, XLA's plain emitter of loops, a program in one piece: a fourth
 on disk, for the other workers and the next time (`COHERENCE_COMPILATION_CACHE=off`: it is not), and
 dropped from memory when it takes too much.
 
+What `thorough.txt` lists gets the marker `thorough`.
+
 Property tests are not timed, since the machine may be busy, and draw the same examples every time.
 """
 
@@ -32,6 +34,15 @@ MOST_RESIDENT = 650 * 2**20  # bytes; a single test adds up to 300 MB
 
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("house")
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what `thorough.txt` names: a test, or a parametrized one of it."""
+    listed = set((pathlib.Path(__file__).parent / "thorough.txt").read_text().splitlines())
+    for item in items:
+        named = {item.nodeid, item.nodeid.partition("[")[0]} & listed
+        if named and not item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.thorough)
 
 
 def pytest_collection_finish(session):

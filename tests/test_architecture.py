@@ -157,3 +157,10 @@ def test_importing_the_package_imports_nothing_heavy():
     heavy = {"jax", "numpy", "matplotlib", "flax"}
     code = f"import coherence, sys; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_the_list_of_thorough_tests_names_tests_that_exist():
+    for line in (ROOT / "tests" / "thorough.txt").read_text().splitlines():
+        if not line.startswith("#"):
+            path, _, name = line.partition("[")[0].partition("::")
+            assert f"\ndef {name}(" in (ROOT / path).read_text(), line
