@@ -144,6 +144,8 @@ def record(settings, runs):
         "middle": np.array(MIDDLE),
         "learning_rates": np.array([rate, rate / SMALLER]),
     }
+    last = settings.noise[-1]
+    drawn = {f"mlp-{last:g}", *(f"cnn-{noise:g}" for noise in settings.noise)}
     for arm, seeds in runs.items():
         names = ("train_loss", "train_accuracy", "test_accuracy", "train/m_coherence")
         step, loss, train, test, whole = stacked(seeds, *names).values()
@@ -154,13 +156,16 @@ def record(settings, runs):
             "loss": loss,
             "accuracy": np.stack([train, test])[..., -1],
             "m_coherence": whole,
-            "by_layer": coherence,
-            "shares": shares.mean(0),
+            "middle_by_layer": middle(loss, coherence),
             "deviation": np.abs((shares * coherence).sum(-1) / whole - 1).max(-1),
             "step": step,
             "layers": np.array(layers),
         }
         arrays |= under(arm, single(measured))
+        if arm in drawn:  # half precision is enough for a curve
+            arrays[f"{arm}/by_layer"] = coherence.astype(np.float16)
+        if arm == f"cnn-{last:g}":
+            arrays[f"{arm}/shares"] = shares.mean(0).astype(np.float32)
     return arrays
 
 
@@ -263,9 +268,10 @@ def whole_courses(recorded, arms):
     return (np.ones_like(fitted) if missing else fitted), missing
 
 
-def _middle(recorded, arm, name="m_coherence"):
-    """log2 of m-coherence in the middle of training: [seed], by layer [seed, layer]."""
-    return middle(recorded[f"{arm}/loss"], np.log2(recorded[f"{arm}/{name}"].astype(float)))
+def _middle(recorded, arm):
+    """log2 of m-coherence in the middle of training: [seed]."""
+    logs = np.log2(recorded[f"{arm}/m_coherence"].astype(float))
+    return middle(recorded[f"{arm}/loss"], logs)
 
 
 def _above_dense(recorded, level):
@@ -274,8 +280,7 @@ def _above_dense(recorded, level):
     Means over layers, pooled over the middle of training.
     """
     cnn, mlp = (
-        middle(recorded[f"{arm}/loss"], recorded[f"{arm}/by_layer"].astype(float))
-        for arm in (f"cnn-{level:g}", f"mlp-{level:g}")
+        recorded[f"{kind}-{level:g}/middle_by_layer"].astype(float) for kind in ("cnn", "mlp")
     )
     convolutions, m = cnn[:, :-1].mean(1), int(recorded["m"])  # the output layer comes last
     others = cnn[:, -1], mlp[:, :-1].mean(1)
@@ -287,7 +292,7 @@ def table(recorded):
     for arm in recorded["arms"]:
         curve = recorded[f"{arm}/m_coherence"].astype(float)
         steps, _, values, _ = peaks(recorded, arm)
-        layers = zip(recorded[f"{arm}/layers"], _middle(recorded, arm, "by_layer").T)
+        layers = zip(recorded[f"{arm}/layers"], recorded[f"{arm}/middle_by_layer"].T)
         rows.append(
             {
                 "network-noise": arm,
@@ -296,7 +301,7 @@ def table(recorded):
                 "at step": steps,
                 "middle": 2 ** _middle(recorded, arm),
                 "end": curve[:, -1],
-                "layers, middle": ", ".join(f"{name} {2 ** v.mean():.1f}" for name, v in layers),
+                "layers, middle": ", ".join(f"{name} {v.mean():.1f}" for name, v in layers),
                 "fitted": recorded[f"{arm}/accuracy"][0],
             }
         )

@@ -191,11 +191,7 @@ def courses(z, m):
         tops.append(top)
         steps.append(np.array([z[f"{arm}/step"][peak(c)[1]] for c in smooth[all_fitted]]))
         last["back to the orthogonal limit"][name] = np.log2(end)
-        layers = {}
-        for arm in ("cnn", "mlp"):
-            loss, values = z[f"{arm}-{noise:g}/loss"], z[f"{arm}-{noise:g}/by_layer"].astype(float)
-            middle = (loss <= 0.75 * loss[:, :1]) & (loss >= 0.25 * loss[:, :1])
-            layers[arm] = np.array([v[inside].mean(0) for v, inside in zip(values, middle)])
+        layers = {k: z[f"{k}-{noise:g}/middle_by_layer"].astype(float) for k in ("cnn", "mlp")}
         unbiased = lambda values: (values - 1) / (m - 1)
         convolutions = unbiased(layers["cnn"][:, :-1].mean(1))
         others = layers["cnn"][:, -1], layers["mlp"][:, :-1].mean(1)

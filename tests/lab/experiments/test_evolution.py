@@ -71,8 +71,7 @@ def evolved(
             f"{arm}/loss": loss,
             f"{arm}/accuracy": np.full((2, SEEDS), fitted),
             f"{arm}/m_coherence": whole,
-            f"{arm}/by_layer": cnn[..., None] * factors,
-            f"{arm}/shares": np.full((len(STEP), len(factors)), 1 / len(factors)),
+            f"{arm}/middle_by_layer": evolution.middle(loss, cnn[..., None] * factors),
             f"{arm}/deviation": np.full(SEEDS, deviation),
         }
     return recorded | {"scale": "nowhere", "at_source_scale": False}
@@ -174,7 +173,13 @@ def test_the_smoke_preset_trains_recombines_its_layers_and_draws(tmp_path):
     assert found["layers recombine to the whole"].verdict == "reproduced"
     assert "more noise, later peak" not in found  # smoke has a single share of noise
     assert "cnn-1-small" in EXPERIMENT.table(recorded)
-    for arm in recorded["arms"]:
-        assert np.allclose(recorded[f"{arm}/shares"].sum(-1), 1, atol=1e-5), arm
+    assert np.allclose(recorded["cnn-1/shares"].sum(-1), 1, atol=1e-5)
+    of_layers = recorded["cnn-1/by_layer"].astype(float)
+    assert np.allclose(
+        evolution.middle(recorded["cnn-1/loss"], of_layers),
+        recorded["cnn-1/middle_by_layer"],
+        rtol=1e-3,
+        equal_nan=True,
+    )
     png, *_ = gallery.draw(ROOT, "evolution", tmp_path / "recorded.npz", tmp_path)
     assert png.stat().st_size > 20_000
