@@ -356,6 +356,16 @@ def width(z):
         for level, at in ((1.5, 2), (0.65, 6)):
             pair = [(z[f"{how}-{end}/m_coherence"][:, at] - 1) / (m - 1) for end in ends]
             coherent[f"wider is more coherent at {level:g}, {words}"] = pair
+            layers = [z[f"{how}-{end}/by_layer"][:, at].astype(float) for end in ends]
+            others = [[np.delete(x, k, 0).mean(0) for k in range(len(x))] for x in layers]
+            most = [
+                np.array(
+                    [(row[mean.argmax()] - 1) / (float(z["sample"]) - 1) for row, mean in zip(*p)]
+                )
+                for p in zip(layers, others)
+            ]
+            name = f"wider is more coherent at {level:g} in its most coherent layer, {words}"
+            coherent[name] = most
     return coherent | {
         f"wider generalizes better, {words}": z[f"{how}-{z['widths'][-1]}/test_accuracy"][:, place]
         - z[f"{how}-{z['widths'][0]}/test_accuracy"][:, place]
