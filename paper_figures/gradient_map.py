@@ -12,9 +12,9 @@ square: at equal loss random labels fill more (+0.58 doublings at 1 nat, [0.52, 
 Holm's correction *inconclusive* against the claimed 0.5). **f** Share of the squared mean gradient
 in the ten leading ones; that it falls with the loss is **inconclusive**: with true labels it first
 falls and then returns. **g** How far the m-coherence of sketches of k numbers is from that of the
-gradients, mean over the measured steps (dashed, 1/√k; dotted, 10 %): 3 % at k = 1,000, a third at k
-= 10. **h** Of the ten nearest on a map, how many share the given label and how many (pale) the true
-class: with random labels 0.88 and 0.22 at 1 nat (*reproduced*).
+gradients, mean over the measured steps (dashed, 1/√k; dotted, 10 %): 3 to 4 % at k = 1,000, a third
+at k = 10. **h** Of the ten nearest on a map, how many share the given label and how many (pale) the
+true class: with random labels 0.88 and 0.22 at 1 nat (*reproduced*).
 """
 
 from itertools import pairwise

@@ -15,11 +15,11 @@ straight lines cut the corner of this path, made L1 look worse and left L2 undec
 validation part, L2 beats SGD stopped early by 6 points of test accuracy; L1 is 2 points below it
 (**inconclusive**). The corrupt examples take over the loss reduction about when test accuracy is
 best (h, within half a doubling). At default settings (g: mean step and accuracy of what a rule
-keeps; i: its regret), patience on a noisy validation part comes out best under noise, a budget
-copied from another seed ("other's best") and the takeover, a rule that stops at the crossing in h
+keeps; i: its regret), a budget copied from another seed ("other's best") comes out best under
+noise; patience on a noisy validation part and the takeover, a rule that stops at the crossing in h
 and has to know who is corrupt, follow; evidence helps; coherence below 1 comes too late to matter,
 **inconclusive**, and the gradient norm never falls below its default. Without noise every rule that
-stops costs under one point.
+stops costs 1.1 points or less.
 """
 
 import numpy as np
