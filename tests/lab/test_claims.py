@@ -279,6 +279,9 @@ def test_claims_are_read_from_a_file(tmp_path):
         ("text =", "words =", "words"),
         ("[[claims]]", "[[claim]]", "there is no 'claims'"),
         ("[[claims]]", "[[claims", "is no file of claims"),
+        ("[[claims]]", "[claims]", r"a claim one \[\[claims\]\], not 'name'"),
+        ("above = 0", 'above = "0"', "claim real above random: above is a finite number, got '0'"),
+        ("above = 0", "equals = 0\nwithin = nan", "within is a finite number, got nan"),
         ('"second-hand"', '"guessed"', "known is one of read, second-hand, remembered, derived, g"),
         ('"papers"', '"theirs"', "group is one of papers, ours, tutorials, got 'theirs'"),
         (
@@ -337,6 +340,23 @@ def test_a_part_refutes_only_at_the_level_of_all_parts():
     many = judge(GREATER, {"wide": wide, **others}, scale=SCALE)
     assert (many.verdict, many.part) == ("inconclusive", "wide")
     assert many.reason == f"p {6 * few.p / 2:.3f} over 6 parts"
+
+
+def test_a_part_at_the_threshold_or_of_one_seed_hides_no_other():
+    against, level = [-4.0, -5.0, -6.0, -5.5], [0.0] * 4
+    assert judge(GREATER, level, scale=SCALE).verdict == "inconclusive"
+    for other in (level, [-9.0]):
+        judgement = judge(GREATER, {"other": other, "against": against}, scale=SCALE)
+        assert (judgement.verdict, judgement.part) == ("not reproduced", "against")
+    judgement = judge(GREATER, {"a": [9.0], "b": [8.0], "c": [1.0, 2.0, 3.0]}, scale=SCALE)
+    assert (judgement.verdict, judgement.part) == ("inconclusive", "b")
+    assert judgement.reason == "one seed has no interval"
+    assert judge(GREATER, {"a": [-1.0], "b": [-2.0]}, scale=SCALE).part == "b"
+
+
+def test_a_ratio_is_no_exact_value():
+    with pytest.raises(ValueError, match="claim .* is about exact values, and a Ratio is tested"):
+        judge(EXACT, Ratio([2.0, 4.0], [1.0, 2.0]), scale=SCALE)
 
 
 def test_one_part_without_numbers_leaves_the_claim_open():

@@ -6,6 +6,7 @@ import hashlib
 import json
 import tomllib
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -135,7 +136,7 @@ def read(path: str | Path) -> tuple[Claim, ...]:
     path = Path(path)
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        sources = {key: Source(**_words(table)) for key, table in tables["sources"].items()}
+        sources = {key: Source(**_words(table)) for key, table in dict(tables["sources"]).items()}
         claims = tuple(_claim(_words(table), sources) for table in tables["claims"])
     except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
         what = f"there is no {error}" if isinstance(error, KeyError) else str(error)
@@ -148,6 +149,10 @@ def read(path: str | Path) -> tuple[Claim, ...]:
 
 def _words(table: dict[str, Any]) -> dict[str, Any]:
     """A table whose texts are in one line each."""
+    if not isinstance(table, dict):
+        raise ValueError(
+            f"a source is a table [sources.KEY], a claim one [[claims]], not {table!r}."
+        )
     return {
         key: " ".join(value.split()) if isinstance(value, str) else value
         for key, value in table.items()
@@ -161,6 +166,10 @@ def _claim(table: dict[str, Any], sources: dict[str, Source]) -> Claim:
     if len(given) != 1:
         raise ValueError(f"claim {name}: one of {', '.join(sides)} is needed, got {given}.")
     (side,) = given
+    for key in {side, "within"} & table.keys():
+        number = table[key]
+        if isinstance(number, bool) or not isinstance(number, int | float) or not isfinite(number):
+            raise ValueError(f"claim {name}: {key} is a finite number, got {number!r}.")
     return Claim(
         name,
         source=sources[table.pop("source")],

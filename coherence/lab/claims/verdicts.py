@@ -156,7 +156,7 @@ def judge(
     ("within") there is no interval: every one must be within the tolerance of the threshold.
 
     Values that are all equal have no spread and so no test: they are compared with the threshold
-    as exact values are, have no p, and the reason says so.
+    as exact values are, have no p (1 where they equal it), and the reason says so.
 
     Args:
       claim: fixed before the run.
@@ -170,7 +170,7 @@ def judge(
       changed: whether the claim was changed after that recording.
 
     Raises:
-      ValueError: values of more than one axis, or no parts.
+      ValueError: values of more than one axis, no parts, or a `Ratio` for exact values.
     """
     parts = differences if isinstance(differences, Mapping) else {"": differences}
     if not parts:
@@ -256,6 +256,11 @@ def _tested(claim: Claim, values: ArrayLike | Ratio) -> _Test:
         reason = f"{failed} of {n} values are nan or infinite"
         return _Test(effect, n, False, math.nan, failed, note=note, reason=reason)
     if claim.direction == "within":
+        if ratio:
+            raise ValueError(
+                f"judge(differences): claim {claim.name} is about exact values, and a Ratio is "
+                "tested: give the quotients themselves."
+            )
         farthest = float(np.abs(each - claim.threshold).max())
         return _Test(effect, n, farthest <= (claim.tolerance or 0.0), math.nan, farthest)
     distances = each[0] - (2.0**claim.threshold * each[1] if ratio else claim.threshold)
@@ -272,10 +277,12 @@ def _student(distances: NDArray) -> tuple[bool, float, float, Interval]:
     """
     mean, error, n = mean_and_error(distances)
     supports = mean > 0
-    if n == 1:
-        return supports, math.nan, -mean, _NOTHING
+    if n == 1:  # not tested: before all that support, behind all that refute, the worst first
+        rank = 1 + 1 / (1 + abs(mean))
+        return supports, math.nan, rank if supports else -rank, _NOTHING
     if error == 0:
-        return supports, float(mean == 0), float(mean == 0), _NOTHING
+        p = float(mean == 0)
+        return supports, p, -p, _NOTHING
     t = mean / error
     p = two_sided_p(t, n - 1)
     ends = (t, noncentrality(t, 1 - LEVEL / 2, n - 1), noncentrality(t, LEVEL / 2, n - 1))
