@@ -100,14 +100,19 @@ class _Workers:
         self._ends = ends
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
         place = next(iter(places.values()))  # the one of the fewest cores
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "coherence.lab.running.worker", *words],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            env={**os.environ, **{name: place[name] for name in _THREADS if name in place}},
-            start_new_session=True,  # Ctrl-C is for this process, which then asks the others
-        )
+        messages, channel = os.pipe()  # stdout is for what an experiment prints
+        self._messages: IO[bytes] = os.fdopen(messages, "rb")
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "coherence.lab.running.worker", str(channel), *words],
+                stdin=subprocess.PIPE,
+                stderr=self._stderr,
+                pass_fds=(channel,),
+                env={**os.environ, **{name: place[name] for name in _THREADS if name in place}},
+                start_new_session=True,  # Ctrl-C is for this process, which then asks the others
+            )
+        finally:
+            os.close(channel)
         self._reader: threading.Thread | None = None
 
     def begin(self, progress: _Progress) -> None:
@@ -119,8 +124,7 @@ class _Workers:
             line.write(b"\n")
 
     def _read(self, progress: _Progress) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as lines:
+        with self._messages as lines:
             for line in lines:
                 self._take(json.loads(line), progress)
         self._ends.put((self, 0, self._process.wait()))
@@ -162,7 +166,7 @@ class _Workers:
         """Kill who is left."""
         self.signal(signal.SIGKILL)
         self.wait(GRACE)
-        for file in (self._process.stdin, self._process.stdout, self._stderr):
+        for file in (self._process.stdin, self._messages, self._stderr):
             assert file is not None
             file.close()
 

@@ -1,16 +1,17 @@
 """Workers: processes that train an experiment's runs together (`team`).
 
-    python -m coherence.lab.running.worker EXPERIMENT_FILE COUNT PLACES [ARGUMENT ...]
+    python -m coherence.lab.running.worker CHANNEL EXPERIMENT_FILE COUNT PLACES [ARGUMENT ...]
 
 The first process imports what training needs, waits for a line on stdin and forks a worker for each
 place: `{number: environment}` as JSON. It does not compute, so JAX has no threads yet that a fork
 would lose. A worker trains its share, then what others have left: what nobody writes to and is not
-finished. All talk on stdout, a JSON object a line: which process a worker is, its progress, the
-error that ended it, its status.
+finished. All talk on the open file of number CHANNEL, a JSON object a line: which process a worker
+is, its progress, the error that ended it, its status. Stdout is for what an experiment prints.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import os
@@ -33,6 +34,7 @@ CORES = "COHERENCE_WORKER_CORES"
 POLL = 0.2
 """Seconds between two looks at what others write to."""
 MOST_LINES = 10  # a second
+MOST_WORDS = 2000  # characters of an error: what is written at once, another worker cannot divide
 NEEDED = (
     "coherence.lab.training.loop",
     "coherence.lab.tasks.classification",
@@ -47,7 +49,8 @@ Say = Callable[[Mapping[str, Any]], None]
 
 def main(words: Sequence[str]) -> None:
     """The first process; in each worker, where the fork returns 0, that worker."""
-    path, count, places, *command = words
+    channel, path, count, places, *command = words
+    say = functools.partial(_say, int(channel))
     try:
         experiment = collect(load(path))
         asked = read(experiment, command)
@@ -60,6 +63,8 @@ def main(words: Sequence[str]) -> None:
     if not sys.stdin.readline():  # who started this process is gone
         return
     parent, numbers = os.getpid(), dict[int, int]()
+    if sys.stdout is not None:  # as it is where the caller closed it
+        sys.stdout.flush()  # else each worker prints what waits once more
     for name, place in json.loads(places).items():
         number = int(name)
         process = os.fork()
@@ -67,16 +72,16 @@ def main(words: Sequence[str]) -> None:
             os.environ.update(place)
             if CORES in place:  # before JAX counts them
                 os.sched_setaffinity(0, [int(core) for core in place[CORES].split(",")])
-            return work(grid, in_turn(grid, number, int(count)), parent, number)
+            return work(grid, in_turn(grid, number, int(count)), parent, number, say)
         numbers[process] = number
-        _say({"worker": number, "process": process})
+        say({"worker": number, "process": process})
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is for the workers, who have it too
     while numbers:
         process, status = os.wait()
-        _say({"worker": numbers.pop(process), "status": os.waitstatus_to_exitcode(status)})
+        say({"worker": numbers.pop(process), "status": os.waitstatus_to_exitcode(status)})
 
 
-def work(grid: Grid, units: Sequence[Unit], parent: int, number: int) -> None:
+def work(grid: Grid, units: Sequence[Unit], parent: int, number: int, tell: Say) -> None:
     """A worker's whole life.
 
     Raises:
@@ -84,15 +89,15 @@ def work(grid: Grid, units: Sequence[Unit], parent: int, number: int) -> None:
     """
 
     def say(what: Mapping[str, Any]) -> None:
-        _say({"worker": number, **what})
+        tell({"worker": number, **what})
 
     try:
         train_with_others(grid, units, parent, say)
     except (ValueError, FileNotFoundError, RuntimeError, OSError) as error:
-        say({"error": str(error)})
+        say({"error": str(error)[:MOST_WORDS]})
         raise SystemExit(2) from None
     except Exception as error:
-        say({"error": f"{type(error).__name__}: {error}"})
+        say({"error": f"{type(error).__name__}: {error}"[:MOST_WORDS]})
         raise
 
 
@@ -133,11 +138,11 @@ def _train(grid: Grid, unit: Unit, say: Say) -> None:
     grid.train(unit, progress, lambda line: say({"line": line}))
 
 
-def _say(what: Mapping[str, Any]) -> None:
+def _say(channel: int, what: Mapping[str, Any]) -> None:
     try:
-        os.write(1, f"{json.dumps(what)}\n".encode())  # at once: others write to this pipe, too
+        os.write(channel, f"{json.dumps(what)}\n".encode())  # at once: others write to it, too
     except BrokenPipeError:  # who started this worker is gone: a checkpoint, and the end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), channel)
         os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -39,6 +39,7 @@ class Fit:
         import os, resource, signal, time
         from pathlib import Path
 
+        print("seed", seed, "begins")
         if "DISK_FULL" not in os.environ:
             time.sleep(self.sleep)
             raise ValueError("no such luck")
@@ -145,7 +146,7 @@ def broken(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("forks", [True, False])
-def test_an_error_ends_all_workers_and_is_said(tmp_path, monkeypatch, ends, forks):
+def test_an_error_ends_all_workers_and_is_said(tmp_path, monkeypatch, ends, forks, capfd):
     monkeypatch.setattr(team, "FORKS", forks)
     experiment, asked = broken(tmp_path, monkeypatch)
     with pytest.raises(RuntimeError, match=r"^worker 1: no such luck"):
@@ -153,6 +154,7 @@ def test_an_error_ends_all_workers_and_is_said(tmp_path, monkeypatch, ends, fork
     assert (ends[1], ends.get(2, -signal.SIGTERM)) == (2, -signal.SIGTERM)
     grid = Grid(experiment.grid(asked.settings), 2, asked.folder)
     assert states(grid)[0].error == "ValueError: no such luck"
+    assert "seed 0 begins\n" in capfd.readouterr().out  # what is printed is shown, and no message
 
 
 def test_a_full_disk_ends_one_worker_and_finished_runs_stay(tmp_path, monkeypatch):
