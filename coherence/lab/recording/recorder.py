@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import warnings
@@ -11,9 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from coherence.lab.runs import Run
 from coherence.lab.runs.files import to_json
-from coherence.lab.runs.locks import resident_bytes
+from coherence.lab.runs.locks import RunBusy, resident_bytes
 
 from .sinks import Sink, numbers
 
@@ -72,7 +75,7 @@ class Recorder:
         self.run.truncate(start - 1)
         self._look_every = look_every
         self._waiting: deque[dict[str, Any]] = deque()
-        self._looked = False
+        self._looked: int | None = None  # at which step
         self._start: Any = None  # parameters, copies
         self._before: tuple[int, Any] | None = None
         self._sinks: list[Sink] = []
@@ -95,20 +98,21 @@ class Recorder:
     ) -> None:
         """Record numbers of a step, by name; now and then also what the parameters do.
 
-        Every `look_every` steps, where `params` are given: `distance_from_start`,
+        At the first record and the first from each multiple of `look_every` on, where `params` are
+        given: `distance_from_start` (of the first that this recorder was given),
         `parameter_histogram`, and with the record after that `update_size`, the norm of what a step
         changed; where `gradients` are: `gradient_norm` and `gradient_histogram`. About once a
         second steps per second and the process' memory.
 
         Args:
             step: the number of steps done, or any other count that grows.
-            values: numbers, lists, or dicts by layer.
+            values: numbers, lists, or dicts by layer; numpy's arrays are copied.
             params: the parameters after the step, a tree of JAX's or numpy's arrays. They may be
                 donated afterwards.
             gradients: the gradients of the step.
         """
         step = int(step)
-        entry = {"step": step, **(values or {})}
+        entry = {"step": step, **_copied(values or {})}
         if params is not None or gradients is not None:
             entry |= self._look(step, params, gradients)
         now, (before, steps) = time.monotonic(), self._system
@@ -128,8 +132,9 @@ class Recorder:
         if self._before is not None and params is not None and step > self._before[0]:
             before, self._before = self._before, None
             seen["update_size"] = distance(params, before[1]) / (step - before[0])
-        if step % self._look_every == 0 or not self._looked:
-            self._looked = True
+        every = self._look_every
+        if self._looked is None or step // every > self._looked // every:
+            self._looked = step
             if params is not None:
                 mine = copy(params)
                 self._start = mine if self._start is None else self._start
@@ -215,9 +220,21 @@ class Recorder:
         if error is None and not self.run.done:
             self.finish()
         elif error is not None and not self.run.done:
-            self._flush()
-            self.run.fail(error)
+            while self._waiting:
+                with contextlib.suppress(Exception):  # the error may be why one cannot be written
+                    self._write(self._waiting.popleft())
+            with contextlib.suppress(RunBusy):
+                self.run.fail(error)
         self.close()
+
+
+def _copied(value: Any) -> Any:
+    """A value that stays what it is while it waits; JAX's arrays cannot change."""
+    if isinstance(value, Mapping):
+        return {name: _copied(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copied(part) for part in value]
+    return value.copy() if isinstance(value, np.ndarray) else value
 
 
 def _is_ready(value: Any) -> bool:

@@ -103,6 +103,55 @@ def test_records_wait_for_their_numbers_but_not_for_ever(tmp_path):
     assert steps() == list(range(4 + recorder.MOST_WAITING + 2))
 
 
+class Never:
+    """A number that is not ready, and perhaps never will be."""
+
+    def __init__(self, fails=False):
+        self.fails = fails
+
+    def is_ready(self):
+        return False
+
+    def tolist(self):
+        if self.fails:
+            raise FloatingPointError("no such number")
+        return 0.5
+
+
+def test_what_waits_is_as_it_was_when_it_was_recorded(tmp_path):
+    counts, rows = np.zeros(2), [0]
+    with Recorder(tmp_path) as mine:
+        for step in range(3):
+            mine.record(step, {"loss": Never(), "counts": counts, "by_layer": {"a": rows}})
+            counts += 1
+            rows[0] += 1
+    records = Run.read(tmp_path).records()
+    assert [record["counts"] for record in records] == [[0, 0], [1, 1], [2, 2]]
+    assert [record["by_layer"]["a"] for record in records] == [[0], [1], [2]]
+
+
+def test_records_that_miss_every_multiple_are_looked_at(tmp_path):
+    with Recorder(tmp_path, look_every=100) as mine:
+        for step in (49, 99, 149, 199, 249):
+            mine.record(step, params=params(step))
+    looked = [r["step"] for r in Run.read(tmp_path).records() if "distance_from_start" in r]
+    assert looked == [49, 149, 249]
+
+
+def test_a_number_that_cannot_be_computed_hides_neither_the_error_nor_other_records(tmp_path):
+    def loop(mine):
+        with mine:
+            for step in range(3):
+                mine.record(step, {"loss": Never(fails=step == 1)})
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        loop(Recorder(tmp_path))
+    assert "ZeroDivisionError" in (tmp_path / "error.log").read_text()
+    assert [record["step"] for record in Run.read(tmp_path).records()] == [0, 2]
+    Recorder(tmp_path, start=3).close()  # no lock is left
+
+
 def test_speed_and_memory_come_about_once_a_second(tmp_path, monkeypatch):
     now = iter(np.arange(100) * 0.25)
     clock = types.SimpleNamespace(monotonic=lambda: next(now))
