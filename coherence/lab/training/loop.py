@@ -90,7 +90,7 @@ def train(
     """
     if not isinstance(steps, int | np.integer) or steps < 0:
         raise ValueError(f"train(steps): a whole number of steps, at least 0, got {steps!r}.")
-    pending = _pending(problems, runs, steps, say or (lambda line: None), mesh)
+    pending, ends = _pending(problems, runs, steps, mesh)
     digests = _digests(problems)
     for run, parts in zip(runs, digests):
         _check_data(run, parts)
@@ -116,6 +116,10 @@ def train(
             "vmapped: seeds with early stopping end at different steps and run in turn; leave it "
             "at None, or set it to False."
         )
+    for run, end in ends:
+        if say is not None:
+            say(f"{run.path} was finished at step {end:,} and goes on to {steps:,}")
+        run.reopen()
     first = pending[0][0]
     data = {run.path: parts for run, parts in zip(runs, digests)}
     agenda = Agenda(first.probes, schedule, steps, examples // batch_size)
@@ -143,12 +147,13 @@ def train(
             group.run(checkpoint_seconds, asked_to_end)
 
 
-def _pending(problems, runs, steps, say, mesh):
-    """The problems to train and their runs; a finished run is reopened for more steps."""
+def _pending(problems, runs, steps, mesh):
+    """The problems to train and their runs, and finished runs to go on with, with their ends."""
     if len(problems) != len(runs):
         raise ValueError(
             f"train: one run per problem, got {len(problems)} problems and {len(runs)} runs."
         )
+    ends = []
     for run in runs:
         summary = (run.summary or {}) if run.done else {}
         end = summary.get("step", steps)
@@ -158,10 +163,10 @@ def _pending(problems, runs, steps, say, mesh):
                 "Ask for as many, or train another run."
             )
         if run.done and end < steps and not summary.get("stopped"):
-            say(f"{run.path} was finished at step {end:,} and goes on to {steps:,}")
-            run.reopen()
-    due = first_says(mesh, np.array([not run.done for run in runs]))
-    return [pair for pair, is_due in zip(zip(problems, runs), due) if is_due]
+            ends.append((run, end))
+    longer = [run for run, _ in ends]
+    due = first_says(mesh, np.array([not run.done or run in longer for run in runs]))
+    return [pair for pair, is_due in zip(zip(problems, runs), due) if is_due], ends
 
 
 def _digests(problems):

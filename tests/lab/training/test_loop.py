@@ -589,6 +589,10 @@ def test_a_scalar_of_a_type_that_numpy_does_not_know_comes_back():
 def test_a_finished_run_goes_on_where_more_steps_are_asked_for(tmp_path):
     (whole,) = learn(tmp_path / "a", schedule=(0, 20, 60))
     learn(tmp_path / "b", steps=20, schedule=(0, 20))
+    with Run.open(tmp_path / "b" / "seed=0", {"batch_size": 8}, seed=0) as run:
+        with pytest.raises(ValueError, match="batch_size must be between 1 and"):
+            train([problem(0)], [run], steps=60, batch_size=10**6, schedule=())
+        assert run.done  # what was refused has changed nothing
     said = []
     (longer,) = learn(tmp_path / "b", schedule=(0, 20, 60), say=said.append)
     assert said == [f"{tmp_path / 'b' / 'seed=0'} was finished at step 20 and goes on to 60"]
