@@ -236,13 +236,22 @@ def parameter_count(run: Run) -> int:
 def too_low(values: ArrayLike, least: float, what: str) -> str | None:
     """A precondition: `None` if all values are at least `least`, else `WHAT 0.71 < 0.9`."""
     lowest = np.min(values)
-    return None if lowest >= least else f"{what} {lowest:.2f} < {least:g}"
+    return None if lowest >= least else f"{what} {_apart(lowest, least)} < {least:g}"
 
 
 def too_high(values: ArrayLike, most: float, what: str) -> str | None:
     """A precondition: `None` if all values are at most `most`, else `WHAT 0.71 > 0.5`."""
     highest = np.max(values)
-    return None if highest <= most else f"{what} {highest:.2f} > {most:g}"
+    return None if highest <= most else f"{what} {_apart(highest, most)} > {most:g}"
+
+
+def _apart(value: float, limit: float) -> str:
+    """A value with two decimals, or as many more as tell it from the limit."""
+    for decimals in range(2, 7):
+        text = f"{value:.{decimals}f}"
+        if np.sign(float(text) - limit) == np.sign(value - limit) or np.isnan(value):
+            return text
+    return str(float(value))
 
 
 def given(precondition: str | None, differences: Mapping[str, ArrayLike]) -> dict[str, tuple]:

@@ -266,7 +266,7 @@ def _table_options(command: argparse.ArgumentParser, rows: str) -> None:
         default="text",
         help="tables in Markdown",
     )
-    command.add_argument(
+    formats.add_argument(
         "--latex",
         dest="format",
         action="store_const",

@@ -259,6 +259,11 @@ def report(parsed: Parsed) -> None:
     from .report import plot, style, write
 
     if parsed.figure is None:
+        if parsed.quantity or parsed.width is not None or parsed.matplotlibrc is not None:
+            raise ValueError(
+                "--quantity, --width and --matplotlibrc are of one figure: name its file, such as "
+                "--figure curves.pdf. The page shows all quantities."
+            )
         print(f"report: {write(parsed.runs, parsed.output, parsed.where)}")
         return
     if not parsed.quantity:

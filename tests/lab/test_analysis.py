@@ -196,6 +196,9 @@ def test_a_precondition_says_what_is_missing_and_by_how_much():
         "loss 0.51 > 0.5"
     )
     assert analysis.too_high(0.5, 0.5, "") is None
+    assert analysis.too_low([0.9875], 0.99, "fitted") == "fitted 0.988 < 0.99"
+    assert analysis.too_low([0.9], 0.90001, "fitted") == "fitted 0.90 < 0.90001"
+    assert analysis.too_high(1e-7, 0, "loss") == "loss 1e-07 > 0"
     assert analysis.too_low([np.nan], 0.9, "diverged:") == "diverged: nan < 0.9"
     assert analysis.given("why", {"a": [1], "b": [2]}) == {"a": ([1], "why"), "b": ([2], "why")}
 

@@ -383,6 +383,14 @@ def test_a_reader_that_has_enough_ends_it_quietly(here):
         assert show.wait() == 141
 
 
+def test_flags_that_would_do_nothing_are_refused(capsys, here):
+    recorded.run(here / "run" / "seed=0", probes=False)
+    run = str(here / "run")
+    assert "not allowed with argument" in fails(capsys, "show", run, "--json", "--latex")
+    said = fails(capsys, "report", run, "--quantity", "train_loss")
+    assert "are of one figure: name its file, such as --figure curves.pdf" in said
+
+
 def test_a_closed_output_is_no_mistake(here, monkeypatch):
     recorded.run(here / "run" / "seed=0", probes=False)
     monkeypatch.setattr(sys, "stdout", None)

@@ -92,11 +92,9 @@ def corrupt_labels(
     if how == "permute":
         noisy[chosen] = rng.permutation(labels[chosen])
     else:
-        noisy[chosen] = rng.integers(
-            int(labels.max(initial=-1)) + 1 if classes is None else classes,
-            size=len(chosen),
-            dtype=labels.dtype,
-        )
+        if classes is None:
+            classes = 1 + (int(labels.max()) if len(labels) else 0)
+        noisy[chosen] = rng.integers(classes, size=len(chosen), dtype=labels.dtype)
     return noisy, noisy != labels
 
 

@@ -117,10 +117,10 @@ class Trained(ClassifierMixin, BaseEstimator):
                 f"{who}: steps and batch_size are whole numbers, at least 1, "
                 f"got steps={self.steps}, batch_size={self.batch_size}."
             )
-        if self.measure_coherence < 0 or self.measure_coherence == 1:
+        measured = self.measure_coherence
+        if not isinstance(measured, Integral) or measured < 0 or measured == 1:
             raise ValueError(
-                f"{who}(measure_coherence): 0, or 2 examples at least, "
-                f"got {self.measure_coherence}."
+                f"{who}(measure_coherence): 0, or 2 examples at least, got {measured}."
             )
 
     def _choice(self, name, kind, made, example):

@@ -103,7 +103,7 @@ def read(experiment: Experiment, arguments: Sequence[str]) -> Asked:
             f"To choose from:\n{explain(type(default))}\n"
         )
     settings = apply_flags(
-        default, qualified(default, words), f"{experiment.name} --preset {own.preset}"
+        default, qualified(default, words), f"coherence run {experiment.name} --preset {own.preset}"
     )
     experiment.grid(settings)  # refuses settings before a folder is named
     folder = runs.root() / experiment.name / variant(own.preset, settings, default)

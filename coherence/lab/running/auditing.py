@@ -24,8 +24,8 @@ def show_audit(experiment: Experiment, arguments: Sequence[str]) -> None:
     that name an experiment's runs, as for `coherence run`.
 
     Raises:
-        ValueError: an unknown preset, arm, seed or score; a run without a checkpoint, of other
-            settings, or that has no labels.
+        ValueError: an unknown preset, arm, seed or score; a page named as its table; a run without
+            a checkpoint, of other settings, or that has no labels.
         FileNotFoundError: there is no such run, or no folder for the page.
     """
     parser = argparse.ArgumentParser(f"coherence audit {experiment.name}", allow_abbrev=False)
@@ -40,6 +40,11 @@ def show_audit(experiment: Experiment, arguments: Sequence[str]) -> None:
         raise ValueError(f"--arm: one of {', '.join(grid.arms)}{got}.{close}")
     if not 0 <= own.seed < grid.seeds:
         raise ValueError(f"--seed: from 0 to {grid.seeds - 1}, got {own.seed}.")
+    if own.output.suffix == ".csv":
+        raise ValueError(
+            f"--output: the page's name, such as audit.html, got {own.output}, which is that of "
+            "the table beside it."
+        )
     if not own.output.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {own.output.parent} for {own.output.name}.")
     place = grid.place(arm, own.seed)

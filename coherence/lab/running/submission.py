@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -177,7 +178,7 @@ def _parameters(name: str, options: Mapping[str, str]) -> dict[str, Any]:
     given = {key.replace("-", "_"): value for key, value in options.items()}
     counted = {key: given.pop(key) for key in ("time", "cpus_per_task") if key in given}
     for key, value in counted.items():
-        if not value.isdigit() or not int(value):
+        if not re.fullmatch("[0-9]*[1-9][0-9]*", value):
             unit = " of minutes" * (key == "time")
             raise ValueError(f"--option {key}: a whole number{unit}, got {value!r}.")
     return {

@@ -34,6 +34,14 @@ def test_permuting_keeps_the_class_frequencies_and_redrawing_makes_them_uniform(
     ) == pytest.approx([250] * 4, abs=50)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint64, np.int8])
+def test_labels_of_any_integers_are_redrawn(dtype):
+    labels = np.arange(10).repeat(20).astype(dtype)
+    noisy, _ = corrupt_labels(labels, 1.0, seed=0, how="redraw")
+    assert (noisy.dtype, set(noisy.tolist())) == (dtype, set(range(10)))
+    assert len(corrupt_labels(labels[:0], 1.0, seed=0, how="redraw")[0]) == 0
+
+
 @pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
 def test_labels_are_permuted_among_the_chosen_examples_alone(fraction):
     labels = np.arange(

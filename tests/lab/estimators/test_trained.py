@@ -259,6 +259,11 @@ def test_a_conditional_vae_classifies_by_the_evidence_bound():
             "MLPClassifier(measure_coherence): 0, or 2 examples at least, got 1.",
         ),
         (
+            MLPClassifier(measure_coherence=50.0),
+            ValueError,
+            "MLPClassifier(measure_coherence): 0, or 2 examples at least, got 50.0.",
+        ),
+        (
             SoftmaxRegression(aggregator=winsorize),
             TypeError,
             "SoftmaxRegression(aggregator): what coherence or optax makes, its setting, or the "

@@ -136,6 +136,7 @@ def test_a_run_without_a_checkpoint_says_how_to_go_on(unfinished):
         (["--arm", "network", "--seed", "1"], "there is no run .*seed=1.*coherence run tiny"),
         (["--arm", "network", "--rate", "0.2"], "there is no run"),
         (["--arm", "network", "--output", "no/a.html"], "there is no folder no for a.html"),
+        (["--arm", "network", "--output", "a.csv"], "--output: the page's name, .* got a.csv"),
     ],
 )
 def test_what_is_in_the_way_is_named(words, message):

@@ -220,3 +220,5 @@ def test_options_are_those_of_sbatch_and_a_time_is_minutes():
     )
     with pytest.raises(ValueError, match="--option time: a whole number of minutes, got '1:30'"):
         submission._parameters("toy", {"time": "1:30"})
+    with pytest.raises(ValueError, match="--option cpus_per_task: a whole number, got '²'"):
+        submission._parameters("toy", {"cpus-per-task": "²"})
