@@ -222,8 +222,11 @@ def leaf_squared_norms(
 
     def leaf(node):
         if layers and node.scanned:
-            return _each_layer(node, _leaf_squared_norms)
-        return _leaf_squared_norms(node)
+            squares = _each_layer(node, _leaf_squared_norms)
+        else:
+            squares = _leaf_squared_norms(node)
+        # Over positions it is a sum of products, and rounding may leave a zero a little below.
+        return jnp.maximum(squares, 0)
 
     results, pairs, _ = each_leaf(gradients, leaf, recomputed.squared_norms)
     return [(path, result) for (path, _), result in zip(pairs, results)]

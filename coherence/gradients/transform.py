@@ -110,8 +110,8 @@ def per_example_value_and_grad(
         A function of `params` (a pytree of floating-point arrays), `batch` (a pytree whose leaves
         share a leading axis of m examples; for randomness put a key per example into it) and `mask`
         (bool [m] or `None`: examples to leave out; the gradients carry it and everything downstream
-        honours it). `losses` is [m], 0 where masked; `gradients` has the containers of `params`
-        with one node (`Factored`, `Stacked` or `Recomputed`) at each leaf.
+        honours it). `losses` is [m], 0 where masked, as auxiliary values are; `gradients` has the
+        containers of `params` with one node (`Factored`, `Stacked` or `Recomputed`) at each leaf.
 
     Raises:
         TypeError: a parameter is not floating-point, or a batch leaf is no array.
@@ -134,6 +134,8 @@ def per_example_value_and_grad(
     def value_and_grad(params, batch, mask=None):
         check_params(params)
         m = check_batch(batch, mask)
+        # Numpy's own cannot be indexed by what is traced.
+        batch, mask = jax.tree.map(jnp.asarray, (batch, mask))
         params = varying_with(params, (batch, mask))
         trace = _Trace(loss, has_aux, only, allow_batch_statistics, params, batch)
         if mask is not None:
@@ -231,7 +233,7 @@ class _Trace:
         if not self.has_aux:
             return value, None, factors
         _, aux = jax.tree.unflatten(jax.tree.structure(self.out), [value, *aux])
-        return value, aux, factors
+        return value, aux if keep is None else _kept(keep, aux), factors
 
     def constants(self, leaves, example):
         """The values that steps of layouts hold, by meeting and share.
@@ -274,10 +276,24 @@ def _without_values(meeting):
     return dataclasses.replace(meeting, shares=tuple(shares))
 
 
+def _kept(keep, aux):
+    """Zeros in place of what a masked example's stand-in gave; random keys stay."""
+    is_key = lambda x: jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key)
+    return jax.tree.map(lambda x: x if is_key(x) else jnp.where(keep, x, jnp.zeros_like(x)), aux)
+
+
 def without_masked(batch, mask):
     """Masked examples replaced by one that is kept.
 
-    Padding of any content, nan too, then cannot reach a sum as 0 * nan.
+    Padding of any content, nan too, then cannot reach a sum as 0 * nan. Where none is kept, as on a
+    device that has nothing but padding, zeros take the place of what is not finite.
     """
     index = jnp.where(mask, jnp.arange(mask.shape[0]), jnp.argmax(mask))
-    return jax.tree.map(lambda x: x[index], batch)
+    some = jnp.any(mask)
+
+    def cut(x):
+        x = jnp.asarray(x)[index]
+        is_float = jnp.issubdtype(x.dtype, jnp.floating)
+        return jnp.where(some | jnp.isfinite(x), x, 0) if is_float else x
+
+    return jax.tree.map(cut, batch)

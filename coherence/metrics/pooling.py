@@ -47,7 +47,7 @@ class Pooled:
 
     def __add__(self, other: Pooled) -> Pooled:
         m = self.m + other.m
-        theirs = other.m / jnp.maximum(m, 1)
+        theirs = 1.0 * other.m / jnp.maximum(m, 1)  # a quotient of int32 would be float32
 
         def mean(a, b, more=0.0):  # a set of no example changes nothing, also where a is infinite
             return jnp.where(theirs > 0, a + (theirs * (b - a + more)).astype(a.dtype), a)
@@ -70,7 +70,7 @@ class Pooled:
     def over(self, axis_name: Hashable) -> Pooled:
         """Pooled over a named axis: of devices inside `shard_map`, of a batch inside `vmap`."""
         m = jax.lax.psum(self.m, axis_name)
-        share = self.m / jnp.maximum(m, 1)
+        share = 1.0 * self.m / jnp.maximum(m, 1)
         mean = lambda a: jax.lax.psum((share * a).astype(a.dtype), axis_name)
         whole, variances = jax.tree.map(mean, self.mean), self.variances
         if variances is not None:

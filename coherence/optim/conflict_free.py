@@ -57,7 +57,7 @@ def conflict_free(sweeps: int = 50) -> Aggregator:
 def _weights(products, sweeps):
     """[m, m]: of each example's projection the weights of all."""
     m = len(products)
-    lengths = jnp.sqrt(jnp.diagonal(products))
+    lengths = jnp.sqrt(jnp.maximum(jnp.diagonal(products), 0))  # rounding may leave a zero below
     divisors = jnp.where(lengths == 0, 1, lengths)
     # Of directions: short examples count as much as long ones, and damping is the same for all.
     cosines = products / divisors / divisors[:, None] + _DAMPING * jnp.eye(m, dtype=products.dtype)

@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from fractions import Fraction
 
 import jax.numpy as jnp
 
@@ -30,7 +31,7 @@ def krum(share: float = 0.2, chosen: int = 1) -> Aggregator:
     Blanchard, El Mhamdi, Guerraoui & Stainer, Machine Learning with Adversaries (arXiv:1703.02757).
 
     Args:
-        share: f as a fraction of the examples, in [0, 0.5).
+        share: f as a fraction of the examples, in [0, 0.5); meant as the decimal it is written as.
         chosen: how many are averaged, at least 1; all, where there are fewer.
 
     >>> tx = krum(0.25)
@@ -48,7 +49,8 @@ def krum(share: float = 0.2, chosen: int = 1) -> Aggregator:
         products, keep, n = gram(gradients), mask(gradients), count(gradients)
         m = len(products)
         # Of each possible number of examples how many neighbours count.
-        each = [max(1, k - math.floor(share * k) - 2) for k in range(m + 1)]
+        wild = Fraction(str(share))
+        each = [max(1, k - math.floor(wild * k) - 2) for k in range(m + 1)]
         neighbours = jnp.asarray(each)[n]
         lengths = jnp.diagonal(products)
         distances = lengths[:, None] + lengths - 2 * products
@@ -60,7 +62,7 @@ def krum(share: float = 0.2, chosen: int = 1) -> Aggregator:
         counts = jnp.arange(m) < jnp.minimum(neighbours, n - 1)
         scores = jnp.sum(jnp.where(counts, ranked, 0), 1)
         if keep is not None:
-            scores = jnp.where(keep, scores, jnp.inf)
+            scores = jnp.where(keep, scores, jnp.nan)  # behind those that are infinitely far
         number = jnp.minimum(chosen, n)
         place = jnp.argsort(jnp.argsort(scores))
         return weighted_sum(gradients, jnp.where(place < number, 1, 0) / number)

@@ -102,7 +102,7 @@ def means_of_groups(gradients, groups, order=None):
     n = count(gradients)
     group = _groups_of_present(keep if order is None else keep[order], n, groups)
     if order is not None:
-        group = jnp.zeros(m, jnp.int32).at[order].set(group)
+        group = jnp.zeros_like(group).at[order].set(group)
     members = [keep & (group == k) for k in range(groups)]
     means = [_masked_mean(gradients, some) for some in members]
     return means, jnp.stack([jnp.sum(some) for some in members])

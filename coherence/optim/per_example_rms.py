@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from coherence.gradients.reductions import mean, mean_of
 
@@ -59,7 +60,7 @@ def scale_by_per_example_rms(b1: float = 0.9, b2: float = 0.999, eps: float = 1e
         return PerExampleRms(jnp.zeros((), jnp.int32), zeros, zeros)
 
     def combine(gradients, state):
-        step = state.steps + 1
+        step = optax.safe_increment(state.steps)
         average = mean(gradients)
         mu = running_mean(state.mean, average, b1)
         nu = running_mean(state.square, mean_of(gradients, jnp.square), b2)

@@ -56,7 +56,7 @@ def slow_gradients(decay: float = 0.98, factor: float = 2.0) -> Aggregator:
         )
         mean = running_mean(old, gradient, decay)
         amplified = jax.tree.map(lambda g, h: (g + factor * h).astype(g.dtype), gradient, mean)
-        return amplified, SlowPart(state.steps + 1, mean)
+        return amplified, SlowPart(optax.safe_increment(state.steps), mean)
 
     name = f"slow_gradients(decay={decay}, factor={factor})"
     return averaged(optax.GradientTransformation(init, update), name)

@@ -4,6 +4,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from coherence.gradients.reductions import (
     count,
@@ -89,8 +90,13 @@ def with_statistics(
     name_of = lambda path: names(path)
 
     def init(params):
-        paths = [path for path, _ in jax.tree.leaves_with_path(params)]
-        zeros = {name: jnp.zeros(()) for name in sorted({_ALL, *map(name_of, paths)})}
+        found = {name_of(path) for path, _ in jax.tree.leaves_with_path(params)}
+        if _ALL in found and len(found) > 1:
+            raise ValueError(
+                f"with_statistics: a {by} is called {_ALL!r}, the name of all of them together, "
+                "whose statistics it would hide. Call it something else."
+            )
+        zeros = {name: jnp.zeros(()) for name in sorted({_ALL, *found})}
         return StatisticsState(
             jnp.zeros((), jnp.int32), jnp.asarray(decay), zeros, zeros, aggregator.init(params)
         )
@@ -103,7 +109,7 @@ def with_statistics(
             name: decay * x + (1 - decay) * new[name].astype(x.dtype) for name, x in old.items()
         }
         return updates, StatisticsState(
-            state.steps + 1,
+            optax.safe_increment(state.steps),
             state.decay,
             running(state.signal, signal),
             running(state.noise, noise),

@@ -192,7 +192,12 @@ def fitting_size(most: int, counts: NDArray) -> int:
 
     Their last batches are filled up. A batch by itself is taken to cost as much as an eighth of the
     largest one's examples.
+
+    Raises:
+        ValueError: `most` below 1.
     """
+    if most < 1:
+        raise ValueError(f"batch_size must be at least 1 example, got {most}.")
     most = min(most, int(counts.max()))
     sizes = np.arange(most // 2 + 1, most + 1)
     cost = (sizes + most / 8) * np.ceil(counts[:, None] / sizes).sum(0)

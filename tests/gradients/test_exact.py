@@ -252,6 +252,74 @@ def test_aux_comes_back_with_an_example_axis():
     agree(norms, (reference.flat(reference.gradients(loss, params, batch)) ** 2).sum(1))
 
 
+def test_aux_of_masked_examples_is_zero_and_keys_stay():
+    def with_aux(w, e):
+        x, key = e
+        return jnp.dot(w, x), {"right": x[0] > 0, "sum": x.sum(), "key": key}
+
+    batch = (
+        np.array([[np.nan, 1.0], [2.0, 3.0], [4.0, 5.0]]),
+        jax.random.split(jax.random.key(0), 3),
+    )
+    keep = jnp.array([False, True, True])
+    (_, aux), _ = co.per_example_value_and_grad(with_aux, has_aux=True)(jnp.ones(2), batch, keep)
+    assert aux["sum"].tolist() == [0, 5, 9]
+    assert aux["right"].tolist() == [False, True, True]
+    assert aux["key"].shape == (3,)
+
+
+def test_of_nothing_but_padding_the_total_is_zero():
+    """As of the last batch on one of many devices."""
+    w, x = jnp.ones((3, 2)), np.full((4, 3), np.nan, np.float32)
+    none, all_of_it = jnp.zeros(4, bool), co.metrics.pool({"w": np.ones((2, 3, 2), np.float32)})
+    loss = lambda p, x: jnp.sum(jnp.tanh(x @ p["w"]) ** 2)
+
+    @jax.jit
+    def read(w, mask):
+        _, g = co.per_example_value_and_grad(loss)({"w": w}, x, mask)
+        return co.gradients.total(g)["w"], co.metrics.contributions(g, pooled=all_of_it)
+
+    for value in read(w, none):
+        assert not value.any()
+
+
+def test_a_batch_of_numpys_arrays_is_read_by_traced_indices(monkeypatch):
+    monkeypatch.setattr(tracked, "ROWS", 0)  # nothing is kept but the batch
+    x, keep = np.random.default_rng(0).normal(size=(4, 3)), np.array([True, True, True, False])
+
+    @jax.jit
+    def read(w, index):
+        loss = lambda w, x: jnp.sum(jnp.sort(w) * x)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", co.gradients.RecomputedWarning)
+            _, g = co.per_example_value_and_grad(loss)(w, x, keep)
+        groups = jnp.zeros(4, jnp.int32).at[index].set(1)
+        return co.gradients.rows(g, index), co.metrics.pool(g, groups=groups, num_groups=2)[1].mean
+
+    rows, mean = read(jnp.arange(3.0), jnp.array([2, 0]))
+    agree(rows, x[[2, 0]])
+    agree(mean, x[[2, 0]].mean(0))
+
+
+@pytest.mark.parametrize("kind", ["product", "table"])
+def test_a_gradient_that_cancels_over_positions_has_no_negative_square(kind):
+    """Its square is a sum over pairs of positions: zero but for rounding, on either side."""
+    rng = np.random.default_rng(0)
+    d = rng.normal(size=(64, 4, 5))
+    d = (d - d.mean(1, keepdims=True)).astype(np.float32)
+    if kind == "product":
+        loss, w = lambda w, e: jnp.sum(e[1] * (e[0] @ w)), jnp.zeros((6, 5))
+        batch = np.repeat(rng.normal(size=(64, 1, 6)), 4, 1).astype(np.float32), d
+    else:
+        loss, w = lambda w, e: jnp.sum(e[1] * w[e[0]]), jnp.zeros((400, 5))
+        batch = np.full((64, 4), 3), d
+    _, g = co.per_example_value_and_grad(loss)(w, batch)
+    assert isinstance(g, co.gradients.Factored)
+    assert (co.gradients.squared_norms(g) >= 0).all()
+    for tx in (co.optim.clipped_mean(1.0), co.optim.conflict_free(1)):
+        assert jnp.isfinite(tx.update(g, tx.init(w), w)[0]).all(), tx
+
+
 def test_a_plain_tree_of_rows_is_reduced_alike():
     loss, params, batch = zoo.dense()
     gradients = zoo.gradients(zoo.dense)

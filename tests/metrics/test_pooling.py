@@ -211,6 +211,17 @@ np.testing.assert_allclose(jax.jit(each)(w, g), alone, rtol=1e-4)
 """
 
 
+def test_float64_is_pooled_in_float64():
+    g = np.random.default_rng(0).normal(size=(7, 5))
+    with jax.enable_x64(True):
+        joined = pool({"w": g[:3]}, variances=True) + pool({"w": g[3:]}, variances=True)
+        each = lambda row: pool({"w": row[None]}, variances=True).over("rows")
+        over = jax.vmap(each, axis_name="rows", out_axes=None)(g)
+        for pooled in (joined, over):
+            np.testing.assert_allclose(pooled.mean["w"], g.mean(0), rtol=1e-13)
+            np.testing.assert_allclose(pooled.variances["w"], g.var(0), rtol=1e-13)
+
+
 def test_what_devices_hold_pools_to_the_whole():
     eight_devices.run(ON_EIGHT_DEVICES)
 

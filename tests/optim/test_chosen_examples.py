@@ -39,6 +39,17 @@ def test_krum_of_one_example_is_its_gradient():
     np.testing.assert_array_equal(result(krum(), [[1.0, 2.0]]), [1, 2])
 
 
+def test_the_share_of_krum_is_the_decimal_it_is_written_as():
+    """29 of 100, though 0.29 * 100 is a little less: the choice is another one."""
+    g = np.random.default_rng(5).normal(size=(100, 2))
+    np.testing.assert_allclose(result(krum(0.29), g), g[11], rtol=1e-5)
+
+
+def test_krum_takes_an_example_that_is_infinitely_far_before_a_masked_one():
+    g, keep = [[5.0], [1.0], [1.5], [1e20]], np.array([False, True, True, True])
+    np.testing.assert_allclose(result(krum(0.2, 3), g, keep), [1e20 / 3], rtol=1e-5)
+
+
 def test_of_groups_the_medoid_is_one_of_them():
     g = [[0.0, 0.0], [4.0, 0.0], [0.0, 4.0], [1.0, 1.0]]
     np.testing.assert_array_equal(result(medoid_of_means(4), g), [1, 1])

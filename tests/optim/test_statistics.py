@@ -122,6 +122,22 @@ def test_what_has_no_statistics_says_so():
         with_statistics(average(), decay=1)
 
 
+def test_a_layer_may_not_be_called_as_all_of_them_are():
+    tx = with_statistics(average())
+    with pytest.raises(ValueError, match="a layer is called 'all', the name of all of them"):
+        tx.init({"all": jnp.zeros(2), "b": jnp.zeros(2)})
+    assert set(tx.init(jnp.zeros(2)).signal) == {"all"}  # a bare array is all there is
+
+
+def test_steps_do_not_begin_again_below_zero():
+    g, tx = jnp.array([[1.0], [3.0]]), scale_by_per_example_rms()
+    state = tx.init(jnp.zeros(1))
+    last = state._replace(steps=jnp.int32(2**31 - 1), mean=state.mean + 2, square=state.square + 5)
+    update, after = tx.update(g, last)
+    np.testing.assert_allclose(update, 2 / np.sqrt(5), rtol=1e-5)
+    assert after.steps == last.steps
+
+
 def test_the_mean_square_of_adam_is_over_examples():
     """Several steps, against Adam's recursion in numpy."""
     tx, g = scale_by_per_example_rms(0.9, 0.99, 1e-6), [batch(seed)["a"] for seed in range(3)]

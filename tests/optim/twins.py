@@ -127,7 +127,7 @@ def in_steps(p, bits):
 
 def krum(g, share, chosen):
     m = len(g)
-    near = max(1, m - math.floor(share * m) - 2)
+    near = max(1, m - math.floor(Fraction(str(share)) * m) - 2)
     scores = [sum(sorted(sum((a - b) ** 2) for b in g)[1 : near + 1]) for a in g]
     return g[np.argsort(scores, kind="stable")[:chosen]].mean(0)
 

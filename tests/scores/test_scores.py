@@ -335,6 +335,7 @@ def batch_loss(params, example):
         ),
         (lambda: scores.score(loss, PARAMS, (DATA[0], DATA[1] - 1)), "labels are below 0"),
         (lambda: scores.score(loss, PARAMS, DATA, reference=0), "reference: at least 1 example"),
+        (lambda: scores.score(loss, PARAMS, DATA, batch_size=0), "batch_size must be at least 1"),
         (
             lambda: scores.score(loss, PARAMS, (DATA[0] * np.nan, DATA[1])),
             "no example has a finite gradient",
