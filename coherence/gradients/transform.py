@@ -292,7 +292,7 @@ def without_masked(batch, mask):
     some = jnp.any(mask)
 
     def cut(x):
-        x = jnp.asarray(x)[index]
+        x = x[index]
         is_float = jnp.issubdtype(x.dtype, jnp.floating)
         return jnp.where(some | jnp.isfinite(x), x, 0) if is_float else x
 

@@ -175,6 +175,7 @@ def clipped_value_and_grad(
                 "as (params, batch, mask, key), with another key at each step."
             )
         m = check_batch(batch, mask)
+        batch, mask = jax.tree.map(jnp.asarray, (batch, mask))
         rounded = lambda mean: jax.tree.map(lambda g, p: g.astype(jnp.result_type(p)), mean, params)
         if microbatch_size is None or microbatch_size >= m:
             losses, parts = part(params, batch, mask)

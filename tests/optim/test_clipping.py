@@ -289,6 +289,13 @@ def test_a_microbatch_that_is_masked_whole_may_hold_anything(size):
     np.testing.assert_array_equal(gradient, [1, 1])
 
 
+def test_a_batch_of_numpys_arrays_is_cut_inside_jit():
+    x, keep = np.array([[3.0], [4.0], [5.0]], np.float32), np.array([True, True, False])
+    clipped = clipped_value_and_grad(lambda w, x: jnp.sum(w * x), 1.0, microbatch_size=2)
+    read = lambda w: [clipped(w, x, mask)[1] for mask in (None, keep)]
+    assert jax.jit(read)(jnp.ones(1)) == [1, 1]
+
+
 def test_a_parameter_may_be_a_plain_number():
     loss = lambda p, x: p["w"] * x
     _, gradient = clipped_value_and_grad(loss, 1.0, microbatch_size=2)({"w": 1.0}, jnp.ones(3))
