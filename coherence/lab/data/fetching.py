@@ -100,6 +100,9 @@ def _download(
 ) -> Path:
     """Into the cache by rename, so that a killed download leaves nothing that looks whole."""
     target = cache() / dataset / name
+    folders = ", ".join(str(place.parent) for place in _places(dataset, name))
+    if not mirrors:  # nothing to download: the cache need not be one that can be written to
+        raise FileNotFoundError(f"{dataset}: {name} is in none of {folders}.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = Lock(cache(), wait=True)
@@ -119,7 +122,6 @@ def _download(
             except (OSError, ValueError, http.client.HTTPException) as error:
                 # No network, no server that speaks HTTP, or another file at that address.
                 failures.append(f"{mirror}: {str(error)[:200]}")
-    folders = ", ".join(str(place.parent) for place in _places(dataset, name))
     raise FileNotFoundError(
         f"{dataset}: {name} is in none of {folders}, and no mirror gave it "
         f"({'; '.join(failures)}). With a network run: coherence data fetch {dataset}. "

@@ -42,8 +42,8 @@ class Recorder:
         path: the run's folder.
         settings: plain values; with the seed they make the run this run.
         seed: its seed.
-        start: the number of steps done before, where a checkpoint of yours is gone on from: records
-            from there on, of a process that was killed, are dropped.
+        start: the step that is recorded next, where a checkpoint of yours is gone on from: records
+            of it and of later ones, which a killed process left, are dropped.
         also: other programs that get a copy (`coherence.lab.recording`: `WandB`, `Trackio`,
             `MLflow`, `TensorBoard`, or any `Sink`). One that fails is left out from then on, with a
             warning.

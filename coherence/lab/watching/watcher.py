@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import threading
@@ -56,6 +57,9 @@ class Followed:
         """Look at its files; whether something has changed."""
         before = self.facts
         changed = self.tail.read()
+        if changed and not self.run.axes:  # which its writer says when it begins to train
+            with contextlib.suppress(OSError, ValueError):
+                self.run = runs.Run.read(self.run.path)
         writer = None if self.run.done else writer_of(self.run.path)
         lives = writer is not None and writer.lives() is not False
         if lives and writer is not None and writer.seen != self._seen:

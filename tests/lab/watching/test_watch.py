@@ -132,6 +132,18 @@ def test_the_state_holds_every_kind_of_panel(tmp_path):
     assert state["panels"][0]["name"] == "train_loss"  # what a reader looks for first
 
 
+def test_groups_have_the_names_that_are_said_when_training_begins(tmp_path):
+    name = "train/m_coherence_by_group"
+    with Run.open(tmp_path, {}, seed=0) as run:
+        early = Watcher([tmp_path])
+        assert early.state()["panels"] == []
+        run.save("examples-train", group_names=["pristine", "corrupt"])
+        run.annotate(axes={name: ["group"]})
+        run.append({"step": 0, name: [1.0, 2.0]})
+        (panel,) = [panel for panel in early.state()["panels"] if panel["name"] == name]
+    assert [curve["label"] for curve in panel["curves"]] == ["pristine", "corrupt"]
+
+
 def test_histograms_are_drawn_on_one_axis(tmp_path):
     counts, zero = [0.0] * 15 + [8.0] + [0.0] * 15, [0.0] * 31
     with Run.open(tmp_path, {}, seed=0) as run:
