@@ -84,7 +84,8 @@ class _Workers:
     """A process that forks workers, and what it and they say.
 
     How a worker ended is put into `ends` as (this, its number, its status), and last how the
-    process did, as number 0: then none of them runs any more.
+    process did, as number 0: then none of them runs any more. What goes wrong in reading them is
+    put there, too, as number 0 with the error.
     """
 
     def __init__(self, words: list[str], places: Mapping[int, Mapping[str, str]], ends: _Ends):
@@ -124,10 +125,14 @@ class _Workers:
             line.write(b"\n")
 
     def _read(self, progress: _Progress) -> None:
-        with self._messages as lines:
-            for line in lines:
-                self._take(json.loads(line), progress)
-        self._ends.put((self, 0, self._process.wait()))
+        try:
+            with self._messages as lines:
+                for line in lines:
+                    self._take(json.loads(line), progress)
+        except Exception as error:  # as of a bar that is shown to nobody any more
+            self._ends.put((self, 0, error))
+        else:
+            self._ends.put((self, 0, self._process.wait()))
 
     def _take(self, message: dict[str, Any], progress: _Progress) -> None:
         number = message.pop("worker")
@@ -156,11 +161,11 @@ class _Workers:
 
     def wait(self, seconds: float) -> None:
         """Until all have ended, but no longer than that."""
+        deadline = time.monotonic() + seconds
         if self._reader is not None:
             self._reader.join(seconds)
-        else:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(seconds)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(max(0.0, deadline - time.monotonic()))
 
     def end(self) -> None:
         """Kill who is left."""
@@ -171,7 +176,7 @@ class _Workers:
             file.close()
 
 
-_Ends: TypeAlias = "queue.SimpleQueue[tuple[_Workers, int, int]]"
+_Ends: TypeAlias = "queue.SimpleQueue[tuple[_Workers, int, int | Exception]]"
 
 
 class _Progress:
@@ -206,10 +211,13 @@ def _wait(team: Sequence[_Workers], ends: _Ends, bar: Bar) -> None:
 
     Raises:
         RuntimeError: an error ended one.
+        Exception: their messages could not be read or shown.
     """
     running, parts = sum(workers.count for workers in team), len(team)
     while parts:
         workers, number, status = ends.get()
+        if isinstance(status, Exception):
+            raise status
         running -= bool(number)
         parts -= not number
         name = f"worker {number}" if number else "the process of the workers"

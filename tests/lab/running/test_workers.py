@@ -157,6 +157,21 @@ def test_an_error_ends_all_workers_and_is_said(tmp_path, monkeypatch, ends, fork
     assert "seed 0 begins\n" in capfd.readouterr().out  # what is printed is shown, and no message
 
 
+def test_a_bar_that_cannot_be_shown_ends_the_wait():
+    class Closed:
+        def take(self, worker, message):
+            raise BrokenPipeError
+
+    read, write = os.pipe()
+    os.write(write, b'{"worker": 1, "steps": 1}\n')
+    workers, ends = object.__new__(team._Workers), queue.SimpleQueue()
+    workers._messages, workers._ends, workers.count = os.fdopen(read, "rb"), ends, 1
+    workers._read(Closed())
+    os.close(write)
+    with pytest.raises(BrokenPipeError):
+        team._wait([workers], ends, bar=None)
+
+
 def test_a_full_disk_ends_one_worker_and_finished_runs_stay(tmp_path, monkeypatch):
     experiment, asked = broken(tmp_path, monkeypatch)
     monkeypatch.setenv("DISK_FULL", "yes")
