@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coherence.lab import cli, runs
+from coherence.lab import claims, cli, runs
 from coherence.lab.report import findings, forest, gallery, summary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -168,6 +168,15 @@ def test_an_effect_that_is_not_a_number_has_no_dot_in_the_forest(told):
     panel = forest.draw(here(dataclasses.replace(first, small=unknown))).axes[0]
     dots = [line for line in panel.lines if line.get_marker() == "o"]
     assert [bool(np.isnan(line.get_xdata()[0])) for line in dots] == [True, False]
+
+
+def test_an_effect_stands_at_its_own_scale_where_the_other_has_none():
+    claim = claims.Claim("c", "A.", claims.Source("ours: x", "derived"), "a", "greater")
+    small, source = (claims.judge(claim, values, scale="x") for values in ([1.0], [1.0, 2.0, 3.0]))
+    row = summary.Row("ours", "t", [], small, source, "")
+    unknown, known = forest.data(summary.Summary([], [], [row], {}, {})).splitlines()[1:]
+    assert unknown == "t,ours,small,nan,nan,nan,True"
+    assert known.startswith(f"t,ours,source,{source.standard.mean}")
 
 
 def test_every_experiment_is_recorded_or_said_to_be_pending(found, told):

@@ -353,17 +353,18 @@ def with_summary(readme: str, summary: Summary) -> str:
 def standard_effects(row: Row) -> Iterator[tuple[Interval, bool]]:
     """Of a row at each scale: effect in standard deviations over seeds, and whether of one seed.
 
-    What one seed has is in standard deviations of the small scale.
+    What one seed has is in standard deviations of the small scale; nan where these are not known.
     """
     for judgement in (row.small, row.source):
         if judgement is None:
             continue
         if judgement.n > 1:
             yield judgement.standard, False
-        elif row.small is not None and (unit := _deviation(row.small)) > 0:
+        else:
+            unit = math.nan if row.small is None else _deviation(row.small)
             sign = -1 if judgement.claim.direction == "less" else 1
-            size = sign * (judgement.effect.mean - judgement.claim.threshold) / unit
-            yield Interval(size, math.nan, math.nan), True
+            size = sign * (judgement.effect.mean - judgement.claim.threshold)
+            yield Interval(size / unit if unit else math.nan, math.nan, math.nan), True
 
 
 def _deviation(judgement: Judgement) -> float:
