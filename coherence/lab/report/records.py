@@ -115,8 +115,15 @@ def parts(value: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
 
 
 def series(records: Sequence[dict], name: str) -> list[tuple[int, Any]]:
-    """`(step, value)` of the records that have a quantity."""
-    return [(record["step"], record[name]) for record in records if record.get(name) is not None]
+    """`(step, value)` of the records that have a quantity, of the type its first numbers have.
+
+    A loop of somebody's own may write a text, or a list, where there is else a number.
+    """
+    values = [(record["step"], record[name]) for record in records if record.get(name) is not None]
+    first = next((value for _, value in values if kind(name, value, {}) != "other"), None)
+    types: tuple[tuple[type, ...], ...] = ((int, float), (dict,), (list,), (object,))
+    like = next(some for some in types if isinstance(first, some))
+    return [pair for pair in values if isinstance(pair[1], like)]
 
 
 def last(records: Sequence[dict], name: str) -> tuple[int, Any] | None:

@@ -146,10 +146,10 @@ class _Page:
         having = [sum(name in record for name in names) for record in records]
         full = [record for record, count in zip(records, having) if count == max(having)]
         places = sorted({round(k * (len(full) - 1) / (ROWS - 1)) for k in range(ROWS)})
-        picked = [full[place] for place in places]
+        values = [dict(series(records, name)) for name in names]
         rows = [
-            [str(record["step"]), *(number(record.get(name)) for name in names)]
-            for record in picked
+            [str(step), *(number(of_name.get(step)) for of_name in values)]
+            for step in (full[place]["step"] for place in places)
         ]
         title = f"probe {probe}" if probe else "over training"
         if len(full) > len(rows):

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from coherence.lab.report import compare
+from coherence.lab.report import compare, describe, write
 from coherence.lab.report import records as r
 from coherence.lab.report.grouping import arms, find
 from coherence.lab.runs import Run
@@ -55,6 +55,21 @@ def test_quantities_come_probe_by_probe_and_the_sought_ones_first():
 
 def test_a_quantity_that_starts_as_nothing_gets_its_kind_later():
     assert r.kinds([{"step": 0, "x": None}, {"step": 1, "x": 1.0}], {}) == {"x": "scalar"}
+
+
+@pytest.mark.parametrize("odd", ["n/a", [1.0, 2.0]])
+def test_a_value_of_another_type_was_not_measured(tmp_path, odd):
+    with Run.open(tmp_path / "seed=0", {}, seed=0) as run:
+        for step, value in enumerate(("text", 1.0, 2.0, odd)):
+            run.append({"step": step, "train_loss": value, "loss": 0.5})
+    assert r.series(run.records(), "train_loss") == [(1, 1.0), (2, 2.0)]
+    table = describe(tmp_path, width=100).splitlines()[-5:]
+    assert [line.split() for line in table] == [
+        ["step", "train_loss", "loss"],
+        *(["0", "0.5"], ["1", "1", "0.5"], ["2", "2", "0.5"], ["3", "0.5"]),
+    ]
+    assert [line.a for line in compare(tmp_path, tmp_path).lines][:2] == [{0: 2.0}, {0: 0.5}]
+    assert "train_loss" in write([tmp_path], tmp_path / "page.html").read_text()
 
 
 def test_every_number_of_a_value_has_a_name():
