@@ -1,7 +1,18 @@
 """Width: accuracy and coherence of networks of growing width at equal training loss, in two
 parametrizations.
 
-TO BE WRITTEN
+Digits with 20 % permuted labels, learned by MLPs of two hidden layers of 32, 128 and 512 units, all
+at one learning rate, 0.3; 1,000 images drawn by seed. At equal training loss the wider network has
+the higher test accuracy in both parametrizations (a to c; judged at 0.35 nats, where the widest is
+ahead by 6 points: **reproduced**): it is ahead as soon as random labels begin to be memorized.
+
+That wider networks are more coherent is not found (d to f, batches, judged at the dotted losses).
+In the standard parametrization widths cannot be told apart (**inconclusive**), and of the layers
+(g to i, one fixed sample) the most coherent one is *less* coherent the wider the network (**not
+reproduced** at 1.5 nats, **inconclusive** at 0.65). Under maximal update, where one rate moves all
+widths alike, wider networks are a little more coherent, by 23 % of unbiased alpha at both losses,
+though not surely enough for one of ten tests (**inconclusive**). With rates tuned for each width,
+ninefold apart, an earlier recording had the widest far less coherent: that was the rates' doing.
 """
 
 import numpy as np
@@ -10,7 +21,7 @@ from coherence.lab.report import drawing as style
 
 NAMES = {"standard": "standard", "mu": "maximal update"}
 DASHES = {"standard": "-", "mu": "--"}
-LIMITS = {"test_accuracy": (0.6, 1.0), "m_coherence": (0.9, 11), "most_coherent_layer": (0.9, 60)}
+LIMITS = {"test_accuracy": (0.6, 1.0), "m_coherence": (0.9, 11), "most_coherent_layer": (0.9, 120)}
 TICKS = {"m_coherence": (1, 2, 4, 8), "most_coherent_layer": (1, 3, 10, 30)}
 
 
@@ -23,14 +34,14 @@ def draw(recorded):
             ("m_coherence", "coherence", f"m-coherence, m = {recorded['m']}"),
             (
                 "most_coherent_layer",
-                "most coherent layer",
-                f"m-coherence, m = {recorded['sample']}",
+                "layer",
+                f"most coherent layer, m = {recorded['sample']}",
             ),
         ),
     ):
         for panel, how in zip(row, NAMES):
             by_loss(panel, recorded, how, name)
-            panel.set_title(f"{title}, {NAMES[how]}", fontsize=8)
+            panel.set_title(f"{title}, {NAMES[how]}")
         by_width(row[2], recorded, name)
         for panel in row:
             panel.set(ylim=LIMITS[name])

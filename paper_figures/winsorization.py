@@ -31,14 +31,14 @@ and 91 %.
 `winsorization-three_quarters` is the same with three quarters of the labels random, 4 seeds, c = 0
 and 2. SGD has fitted 72 % of the corrupt examples; with c = 2 training accuracy stays below what
 true labels explain, of every network (*reproduced*): 8 % of the corrupt examples are fitted, fewer
-than by chance, and 75 % of the pristine ones, down from 90 %.
+than by chance, and 75 % of the pristine ones, down from 89 %.
 
 `winsorization-quarter` is that with a quarter of the labels random. SGD has fitted 82 % of the
 corrupt examples. With c = 2 training accuracy is at most 0.72 at any time, where true labels
 explain 0.775 (*reproduced*), but it does not stay there: from 1,000 steps on it falls, two of four
-networks end at 0.42 and 0.45 and two, from some 7,000 steps on, give every image the same label,
-which no number of this claim tells from keeping out random ones. At its best c = 2 tests 92 %, SGD
-97 %. (Of a large c the source says that training accuracy falls after a certain point.)
+networks end at 0.42 and 0.45 and two, from 5,000 and 8,000 steps on, give every image the same
+label, which no number of this claim tells from keeping out random ones. At its best c = 2 tests
+92 %, SGD 97 %. (Of a large c the source says that training accuracy falls after a certain point.)
 """
 
 import numpy as np
