@@ -37,6 +37,10 @@ SUSPICIOUS = {
 }
 """Scores an audit may be ordered by: 1 where a large one is suspicious, -1 where a small one is."""
 
+VANISHED = 1e-30
+"""Squared norm of a gradient below which squares are lost in float32, and its direction with them.
+"""
+
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
@@ -236,7 +240,8 @@ def label_agreement(
         others: as for `score`.
 
     Returns:
-        [n, classes] in [-1, 1]; nan for a class without other examples.
+        [n, classes] in [-1, 1]: 1 where the gradient has vanished, for the network is as sure of
+        that label as numbers can say; nan for a class without other examples.
     """
     labels, m = checked(data)
     count = int(labels.max()) + 1 if classes is None else classes
@@ -254,18 +259,21 @@ def label_agreement(
             labelled = inputs, np.full(len(index), label, data[1].dtype)
             for start in range(0, len(index), batch_size):
                 rows = np.arange(start, min(start + batch_size, len(index)))
-                products = np.asarray(
-                    _with_directions(checkpoint, take(labelled, rows), directions.total, loss=loss)
+                products, squares = map(
+                    np.asarray,
+                    _with_directions(checkpoint, take(labelled, rows), directions.total, loss=loss),
                 )
                 itself = member[index[rows]] & (given[rows] == label)
-                total[rows, label] += mean_cosine(
+                agreement = mean_cosine(
                     products, float(directions.count), ~np.isnan(products), itself
                 )
+                total[rows, label] += np.where(squares < VANISHED, 1.0, agreement)
     return total / len(trajectory.params)
 
 
 @partial(jax.jit, static_argnames="loss")
 def _with_directions(params, examples, directions, *, loss):
-    """g_i / ||g_i|| . v: [m], nan without a direction."""
+    """g_i / ||g_i|| . v, nan without a direction, and ||g_i||^2: [m] each."""
     _, gradients = per_example_value_and_grad(loss)(params, examples)
-    return dot(gradients, directions) / jax.numpy.sqrt(squared_norms(gradients))
+    squares = squared_norms(gradients)
+    return dot(gradients, directions) / jax.numpy.sqrt(squares), squares

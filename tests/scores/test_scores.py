@@ -303,6 +303,15 @@ def test_the_argued_label_is_that_whose_class_would_agree_most():
     np.testing.assert_array_equal(table.argued, everyone.argmax(1))
 
 
+def test_a_network_that_is_sure_argues_for_the_label_it_is_sure_of():
+    sure = jax.tree.map(lambda leaf: 1e4 * leaf, PARAMS)
+    outputs = np.array([logits(sure, x) for x in DATA[0]])
+    assert (np.diff(np.sort(outputs, 1))[:, -1] > 100).all()  # nats: its gradients vanish
+    under = scores.label_agreement(loss, sure, DATA, np.arange(M))
+    np.testing.assert_array_equal(under[np.arange(M), outputs.argmax(1)], 1)
+    np.testing.assert_array_equal(under.argmax(1), outputs.argmax(1))
+
+
 def test_the_table_is_written_most_suspicious_first(tmp_path):
     pandas = pytest.importorskip("pandas")
     table = co.audit(loss, PARAMS, DATA, logits=logits, examine=4, most=2)

@@ -18,9 +18,10 @@ class LabelAudit(BaseEstimator):
 
     The examples are cut into folds, with as many of each class. Each fold is judged by a clone of
     the estimator trained on the others, so that no network has memorized what it judges. Of this
-    package's networks the judge is the gradient: under which label would it agree most with that
-    label's other examples (`coherence.scores.label_agreement`)? Of any other classifier it is
-    log p(y | x). Cost: `folds` trainings. Along a single training `coherence.audit` needs one.
+    package's networks with `predict_proba` the judge is the gradient: under which label would it
+    agree most with that label's other examples (`coherence.scores.label_agreement`)? Of any other
+    classifier, one that draws or one in a pipeline, it is log p(y | x). Cost: `folds` trainings.
+    Along a single training `coherence.audit` needs one.
 
     After `fit`:
 
