@@ -252,11 +252,22 @@ def test_a_network_that_did_not_fit_makes_the_claims_inconclusive():
 
 def test_true_labels_may_take_fewer_steps():
     experiments = experiment("real_vs_random")
-    arms = experiments.arms(experiments.presets["paper"])
-    assert {arm: run.steps for arm, run in arms.items()} == {
+    steps = lambda preset: {
+        arm: run.steps for arm, run in experiments.arms(experiments.presets[preset]).items()
+    }
+    assert steps("paper") == {
         "real,rate=0.1": 12_000,
+        "50% random,rate=0.1": 60_000,
         "random,rate=0.1": 60_000,
     }
+    assert steps("two_rates") == {
+        "real,rate=0.1": 12_000,
+        "real,rate=0.02": 60_000,
+        "random,rate=0.1": 60_000,
+        "random,rate=0.02": 300_000,
+    }
+    with pytest.raises(ValueError, match="true_steps: none, or one number for each"):
+        dataclasses.replace(experiments.presets["two_rates"], true_steps=(12_000,))
 
 
 def test_step_sizes_and_their_numbers_of_steps_go_together():
