@@ -54,8 +54,8 @@ class Settings:
     """As many with true labels, which are fitted sooner; none: as many as with random ones."""
     c: float | None = None
     """Winsorize to this percentile from either side, at the first step size, as a further arm."""
-    shares: tuple[float, ...] = ()
-    """Shares of random labels between none and all, as further arms at each step size; not
+    fractions: tuple[float, ...] = ()
+    """Fractions of random labels between none and all, as further arms at each step size; not
     judged."""
     seeds: int = 8
 
@@ -89,7 +89,7 @@ PRESETS = {
     "cpu": Settings(_CPU, learning_rates=(0.1, 0.02), steps=(3000, 15_000)),
     "wide": Settings(_WIDE, learning_rates=(0.1, 0.02), steps=(1500, 7500)),
     "cnn": Settings(_CNN, steps=(400,)),
-    "paper": Settings(_PAPER_RUN, steps=(60_000,), true_steps=(12_000,), shares=(0.5,), seeds=4),
+    "paper": Settings(_PAPER_RUN, steps=(60_000,), true_steps=(12_000,), fractions=(0.5,), seeds=4),
     "two_rates": Settings(
         _PAPER_RUN,
         learning_rates=(0.1, 0.02),
@@ -125,7 +125,7 @@ def arms(settings):
     if settings.c is not None:
         first = next(iter(methods.values()))
         methods["winsorized"] = replace(first, aggregator=winsorize(settings.c))
-    labels = LABELS | {_partly(share): label_noise(share) for share in settings.shares}
+    labels = LABELS | {_partly(share): label_noise(share) for share in settings.fractions}
     made = {
         f"{label},{method}": replace(run, noise=noise)
         for label, noise in labels.items()
@@ -148,7 +148,7 @@ def record(settings, runs):
         "sample": settings.run.probes[0].m,
         "c": np.nan if settings.c is None else settings.c,
         "learning_rates": np.array(settings.learning_rates),
-        "shares": np.array(settings.shares),
+        "shares": np.array(settings.fractions),
     }
     for arm, seeds in runs.items():
         curves = stacked(seeds, *CURVES)

@@ -137,10 +137,6 @@ def test_another_run_in_the_folder_is_never_touched(capsys, here):
             ["run", "width", "--preset", "smoke", "--widths", "8", "8"],
             "width widths: 8 is listed twice, and would be the same runs. Name each once.",
         ),
-        (
-            ["run", "width", "--preset", "smoke", "--widths", "8", "16"],
-            "width: of these settings there are no runs (zip() argument 2 is shorter",
-        ),
         (["run", "spam", "--preset", "smoke", "--c"], "spam c: at least one value, got none."),
         (["figures", "nothing"], "no figure 'nothing': there is activations, "),
         (["show", "nowhere"], "nowhere holds no run. Runs go to"),
@@ -169,12 +165,18 @@ def test_mistakes_name_the_way_out(capsys, here, arguments, message):
 
 
 def test_rows_of_values_may_repeat_a_part():
-    width = collect(load(ROOT / "experiments" / "width.py"))
-    smoke = width.presets["smoke"]
-    rates = {"standard_rates": (0.1, 0.1), "mu_rates": (0.1, 0.1)}
-    assert len(width.grid(dataclasses.replace(smoke, widths=(8, 16), **rates))) == 4
-    with pytest.raises(ValueError, match=r"rates: 8, 0\.1, 0\.1 is listed twice"):
-        width.grid(dataclasses.replace(smoke, widths=(8, 8), **rates))
+    experiment = collect(load(ROOT / "experiments" / "real_vs_random.py"))
+    same = dataclasses.replace(experiment.presets["smoke"], steps=(200, 200))
+    assert len(experiment.grid(same)) == 4
+    with pytest.raises(ValueError, match=r"steps: 0\.1, 200 is listed twice"):
+        experiment.grid(dataclasses.replace(same, learning_rates=(0.1, 0.1)))
+
+
+def test_an_error_while_runs_are_laid_out_names_the_experiment():
+    toy = collect(load(ROOT / "experiments" / "toy.py"))
+    uneven = dataclasses.replace(toy, arms=lambda settings: dict(zip("ab", "c", strict=True)))
+    with pytest.raises(ValueError, match="toy: of these settings there are no runs \\(zip"):
+        uneven.grid(toy.presets["smoke"])
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.py")), ids=lambda p: p.stem)
