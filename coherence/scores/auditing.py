@@ -231,8 +231,8 @@ def label_agreement(
         g_i^{(c)} = \nabla\ell(x_i, c)
 
     `class_agreement` under every label, the mean over checkpoints. The label with the largest is
-    the one that the others' gradients argue for. Price: `classes` gradients an example asked for,
-    and the classes' directions.
+    the one that the others' gradients argue for. Price: a gradient for each class of every example
+    asked for, and the classes' directions.
 
     Args:
         index: int [n], the examples asked for.
