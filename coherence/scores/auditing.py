@@ -240,7 +240,7 @@ def label_agreement(
         others: as for `score`.
 
     Returns:
-        [n, classes] in [-1, 1]: 1 where the gradient has vanished, for the network is as sure of
+        [n, classes] in [-1, 1]; 1 where the gradient has vanished, for the network is as sure of
         that label as numbers can say; nan for a class without other examples.
     """
     labels, m = checked(data)
