@@ -12,7 +12,8 @@ In the standard parametrization widths cannot be told apart (**inconclusive**), 
 reproduced** at 1.5 nats, **inconclusive** at 0.65). Under maximal update, where one rate moves all
 widths alike, wider networks are a little more coherent, by 23 % of unbiased alpha at both losses,
 though not surely enough for one of ten tests (**inconclusive**). With rates tuned for each width,
-ninefold apart, an earlier recording had the widest far less coherent: that was the rates' doing.
+ninefold apart, an earlier recording had the widest far less coherent: presumably the rates' doing
+(its images were others, too).
 """
 
 import numpy as np
