@@ -309,11 +309,11 @@ def _weights(
 ) -> tuple[jax.Array, jax.Array]:
     """Weights that make the mean of each group, [groups, m], and numbers of examples, [groups]."""
     m, keep = reductions.size(gradients), reductions.mask(gradients)
-    if groups is None:
-        members = jnp.ones((1, m), bool)
-    else:
-        numbers, num_groups = group_numbers(groups, num_groups, m)
-        members = numbers == jnp.arange(num_groups)[:, None]
+    if groups is None:  # the weights of `mean`, so that XLA sees that both ask for one product
+        count = jnp.asarray(reductions.count(gradients), jnp.int32)
+        return reductions.mean_weights(gradients)[None], count[None]
+    numbers, num_groups = group_numbers(groups, num_groups, m)
+    members = numbers == jnp.arange(num_groups)[:, None]
     if keep is not None:
         members = members & keep
     dtype = accumulator(*(node.dtype for _, node in reductions.nodes(gradients)[0]))
