@@ -1,5 +1,6 @@
 """Metrics of a sample do not depend on how it was cut: batches, groups, devices, empty ones."""
 
+import re
 import warnings
 
 import jax
@@ -365,3 +366,22 @@ def test_an_entry_outside_is_in_no_group_however_large(other):
     numbers, _ = group_array(groups, 2, 4)
     assert numbers[:3].tolist() == [0, 0, 1]
     assert numbers[3] not in (0, 1)
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["all", "masked"])
+def test_a_step_that_is_measured_forms_its_mean_gradient_once(masked):
+    """In a loop XLA hoists what does not change, after which it no longer sees that two sums by
+    different formulas of the same weights are one."""
+    loss, params, batch = zoo.dense()
+
+    def step(_, carry):
+        params, measured = carry
+        mask = batch[0][:, 0] > measured if masked else None
+        _, gradients = co.per_example_value_and_grad(loss)(params, batch, mask)
+        params = jax.tree.map(lambda p, g: p - 0.1 * g, params, co.mean(gradients))
+        return params, co.alpha(gradients)
+
+    steps = jax.jit(lambda params, n: jax.lax.fori_loop(0, n, step, (params, 0.0)))
+    shape = ",".join(map(str, params["w"].shape))
+    products = re.findall(rf"= f32\[{shape}\]\S* dot\(", steps.lower(params, 3).compile().as_text())
+    assert len(products) == 1

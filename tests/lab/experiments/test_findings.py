@@ -29,7 +29,7 @@ def test_the_source_s_scale_is_that_of_the_presets_named_with_any_number_of_seed
         if one.at_source_scale(dataclasses.replace(settings, seeds=3))
     }
     assert at_scale == {
-        *(("real_vs_random", preset) for preset in ("paper", "two_rates")),
+        *(("real_vs_random", preset) for preset in ("paper", "small_step")),
         *(
             ("winsorization", preset)
             for preset in ("column", "half", "clean", "quarter", "three_quarters", "paper")
@@ -179,6 +179,7 @@ def _real_vs_random(real, random, fitted=1.0, swing=3.0):
     for arm, (train, test) in ends.items():
         arrays[f"{arm}/train_accuracy"] = (train + noise * (train < 1))[:, None]
         arrays[f"{arm}/test_accuracy"] = (test + noise)[:, None]
+        arrays[f"{arm}/train_loss"] = np.tile([2.0, 0.1], (5, 1))
         arrays[f"{arm}/at_levels"] = (
             np.full((5, 3), real if "real" in arm else random) + noise[:, None]
         )
@@ -250,6 +251,18 @@ def test_a_network_that_did_not_fit_makes_the_claims_inconclusive():
     )
 
 
+def test_what_is_compared_at_equal_loss_needs_that_loss_and_no_fit_at_the_end():
+    recorded = _real_vs_random(5.0, 2.0, fitted=0.5)
+    assert verdicts("real_vs_random", recorded)["real above random at 25%"] == "reproduced"
+    assert verdicts("real_vs_random", recorded)["out of nothing"] == "reproduced"
+    assert verdicts("real_vs_random", recorded)["memorized without generalizing"] == "inconclusive"
+    recorded["random,rate=0.1/train_loss"][1, 1] = 0.6
+    found = {j.claim.name: j for j in experiment("real_vs_random").judgements(recorded)}
+    for name in ("real above random at 50%", "out of nothing"):
+        assert found[name].verdict == "inconclusive"
+        assert found[name].reason == "1 of 5 seeds stay above 25% on random labels"
+
+
 def test_true_labels_may_take_fewer_steps():
     experiments = experiment("real_vs_random")
     steps = lambda preset: {
@@ -260,14 +273,9 @@ def test_true_labels_may_take_fewer_steps():
         "50% random,rate=0.1": 60_000,
         "random,rate=0.1": 60_000,
     }
-    assert steps("two_rates") == {
-        "real,rate=0.1": 12_000,
-        "real,rate=0.02": 60_000,
-        "random,rate=0.1": 60_000,
-        "random,rate=0.02": 300_000,
-    }
+    assert steps("small_step") == {"real,rate=0.02": 30_000, "random,rate=0.02": 200_000}
     with pytest.raises(ValueError, match="true_steps: none, or one number for each"):
-        dataclasses.replace(experiments.presets["two_rates"], true_steps=(12_000,))
+        dataclasses.replace(experiments.presets["cpu"], true_steps=(1000,))
 
 
 def test_step_sizes_and_their_numbers_of_steps_go_together():

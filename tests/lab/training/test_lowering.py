@@ -1,5 +1,6 @@
 """Every training step and probe lowers for every platform, on a machine that has one of them."""
 
+import re
 import typing
 
 import jax
@@ -46,6 +47,20 @@ def test_a_chunk_of_steps_and_the_probes_lower(aggregator, platform):
     assert export.export(jax.jit(problem.measure), platforms=[platform])(
         problem.params, problem.data
     )
+
+
+def test_tracking_batches_adds_no_product_of_parameters_size_to_a_chunk():
+    def products(track):
+        settings = Classification(
+            data=digits(), model=MLP(16, 1), batch_size=20, track_batches=track
+        )
+        problem = settings.build(0)
+        advance = jax.jit(make_advance(make_step(problem.recipe), 5))
+        indices = np.zeros((5, 20), np.int32)
+        arguments = initial_state(problem), problem.data["train"], indices, 5
+        return re.findall(r"= f32\[64,16\]\S* dot\(", advance.lower(*arguments).compile().as_text())
+
+    assert len(products(True)) == len(products(False)) == 1
 
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
