@@ -46,8 +46,8 @@ DASHES = ("-", "--", ":")
 
 
 def draw(recorded):
-    is_whole = len(recorded.get("shares", ())) > 0
-    figure, axes = style.figure(3 if is_whole else 2, 3, width=7.2, height=2.3)
+    further = _further(recorded)
+    figure, axes = style.figure(3 if further else 2, 3, width=7.2, height=2.3)
     fit, coherence, against_loss, levels, single, generalization, *more = axes.flat
     for label in ("real", "random"):
         for method, name, dashes in _methods(recorded):
@@ -81,10 +81,10 @@ def draw(recorded):
             )
     _at_levels(levels, recorded)
     _single_steps(single, recorded)
-    if is_whole:
-        _between(more[0], recorded)
-        _by_layer(more[1], recorded)
-        _corrected(more[2], recorded)
+    for draw_panel, letter, panel in zip(further, "ghi", more):
+        draw_panel(panel, recorded, letter)
+    for panel in more[len(further) :]:
+        panel.set_axis_off()
     m = recorded["m"]
     fit.set(xlabel="step", ylabel="training accuracy", xscale="log", ylim=(0, 1.03))
     fit.set_title("a  Fitting the training labels")
@@ -136,9 +136,16 @@ def _finish(panel, recorded):
     panel.legend(fontsize=7)
 
 
-def _between(panel, recorded):
+def _further(recorded):
+    """What has a panel in the third row: of recordings at the source's scale."""
+    if not recorded.get("at_source_scale", False):
+        return []
+    return [*([_between] if len(recorded["shares"]) else []), _by_layer, _corrected]
+
+
+def _between(panel, recorded, letter):
     """Shares of random labels between none and all, at the first step size."""
-    panel.set_title("g  Shares of random labels")
+    panel.set_title(f"{letter}  Shares of random labels")
     shares = [f"{share:.0%} random" for share in recorded["shares"]]
     labels = ["real", *shares, "random"]
     for label, colour in zip(labels, style.SEQUENCE):
@@ -147,8 +154,8 @@ def _between(panel, recorded):
     _finish(panel, recorded)
 
 
-def _by_layer(panel, recorded):
-    panel.set_title("h  By layer, first step size")
+def _by_layer(panel, recorded, letter):
+    panel.set_title(f"{letter}  By layer, first step size")
     for label in ("real", "random"):
         arm = f"{label},{_rates(recorded)[0]}"
         for i, (layer, dashes) in enumerate(zip(recorded["layers"], DASHES)):
@@ -158,9 +165,9 @@ def _by_layer(panel, recorded):
     panel.set(ylim=(0.03, None))  # room for the legend
 
 
-def _corrected(panel, recorded):
+def _corrected(panel, recorded, letter):
     """m times the unbiased estimate of alpha: 0 where gradients are orthogonal, none below it."""
-    panel.set_title("i  Corrected for its bias")
+    panel.set_title(f"{letter}  Corrected for its bias")
     m = recorded["sample"]
     for label in ("real", "random"):
         for rate, dashes in zip(recorded["learning_rates"], DASHES):

@@ -155,12 +155,10 @@ def total(gradients: PyTree) -> PyTree:
 
 
 def mean_weights(gradients: PyTree) -> jax.Array:
-    """The weights [m] of a mean: 1/m each.
-
-    Masked examples have zero gradients, whatever their weight.
-    """
-    dtype = accumulator(*(node.dtype for _, node in nodes(gradients)[0]))
-    return jnp.full(size(gradients), 1.0, dtype) / jnp.asarray(count(gradients), dtype)
+    """The weights [m] of a mean: 1/m each, 0 for masked examples."""
+    dtype, keep = accumulator(*(node.dtype for _, node in nodes(gradients)[0])), mask(gradients)
+    ones = jnp.ones(size(gradients), dtype) if keep is None else keep.astype(dtype)
+    return ones / jnp.asarray(count(gradients), dtype)
 
 
 def mean(gradients: PyTree) -> PyTree:
