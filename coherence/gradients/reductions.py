@@ -155,10 +155,12 @@ def total(gradients: PyTree) -> PyTree:
 
 
 def mean_weights(gradients: PyTree) -> jax.Array:
-    """The weights [m] of a mean: 1/m each, 0 for masked examples."""
+    """The weights [m] of a mean: 1/m each, 0 for masked examples; nan where all are masked."""
     dtype, keep = accumulator(*(node.dtype for _, node in nodes(gradients)[0])), mask(gradients)
-    ones = jnp.ones(size(gradients), dtype) if keep is None else keep.astype(dtype)
-    return ones / jnp.asarray(count(gradients), dtype)
+    share = 1 / jnp.asarray(count(gradients), dtype)
+    if keep is None:
+        return jnp.full(size(gradients), share)
+    return jnp.where(keep, share, 0 * share)  # keep / count is 0 in XLA where both are
 
 
 def mean(gradients: PyTree) -> PyTree:
