@@ -62,7 +62,7 @@ PRESETS = {
     "smoke": Settings(_SMALL, c=(0.0, 2.0), slower=(0.5,), seeds=2),
     "cpu": Settings(),
     "column": _COLUMN,
-    "half": replace(_COLUMN, c=Settings.c),
+    "half": replace(_COLUMN, c=Settings.c, slower=()),
     "clean": replace(_COLUMN, noise=(0.0,), c=(0.0, 8.0), slower=()),
     "quarter": replace(_COLUMN, noise=(0.25,), c=(0.0, 2.0), slower=()),
     "three_quarters": replace(_COLUMN, noise=(0.75,), c=(0.0, 2.0), slower=()),
