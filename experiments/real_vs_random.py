@@ -5,9 +5,9 @@ The same network is trained on true and on permuted labels until it fits both. I
 on true labels at equal training loss and equal m, and does the network generalize only there? It is
 asked at two step sizes: at the papers' large one random labels are as coherent as true ones late in
 training. Norms are pooled over many steps before they are divided; that steadies the curves. A
-fifth of the step takes the rise away in small networks on few images, not in the source's on all of
-them. As a further arm, winsorizing: pulling in each coordinate's most extreme examples is to keep
-random labels from being memorized.
+fifth of the step takes the rise away on a few thousand images, not on all of them. As a further
+arm, winsorizing: pulling in each coordinate's most extreme examples is to keep random labels from
+being memorized.
 """
 
 from dataclasses import dataclass, replace
