@@ -14,14 +14,7 @@ from coherence.gradients.factors import accumulator
 from . import selection
 from .coordinates import Coordinates, Formed, Products, is_divided
 
-# Processor time on two cores, float32, the clipped mean of 784 x 256 outer products, m = 100,
-# milliseconds: streaming k = 2: 5.5, a network 16. Streaming takes m (4 k + 5) operations a
-# coordinate; a network 1,600 to 1,800 of 100 examples: small m with the same k go to the network.
-# Beyond some 1,900 streamed operations XLA computes parts of the kernel again and again: of 784x32
-# coordinates, k = 3, 100 examples take 1.5 ms, 116 take 20, 128 take 755 (a network 4.4).
-# Beyond 128 examples a network takes minutes to compile.
-_STREAMED_OPERATIONS = 1700
-_STREAMED_EXAMPLES_PER_RANK = 20
+# Beyond this many examples a network takes minutes to compile.
 _NETWORK_ROWS = 128
 # Formed numbers worked on at a time: 256 KiB in float32 stay in a core's cache. A kernel that reads
 # them once does so from `_WIDE` on: its median of 128 x 32,768 takes 490 ns a coordinate, 180 in
@@ -120,18 +113,12 @@ def _unrolled(leaf, k, trimmed):
             leaf.spread().rows(), (k, m - 1 - k), quick_to_compile=isinstance(leaf, Formed)
         )
         return _midpoint(low, high)
-    kernel = selection.stream if _is_streamed(m, k) else selection.split
     scaled, scale = leaf.scaled()
-    low, high, between = kernel(scaled.spread().rows(), k)
+    low, high, between = selection.split(scaled.spread().rows(), k)
     times, count = (1, m - 2 * k) if trimmed else (k + 1, m)  # how often the bounds count
     wide = lambda x: lax.convert_element_type(x, accumulator(x.dtype))
     total = _sum([wide(x) for x in between]) + times * wide(low) + times * wide(high)
     return total / count / scale.astype(total.dtype)
-
-
-def _is_streamed(m, k):
-    operations = m * (4 * k + 5)
-    return m >= k * _STREAMED_EXAMPLES_PER_RANK and operations <= _STREAMED_OPERATIONS
 
 
 def _is_for_triton(leaf, k):

@@ -1,12 +1,13 @@
 """Kernels that select values of given ranks among the examples, coordinate by coordinate, exactly.
 
-Three ways: networks and streaming hold all values of a coordinate in one fused loop; bisection
-passes over the examples once for each bit. All operands are JAX arrays of one shape and dtype. The
-first two call `lax` directly: a kernel has thousands of operations, and `jnp` takes several times
-as long to trace one.
+Two ways: networks of comparators hold the values of a coordinate in one fused loop; bisection
+passes over the examples once for each bit. All operands are JAX arrays of one shape and dtype.
+Networks call `lax` directly: a kernel has thousands of operations, and `jnp` takes several times as
+long to trace one.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -80,12 +81,63 @@ def partition(m: int, low: int, high: int) -> tuple[tuple[int, int], ...]:
     once nothing else looks at them.
     """
     side = lambda i: (i > low) + (i >= low) + (i > high) + (i >= high)
-    needed, comparators = {low, high}, []
+    return _comparators(m, {low, high}, side)
+
+
+@functools.cache
+def sorted_ends(m: int, n: int) -> tuple[tuple[int, int], ...]:
+    """The comparators that sort the n smallest and the n largest of m >= 2 n values.
+
+    Between them is what belongs there, in any order.
+    """
+    side = lambda i: (i >= n) + (i >= m - n)
+    return _comparators(m, {*range(n), *range(m - n, m)}, side)
+
+
+def _comparators(m, places, side):
+    """Those of a network that put `places` in order, and every other value on its side."""
+    needed, comparators = set(places), []
     for i, j in reversed(pairwise_network(m)):
         if i in needed or j in needed or side(i) != side(j):
             comparators.append((i, j))
             needed |= {i, j}
     return tuple(reversed(comparators))
+
+
+@functools.cache
+def bitonic_network(n: int) -> tuple[tuple[int, int], ...]:
+    """Pairs (i, j), i < j, that sort n values which first fall and then rise: the smaller at i.
+
+    Batcher, Sorting networks and their applications (1968). Places beyond n count as infinite.
+    """
+    pairs = []
+    stride = 1 << (n - 1).bit_length() >> 1
+    while stride:
+        pairs += [(i, i + stride) for i in range(n - stride) if not i & stride]
+        stride //= 2
+    return tuple(pairs)
+
+
+@functools.cache
+def block_sizes(m: int, k: int) -> tuple[int, ...]:
+    """How many of m values to sort at a time, for `split` with the fewest comparators.
+
+    Blocks hold 2 (k + 1) values at least. One block is a network of all.
+
+    >>> block_sizes(30, 2), block_sizes(30, 8)
+    ((8, 8, 7, 7), (30,))
+    """
+    n = k + 1
+    merge = 2 * (n + len(bitonic_network(n)))
+
+    def comparators(sizes):
+        if len(sizes) == 1:
+            return len(partition(m, k, m - 1 - k))
+        return sum(len(sorted_ends(size, n)) for size in sizes) + merge * (len(sizes) - 1)
+
+    most = max(1, m // (2 * n))
+    ways = [tuple(m // b + (i < m % b) for i in range(b)) for b in range(1, most + 1)]
+    return min(ways, key=comparators)
 
 
 def select(
@@ -110,31 +162,44 @@ def select(
 
 
 def split(rows: Sequence[jax.Array], k: int) -> tuple[jax.Array, jax.Array, Sequence[jax.Array]]:
-    """The (k+1)-th smallest, the (k+1)-th largest, and the values between them, in any order."""
-    rows, high = list(rows), len(rows) - 1 - k
-    for i, j in partition(len(rows), k, high):
-        rows[i], rows[j] = in_order(rows[i], rows[j])
-    return rows[k], rows[high], rows[k + 1 : high]
+    """The (k+1)-th smallest, the (k+1)-th largest, and the values between them, in any order.
 
-
-def stream(rows: Sequence[jax.Array], k: int) -> tuple[jax.Array, jax.Array, Sequence[jax.Array]]:
-    """As `split`, by keeping the k + 1 smallest and largest: 4 k + 4 operations an example."""
-    lowest: list[jax.Array] = []
-    highest: list[jax.Array] = []
-    between = []
-    for row in rows:
-        for i, value in enumerate(lowest):
-            lowest[i], row = in_order(value, row)
-        if len(lowest) <= k:
-            lowest.append(row)
+    A block of rows at a time: its ends are sorted, and merged with the k + 1 smallest and largest
+    so far. These are few enough for the registers; a network of all rows does not fit.
+    """
+    m = len(rows)
+    sizes = block_sizes(m, k)
+    if len(sizes) == 1:
+        rows, high = _compared(rows, partition(m, k, m - 1 - k)), m - 1 - k
+        return rows[k], rows[high], rows[k + 1 : high]
+    n = k + 1
+    lowest: list[jax.Array] = []  # falling
+    highest: list[jax.Array] = []  # rising
+    between: list[jax.Array] = []
+    for end, size in zip(itertools.accumulate(sizes), sizes):
+        block = _compared(rows[end - size : end], sorted_ends(size, n))
+        low, high = block[:n], block[: -n - 1 : -1]
+        between += block[n:-n]
+        if not lowest:
+            lowest, highest = low[::-1], high[::-1]
             continue
-        for i, value in enumerate(highest):
-            row, highest[i] = in_order(row, value)
-        if len(highest) <= k:
-            highest.append(row)
-        else:
-            between.append(row)
-    return lowest[k], highest[k], between
+        # Falling beside rising: the smaller of each pair are the n smallest of both. They rise and
+        # then fall.
+        pairs = [in_order(x, y) for x, y in zip(lowest, low)]
+        between += [y for _, y in pairs]
+        lowest = _compared([x for x, _ in pairs], bitonic_network(n), falling=True)
+        pairs = [in_order(x, y) for x, y in zip(highest, high)]
+        between += [x for x, _ in pairs]
+        highest = _compared([y for _, y in pairs], bitonic_network(n))
+    return lowest[0], highest[0], between
+
+
+def _compared(rows, comparators, falling=False):
+    rows = list(rows)
+    for i, j in comparators:
+        i, j = (j, i) if falling else (i, j)
+        rows[i], rows[j] = in_order(rows[i], rows[j])
+    return rows
 
 
 def to_keys(x: jax.Array) -> jax.Array:
