@@ -114,17 +114,16 @@ def plain(loss):
 
 
 def operations(case):
-    """Vector operations a coordinate.
-
-    Products, comparisons of the selection, and for means two to clip and one to add a value.
-    """
+    """Vector operations a coordinate: products, comparisons, and for means a sum."""
     k = rank(case.c, case.m)
     if case.m > 128:
         return case.m * (
             1 + 2 * 32 + 4
         )  # one comparison and one addition an example and bit; the next value above
-    network = sum(a + b for _, _, a, b in selection.pruned(case.m, (k, case.m - 1 - k)))
-    return case.m + min(network, case.m * (4 * k + 2)) + (0 if case.c == 50 else 3 * case.m)
+    if case.c == 50:
+        middle = selection.pruned(case.m, (k, case.m - 1 - k))
+        return case.m + sum(a + b for _, _, a, b in middle)
+    return 2 * case.m + 2 * selection.comparator_count(k, selection.block_sizes(case.m, k))
 
 
 def rate():
@@ -241,7 +240,7 @@ def main():
         step = stepping(loss, tx, tx.init(params))
         against_sgd(name, step, params, batch, loss, pairs, target)
 
-    against("`winsorize(2)`, 784-256-256-256-10", co.optim.winsorize(2), "40 (stretch 20)")
+    against("`winsorize(2)`, 784-256-256-256-10", co.optim.winsorize(2), 3)
     loss, params, batch = problem(100, 2048, 1)
     for name, tx in {
         "M3": co.optim.median_of_means(3),

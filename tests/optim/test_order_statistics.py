@@ -111,11 +111,18 @@ def test_blocks_take_fewer_comparators_than_keeping_the_ends_of_a_stream(k):
     sizes = selection.block_sizes(100, k)
     assert sum(sizes) == 100
     assert min(sizes) >= 2 * (k + 1)
-    n, merges = k + 1, len(sizes) - 1
-    ends = sum(len(selection.sorted_ends(size, n)) for size in sizes)
-    taken = ends + merges * 2 * (n + len(selection.bitonic_network(n)))
-    assert taken < 100 * 2 * n
-    assert taken < len(selection.partition(100, k, 99 - k))
+    taken = selection.comparator_count(k, sizes)
+    assert taken < 100 * 2 * (k + 1)
+    assert taken < selection.comparator_count(k, (100,))
+
+
+def test_no_more_comparators_are_traced_than_were_counted(monkeypatch):
+    pairs, compare = [], selection.in_order
+    monkeypatch.setattr(selection, "in_order", lambda x, y: pairs.append(1) or compare(x, y))
+    for m, k in [(100, 2), (61, 3), (30, 8)]:
+        pairs.clear()
+        jax.eval_shape(lambda rows, k=k: selection.split(rows, k)[:2], [jnp.zeros(1)] * m)
+        assert len(pairs) == selection.comparator_count(k, selection.block_sizes(m, k))
 
 
 def test_only_comparators_that_matter_are_kept():

@@ -127,17 +127,22 @@ def block_sizes(m: int, k: int) -> tuple[int, ...]:
     >>> block_sizes(30, 2), block_sizes(30, 8)
     ((8, 8, 7, 7), (30,))
     """
-    n = k + 1
-    merge = 2 * (n + len(bitonic_network(n)))
-
-    def comparators(sizes):
-        if len(sizes) == 1:
-            return len(partition(m, k, m - 1 - k))
-        return sum(len(sorted_ends(size, n)) for size in sizes) + merge * (len(sizes) - 1)
-
-    most = max(1, m // (2 * n))
+    most = max(1, m // (2 * (k + 1)))
     ways = [tuple(m // b + (i < m % b) for i in range(b)) for b in range(1, most + 1)]
-    return min(ways, key=comparators)
+    return min(ways, key=lambda sizes: comparator_count(k, sizes))
+
+
+def comparator_count(k: int, sizes: Sequence[int]) -> int:
+    """Comparators of `split` with blocks of these sizes, two operations each.
+
+    >>> comparator_count(2, (8, 8, 7, 7)), comparator_count(2, (30,))
+    (98, 132)
+    """
+    n, m = k + 1, sum(sizes)
+    if len(sizes) == 1:
+        return len(partition(m, k, m - 1 - k))
+    merge = 2 * (n + len(bitonic_network(n)))
+    return sum(len(sorted_ends(size, n)) for size in sizes) + merge * (len(sizes) - 1)
 
 
 def select(
