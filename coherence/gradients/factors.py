@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from . import layout as layouts
-from .terms import Outer, Term, accumulator, pairs_are_cheaper, static
+from .terms import Outer, Term, accumulator, largest, pairs_are_cheaper, static
 
 _LARGER = 2.5  # rows are kept that are at most so many times the numbers of the factors
 
@@ -196,5 +196,6 @@ __all__ = [
     "accumulator",
     "combine",
     "is_node",
+    "largest",
     "node",
 ]

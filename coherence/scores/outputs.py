@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from coherence.gradients.factors import accumulator
+from coherence.gradients.factors import accumulator, largest
 
 
 def margin(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
@@ -35,7 +35,7 @@ def margin(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     logits, labels = _checked(logits, labels, "margin")
     own = jax.nn.one_hot(labels, logits.shape[1], dtype=bool)
     of_label = jnp.take_along_axis(logits, labels[:, None], 1)[:, 0]
-    return of_label - jnp.max(jnp.where(own, -jnp.inf, logits), 1)
+    return of_label - largest(jnp.where(own, -jnp.inf, logits), 1)
 
 
 def confidence(logits: ArrayLike, labels: ArrayLike) -> jax.Array:

@@ -177,3 +177,15 @@ def test_consecutive_batches_need_the_parameters_to_begin_with():
         match=r"median_of_means\(groups=3, .*=True\)\.init\(params\) needs the parameters, got",
     ):
         median_of_means(3, consecutive=True).init(None)
+
+
+def test_three_means_of_a_wide_layer_are_compared_without_a_loop_over_parts():
+    """By parts it took three and a half times as long as a step of SGD."""
+
+    def step(w, x):
+        loss = lambda w, x: jnp.sum(jnp.square(x @ w))
+        _, g = per_example_value_and_grad(loss)(w, x)
+        return median_of_means(3).update(g, median_of_means(3).init(w))[0]
+
+    w, x = jnp.zeros((1000, 600)), jnp.zeros((12, 1000))
+    assert "while(" not in jax.jit(step).lower(w, x).compile().as_text()

@@ -413,6 +413,9 @@ def test_a_label_of_no_class_has_no_score_and_half_precision_keeps_small_errors(
     logits = jnp.array([[6.5, 0.0, 0.0]] * 3)
     for score in (scores.margin, scores.confidence, scores.el2n):
         assert np.isnan(score(logits, jnp.array([0, -1, 7]))).tolist() == [False, True, True]
+    many = jnp.zeros((2000, 3)).at[7, 2].set(jnp.nan)
+    for score in (scores.margin, scores.confidence, scores.el2n):
+        assert np.flatnonzero(np.isnan(score(many, jnp.zeros(2000, int)))).tolist() == [7]
     halved = scores.el2n(logits.astype(jnp.bfloat16), jnp.zeros(3, int))
     np.testing.assert_allclose(halved, scores.el2n(logits, jnp.zeros(3, int)))
     own = scores.class_agreement(jnp.eye(3) + 1, jnp.array([0, 0, -1]), num_classes=2).own

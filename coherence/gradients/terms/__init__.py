@@ -8,7 +8,7 @@ K and N the two sides of the weights.
 from .convolved import Convolved, Window
 from .looked import Looked
 from .outer import Outer, pairs_are_cheaper
-from .term import Term, accumulator, by_examples, static
+from .term import Term, accumulator, by_examples, largest, static
 
 __all__ = [
     "Convolved",
@@ -18,6 +18,7 @@ __all__ = [
     "Window",
     "accumulator",
     "by_examples",
+    "largest",
     "pairs_are_cheaper",
     "static",
 ]

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from coherence.gradients.factors import largest
+
 OutputLoss = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -128,8 +130,8 @@ def hinge(margin: float = 1.0) -> OutputLoss:
         outputs = _at_least_float32(outputs)
         own = jax.nn.one_hot(labels, outputs.shape[-1], dtype=bool)
         right = jnp.sum(jnp.where(own, outputs, 0), -1)
-        best = jnp.max(jnp.where(own, -jnp.inf, outputs), -1)
-        return jax.nn.relu(margin + best - right)
+        missing = margin + largest(jnp.where(own, -jnp.inf, outputs), -1) - right
+        return jnp.where(missing <= 0, 0, missing)  # a maximum may pass over nan
 
     return compare
 

@@ -14,7 +14,7 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from coherence.gradients.arguments import varying_with
-from coherence.gradients.factors import accumulator
+from coherence.gradients.factors import accumulator, largest
 from coherence.gradients.jax_internals import automatic_axes
 
 # Examples in one pass over the coordinates: a row takes 45 us among 32, 95 among 128 (784 x 2048,
@@ -26,8 +26,6 @@ _TILE = 2**18
 _NARROWEST = 128
 # Examples whose kernel is as good as free, even several times.
 _FEW = 8
-# Examples at which a loop over the coordinates that selects takes in the magnitudes, too.
-_AT_ONCE = 128
 # Bytes of a cache line.
 _LINE = 64
 
@@ -137,17 +135,9 @@ class Formed(Coordinates):
 
     @property
     def peak(self):
-        return self._peaks() if self.bound is None else self.bound
-
-    def _peaks(self):
-        wide = accumulator(self.dtype)
-        if is_divided() or self.m <= _AT_ONCE:  # examples on different devices, or all in one loop
-            return jnp.max(jnp.abs(self.values.astype(wide)), 0)
-        # Not by XLA, whose maximum over a leading axis takes several times the selection.
-        added = lambda total, rows: functools.reduce(
-            lambda total, row: total + jnp.abs(row.astype(wide)), rows, total
-        )
-        return self.fold(self.filled(0, wide), added)
+        if self.bound is not None:
+            return self.bound
+        return largest(jnp.abs(self.values), initial=0).astype(accumulator(self.dtype))
 
     def rows(self, start=0, size=None):
         part = self.values if size is None else lax.dynamic_slice_in_dim(self.values, start, size)
@@ -183,18 +173,14 @@ class Formed(Coordinates):
         """`result`, nan at the coordinates where an example is.
 
         The branch keeps XLA from compiling, and running, what made the result once for each part of
-        it that is used: too much of many examples, and cheaper than a pass of its own of a few.
+        it that is used.
         """
         if self.m <= _FEW:
             # A comparison for each example: with a reduction the values would be formed.
             spoiled = functools.reduce(jnp.logical_or, map(jnp.isnan, self.rows()))
             return jnp.where(spoiled, jnp.nan, result)
-        if self.bound is not None:
-            marked = lambda result: jnp.where(jnp.isnan(self._peaks()), jnp.nan, result)
-            return lax.cond(jnp.isfinite(self.bound), lambda result: result, marked, result)
-        spoiled = jnp.isnan(self.peak)
-        marked = lambda result: jnp.where(spoiled, jnp.nan, result)
-        return lax.cond(jnp.any(spoiled), marked, lambda result: result, result)
+        marked = lambda result: jnp.where(jnp.isnan(self.values).any(0), jnp.nan, result)
+        return lax.cond(jnp.isfinite(self.peak), lambda result: result, marked, result)
 
     def without_masked(self):
         """Masked examples as nan, which no comparison finds."""
@@ -241,7 +227,7 @@ class Products(Coordinates):
     @property
     def peak(self):
         wide = lambda x: x.astype(accumulator(x.dtype))
-        peak = lambda x: jnp.max(jnp.abs(wide(x)), (1, 2), keepdims=True)
+        peak = lambda x: largest(jnp.abs(wide(x)), (1, 2), initial=0, keepdims=True)
         return peak(self.inputs) * peak(self.cotangents)
 
     def rows(self, start=0, size=None):

@@ -16,11 +16,8 @@ from .coordinates import Coordinates, Formed, Products, is_divided
 
 # Beyond this many examples a network takes minutes to compile.
 _NETWORK_ROWS = 128
-# Formed numbers worked on at a time: 256 KiB in float32 stay in a core's cache. A kernel that reads
-# them once does so from `_WIDE` on: its median of 128 x 32,768 takes 490 ns a coordinate, 180 in
-# parts, but on one core.
+# Formed numbers that many passes are made over: 256 KiB in float32 stay in a core's cache.
 _IN_CACHE = 2**16
-_WIDE = 2**19
 # Bounds that are guessed from ranks, before every other one halves a bracket.
 _GUESSED_BOUNDS = 10
 # Whether CUDA devices take the kernel made for them (`benchmarks/accelerator.py` compares it with
@@ -86,9 +83,7 @@ def _mean(leaf, k, trimmed):
     if isinstance(k, int) and k == 0:
         return leaf.mean()
     if _is_unrolled(leaf, k):
-        of_tile = lambda tile: tile.with_nans(_unrolled(tile, k, trimmed))
-        is_wide = isinstance(leaf, Formed) and leaf.values.size > _WIDE and not is_divided()
-        return leaf.by_tiles(of_tile, _IN_CACHE) if is_wide else of_tile(leaf)
+        return leaf.with_nans(_unrolled(leaf, k, trimmed))
     if isinstance(leaf, Formed):
         of_tile = lambda tile: _counting(tile, k, trimmed)
         return leaf.by_tiles(of_tile) if is_divided() else leaf.by_tiles(of_tile, _IN_CACHE)

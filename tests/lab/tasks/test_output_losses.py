@@ -71,6 +71,16 @@ def test_a_smoothed_loss_is_least_at_the_smoothed_label():
     np.testing.assert_allclose(gradient, 0, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", EXACT)
+def test_an_output_that_is_nan_makes_its_loss_nan_among_many(name):
+    """XLA's own maximum of more than a thousand numbers passes over nan on CPU."""
+    classes = F.shape[-1]
+    outputs = np.random.default_rng(0).normal(size=(3000, classes)).astype(np.float32)
+    outputs[7, 1] = np.nan
+    losses = jax.jit(EXACT[name][0])(outputs, np.zeros(3000, int))
+    assert np.flatnonzero(np.isnan(np.asarray(losses))).tolist() == [7]
+
+
 def test_half_precision_is_computed_in_single():
     for loss, *_ in EXACT.values():
         assert loss(jnp.zeros(4, jnp.bfloat16), 1).dtype == jnp.float32
