@@ -80,7 +80,10 @@ SOURCE_PRESETS = ("column", "half", "clean", "quarter", "three_quarters", "paper
 # with 0.89 of the pristine examples fitted, SGD with 0.94: hence the smaller step sizes of
 # `column`. It was to be `half`; c = 4 and 8 turned out to take a quarter of an hour a run, and were
 # left to come before any verdict was looked at. That a fit below that of SGD's smallest steps has
-# no equal came after the verdicts of `column`, which were inconclusive there before, too.
+# no equal came after the verdicts of `column`, which were inconclusive there before, too. `half`
+# was recorded last, with c = 0, 1 and 2 of `column` on the same seeds again: the same claims, not
+# more. It is another machine, and the kernel had come to add up in another order, so that the
+# networks went other ways.
 
 
 def arms(settings):

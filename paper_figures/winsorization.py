@@ -6,15 +6,15 @@ and less altogether; but with c = 2 and 4 % training accuracy is far above what 
 the dotted line (*not reproduced*). c: adjusted overfit with half of the labels random (without
 noise no example is corrupt), which is training accuracy beyond what a perfect fit of the true
 labels explains; in the mean it falls with every c, from 1 to 2 % within the seeds' spread
-(*inconclusive*). Last row: what has been memorized at which accuracy on the pristine examples.
-Left, every c along its path, from half of the pristine examples on: the paths lie on one another,
-that of c = 8 until 83 % are fitted, the others until nine tenths. Right, the ends, means over
-seeds: squares are plain SGD at smaller and smaller step sizes, in as many steps. On 2,000 images c
-= 2, 4 and 8 % end *above* that line: in the mean, SGD with a smaller step memorized less at equal
-fit, and tested better. For c = 2, where the claims are judged, one network fits more pristine
-examples than SGD ever does, and one fewer than SGD at its smallest step, so these have no equal
-(*inconclusive*); it tests 4 points worse than SGD (*not reproduced* that it is no worse; c = 8
-tests better).
+(*inconclusive*; where one share alone was run, it is the last panel). Last row: what has been
+memorized at which accuracy on the pristine examples. Left, every c along its path, from half of the
+pristine examples on: the paths lie on one another, that of c = 8 until 83 % are fitted, the others
+until nine tenths. Right, the ends, means over seeds: squares are plain SGD at smaller and smaller
+step sizes, in as many steps. On 2,000 images c = 2, 4 and 8 % end *above* that line: in the mean,
+SGD with a smaller step memorized less at equal fit, and tested better. For c = 2, where the claims
+are judged, one network fits more pristine examples than SGD ever does, and one fewer than SGD at
+its smallest step, so these have no equal (*inconclusive*); it tests 4 points worse than SGD (*not
+reproduced* that it is no worse; c = 8 tests better).
 
 `winsorization-column` is the source's network on all of MNIST for 60 of its 100 epochs, half of the
 labels random, 4 seeds. SGD has fitted 74 % of the corrupt examples by then, c = 1 and 2 about 4 %,
@@ -27,6 +27,17 @@ SGD with an eighth or less of the step ends with 1 to 8 % of the corrupt example
 pristine ones than either c; none of its ends is as low as those of c = 2, so there is nothing to
 compare these with (*inconclusive*). At their best all three test alike, SGD a little better: 95, 94
 and 91 %.
+
+`winsorization-half` is the same with c = 4 and 8 %, too, on the same four seeds. Its networks with
+c = 2 went other ways than those of `winsorization-column`, since rounding differs (another machine,
+sums in another order): all unlearn, and end with 70 to 88 % of the pristine examples fitted, so
+that training accuracy lies below what true labels explain of every network (*reproduced*). The
+larger c, the more is unlearned: a thousand steps in 88 % (c = 4) and 82 to 86 % (c = 8) are fitted,
+at the end 48 to 64 and 22 to 28 %. Adjusted overfit falls with every c in every seed, 0.50, 0.044,
+0.017, 0.013 and 0.003 in the mean, but from 2 to 4 % not as surely as five tests ask
+(*inconclusive*); from c = 1 on it falls with test accuracy, 88, 78, 54 and 24 %: little is
+memorized where little is fitted. SGD stopped at the pristine accuracy of c = 2 has memorized no
+more.
 
 `winsorization-three_quarters` is the same with three quarters of the labels random, 4 seeds, c = 0
 and 2. SGD has fitted 72 % of the corrupt examples; with c = 2 training accuracy stays below what
@@ -82,10 +93,14 @@ def draw(recorded):
             panel.set(xscale="log", xlim=(0.6, steps[-1]), ylim=(0, 1.03), xlabel="step")
             panel.set(ylabel="" if column and name != "corrupt_accuracy" else label)
     if 0 in noise and recorded["judged_noise"] in noise:  # a panel without corrupt examples
-        _overfit(curves[list(names).index("corrupt_accuracy"), list(noise).index(0)], recorded)
+        panel = curves[list(names).index("corrupt_accuracy"), list(noise).index(0)]
+        _overfit(panel, recorded)
+        panel.set_title(f"adjusted overfit, {recorded['judged_noise']:.0%} random labels")
     if noise[_judged(recorded)] > 0:
         _paths(below[0], recorded)
         _ends(below[1], recorded)
+    if len(noise) == 1 and noise[0] > 0:
+        _overfit(below[2], recorded)
     panels = [*curves.flat, *below]
     drawn = [panel for panel in panels if panel.has_data()]
     for panel in {*panels} - {*drawn}:
@@ -179,11 +194,11 @@ def _ends(panel, recorded):
 
 def _overfit(panel, recorded):
     """Training accuracy beyond what a perfect fit of the true labels explains, 10 classes."""
-    noise, steps = float(recorded["judged_noise"]), style.log_steps(recorded["step"])
+    noise, steps = recorded["noise"][_judged(recorded)], style.log_steps(recorded["step"])
     train, test = (_under_noise(recorded, f"{name}_accuracy") for name in ("train", "test"))
     overfit = train - (noise / 10 + (1 - noise) * test)
     for k, percent in enumerate(recorded["c"]):
         options = {"colour": _colour(percent), "title": "adjusted overfit"}
         style.band(panel, steps, overfit[k], _text(percent), **options)
-    panel.set(ylabel="adjusted overfit", ylim=(-0.1, 0.75))
-    panel.set_title(f"adjusted overfit, {noise:.0%} random labels")
+    panel.set(title="adjusted overfit", xscale="log", xlabel="step", ylim=(-0.1, 0.75))
+    panel.set(ylabel="adjusted overfit")
