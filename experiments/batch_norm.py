@@ -232,10 +232,11 @@ PRESETS = {
 # steps: after 600, batch norm fits 97 % of random labels, group norm 57 %. A first recording with
 # 900 steps and 4 seeds decided nothing: one seed of group norm had not fitted its labels (73 %).
 # Hence 1,500 steps, and 8 seeds; the claims stayed. 500 images, so that all runs together take
-# about a quarter of an hour of a processor. The claims name no number of examples any more; for
-# that `cpu` was recorded again. `larger` came after the verdicts of `cpu`; its width and steps are
-# from the training accuracy of one other seed with random labels and either norm (99 % after 30
-# epochs with batch norm, 40 with group norm), its points lie where the loss falls there.
+# about a quarter of an hour of a processor. That a claim names no number of examples any more came
+# after the recording of `cpu`; numbers and thresholds are the same. `larger` came after the
+# verdicts of `cpu`; its width and steps are from the training accuracy of one other seed with
+# random labels and either norm (99 % after 30 epochs with batch norm, 40 with group norm), its
+# points lie where the loss falls there.
 
 
 def arms(settings):
