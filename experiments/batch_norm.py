@@ -222,7 +222,7 @@ PRESETS = {
     ),
     "cpu": Settings(),
     "larger": Settings(
-        Residual(examples=5000, width=16, batch_size=50, steps=5000, first=100), seeds=4
+        Residual(examples=5000, width=16, batch_size=50, steps=5000, first=100), seeds=8
     ),
     "paper": Settings(Residual(examples=10_000, width=64, stages=4, steps=20_000), seeds=4),
 }
@@ -236,7 +236,9 @@ PRESETS = {
 # after the recording of `cpu`; numbers and thresholds are the same. `larger` came after the
 # verdicts of `cpu`; its width and steps are from the training accuracy of one other seed with
 # random labels and either norm (99 % after 30 epochs with batch norm, 40 with group norm), its
-# points lie where the loss falls there.
+# points lie where the loss falls there. Recorded with 4 seeds it decided nothing (p from 0.05 to
+# 0.14 by Holm); hence 8, of which these 4 are the first; the claims stayed. That is a second look,
+# so one may double its p.
 
 
 def arms(settings):
