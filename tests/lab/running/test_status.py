@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import time
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def test_a_run_that_is_written_shows_by_whom_and_how_far(grid, capsys):
     row = " ".join(said.splitlines()[-1].split())
     assert row.startswith("learnable-mean 1 40 of 60 ")
     assert f" {locks._host()} {os.getpid()} 20" in row
-    assert row.endswith(" 0 s ago")
+    assert re.search(r" \d+ s ago$", row)
 
 
 def test_finished_stopped_and_failed_runs_are_told_apart(grid):
@@ -90,7 +91,7 @@ def test_finished_stopped_and_failed_runs_are_told_apart(grid):
     ]
 
 
-@pytest.mark.parametrize(("age", "sign"), [(5, " 5 s ago"), (4000, " 4,000 s ago: dead?")])
+@pytest.mark.parametrize(("age", "sign"), [(5, r" \d+ s ago$"), (4000, r" 4,0\d\d s ago: dead\?$")])
 def test_a_writer_on_another_machine_is_running_until_somebody_takes_over(grid, age, sign):
     with opened(grid, "learnable-mean", 0) as run:
         pass
@@ -100,7 +101,7 @@ def test_a_writer_on_another_machine_is_running_until_somebody_takes_over(grid, 
     assert "33 of 60" in text
     assert "1,234.5" in text
     assert "node7" in text
-    assert text.endswith(sign)
+    assert re.search(sign, text)
 
 
 def test_a_killed_process_is_named(grid):
