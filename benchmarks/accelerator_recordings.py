@@ -16,6 +16,7 @@ PIECES = (
     "winsorization:clean",
     "winsorization:quarter",
     "winsorization:three_quarters",
+    "winsorization:random",
 )
 MOST_BYTES = 15 * 2**20  # of a tar file
 MOST_CUT = 3  # tar files of runs that were cut

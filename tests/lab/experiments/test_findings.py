@@ -32,7 +32,15 @@ def test_the_source_s_scale_is_that_of_the_presets_named_with_any_number_of_seed
         ("real_vs_random", "paper"),
         *(
             ("winsorization", preset)
-            for preset in ("column", "half", "clean", "quarter", "three_quarters", "paper")
+            for preset in (
+                "column",
+                "half",
+                "clean",
+                "quarter",
+                "three_quarters",
+                "random",
+                "paper",
+            )
         ),
         *(("toy", preset) for preset in experiment("toy").presets),
     }
