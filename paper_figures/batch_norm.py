@@ -17,9 +17,10 @@ norm.
 
 `batch_norm-larger` is a network of twice the width on 5,000 images, in batches of 50; its second
 measurement is after 100 steps. With either norm true labels lead, by 1.9 and 1.4 doublings, and the
-inversion is within 0.04 doublings of per-example gradients (*reproduced*). With batch norm random
-labels have 7 [6.4, 7.7], not below 5 (*not reproduced*; late in training fewer). The first four of
-its eight seeds alone had decided nothing; twice the p of this second look decides the same.
+inversion gives what per-example gradients give, in the mean over seeds within 0.04 doublings
+(*reproduced*). With batch norm random labels have 7 [6.4, 7.7], not below 5 (*not reproduced*; late
+in training fewer). The first four of its eight seeds alone had decided nothing; twice the p of this
+second look decides the same.
 """
 
 import numpy as np
@@ -37,7 +38,7 @@ def draw(recorded):
         title = f"Loss, {norm} norm"
         for label, colour in LABELS.items():
             arm = f"{norm},{label}"
-            steps = log_steps(recorded[f"{arm}/step"])
+            steps = on_log_axis(recorded[f"{arm}/step"])
             style.band(panel, steps, recorded[f"{arm}/loss"], label, colour=colour, title=title)
         panel.set(title=title, xscale="log", xlabel="step", ylabel="training loss, nats")
     for panel, norm in zip((axes[0, 2], axes[1, 0]), NORMS):
@@ -50,8 +51,8 @@ def draw(recorded):
     return figure
 
 
-def log_steps(steps):
-    """For a logarithmic axis: step 0 is just before the next, which may be as late as 100."""
+def on_log_axis(steps):
+    """Steps for a logarithmic axis: 0 is just before the next one, which may be as late as 100."""
     return np.where(steps == 0, 0.7 * steps[1], steps)
 
 
@@ -59,7 +60,7 @@ def coherence(panel, recorded, norm):
     title = f"Coherence, {norm} norm"
     for label, colour in LABELS.items():
         arm = f"{norm},{label}"
-        steps = log_steps(recorded[f"{arm}/step"])
+        steps = on_log_axis(recorded[f"{arm}/step"])
         options = {"colour": colour, "title": title, "logarithmic": True}
         style.band(panel, steps, recorded[f"{arm}/inverted"].mean(-1), label, **options)
         if norm == "group":
@@ -80,7 +81,7 @@ def spread(panel, recorded):
             arm = f"{norm},{label}"
             values = recorded[f"{arm}/inverted"]
             relative = values.std(-1, ddof=1) / values.mean(-1)
-            steps = log_steps(recorded[f"{arm}/step"])
+            steps = on_log_axis(recorded[f"{arm}/step"])
             name = f"{norm} norm, {label}"
             style.band(panel, steps, relative, name, colour=colour, style=line, title=title)
     panel.set(title=title, xscale="log", xlabel="step", ylabel="relative deviation")
