@@ -38,7 +38,7 @@ def draw(recorded):
         title = f"Loss, {norm} norm"
         for label, colour in LABELS.items():
             arm = f"{norm},{label}"
-            steps = on_log_axis(recorded[f"{arm}/step"])
+            steps = style.log_steps(recorded[f"{arm}/step"])
             style.band(panel, steps, recorded[f"{arm}/loss"], label, colour=colour, title=title)
         panel.set(title=title, xscale="log", xlabel="step", ylabel="training loss, nats")
     for panel, norm in zip((axes[0, 2], axes[1, 0]), NORMS):
@@ -51,16 +51,11 @@ def draw(recorded):
     return figure
 
 
-def on_log_axis(steps):
-    """Steps for a logarithmic axis: 0 is just before the next one, which may be as late as 100."""
-    return np.where(steps == 0, 0.7 * steps[1], steps)
-
-
 def coherence(panel, recorded, norm):
     title = f"Coherence, {norm} norm"
     for label, colour in LABELS.items():
         arm = f"{norm},{label}"
-        steps = on_log_axis(recorded[f"{arm}/step"])
+        steps = style.log_steps(recorded[f"{arm}/step"])
         options = {"colour": colour, "title": title, "logarithmic": True}
         style.band(panel, steps, recorded[f"{arm}/inverted"].mean(-1), label, **options)
         if norm == "group":
@@ -81,7 +76,7 @@ def spread(panel, recorded):
             arm = f"{norm},{label}"
             values = recorded[f"{arm}/inverted"]
             relative = values.std(-1, ddof=1) / values.mean(-1)
-            steps = on_log_axis(recorded[f"{arm}/step"])
+            steps = style.log_steps(recorded[f"{arm}/step"])
             name = f"{norm} norm, {label}"
             style.band(panel, steps, relative, name, colour=colour, style=line, title=title)
     panel.set(title=title, xscale="log", xlabel="step", ylabel="relative deviation")

@@ -156,7 +156,7 @@ def agreement(panel, recorded, models, kind):
     panel.set_title(f"gradients of {kind} images", loc="left")
     for model in models:
         name = f"{model}, {kind}"
-        passes = np.maximum(recorded[f"{name}/step"], 0.7) * recorded["passes_a_step"]
+        passes = style.log_steps(recorded[f"{name}/step"]) * recorded["passes_a_step"]
         parts = dict(zip(PLAYERS, ("-", "--"))) if model == "GAN" else {"coherence": "-"}
         for part, dashes in parts.items():
             label = model if part == "coherence" else part

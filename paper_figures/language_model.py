@@ -51,7 +51,7 @@ def coherence(recorded):
 def over_steps(panel, recorded, name, title, label):
     for text, look in TEXTS.items():
         values = recorded[f"{text}/{name}"]
-        steps = np.maximum(recorded[f"{text}/step"], 0.7)[-values.shape[1] :]
+        steps = style.log_steps(recorded[f"{text}/step"])[-values.shape[1] :]
         logarithmic = name == "m_coherence"
         style.band(panel, steps, values, text, title=title, logarithmic=logarithmic, **look)
     panel.set(title=title, xscale="log", xlabel="step", ylabel=label)
@@ -60,7 +60,7 @@ def over_steps(panel, recorded, name, title, label):
 def by_layer(panel, recorded):
     """Geometric means over the layers of a kind."""
     title = "By kind of layer"
-    steps = np.maximum(recorded["true/step"], 0.7)
+    steps = style.log_steps(recorded["true/step"])
     for (kind, label), colour in zip(KINDS.items(), style.SEQUENCE):
         chosen = [str(name).startswith(kind) for name in recorded["layers"]]
         values = np.exp(np.log(recorded["true/by_layers"][..., chosen].astype(float)).mean(-1))
@@ -72,7 +72,7 @@ def by_layer(panel, recorded):
 
 def by_position(panel, recorded):
     title = "By position"
-    steps = np.maximum(recorded["true/step"], 0.7)
+    steps = style.log_steps(recorded["true/step"])
     positions = recorded["positions"].astype(int)
     in_order = np.argsort(positions)
     first, middle, last = in_order[0], in_order[len(in_order) // 2], in_order[-1]

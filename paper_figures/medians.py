@@ -14,8 +14,6 @@ loses what momentum gives, but its loss does not climb (*not reproduced*). **i**
 costs 0.11 of test accuracy (*not reproduced* that it costs little).
 """
 
-import numpy as np
-
 from coherence.lab.report import drawing as style
 
 METHODS = {
@@ -53,8 +51,7 @@ def cell(recorded, classes, noise, name):
 
 def over_steps(row, recorded, classes, noise):
     """What is fitted when."""
-    # step 0 has a place on a logarithmic axis
-    steps = np.maximum(cell(recorded, classes, noise, "step"), 0.7)
+    steps = style.log_steps(cell(recorded, classes, noise, "step"))
     for panel, (name, label) in zip(row, KINDS.items()):
         title = f"{label.capitalize()}, {classes} classes"
         for (method, look), values in zip(METHODS.items(), cell(recorded, classes, noise, name)):
@@ -80,7 +77,7 @@ def at_equal_fit(panel, recorded, classes, noise):
 def momentum(panel, recorded, classes, noise):
     """Training loss with momentum and without."""
     title = "With momentum"
-    steps = np.maximum(cell(recorded, classes, noise, "step"), 0.7)
+    steps = style.log_steps(cell(recorded, classes, noise, "step"))
     courses = {"-": recorded["plain_loss"], ":": recorded["momentum/train_loss"]}
     for line, losses in courses.items():
         for method, values in zip(WITH_MOMENTUM, losses):
@@ -96,6 +93,6 @@ def clean(panel, recorded, classes):
     """Test accuracy without noise."""
     title = f"No noise, {classes} classes"
     panel.set(title=title, xscale="log", xlabel="step", ylabel="test accuracy", ylim=(0, 1.03))
-    steps = np.maximum(cell(recorded, classes, 0, "step"), 0.7)
+    steps = style.log_steps(cell(recorded, classes, 0, "step"))
     for (method, look), values in zip(METHODS.items(), cell(recorded, classes, 0, "test_accuracy")):
         style.band(panel, steps, values, method, title=title, **look)

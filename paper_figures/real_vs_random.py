@@ -60,9 +60,7 @@ def draw(recorded):
     for label in ("real", "random"):
         for method, name, dashes in _methods(recorded):
             arm, colour = f"{label},{method}", style.COLOUR[label]
-            steps = np.maximum(
-                recorded[f"{arm}/step"], 0.7
-            )  # step 0 has a place on a logarithmic axis
+            steps = style.log_steps(recorded[f"{arm}/step"])
             text = f"{label} labels, {name}"
             one = {"colour": colour, "style": dashes}
             style.band(

@@ -51,7 +51,7 @@ def draw(recorded):
 
 def over_steps(panel, recorded):
     for arm, look in ARMS.items():
-        steps = np.maximum(recorded[f"{arm}/step"], 0.7)
+        steps = style.log_steps(recorded[f"{arm}/step"])
         style.band(panel, steps, recorded[f"{arm}/train_loss"], WORDS[arm], title="Loss", **look)
     panel.set(title="Loss", xscale="log", xlabel="step", ylabel="training loss, nats")
 

@@ -102,8 +102,9 @@ def ticks(panel: Axes, x: Sequence[float] | None = None, y: Sequence[float] | No
 
 
 def log_steps(steps: ArrayLike) -> NDArray:
-    """Steps for a logarithmic axis, on which step 0 has a place, too."""
-    return np.maximum(steps, 0.7)
+    """Steps for a logarithmic axis: step 0 is just before the next, which may be as late as 100."""
+    steps = np.asarray(steps)
+    return np.where(steps > 0, steps, 0.7 * min(steps[steps > 0], default=1))
 
 
 def key(label: str, colour: str = NEUTRAL, style: str = "-", **kwargs: Any) -> Line2D:

@@ -1,12 +1,13 @@
 """`style` and `plot`: the lab's look at any width."""
 
 import matplotlib
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 import coherence as co
 from coherence.lab import cli
-from coherence.lab.report import plot
+from coherence.lab.report import drawing, plot
 from tests.lab.report import recorded
 
 
@@ -27,6 +28,20 @@ def test_the_settings_of_a_file_come_last(tmp_path):
         assert matplotlib.rcParams["font.size"] == 7
         assert not matplotlib.rcParams["axes.grid"]
         assert matplotlib.rcParams["axes.labelsize"] == 14
+
+
+@pytest.mark.parametrize(
+    ("steps", "places"),
+    [
+        ([0, 1, 10], [0.7, 1, 10]),
+        ([0, 100, 200], [70, 100, 200]),
+        ([3, 6], [3, 6]),
+        ([0], [0.7]),
+        ([], []),
+    ],
+)
+def test_step_0_is_just_before_the_next_on_a_logarithmic_axis(steps, places):
+    np.testing.assert_allclose(drawing.log_steps(steps), places)
 
 
 @pytest.mark.parametrize(
