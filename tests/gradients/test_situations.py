@@ -17,12 +17,14 @@ import pytest
 import coherence as co
 from coherence.gradients import tracked
 from coherence.trees import leaf
-from tests import eight_devices, reference, zoo
+from tests import eight_devices, reference, situations
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/losses.md"
-MODELS = [model for models in zoo.SITUATIONS.values() for model in models]
-FIRST = [models[0] for models in zoo.SITUATIONS.values()]
-SOLVER = zoo.ordinary_differential_equation  # whose programs take a fifth of this file's time
+MODELS = [model for models in situations.ALL.values() for model in models]
+FIRST = [models[0] for models in situations.ALL.values()]
+SOLVER = (
+    situations.ordinary_differential_equation
+)  # whose programs take a fifth of this file's time
 by_name = pytest.mark.parametrize(
     "model",
     [pytest.param(model, marks=pytest.mark.slow if model is SOLVER else ()) for model in MODELS],
@@ -36,9 +38,9 @@ FIRST_OF_EACH_KIND = pytest.mark.parametrize(
 
 # In half precision both sides round: their own derivative is what each is compared with.
 TOLERANCES = {
-    **dict.fromkeys(zoo.SITUATIONS["half precision"], 1e-2),
-    zoo.joined_and_cast: 1e-2,
-    zoo.convolved_spectrum: 1e-4,
+    **dict.fromkeys(situations.ALL["half precision"], 1e-2),
+    situations.joined_and_cast: 1e-2,
+    situations.convolved_spectrum: 1e-4,
 }
 
 
@@ -49,7 +51,7 @@ def large(request, monkeypatch):
     Where one shows what happens to large parameters, none counts as small.
     """
     model = request.node.callspec.params.get("model") if hasattr(request.node, "callspec") else None
-    if model in zoo.LARGE_SITUATIONS:
+    if model in situations.LARGE:
         monkeypatch.setattr(tracked, "ROWS", 0)
 
 
@@ -139,7 +141,7 @@ def test_every_reduction_is_exact_and_masked_examples_might_as_well_not_be_there
     g = reference.flat(truth)
     compare(plain, g, tolerance)
     recomputed = {name for name, kind in nodes.items() if kind is co.gradients.Recomputed}
-    assert recomputed == zoo.RECOMPUTED_SITUATIONS.get(model, set())
+    assert recomputed == situations.RECOMPUTED.get(model, set())
     agree(norms, np.append((g[:-1] ** 2).sum(1), 0.0), tolerance)
     agree(whole(mean), g[:-1].mean(0), tolerance)
 
@@ -181,7 +183,7 @@ import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, PartitionSpec as P
 import coherence as co
 from coherence.gradients import tracked
-from tests import reference, zoo
+from tests import reference, situations, zoo
 from tests.gradients import test_situations
 
 warnings.simplefilter("ignore", co.gradients.RecomputedWarning)
@@ -190,7 +192,7 @@ meshes = {n: jax.make_mesh((n,), ("d",), devices=jax.devices()[:n], **automatic)
 ways = itertools.cycle([(2, True), (8, False), (8, True), (2, False)])
 zoo_models = [*zoo.FAST, *zoo.FALLBACK]
 joined = {model for model in zoo_models if model.__name__.startswith("joined")}
-large = {*zoo.SMALL_COUNT_AS_LARGE, *zoo.LARGE_SITUATIONS, *joined}
+large = {*zoo.SMALL_COUNT_AS_LARGE, *situations.LARGE, *joined}
 wrong = []
 
 
@@ -251,10 +253,10 @@ def test_the_zoo_on_several_devices(models):
 def table():
     """The situations as the documentation lists them."""
     lines = ["| situation | what it is | gradients |", "|---|---|---|"]
-    for kind, models in zoo.SITUATIONS.items():
+    for kind, models in situations.ALL.items():
         for model in models:
             text = (model.__doc__ or "").strip().split("\n")[0]
-            recomputed = zoo.RECOMPUTED_SITUATIONS.get(model)
+            recomputed = situations.RECOMPUTED.get(model)
             how = f"recomputed: {', '.join(sorted(recomputed))}" if recomputed else "by rules"
             name = model.__name__.replace("_", " ")
             lines.append(f"| {kind}: {name} | {text} | {how} |")

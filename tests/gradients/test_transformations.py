@@ -15,7 +15,7 @@ from jax import export
 
 import coherence as co
 from coherence.gradients import tracked
-from tests import reference, zoo
+from tests import reference, situations, zoo
 
 
 def test_jit_scan_and_vmap_over_parameters_give_the_same_numbers():
@@ -76,17 +76,17 @@ def test_a_metric_can_be_differentiated_through_a_large_custom_derivative():
 @pytest.mark.parametrize(
     "model",
     [
-        zoo.guarded_by_cond,
-        zoo.layers_by_number,
-        zoo.checkpointed_block,
-        zoo.heads_one_by_one,
-        zoo.product_spelled_out,
-        zoo.stacked_leaves,
+        situations.guarded_by_cond,
+        situations.layers_by_number,
+        situations.checkpointed_block,
+        situations.heads_one_by_one,
+        situations.product_spelled_out,
+        situations.stacked_leaves,
     ],
     ids=lambda model: model.__name__,
 )
 def test_a_metric_can_be_differentiated_however_the_factors_are_made(model, monkeypatch):
-    monkeypatch.setattr(tracked, "ROWS", 0 if model in zoo.LARGE_SITUATIONS else 4096)
+    monkeypatch.setattr(tracked, "ROWS", 0 if model in situations.LARGE else 4096)
     loss, params, batch = model()
     ours = lambda p: co.alpha(co.per_example_value_and_grad(loss)(p, batch)[1])
     by_rows = lambda p: co.alpha(jax.vmap(jax.grad(loss), (None, 0))(p, batch))
@@ -114,9 +114,11 @@ def test_gradients_leave_a_jit_whose_arguments_the_loss_closes_over():
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-3)
 
 
-STRICT = [*zoo.FAST, *zoo.FALLBACK, *(m for models in zoo.SITUATIONS.values() for m in models)]
-STRICT.remove(zoo.ordinary_differential_equation)  # JAX looks for leaks in odeint for minutes
-FAST = {*zoo.FAST[::4], *zoo.FALLBACK, *(models[0] for models in zoo.SITUATIONS.values())}
+STRICT = [*zoo.FAST, *zoo.FALLBACK, *(m for models in situations.ALL.values() for m in models)]
+STRICT.remove(
+    situations.ordinary_differential_equation
+)  # JAX looks for leaks in odeint for minutes
+FAST = {*zoo.FAST[::4], *zoo.FALLBACK, *(models[0] for models in situations.ALL.values())}
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ FAST = {*zoo.FAST[::4], *zoo.FALLBACK, *(models[0] for models in zoo.SITUATIONS.
     ids=[model.__name__ for model in STRICT],
 )
 def test_nothing_leaks_and_no_dtype_or_rank_is_promoted_in_silence(model, monkeypatch):
-    monkeypatch.setattr(tracked, "ROWS", 0 if model in zoo.LARGE_SITUATIONS else 4096)
+    monkeypatch.setattr(tracked, "ROWS", 0 if model in situations.LARGE else 4096)
     loss, params, batch = model()
     strict = jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise")
     with contextlib.ExitStack() as stack:
