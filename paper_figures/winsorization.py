@@ -55,8 +55,11 @@ label, which no number of this claim tells from keeping out random ones. At its 
 thousand steps in, 13 % after 5,000 and 15 to 16 % at the end, where the most frequent label alone
 makes 11 %: little is memorized, but more than chance explains (*not reproduced*).
 
-`winsorization-clean` has no random labels. SGD fits all of them and tests 98 %; with c = 8 both
-accuracies stay at 88 % from 1,000 steps on, alike: a large c hurts fitting (*reproduced*).
+`winsorization-clean` has no random labels. The larger c, the less is fitted: at the end 100, 99.6,
+97.8, 95.5 and 89.4 % from c = 0 to 8: a large c hurts fitting (*reproduced*). 98.0, 97.9, 97.0,
+95.3 and 89.7 % of the test images are right: the gap closes, from two points to none, by a worse
+fit, not by a better test. From 1,000 steps on training accuracy rises with c = 1, 2 and 4 and stays
+with c = 8: what c = 2 unlearns beside random labels it keeps without them.
 """
 
 import numpy as np
