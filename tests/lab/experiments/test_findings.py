@@ -5,6 +5,7 @@ import json
 import types
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -381,6 +382,22 @@ def test_training_accuracy_is_judged_against_that_of_true_labels_at_every_share_
         name(75): "reproduced",
         name(100): "not reproduced",
     }
+
+
+@pytest.mark.parametrize(
+    ("shares", "panels"),
+    [((0,), 2), ((1,), 2), ((0, 1), 4), ((0.5,), 6), ((0, 0.25), 7), ((0, 0.5), 8), ((0.25, 1), 8)],
+)
+def test_only_where_some_labels_are_true_and_some_random_are_corrupt_examples_drawn(shares, panels):
+    made = _winsorization(slower=np.array([]), noise=np.array(shares, float), judged_noise=0.5)
+    for name in [name for name in made if name.endswith("_accuracy") and "/" not in name]:
+        made[name] = np.array([made[name][1]] * len(shares))
+    figure = load(ROOT / "paper_figures" / "winsorization.py").draw(made)
+    drawn = [panel for panel in figure.axes if panel.get_visible()]
+    assert len(drawn) == panels
+    corrupt = any("corrupt" in panel.get_ylabel() for panel in drawn)
+    assert corrupt == any(0 < share < 1 for share in shares)
+    plt.close(figure)
 
 
 def test_winsorizing_that_only_goes_the_same_way_more_slowly_does_not_suppress_at_equal_fit():
